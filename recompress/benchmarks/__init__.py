@@ -1,0 +1,75 @@
+"""What a model is measured on. One file for each benchmark; all speak the same few verbs.
+
+``get_benchmark("token-classification")`` gives the object that training, methods, runtimes and measuring use, so that none of them asks which benchmark it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from recompress.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BenchmarkName = Literal["token-classification", "text-classification"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example. For token classification ``words`` are the words and ``labels`` has one for each; for text classification ``words`` holds the
+    whole text as its only member and ``labels`` one label. ``labels`` is empty for unlabelled text."""
+
+    words: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    slice: str = "all"
+
+
+class Benchmark(Protocol):
+    """The verbs. A *unit* is what carries one label: a word, or a whole text. Counts are what metrics add up over examples."""
+
+    name: str
+    primary: str
+    """The metric that gates look at unless the policy says otherwise, e.g. ``f1`` or ``accuracy``."""
+
+    def auto_model(self) -> Any:
+        """The transformers auto class, e.g. ``AutoModelForTokenClassification``."""
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[dict[str, list[int]]]:
+        """One feature dict for each example: ``input_ids``, ``attention_mask``, ``labels`` (-100 where a position carries none), and ``units``: for each
+        unit the position in the sequence that speaks for it (text classification: ``[0]``), -1 when truncation cut it off."""
+
+    def unit_logits(self, logits: Float[np.ndarray, "..."], feature: dict[str, list[int]]) -> Float[np.ndarray, "units labels"]:
+        """The logits of each unit of one example from the model's output for it (``[length, labels]`` or ``[labels]``); zeros for units that were cut off."""
+
+    def decide(self, unit_logits: Float[np.ndarray, "units labels"], labels: Sequence[str]) -> tuple[str, ...]:
+        """The predicted label of each unit of one example."""
+
+    def counts(self, references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], labels: Sequence[str]) -> Int[np.ndarray, "examples k"]:
+        """For each example what the metrics add up, e.g. true positives, predicted and gold entities. Column names: ``count_names``."""
+
+    def count_names(self, labels: Sequence[str]) -> tuple[str, ...]: ...
+
+    def metrics(self, totals: Float[np.ndarray, "... k"], labels: Sequence[str]) -> dict[str, Float[np.ndarray, "..."]]:
+        """Metrics from summed counts, for one sum or for a whole batch of bootstrap draws at once. Empty denominators give NaN, never 0 or 1."""
+
+    def by_type(self, totals: Float[np.ndarray, "k"], labels: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Metrics for each label or entity type."""
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """Raises ``InputError`` for a name that is not known."""
+    from recompress.benchmarks.text_classification import TextClassification
+    from recompress.benchmarks.token_classification import TokenClassification
+
+    known: dict[str, Benchmark] = {"token-classification": TokenClassification(), "text-classification": TextClassification()}
+    if name not in known:
+        from recompress.settings_file import unknown
+
+        raise InputError(unknown("benchmark", name, known, "benchmark"))
+    return known[name]

@@ -1,0 +1,50 @@
+"""What can go wrong, one class for each exit code of the command.
+
+A message is one line that names the value, the limit and the way out; the command prints it as it is, without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class RecompressError(Exception):
+    """The root of every error that a person is meant to read."""
+
+    exit_code = 1
+
+
+class InputError(RecompressError):
+    """A recipe, a policy or an argument is wrong. Nothing was run and nothing was written."""
+
+    exit_code = 2
+
+
+class DataRefused(RecompressError):
+    """The data is missing, broken, or did not pass its checks."""
+
+    exit_code = 3
+
+
+class GateRefused(RecompressError):
+    """No variant passed the policy, or the promotion was refused."""
+
+    exit_code = 4
+
+
+class IntegrityError(RecompressError):
+    """Bytes do not match their digest, a signature does not match its key, or the ledger does not match itself."""
+
+    exit_code = 5
+
+
+class ApprovalPending(RecompressError):
+    """A person has to decide before the work can go on."""
+
+    exit_code = 6
+
+
+class EffectMissing(RecompressError):
+    """A method reported success, but what it promised cannot be measured on the model or on disk."""
+
+
+class StorageError(RecompressError):
+    """A store cannot be written: full, read-only, or out of reach."""
