@@ -1,0 +1,41 @@
+# make run    a real model, fine-tuned, compressed, measured, judged and promoted
+# make test   the proof that it works
+# make check  style, types, layers
+# make serve  the pages of Prefect and MLflow, on this machine only
+
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup run test check serve docs clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[quickstart,sign,dev]'
+	@touch $@
+
+run: setup
+	@$(BIN)/recompress run recipes/quickstart.yaml
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+serve: setup
+	@$(BIN)/recompress serve
+
+docs: setup
+	@$(BIN)/recompress methods --markdown > docs/methods.md
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
