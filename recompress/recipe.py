@@ -1,0 +1,172 @@
+"""The recipe: every dial of one recompression, in one file that a person writes.
+
+``read_recipe`` refuses whatever is not known or not possible before anything runs, naming the line and the nearest right word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from recompress.benchmarks import BenchmarkName
+from recompress.digest import sha256_json
+from recompress.errors import InputError
+from recompress.method import all_methods
+from recompress.policy import Policy, read_policy
+from recompress.settings import Settings, Sha256, Slug
+from recompress.settings_file import SettingsFile, unknown
+from recompress.training.settings import TrainingSettings
+
+
+class Waiver(Settings):
+    """A defect of the data that this recipe accepts, by name and with a reason."""
+
+    check: str
+    """The check's name, as the page of data checks shows it."""
+    slice: str | None = None
+    """Only in this slice; everywhere when left out."""
+    reason: Annotated[str, Field(min_length=10)]
+    """Why the defect does no harm here. Printed wherever the check would have been."""
+
+
+class DatasetChoice(Settings):
+    """Which prepared data set, and which of its slices."""
+
+    name: Slug
+    """A data set with a ``prepare`` stage in ``dvc.yaml``."""
+    slices: tuple[str, ...] | None = None
+    """Slices to use (languages, for example); all when left out."""
+    waive: tuple[Waiver, ...] = ()
+    unlabelled: Slug | None = None
+    """A prepared data set of plain text that distillation may learn from besides the labelled one."""
+
+
+class BaseChoice(Settings):
+    """The pretrained model, pinned."""
+
+    model: str
+    """``package://package/folder``, a folder, a hub id, or ``models:/name@alias``."""
+    revision: str | None = None
+    """The commit of a hub id; refused as a branch name, because branches move."""
+    sha256: Sha256 | None = None
+    """The digest of ``model.safetensors``; the base is refused when its weights have another."""
+
+
+class RegisterChoice(Settings):
+    """Where the winner goes."""
+
+    model: Slug
+    """The name of the registered model whose alias ``champion`` is moved."""
+
+
+class Step(Settings):
+    """One step of a variant: a method and its settings, already checked against the method's own class."""
+
+    method: str
+    config: Settings
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        return {"method": self.method, "config": self.config.model_dump(mode="json")}
+
+
+class Recipe(Settings):
+    """A whole recipe. ``variants`` maps a name to its steps, in order."""
+
+    name: Slug
+    benchmark: BenchmarkName
+    dataset: DatasetChoice
+    base: BaseChoice
+    seed: int = 0
+    """Every random choice follows from it: the head's first weights, the order of examples, the draws of the bootstrap."""
+    baseline: TrainingSettings
+    """How the uncompressed model is fine-tuned."""
+    variants: Annotated[dict[Slug, tuple[dict[str, object], ...]], Field(min_length=1)]
+    policy: str
+    """The policy file, relative to the project's folder."""
+    register_: Annotated[RegisterChoice, Field(alias="register")]
+
+    @field_validator("variants")
+    @classmethod
+    def _no_reserved_names(cls, variants: dict[str, object]) -> dict[str, object]:
+        if "baseline" in variants:
+            raise ValueError("'baseline' is the name of the uncompressed model; call the variant something else")
+        return variants
+
+
+class Plan:
+    """A recipe that was read, with its policy and its steps resolved. ``sha256`` is the digest of everything that was said."""
+
+    def __init__(self, path: Path, recipe: Recipe, steps: dict[str, tuple[Step, ...]], policy: Policy) -> None:
+        self.path = path
+        self.recipe = recipe
+        self.steps = steps
+        self.policy = policy
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        said = self.recipe.model_dump(mode="json", by_alias=True)
+        return said | {"variants": {name: [step.as_json for step in chain] for name, chain in self.steps.items()}}
+
+    @property
+    def sha256(self) -> str:
+        return sha256_json(self.as_json)
+
+    @property
+    def needs_teacher(self) -> bool:
+        methods = all_methods()
+        return any("teacher" in methods[step.method].needs for chain in self.steps.values() for step in chain)
+
+
+def read_recipe(path: Path, root: Path) -> Plan:
+    """Read and check a recipe and its policy. ``root`` is the project's folder. Raises ``InputError``; nothing is run or written."""
+    file = SettingsFile(path)
+    recipe = file.read_as(Recipe)
+    steps = {name: _steps(file, name, len(chain)) for name, chain in recipe.variants.items()}
+    _check_chains(file, recipe, steps)
+    _check_base(file, recipe.base)
+    policy_path = (root / recipe.policy).resolve()
+    if not policy_path.is_relative_to(root.resolve()):
+        raise InputError(f"policy {recipe.policy!r} lies outside the project ({file.where(('policy',))})")
+    if not policy_path.is_file():
+        raise InputError(f"policy {recipe.policy!r} does not exist ({file.where(('policy',))})")
+    return Plan(path, recipe, steps, read_policy(root / recipe.policy))
+
+
+def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:
+    """The steps of one variant, each checked against its method's settings class."""
+    methods = all_methods()
+    if not count:
+        raise InputError(f"variant {variant!r} has no steps ({file.where(('variants', variant))})")
+    found = []
+    for i in range(count):
+        location = ("variants", variant, i)
+        step = file.values["variants"][variant][i]
+        if len(step) != 1:
+            raise InputError(f"a step is one 'method: {{settings}}', got {len(step)} keys ({file.where(location)})")
+        [name] = step
+        if name not in methods:
+            raise InputError(unknown("method", name, methods, file.where((*location, name))))
+        if not isinstance(step[name], dict):
+            raise InputError(f"the settings of {name!r} should be {{key: value}}, {{}} for none, got {step[name]!r} ({file.where((*location, name))})")
+        found.append(Step(method=name, config=file.read_as(methods[name].config, (*location, name))))
+    return tuple(found)
+
+
+def _check_chains(file: SettingsFile, recipe: Recipe, steps: dict[str, tuple[Step, ...]]) -> None:
+    from recompress.compression import check_chain
+
+    for variant, chain in steps.items():
+        try:
+            check_chain([(step.method, step.config) for step in chain], recipe.benchmark, None)
+        except InputError as error:
+            raise InputError(f"{error} ({file.where(('variants', variant))})") from None
+
+
+def _check_base(file: SettingsFile, base: BaseChoice) -> None:
+    if base.revision is not None and not (len(base.revision) == 40 and set(base.revision) <= set("0123456789abcdef")):
+        raise InputError(f"base.revision is a full commit of 40 hex digits, got {base.revision!r} ({file.where(('base', 'revision'))})")
+    if base.model.startswith("package://") and base.sha256 is None:
+        raise InputError(f"base.sha256 is missing: a model from a package is pinned by its digest ({file.where(('base',))})")
