@@ -1,0 +1,222 @@
+"""The person's door: ``recompress COMMAND``.
+
+Results go to stdout (one JSON object with ``--json``), progress and errors to stderr. Exit codes: 0 done · 1 an unexpected failure · 2 the input is wrong ·
+3 the data was refused · 4 the gate refused every variant · 5 something does not match its digest · 6 waiting for approval.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recompress import __version__
+from recompress.errors import InputError, RecompressError
+
+STARTED = time.monotonic()
+
+
+class Door(click.Group):
+    """Turns every error that a person is meant to read into one line and its exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except RecompressError as error:
+            if "--json" in sys.argv:
+                click.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
+            click.echo(f"recompress: {error}", err=True)
+            context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("\nrecompress: stopped. The same command goes on after the last finished step.", err=True)
+            context.exit(130)
+
+
+@click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="recompress")
+@click.option("--root", type=click.Path(path_type=Path), default=None, help="The project's folder; found from here upwards when left out.")
+@click.option("--verbose", is_flag=True, help="Show what the libraries log, and tracebacks.")
+@click.pass_context
+def main(context: click.Context, root: Path | None, verbose: bool) -> None:
+    """Keep the small versions of language models current, proven and reproducible.
+
+    Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
+    """
+    context.obj = root or find_root(Path.cwd())
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upwards that holds ``dvc.yaml``; a command that needs no project works without one."""
+    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
+
+
+def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "json_", is_flag=True, help="One JSON object on stdout.")(command)
+
+
+def say(line: str) -> None:
+    """A line of progress, with the time since the command began."""
+    click.echo(f"{click.style(f'{time.monotonic() - STARTED:6.1f} s', dim=True)}  {line}", err=True)
+
+
+def show(value: Any, json_: bool, text: Callable[[], str]) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if json_ else text())
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@as_json
+@click.pass_obj
+def run(root: Path, recipe: Path, json_: bool) -> None:
+    """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page.
+
+    Example:  recompress run recipes/quickstart.yaml
+    """
+    from tasks.orchestrate import run_flow
+
+    outcome = run_flow("recompress", root, say, recipe=str(recipe))
+    show(outcome.as_json, json_, lambda: outcome.text)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("text", nargs=-1)
+@as_json
+@click.pass_obj
+def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
+    """Ask a model: a registered one (name or name@alias) or a model folder. Reads lines from stdin when no text is given.
+
+    Example:  recompress predict quickstart@champion "Return the shortest path between two nodes."
+    """
+    from tasks.promote import predict as ask
+
+    lines = text or tuple(line.rstrip("\n") for line in sys.stdin if line.strip())
+    if not lines:
+        raise InputError("there is no text to predict; give some as arguments or on stdin")
+    answers = ask(root, model, lines)
+    show({"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True)))
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/quickstart.yaml"))
+@as_json
+@click.pass_obj
+def report(root: Path, recipe: Path, json_: bool) -> None:
+    """Where the last page of a recipe is.
+
+    Example:  recompress report recipes/quickstart.yaml
+    """
+    from tasks.report import last_page
+
+    found = last_page(root, recipe)
+    show(found, json_, lambda: f"{found['page']}\n{found['summary']}")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--markdown", is_flag=True, help="The table as Markdown, as docs/methods.md holds it.")
+@as_json
+def methods(name: str | None, markdown: bool, json_: bool) -> None:
+    """Every method of compression, or one in full.
+
+    Example:  recompress methods prune_structure
+    """
+    from recompress.catalogue import describe, describe_all, explain, table
+
+    if name:
+        show(describe(name), json_, lambda: explain(name))
+    else:
+        show(describe_all(), json_, lambda: table(markdown=markdown))
+
+
+@main.group()
+def data() -> None:
+    """The data sets: what is here, and how to bring what is not."""
+
+
+@data.command("status")
+@as_json
+@click.pass_obj
+def data_status(root: Path, json_: bool) -> None:
+    """What is pinned, and what of it is here.
+
+    Example:  recompress data status
+    """
+    from tasks.data import status
+
+    rows = status(root)
+    show(rows, json_, lambda: "\n".join(f"{row['name']:<16} {row['state']:<10} {row['detail']}" for row in rows))
+
+
+@data.command("adopt")
+@click.argument("directory", type=click.Path(path_type=Path))
+@as_json
+@click.pass_obj
+def data_adopt(root: Path, directory: Path, json_: bool) -> None:
+    """Take a local copy of a pinned data set, if and only if it hashes to its pin.
+
+    Example:  recompress data adopt ~/masakhane-ner/MasakhaNER2.0/data
+    """
+    from tasks.data import adopt
+
+    name = adopt(root, directory)
+    show({"adopted": name, "from": str(directory)}, json_, lambda: f"{name}: adopted; it hashes to its pin")
+
+
+@data.command("accept")
+@click.argument("name")
+@as_json
+@click.pass_obj
+def data_accept(root: Path, name: str, json_: bool) -> None:
+    """Take the present hash of a prepared data set as its pin, after you have looked at what changed.
+
+    Example:  recompress data accept pydocs
+    """
+    from tasks.data import accept
+
+    changed = accept(root, name)
+    show({"accepted": name, "changed": changed}, json_, lambda: f"{name}: the new hash stands in dvc.lock; commit it")
+
+
+@main.command()
+@as_json
+@click.pass_obj
+def doctor(root: Path, json_: bool) -> None:
+    """What is missing on this machine, and how to get it.
+
+    Example:  recompress doctor
+    """
+    from tasks.doctor import examine
+
+    findings = examine(root)
+    show([f._asdict() for f in findings], json_, lambda: "\n".join(f.line for f in findings))
+    if any(f.state == "missing" for f in findings):
+        raise InputError("something is missing; the lines above say how to get it")
+
+
+@main.command()
+@click.option("--prefect-port", default=4200, show_default=True)
+@click.option("--mlflow-port", default=5000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; neither server asks for a login.")
+@click.pass_obj
+def serve(root: Path, prefect_port: int, mlflow_port: int, host: str) -> None:
+    """The pages of Prefect and MLflow over this project's stores, on this machine only, until Ctrl-C.
+
+    Example:  recompress serve
+    """
+    from tasks.orchestrate import serve_pages
+
+    serve_pages(root, host, prefect_port, mlflow_port, say)
+
+
+if __name__ == "__main__":
+    main()

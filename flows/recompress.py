@@ -1,0 +1,39 @@
+"""The whole way: data, checks, baseline, variants, measures, verdicts, promotion, page.
+
+    recompress run recipes/quickstart.yaml
+"""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tasks.compress import compress
+from tasks.data import bring_data
+from tasks.evaluate import evaluate
+from tasks.judge import judge_all, present_champion
+from tasks.promote import promote
+from tasks.report import write_report
+from tasks.recompression import Outcome, recompression
+from tasks.train import find_base_model, make_teacher_outputs, train_baseline
+from tasks.validate import check_data
+
+
+@flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)
+def recompress(recipe: str, root: str = ".") -> Outcome:
+    """Bring every variant of a recipe up to date, and promote the best one that passes its policy."""
+    with recompression(recipe, root) as run:
+        dataset = bring_data(run)
+        checks = check_data(run, dataset)
+
+        base = find_base_model(run)
+        baseline = train_baseline(run, dataset, base)
+        teacher = make_teacher_outputs(run, dataset, baseline)
+        variants = [compress(run, name, baseline, dataset, teacher) for name in run.plan.steps]
+        champion = present_champion(run)
+
+        models = [baseline, *variants, *champion.models]
+        evaluations = [evaluate(run, model, baseline, dataset) for model in models]
+
+        verdicts = judge_all(run, evaluations, champion)
+        promotion = promote(run, verdicts, variants, champion)
+        return write_report(run, dataset, base, checks, variants, evaluations, verdicts, promotion)

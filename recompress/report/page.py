@@ -1,0 +1,98 @@
+"""The page of one recompression: one HTML file that opens anywhere, offline, with nothing outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recompress.records import Evaluation, Verdict
+from recompress.report.plots import Point, trade_off
+
+TEMPLATES = Path(__file__).parent
+MB = 1e6
+
+
+def page(
+    *,
+    title: str,
+    summary: str,
+    primary: str,
+    evaluations: Sequence[Evaluation],
+    verdicts: Mapping[str, Verdict],
+    winner: str | None,
+    facts: Mapping[str, Mapping[str, Any]],
+    steps: Mapping[str, Sequence[Mapping[str, Any]]],
+    recipe_text: str,
+) -> str:
+    """The page's HTML. ``facts`` are tables of name and value (data, base, promotion, machine …); ``steps`` are the steps of each variant with their claims."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"share": share, "megabytes": megabytes, "number": number, "metric": metric_name}
+    return environment.get_template("page.html").render(
+        title=title,
+        summary=summary,
+        primary=primary,
+        rows=[table_row(e, evaluations[0], primary, winner, verdicts) for e in evaluations],
+        slices=sorted({name for e in evaluations for name in e.slices}),
+        types=sorted({name for e in evaluations for name in e.types}),
+        evaluations=evaluations,
+        verdicts=verdicts,
+        winner=winner,
+        pictures=pictures(evaluations, primary, winner),
+        facts=facts,
+        steps=steps,
+        recipe_text=recipe_text,
+    )
+
+
+def table_row(evaluation: Evaluation, baseline: Evaluation, primary: str, winner: str | None, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    """One line of the table. Ratios are the baseline's value divided by this model's: more is better."""
+    metrics, base = evaluation.metrics, baseline.metrics
+    verdict = verdicts.get(evaluation.model)
+    return {
+        "name": evaluation.model,
+        "quality": metrics.get(primary),
+        "change": metrics[primary] - base[primary] if primary in metrics and primary in base else None,
+        "size_bytes": metrics.get("size_bytes"),
+        "smaller": base["size_bytes"] / metrics["size_bytes"] if metrics.get("size_bytes") else None,
+        "parameters": metrics.get("parameters"),
+        "latency_p50_ms": metrics.get("latency_p50_ms"),
+        "latency_p95_ms": metrics.get("latency_p95_ms"),
+        "faster": metrics.get("latency_ratio"),
+        "throughput": metrics.get("throughput_per_s"),
+        "peak_memory_bytes": metrics.get("peak_memory_bytes"),
+        "verdict": "baseline" if verdict is None else "champion" if evaluation.model == winner else "passed" if verdict.passed else "refused",
+    }
+
+
+def pictures(evaluations: Sequence[Evaluation], primary: str, winner: str | None) -> list[dict[str, str]]:
+    """Size against quality and latency against quality, each in both themes; a model without one of the two numbers is left out of that picture."""
+    wanted = (("size_bytes", 1 / MB, "size on disk, MB (log)"), ("latency_p50_ms", 1.0, "latency at batch 1, ms (log)"))
+    drawn = []
+    for key, scale, label in wanted:
+        points = [
+            Point(e.model, e.metrics[key] * scale, e.metrics[primary], "baseline" if e is evaluations[0] else "winner" if e.model == winner else "point")
+            for e in evaluations
+            if e.metrics.get(key) and primary in e.metrics
+        ]
+        drawn.append({theme: trade_off(points, x=label, y=metric_name(primary), theme=theme) for theme in ("light", "dark")} | {"label": label})
+    return drawn
+
+
+def share(value: float | None) -> str:
+    """0.8125 as 81.3 (percent, or points of F1)."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def megabytes(value: float | None) -> str:
+    return "–" if value is None else f"{value / MB:.1f}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def metric_name(name: str) -> str:
+    return {"f1": "F1", "macro_f1": "macro-F1"}.get(name, name.replace("_", " "))

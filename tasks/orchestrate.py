@@ -1,0 +1,70 @@
+"""Prefect's corner: where its database lies, how a flow is started from the command, and the servers that show what happened."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recompress.errors import InputError, StorageError
+from tasks.recompression import listener
+from tasks.track import Store
+
+SETTINGS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_CLI_PROMPT": "false",
+}
+"""Prefect's own start limit of 20 s is short of what a loaded machine needs."""
+
+
+def prepare(root: Path) -> None:
+    """Prefect keeps its database below the project unless told otherwise; it may be deleted at any time."""
+    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: Any) -> Any:
+    """Run the flow ``flows.<name>`` in this process, with a temporary Prefect server unless ``PREFECT_API_URL`` names one."""
+    prepare(root)
+    with listener(say):
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        return flow(root=str(root), **parameters)
+
+
+def serve_pages(root: Path, host: str, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+    """Start both servers and wait. Ends only what it started."""
+    prepare(root)
+    store = Store(root)
+    if not store.is_local:
+        raise InputError(f"MLFLOW_TRACKING_URI is {store.uri}, so its pages are there already; unset it to serve the local store")
+    _ = store.client
+    commands = {
+        f"Prefect  http://{host}:{prefect_port}": [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(prefect_port)],
+        f"MLflow   http://{host}:{mlflow_port}": [
+            *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"),
+            *("--backend-store-uri", store.uri, "--default-artifact-root", (store.folder / "artifacts").as_uri()),
+        ],
+    }
+    servers = {page: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for page, command in commands.items()}
+    try:
+        for page in servers:
+            say(page)
+        while True:
+            for page, server in servers.items():
+                if server.poll() is not None:
+                    raise StorageError(f"{page.split()[0]} stopped with code {server.returncode}; is its port in use? choose another with --{page.split()[0].lower()}-port")
+            time.sleep(0.5)
+    finally:
+        for server in servers.values():
+            server.terminate()
+        for server in servers.values():
+            server.wait(timeout=20)

@@ -1,0 +1,144 @@
+"""One recompression as it runs: its plan, its MLflow runs, and what was done or found again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recompress.errors import InputError, StorageError
+from recompress.recipe import Plan, read_recipe
+from tasks.track import Result, Store, locked
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+_listeners: list[Say] = []
+OUT_OF_ROOM = {13: "permission denied", 28: "no space left", 30: "read-only"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a recompression ended, for a person and for a program."""
+
+    exit_code: int
+    text: str
+    as_json: dict[str, Any] = field(default_factory=dict)
+
+
+class Recompression:
+    """What every task of one recompression gets. Its MLflow runs are opened when the first step has to be done: where all is found again, nothing is added."""
+
+    def __init__(self, root: Path, plan: Plan) -> None:
+        self.root = root
+        self.plan = plan
+        self.store = Store(root)
+        self.work = root / ".recompress" / "work"
+        self.done: list[str] = []
+        self.reused: list[str] = []
+        self._runs: dict[str, str] = {}
+
+    def say(self, line: str) -> None:
+        log.info(line)
+        for listen in _listeners:
+            listen(line)
+
+    def run_of(self, name: str) -> str:
+        """The MLflow run of a model (``baseline`` or a variant), or of the whole recompression (``""``)."""
+        if name not in self._runs:
+            recipe = self.plan.recipe
+            if name:
+                self._runs[name] = self.store.open_run(name, {"recompress.model": name, "recompress.recipe": recipe.name}, self.run_of(""))
+            else:
+                self.store.close_orphans()
+                tags = {"recompress.recipe": recipe.name, "recompress.recipe_sha256": self.plan.sha256, "recompress.policy_sha256": self.plan.policy.sha256}
+                self._runs[""] = self.store.open_run(recipe.name, tags)
+                self._log_dials()
+        return self._runs[name]
+
+    def _log_dials(self) -> None:
+        recipe, client = self.plan.recipe, self.store.client
+        dials = {"benchmark": recipe.benchmark, "base": recipe.base.model, "dataset": recipe.dataset.name, "seed": recipe.seed, "policy": recipe.policy}
+        for key, value in dials.items():
+            client.log_param(self._runs[""], key, value)
+        client.log_artifact(self._runs[""], str(self.plan.path), "recipe")
+        client.log_artifact(self._runs[""], str(self.root / recipe.policy), "recipe")
+
+    def finish(self, status: str) -> None:
+        for run_id in reversed(self._runs.values()):
+            self.store.client.set_terminated(run_id, status)
+
+    def curve(self, name: str, prefix: str) -> Callable[[int, Mapping[str, float]], None]:
+        """A callback that writes a training's curves into the run of a model: ``curve(step, {"loss": …})``."""
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            for key, value in values.items():
+                self.store.client.log_metric(self.run_of(name), f"{prefix}.{key}", float(value), step=step)
+
+        return write
+
+    def log_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
+        """A model's metrics, once its run exists; a model that was found again as a whole has them already."""
+        if name in self._runs:
+            for key, value in metrics.items():
+                self.store.client.log_metric(self._runs[name], key, value)
+
+    def step(self, name: str, *, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], label: str = "") -> Result:
+        """The result of a step: found again by its key, or done now and remembered.
+
+        ``do(folder)`` works in a folder of its own, which outlives a kill, and returns the result and the files or directories to keep, by name. The result
+        comes back with ``artifacts``: for each name its uri and sha256.
+        """
+        found = self.store.recall(key, self.say)
+        if found is not None:
+            self.reused.append(name)
+            return found
+        self.say(f"{name}" + (f" · {label}" if label else ""))
+        folder = self.work / key[:24]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            result, files = do(folder)
+        except OSError as error:
+            if error.errno in OUT_OF_ROOM:
+                raise StorageError(f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again") from None
+            raise
+        kept = self.store.keep(self.run_of(run), f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}", key, result, files, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.done.append(name)
+        return kept
+
+
+@contextmanager
+def recompression(recipe: str, root: str) -> Iterator[Recompression]:
+    """Read the recipe and hold the project for as long as it runs. Raises ``InputError`` before anything is written."""
+    home = Path(root).resolve()
+    path = Path(recipe) if Path(recipe).is_file() or not (home / recipe).is_file() else home / recipe
+    if not (home / "dvc.yaml").is_file():
+        raise InputError(f"{home} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    plan = read_recipe(path, home)
+    try:
+        with locked(home / ".recompress" / "lock", busy="another recompression is running in this project; wait for it to end"):
+            run = Recompression(home, plan)
+            try:
+                yield run
+            except BaseException as error:
+                run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                raise
+            run.finish("FINISHED")
+    except OSError as error:
+        if error.errno in OUT_OF_ROOM:
+            raise StorageError(f"{OUT_OF_ROOM[error.errno]} at {error.filename or home}; nothing is half-written, mend that and run again") from None
+        raise
+
+
+@contextmanager
+def listener(say: Say) -> Iterator[None]:
+    """Send what recompressions say to a person as well as to the log."""
+    _listeners.append(say)
+    try:
+        yield
+    finally:
+        _listeners.remove(say)

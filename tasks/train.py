@@ -1,0 +1,90 @@
+"""The base model, the baseline, and what the baseline says about the training text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recompress.base import check_base, find_base
+from recompress.benchmarks import Example, get_benchmark
+from recompress.digest import sha256_directory
+from recompress.errors import InputError
+from recompress.fingerprint import step_key
+from recompress.records import DatasetRef, ModelRef
+from tasks.data import examples_of, unlabelled_of
+from tasks.recompression import Recompression
+
+
+@task(task_run_name="find base", cache_policy=NO_CACHE, persist_result=False)
+def find_base_model(run: Recompression) -> ModelRef:
+    """The pinned base model as a folder on this machine."""
+    base = run.plan.recipe.base
+    if base.model.startswith("models:/"):
+        from tasks.registry import fetch_model
+
+        directory = fetch_model(run.store, base.model)
+        check_base(directory, base.model, base.sha256)
+    else:
+        directory = find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
+    run.say(f"base: {base.model}")
+    return ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
+
+
+@task(task_run_name="train baseline", cache_policy=NO_CACHE, persist_result=False)
+def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> ModelRef:
+    """The fine-tuned, uncompressed model that everything is compared with."""
+    recipe = run.plan.recipe
+    benchmark = get_benchmark(recipe.benchmark)
+
+    def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.checkpoint import from_base, save
+        from recompress.training import train
+
+        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
+        train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
+        trained = train(
+            started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "training", curve=run.curve("baseline", "train"), label="baseline"
+        )
+        save(trained, folder / "model")
+        return {"kind": "baseline"}, {"model": folder / "model"}
+
+    key = step_key(
+        "baseline",
+        modules=["recompress.training", "recompress.checkpoint", type(benchmark).__module__],
+        config=recipe.baseline.model_dump(mode="json"),
+        inputs=[base.sha256, dataset.sha256, *dataset.slices],
+        seed=recipe.seed,
+    )
+    found = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
+    kept = found["artifacts"]["model"]
+    return ModelRef(name="baseline", kind="baseline", uri=kept["uri"], sha256=kept["sha256"])
+
+
+@task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
+def make_teacher_outputs(run: Recompression, dataset: DatasetRef, baseline: ModelRef) -> tuple[str, str] | None:
+    """What the baseline says about every training and unlabelled example, once for all variants; ``None`` when no step asks. Gives (uri, sha256)."""
+    if not run.plan.needs_teacher:
+        return None
+
+    def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.distillation.teacher import teacher_outputs
+
+        teacher_outputs(run.store.fetch(baseline.uri), training_text(dataset), folder / "teacher")
+        return {}, {"outputs": folder / "teacher"}
+
+    key = step_key("teacher", modules=["recompress.distillation.teacher"], config={}, inputs=[baseline.sha256, *text_digests(dataset)], seed=0)
+    kept = run.step("teacher", key=key, run="baseline", do=do, label="what the baseline says about the training text")["artifacts"]["outputs"]
+    return kept["uri"], kept["sha256"]
+
+
+def training_text(dataset: DatasetRef) -> list[Example]:
+    """The training examples and then the unlabelled ones: the order in which the teacher's outputs are kept."""
+    return [*examples_of(dataset, "train"), *unlabelled_of(dataset)]
+
+
+def text_digests(dataset: DatasetRef) -> list[str]:
+    if not dataset.rows.get("train"):
+        raise InputError(f"data set {dataset.name!r} has no training examples")
+    return [dataset.sha256, *dataset.slices, *(dataset.unlabelled or ())[1:]]
