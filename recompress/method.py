@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -41,6 +41,10 @@ class Inputs:
     """Text without labels, where the recipe names some."""
     teacher: TeacherOutputs | None = None
     """What the baseline says about ``train`` and then ``unlabelled``; given to methods that need a teacher."""
+    curve: Callable[[int, Mapping[str, float]], None] | None = None
+    """Where a training writes its curves: ``curve(step, {"loss": …})``."""
+    label: str = ""
+    """What a progress bar calls this step."""
 
 
 class Claim(NamedTuple):
