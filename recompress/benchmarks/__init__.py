@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from recompress.errors import InputError
 
@@ -40,6 +40,9 @@ class Benchmark(Protocol):
     def auto_model(self) -> Any:
         """The transformers auto class, e.g. ``AutoModelForTokenClassification``."""
 
+    def split(self, text: str) -> tuple[str, ...]:
+        """Plain text as the ``words`` of an ``Example``, for text that no data set has split."""
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[dict[str, list[int]]]:
         """One feature dict for each example: ``input_ids``, ``attention_mask``, ``labels`` (-100 where a position carries none), and ``units``: for each
         unit the position in the sequence that speaks for it (text classification: ``[0]``), -1 when truncation cut it off."""
@@ -55,10 +58,10 @@ class Benchmark(Protocol):
 
     def count_names(self, labels: Sequence[str]) -> tuple[str, ...]: ...
 
-    def metrics(self, totals: Float[np.ndarray, "... k"], labels: Sequence[str]) -> dict[str, Float[np.ndarray, "..."]]:
+    def metrics(self, totals: Num[np.ndarray, "... k"], labels: Sequence[str]) -> dict[str, Float[np.ndarray, "..."]]:
         """Metrics from summed counts, for one sum or for a whole batch of bootstrap draws at once. Empty denominators give NaN, never 0 or 1."""
 
-    def by_type(self, totals: Float[np.ndarray, "k"], labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    def by_type(self, totals: Num[np.ndarray, " k"], labels: Sequence[str]) -> dict[str, dict[str, float]]:
         """Metrics for each label or entity type."""
 
 

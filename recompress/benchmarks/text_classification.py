@@ -1,0 +1,88 @@
+"""Text classification: one label for each text, judged by accuracy and by F1 averaged over labels.
+
+    accuracy = correct / all        macro F1 = mean over labels of 2 * correct / (predicted + gold)
+
+A label that occurs neither in the references nor in the predictions has no F1 and is left out of the mean, as in scikit-learn's
+``f1_score(average="macro")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from recompress.benchmarks.scores import NO_LABEL, Feature, ratio, scores, type_scores
+from recompress.errors import DataRefused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from recompress.benchmarks import Example
+
+
+class TextClassification:
+    """Topics, sentiment and the like. The unit is the whole text."""
+
+    name = "text-classification"
+    primary = "accuracy"
+
+    def auto_model(self) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    def split(self, text: str) -> tuple[str, ...]:
+        return (text,)
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[Feature]:
+        """See ``Benchmark.encode``; ``labels`` holds one number. Raises ``DataRefused`` for a label that is not among ``labels``."""
+        if not examples:
+            return []
+        encoded = tokenizer([" ".join(example.words) for example in examples], truncation=True, max_length=max_length)
+        number = {label: i for i, label in enumerate(labels)}
+        return [
+            {"input_ids": list(ids), "attention_mask": list(mask), "labels": [_number(number, example)], "units": [0]}
+            for ids, mask, example in zip(encoded["input_ids"], encoded["attention_mask"], examples, strict=True)
+        ]
+
+    def unit_logits(self, logits: Float[np.ndarray, " labels"], feature: Feature) -> Float[np.ndarray, "1 labels"]:
+        return np.asarray(logits)[None]
+
+    def decide(self, unit_logits: Float[np.ndarray, "1 labels"], labels: Sequence[str]) -> tuple[str, ...]:
+        return (labels[int(unit_logits[0].argmax())],)
+
+    def count_names(self, labels: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"{label}.{what}" for label in labels for what in ("correct", "predicted", "gold"))
+
+    def counts(self, references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], labels: Sequence[str]) -> Int[np.ndarray, "examples k"]:
+        """Correct, predicted and gold texts of each label: for one example a 0 or a 1. Raises ``DataRefused`` for anything but one known label each."""
+        number = {label: i for i, label in enumerate(labels)}
+        table = np.zeros((len(references), len(labels), 3), dtype=np.int64)
+        for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
+            if len(reference) != 1 or len(prediction) != 1 or reference[0] not in number or prediction[0] not in number:
+                raise DataRefused(f"example {row} needs one label and one prediction among {', '.join(labels)}, got {reference!r} and {prediction!r}")
+            gold, found = number[reference[0]], number[prediction[0]]
+            table[row, gold, 0] = gold == found
+            table[row, found, 1] = 1
+            table[row, gold, 2] = 1
+        return table.reshape(len(references), 3 * len(labels))
+
+    def metrics(self, totals: Num[np.ndarray, "*draws k"], labels: Sequence[str]) -> dict[str, Float[np.ndarray, "*draws"]]:
+        correct, predicted, gold = (totals[..., i::3] for i in range(3))
+        f1 = scores(correct, predicted, gold)["f1"]
+        there = ~np.isnan(f1)
+        return {"accuracy": ratio(correct.sum(axis=-1), gold.sum(axis=-1)), "macro_f1": ratio(np.where(there, f1, 0).sum(axis=-1), there.sum(axis=-1))}
+
+    def by_type(self, totals: Num[np.ndarray, " k"], labels: Sequence[str]) -> dict[str, dict[str, float]]:
+        return {label: type_scores(totals[3 * i : 3 * i + 3]) for i, label in enumerate(labels)}
+
+
+def _number(number: dict[str, int], example: Example) -> int:
+    if not example.labels:
+        return NO_LABEL
+    if example.labels[0] not in number:
+        raise DataRefused(f"the label {example.labels[0]!r} is not among {', '.join(number)}")
+    return number[example.labels[0]]

@@ -1,0 +1,82 @@
+"""Models and data small enough for tests: a randomly initialised BERT of width 32 over a vocabulary of invented words."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from recompress.benchmarks import Example, get_benchmark
+from recompress.checkpoint import Checkpoint, Info
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+TOPICS = ("food", "sport", "work")
+NAMES = {"LOC": ("nairobi", "kisumu", "mto"), "PER": ("asha", "juma", "bibi")}
+PLAIN = ("na", "ya", "kwa", "alikwenda", "nyumba", "kula", "cheza", "kazi", "leo", "jana", ".", ",")
+TOPIC_WORDS = {"food": "kula", "sport": "cheza", "work": "kazi"}
+PIECES = ("##ni", "##s", "##la")
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
+    """WordPiece over some dozens of words; anything else is [UNK]."""
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PLAIN, *NAMES["LOC"], *NAMES["PER"], *PIECES]
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+
+
+def tiny_checkpoint(benchmark: str = "token-classification", *, seed: int = 0, layers: int = 2, hidden: int = 32, dropout: float = 0.1) -> Checkpoint:
+    """A randomly initialised BERT with a head for the benchmark."""
+    import torch
+    from transformers import BertConfig
+
+    labels = TAGS if benchmark == "token-classification" else TOPICS
+    tokenizer = tiny_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            intermediate_size=2 * hidden,
+            max_position_embeddings=64,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+        )
+        network = get_benchmark(benchmark).auto_model().from_config(config)
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=32))
+
+
+def tiny_examples(count: int, benchmark: str = "token-classification", *, seed: int = 0) -> list[Example]:
+    """Sentences whose labels follow from their words, so that a small model can learn them."""
+    draw = random.Random(seed)
+    make = _tagged if benchmark == "token-classification" else _text
+    return [make(draw) for _ in range(count)]
+
+
+def _tagged(draw: random.Random) -> Example:
+    words: list[str] = []
+    tags: list[str] = []
+    for _ in range(draw.randint(2, 9)):
+        kind = draw.choice(("", "", "LOC", "PER"))
+        if not kind:
+            words.append(draw.choice(PLAIN))
+            tags.append("O")
+            continue
+        length = draw.randint(1, 2)
+        words += draw.choices(NAMES[kind], k=length)
+        tags += [f"B-{kind}", f"I-{kind}"][:length]
+    return Example(tuple(words), tuple(tags), draw.choice(("swa", "yor")))
+
+
+def _text(draw: random.Random) -> Example:
+    topic = draw.choice(TOPICS)
+    words = [*draw.choices(NAMES["PER"] + NAMES["LOC"], k=draw.randint(1, 6)), TOPIC_WORDS[topic]]
+    draw.shuffle(words)
+    return Example((" ".join(words),), (topic,), draw.choice(("swa", "yor")))
