@@ -103,7 +103,9 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
     if not lines:
         raise InputError("there is no text to predict; give some as arguments or on stdin")
     answers = ask(root, model, lines)
-    show({"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True)))
+    show(
+        {"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True))
+    )
 
 
 @main.command()

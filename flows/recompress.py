@@ -1,21 +1,21 @@
 """The whole way: data, checks, baseline, variants, measures, verdicts, promotion, page.
 
-    recompress run recipes/quickstart.yaml
+recompress run recipes/quickstart.yaml
 """
 
 from __future__ import annotations
 
 from prefect import flow
-
-from tasks.compress import compress
 from tasks.data import bring_data
-from tasks.evaluate import evaluate
 from tasks.judge import judge_all, present_champion
 from tasks.promote import promote
 from tasks.report import write_report
+from tasks.validate import check_data
+
+from tasks.compress import compress
+from tasks.evaluate import evaluate
 from tasks.recompression import Outcome, recompression
 from tasks.train import find_base_model, make_teacher_outputs, train_baseline
-from tasks.validate import check_data
 
 
 @flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)

@@ -57,14 +57,22 @@ def _in_package(model: str) -> Path:
 
 
 def _from_hub(model: str, revision: str | None) -> Path:
-    """A snapshot of a hub repository at one commit, from the local cache where it lies there already."""
+    """A snapshot of a hub repository at one commit; from the local cache when the hub cannot be reached."""
     if revision is None:
         raise InputError(f"base model {model!r} comes from a hub, so it needs base.revision: the full commit, because names and branches move")
-    import requests
-    from huggingface_hub import snapshot_download
+    import httpx2 as httpx
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
+        try:
+            # asked first because it fails at once where there is no network; the download would try again and again
+            HfApi().model_info(model, revision=revision, timeout=20)
+        except (httpx.HTTPError, OSError) as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            log.debug("hub: %s", error)
+            return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES, local_files_only=True))
         return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
     except GatedRepoError:
         raise InputError(f"base model {model!r} is gated; accept its terms on the hub and set HF_TOKEN") from None
@@ -72,7 +80,7 @@ def _from_hub(model: str, revision: str | None) -> Path:
         raise InputError(f"base model {model!r} has no revision {revision!r}") from None
     except RepositoryNotFoundError:
         raise InputError(f"base model {model!r} is not on the hub, or is private: set HF_TOKEN") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, requests.RequestException, OSError) as error:
+    except (LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == 28:
             raise StorageError(f"no space left while fetching base model {model!r}; free some, or set HF_HOME to a larger disk") from None
         log.debug("hub: %s", error)

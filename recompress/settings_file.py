@@ -1,7 +1,7 @@
 """Read a YAML file into a settings class, and say what is wrong with it by line.
 
-    sparsity: should be less than 1, got 1.5 (recipes/x.yaml:14)
-    unknown key 'polcy' (recipes/x.yaml:9); did you mean 'policy'?
+sparsity: should be less than 1, got 1.5 (recipes/x.yaml:14)
+unknown key 'polcy' (recipes/x.yaml:9); did you mean 'policy'?
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from recompress.errors import InputError
@@ -137,9 +138,14 @@ def _keys_at(kind: type[Settings], location: Location) -> list[str]:
     """The keys that the settings class at ``location`` knows; empty where the walk leaves settings classes."""
     here: Any = kind
     for step in location:
-        field = getattr(here, "model_fields", {}).get(step)
+        field = _fields(here).get(str(step))
         here = _settings_in(field.annotation) if field is not None else here
-    return list(getattr(here, "model_fields", {}))
+    return list(_fields(here))
+
+
+def _fields(kind: Any) -> dict[str, FieldInfo]:
+    """The fields of a settings class by the names that people write."""
+    return {field.alias or name: field for name, field in getattr(kind, "model_fields", {}).items()}
 
 
 def _settings_in(annotation: Any) -> Any:

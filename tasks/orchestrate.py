@@ -61,7 +61,9 @@ def serve_pages(root: Path, host: str, prefect_port: int, mlflow_port: int, say:
         while True:
             for page, server in servers.items():
                 if server.poll() is not None:
-                    raise StorageError(f"{page.split()[0]} stopped with code {server.returncode}; is its port in use? choose another with --{page.split()[0].lower()}-port")
+                    raise StorageError(
+                        f"{page.split()[0]} stopped with code {server.returncode}; is its port in use? choose another with --{page.split()[0].lower()}-port"
+                    )
             time.sleep(0.5)
     finally:
         for server in servers.values():

@@ -103,7 +103,9 @@ class Recompression:
             result, files = do(folder)
         except OSError as error:
             if error.errno in OUT_OF_ROOM:
-                raise StorageError(f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again") from None
+                raise StorageError(
+                    f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
+                ) from None
             raise
         kept = self.store.keep(self.run_of(run), f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}", key, result, files, folder)
         shutil.rmtree(folder, ignore_errors=True)

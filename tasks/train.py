@@ -39,8 +39,9 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     benchmark = get_benchmark(recipe.benchmark)
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
-        from recompress.checkpoint import from_base, save
         from recompress.training import train
+
+        from recompress.checkpoint import from_base, save
 
         started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
         train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")

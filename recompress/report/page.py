@@ -28,7 +28,9 @@ def page(
     """The page's HTML. ``facts`` are tables of name and value (data, base, promotion, machine …); ``steps`` are the steps of each variant with their claims."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"share": share, "megabytes": megabytes, "number": number, "metric": metric_name}
     return environment.get_template("page.html").render(
         title=title,

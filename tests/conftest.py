@@ -1,0 +1,28 @@
+"""What all tests share: telemetry off, few threads, and no stores but their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import tasks  # noqa: F401 - importing it switches every tool's telemetry off
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def root() -> Path:
+    """The project's folder."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def mirror() -> Path:
+    """The folder of real data, where there is one."""
+    place = os.environ.get("RECOMPRESS_DATA_MIRROR")
+    if not place or not Path(place).is_dir():
+        pytest.skip("no real data here: RECOMPRESS_DATA_MIRROR names no folder")
+    return Path(place)
