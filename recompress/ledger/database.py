@@ -1,0 +1,176 @@
+"""The two databases that may hold a ledger, and everything in which they differ.
+
+SQLite: a file, in WAL mode, every commit forced to disk. PostgreSQL: a server, by URL. Both refuse UPDATE and DELETE by trigger, and both let go of a lock
+when its holder dies: SQLite's is a transaction on a file of its own, PostgreSQL's an advisory lock that belongs to the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, BigInteger, Column, Connection, Engine, Integer, MetaData, String, Table, Text, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.ledger.entry import GENESIS
+
+APPEND_KEY = 0x7265636F6D707265
+"""PostgreSQL's name of the lock under which records are appended."""
+PROMOTE_KEY = APPEND_KEY + 1
+
+metadata = MetaData()
+ledger = Table(
+    "recompress_ledger",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("time", String(32), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("body_text", Text, nullable=False),
+    Column("previous", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False, unique=True),
+)
+
+_FOLLOWS = """SELECT coalesce(max(sequence), 0) + 1 FROM recompress_ledger"""
+_BEFORE = f"""coalesce((SELECT hash FROM recompress_ledger ORDER BY sequence DESC LIMIT 1), '{GENESIS}')"""
+# An INSERT OR REPLACE of SQLite deletes without asking a DELETE trigger, so inserts are checked too.
+SQLITE_TRIGGERS = (
+    "CREATE TRIGGER IF NOT EXISTS recompress_no_update BEFORE UPDATE ON recompress_ledger BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+    "CREATE TRIGGER IF NOT EXISTS recompress_no_delete BEFORE DELETE ON recompress_ledger BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+    f"CREATE TRIGGER IF NOT EXISTS recompress_in_order BEFORE INSERT ON recompress_ledger WHEN NEW.sequence IS NOT ({_FOLLOWS}) "
+    f"OR NEW.previous IS NOT {_BEFORE} BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+)
+POSTGRES_TRIGGERS = (
+    f"""CREATE OR REPLACE FUNCTION recompress_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'INSERT' AND NEW.sequence = ({_FOLLOWS}) AND NEW.previous = {_BEFORE} THEN RETURN NEW; END IF;
+        RAISE EXCEPTION 'the ledger is append-only'; END $$""",
+    "CREATE OR REPLACE TRIGGER recompress_rows BEFORE INSERT OR UPDATE OR DELETE ON recompress_ledger FOR EACH ROW EXECUTE FUNCTION recompress_append_only()",
+    "CREATE OR REPLACE TRIGGER recompress_all BEFORE TRUNCATE ON recompress_ledger FOR EACH STATEMENT EXECUTE FUNCTION recompress_append_only()",
+)
+
+
+class Database:
+    """Where a ledger lies. Connections are opened for one piece of work and closed after it, so that nothing is shared across a fork."""
+
+    def __init__(self, where: Path | str, timeout: float) -> None:
+        self.url = _url(where)
+        self.name = self.url.render_as_string(hide_password=True)
+        self.timeout = timeout
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.path = Path(self.url.database or "") if self.is_sqlite else None
+        with speaking(self.name, timeout):
+            self.engine = _engine(self.url, timeout)
+
+    def prepare(self, *, create: bool) -> None:
+        """Make the table on first use, one process at a time. Raises ``StorageError`` when there is none and ``create`` is false."""
+        if self.path is not None and not self.path.exists():
+            if not create:
+                raise StorageError(f"there is no ledger at {self.path}; the first run makes one")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"the ledger's folder {self.path.parent} cannot be made: {error.strerror}") from None
+        with self.reading() as connection:
+            there = self.engine.dialect.has_table(connection, ledger.name)
+        if there:
+            return
+        if not create:
+            raise StorageError(f"there is no ledger at {self.name}; the first run makes one")
+        with self.promotion_lock(self.timeout):
+            if self.is_sqlite:
+                with self.reading() as connection:
+                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            with self.writing() as connection:
+                metadata.create_all(connection)
+                for statement in SQLITE_TRIGGERS if self.is_sqlite else POSTGRES_TRIGGERS:
+                    connection.exec_driver_sql(statement)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with speaking(self.name, self.timeout), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that nobody else appends beside."""
+        with speaking(self.name, self.timeout), self.engine.connect() as connection:
+            connection = connection.execution_options(begin="IMMEDIATE")
+            with connection.begin():
+                if not self.is_sqlite:
+                    connection.execute(text("SELECT set_config('lock_timeout', :wait, true)"), {"wait": f"{int(self.timeout * 1000)}ms"})
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPEND_KEY})
+                yield connection
+
+    @contextmanager
+    def promotion_lock(self, timeout: float) -> Iterator[Connection]:
+        """Hold the one lock under which aliases are moved, over any number of transactions."""
+        url = self.url.set(database=f"{self.path}.lock") if self.is_sqlite else self.url
+        engine = _engine(url, timeout)
+        with speaking(self.name, timeout, "another promotion holds the ledger's lock"), engine.connect() as connection:
+            if self.is_sqlite:
+                connection = connection.execution_options(begin="EXCLUSIVE")
+                connection.begin()
+            else:
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.exec_driver_sql(f"SET lock_timeout = {int(timeout * 1000)}")
+                # A holder whose machine is gone must not hold for hours.
+                connection.exec_driver_sql("SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4")
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": PROMOTE_KEY})
+            yield connection
+
+
+@contextmanager
+def speaking(name: str, timeout: float, busy: str = "another process is writing to the ledger") -> Iterator[None]:
+    """Say what a database's errors mean, in one line. Passwords never stand in it."""
+    try:
+        yield
+    except DBAPIError as error:
+        said = " ".join(str(error.orig).split())[:200]
+        if "append-only" in said:
+            raise IntegrityError(f"the ledger {name} is append-only; a change of a record was refused") from None
+        if any(word in said for word in ("is locked", "lock timeout", "LockNotAvailable")):
+            raise StorageError(f"{busy} ({name}) for longer than {timeout:g} s; wait for it to end, then run again") from None
+        raise StorageError(f"the ledger {name} does not answer: {said}; check that it is there, can be written and has space") from None
+    except SQLAlchemyError as error:
+        raise StorageError(f"the ledger {name} cannot be used: {' '.join(str(error).split())[:200]}") from None
+
+
+def _url(where: Path | str) -> URL:
+    if isinstance(where, Path):
+        return URL.create("sqlite", database=str(where.resolve()))
+    try:
+        url = make_url(where)
+    except ArgumentError:
+        raise InputError("the ledger's place is a file or a URL, sqlite:///file or postgresql://user@host/database") from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        return URL.create("sqlite", database=str(Path(url.database).resolve()))
+    if url.get_backend_name() in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    raise InputError(f"a ledger lies in SQLite or PostgreSQL, got {url.get_backend_name()!r}")
+
+
+def _engine(url: URL, timeout: float) -> Engine:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    arguments = {"timeout": timeout} if is_sqlite else {"connect_timeout": max(2, int(timeout))}
+    try:
+        engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    except (NoSuchModuleError, ModuleNotFoundError):
+        raise StorageError("a ledger in PostgreSQL needs psycopg; pip install 'recompress[postgres]'") from None
+    if is_sqlite:
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection, _record) -> None:  # type: ignore[no-untyped-def]
+    connection.isolation_level = None  # Python's driver must not open transactions of its own
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("begin")
+    if mode:
+        connection.exec_driver_sql(f"BEGIN {mode}")

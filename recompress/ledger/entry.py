@@ -1,0 +1,176 @@
+"""One record of the ledger, and the check of a whole chain of them.
+
+    hash = sha256(canonical JSON of {actor, body, kind, previous, sequence, time})        previous = hash of the record before, 64 zeros for the first
+
+Canonical JSON is RFC 8785. The body is kept as its canonical text, so that checking 100,000 records is hashing and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from recompress.digest import canonical_json, sha256_bytes
+from recompress.errors import InputError, IntegrityError
+
+GENESIS = "0" * 64
+MAX_BODY_BYTES = 1 << 18
+MAX_ACTOR = 200
+
+KINDS = {
+    "data-accepted": "prepared data passed its checks; waivers stand in the body",
+    "data-refused": "prepared data did not pass its checks",
+    "policy-recorded": "the policy that will judge, before anything is measured",
+    "baseline-trained": "the uncompressed model exists",
+    "variant-measured": "one model was measured on the test split",
+    "verdict": "the gate compared a candidate with the baseline and the champion",
+    "promotion-proposed": "a candidate wants to be champion; the body holds the whole plan",
+    "rollback": "an earlier version shall be champion again; the body holds the whole plan and the reason",
+    "promotion-judged": "the plan's verdict lets it go on",
+    "approval": "a person let the plan go on",
+    "rejection": "a person stopped the plan",
+    "promotion-approved": "the plan's rule asks for no person",
+    "promotion-intent": "about to move the alias; written before the effect",
+    "promotion-alias-moved": "the alias was moved",
+    "promotion-verified": "the files behind the alias were hashed again",
+    "promotion-committed": "the promotion is over and holds",
+    "promotion-refused": "the plan ended; the body names why",
+    "promotion-expired": "the approval ran out before it was used",
+    "promotion-withdrawn": "an intent was given up before anything was moved",
+    "promotion-undo": "about to move the alias back; written before the effect",
+    "promotion-rolled-back": "the alias is back where it was",
+    "alias-moved-outside": "the registry's champion is not the one that the ledger knows",
+    "recovery": "a promotion that was cut off was found and taken up",
+}
+"""Every kind of record that may be written, and what it says. Kinds that a later version adds verify here too."""
+
+
+class LedgerBroken(IntegrityError):
+    """The chain does not hold. ``sequence`` is the number of the first bad record."""
+
+    def __init__(self, sequence: int, message: str) -> None:
+        super().__init__(f"ledger record {sequence}: {message}")
+        self.sequence = sequence
+
+
+class Head(NamedTuple):
+    """The end of a chain: how many records there are, and the hash of the last. Kept elsewhere, it is an anchor."""
+
+    sequence: int
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.hash}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """``12:9f…`` back to a head. Raises ``IntegrityError``."""
+        sequence, _, digest = text.partition(":")
+        if not (sequence.isascii() and sequence.isdigit() and len(sequence) < 16 and is_hash(digest)):
+            raise IntegrityError(f"a ledger head is number:sha256, got {text[:80]!r}")
+        return cls(int(sequence), digest)
+
+
+class Entry(NamedTuple):
+    """One record. ``body_text`` is canonical JSON; ``time`` is RFC 3339 in UTC, by the clock of the machine that wrote it."""
+
+    sequence: int
+    time: str
+    actor: str
+    kind: str
+    body_text: str
+    previous: str
+    hash: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body_text)
+        return found
+
+    @property
+    def head(self) -> Head:
+        return Head(self.sequence, self.hash)
+
+    def as_json(self) -> dict[str, Any]:
+        found = self._asdict()
+        del found["body_text"]
+        return found | {"body": self.body}
+
+    def line(self) -> str:
+        """The record as one line of canonical JSON, without the line's end."""
+        return self._line(f'"hash":{quote(self.hash)},')
+
+    def compute_hash(self) -> str:
+        return sha256_bytes(self._line("").encode("utf-8", "surrogatepass"))
+
+    def _line(self, own_hash: str) -> str:
+        """Canonical JSON by hand: the keys stand in order, and the body is canonical already."""
+        return (
+            f'{{"actor":{quote(self.actor)},"body":{self.body_text},{own_hash}"kind":{quote(self.kind)},'
+            f'"previous":{quote(self.previous)},"sequence":{self.sequence},"time":{quote(self.time)}}}'
+        )
+
+
+quote = json.JSONEncoder(ensure_ascii=False).encode
+"""A string as RFC 8785 writes it: Python's escapes are the same."""
+
+
+def make_entry(before: Head, *, time: str, actor: str, kind: str, body: dict[str, Any]) -> Entry:
+    """The record that follows ``before``. Raises ``InputError`` for a kind that is not known, an actor without a name, or a body that JSON cannot say."""
+    if kind not in KINDS:
+        from recompress.settings_file import unknown
+
+        raise InputError(unknown("kind of ledger record", kind, KINDS, "ledger"))
+    if not actor.strip() or len(actor) > MAX_ACTOR or not actor.isprintable():
+        raise InputError(f"an actor is a printable name of 1 to {MAX_ACTOR} characters, got {actor[:MAX_ACTOR]!r}")
+    try:
+        text = canonical_json(body).decode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"the body of a {kind} record cannot be said in JSON: {error}") from None
+    if len(text) > MAX_BODY_BYTES:
+        raise InputError(f"the body of a {kind} record has {len(text):,} characters, the limit is {MAX_BODY_BYTES:,}; record the digest of what is large")
+    unhashed = Entry(before.sequence + 1, time, actor, kind, text, before.hash, "")
+    return unhashed._replace(hash=unhashed.compute_hash())
+
+
+def verify(entries: Iterable[Entry], *, head: Head | None = None, anchors: Iterable[Head] = ()) -> Head:
+    """Check a whole chain from its first record and give its head.
+
+    The *stored* previous hash is compared with the one recomputed from the record before. ``anchors`` are heads that must lie on the chain; ``head`` is the one
+    that it must end with. Raises ``LedgerBroken`` that names the first bad record.
+    """
+    wanted = dict[int, set[str]]()
+    for anchor in (*anchors, *([head] if head else [])):
+        wanted.setdefault(anchor.sequence, set()).add(anchor.hash)
+    found = Head(0, GENESIS)
+    _check_anchor(wanted, found)
+    for entry in entries:
+        number = found.sequence + 1
+        if entry.sequence != number:
+            raise LedgerBroken(number, f"it is missing or out of place; number {entry.sequence} stands where it should be")
+        try:
+            digest = entry.compute_hash()
+        except TypeError:  # SQLite keeps bytes in a column of text, if somebody writes them
+            raise LedgerBroken(number, "it was changed; it holds something other than text") from None
+        if entry.hash != digest:
+            raise LedgerBroken(number, f"it was changed; its content hashes to {digest[:12]}…, it says {entry.hash[:12]!r}…")
+        if entry.previous != found.hash:
+            raise LedgerBroken(number, f"it does not follow record {found.sequence}; that hashes to {found.hash[:12]}…, it says {entry.previous[:12]!r}…")
+        found = Head(number, digest)
+        _check_anchor(wanted, found)
+    if wanted:
+        raise LedgerBroken(found.sequence + 1, f"it is missing; the ledger ends at {found.sequence}, and record {max(wanted)} is anchored elsewhere")
+    if head is not None and found != head:
+        raise LedgerBroken(head.sequence + 1, f"it should not be there; the ledger ends at record {head.sequence} by its head")
+    return found
+
+
+def _check_anchor(wanted: dict[int, set[str]], found: Head) -> None:
+    hashes = wanted.pop(found.sequence, None)
+    if hashes is not None and hashes != {found.hash}:
+        raise LedgerBroken(found.sequence, f"it is not the record that was anchored elsewhere; {', '.join(sorted(hashes - {found.hash}))[:12]}… was")
+
+
+def is_hash(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")

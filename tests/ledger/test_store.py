@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.ledger import GENESIS, Head, Ledger, LedgerBroken, Writer, read_lines, verify, write_lines
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def ledger(where: Path | str) -> Ledger:
+    return Ledger(where, timeout=5, clock=lambda: datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
+
+
+def fill(ledger: Ledger, count: int) -> list[Head]:
+    return [ledger.append("verdict", {"model": f"m_{i % 3}", "number": i, "share": i / 7, "word": "é\u2028\x00"}, actor="ada").head for i in range(count)]
+
+
+def test_records_are_chained_and_come_back_as_they_were_written(ledger: Ledger) -> None:
+    assert ledger.head() == Head(0, GENESIS)
+    first = ledger.append("data-accepted", {"data": "d" * 64}, actor="ada")
+    second = ledger.append("verdict", {"passed": True, "share": 1e-7}, actor="bob")
+    assert (first.sequence, first.previous) == (1, GENESIS)
+    assert (second.sequence, second.previous) == (2, first.hash)
+    assert second.time == "2026-11-20T12:00:00.000000Z"
+    assert second.body == {"passed": True, "share": 1e-7}
+    assert ledger.entries() == [first, second]
+    assert ledger.verify(anchors=[first.head], head=second.head) == ledger.head() == second.head
+
+
+def test_entries_are_found_by_kind_and_by_what_their_body_says(ledger: Ledger) -> None:
+    fill(ledger, 6)
+    ledger.append("approval", {"model": "mx1", "nested": {"model": "m_1"}}, actor="ada")
+    assert [e.body["number"] for e in ledger.entries("verdict", model="m_1")] == [1, 4]
+    assert ledger.entries(model="M_1") == []
+    assert ledger.entries("approval", model="m_1") == []
+    assert ledger.last("verdict", model="m_1").body["number"] == 4  # type: ignore[union-attr]
+    assert ledger.last("rejection") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "actor", "message"),
+    [
+        ("verdikt", {}, "ada", "did you mean 'verdict'"),
+        ("verdict", {"f1": float("nan")}, "ada", "cannot be said in JSON"),
+        ("verdict", {"n": 2**60}, "ada", "cannot be said in JSON"),
+        ("verdict", {"x": "y" * 300_000}, "ada", "the limit is 262,144"),
+        ("verdict", {}, " ", "printable name"),
+        ("verdict", {}, "ada\nbob", "printable name"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_and_leaves_nothing(ledger: Ledger, kind: str, body: dict[str, object], actor: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ledger.append(kind, body, actor=actor)
+    assert ledger.head() == Head(0, GENESIS)
+
+
+def test_a_block_that_raises_writes_nothing(ledger: Ledger) -> None:
+    with pytest.raises(InputError), ledger.transaction() as writer:
+        append_two(writer, "verdict", "verdikt")
+    assert ledger.entries() == []
+
+
+def append_two(writer: Writer, *kinds: str) -> None:
+    for kind in kinds:
+        writer.append(kind, {}, actor="ada")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE recompress_ledger SET actor = 'eve' WHERE sequence = 2",
+        "DELETE FROM recompress_ledger WHERE sequence = 3",
+        "DELETE FROM recompress_ledger",
+        "INSERT INTO recompress_ledger SELECT 9, time, actor, kind, body_text, 'x', 'y' FROM recompress_ledger WHERE sequence = 1",
+        "INSERT INTO recompress_ledger SELECT 4, time, actor, kind, body_text, 'x', 'y' FROM recompress_ledger WHERE sequence = 1",
+    ],
+)
+def test_the_database_itself_refuses_to_change_or_remove_a_record(ledger: Ledger, statement: str) -> None:
+    fill(ledger, 3)
+    before = ledger.entries()
+    with pytest.raises(IntegrityError, match="append-only"), ledger._database.writing() as connection:
+        connection.execute(text(statement))
+    assert ledger.entries() == before
+
+
+def test_truncate_and_replace_are_refused_too(ledger: Ledger) -> None:
+    fill(ledger, 3)
+    statement = (
+        "INSERT OR REPLACE INTO recompress_ledger SELECT 2, time, 'eve', kind, body_text, previous, hash FROM recompress_ledger WHERE sequence = 2"
+        if ledger._database.is_sqlite
+        else "TRUNCATE recompress_ledger"
+    )
+    with pytest.raises(IntegrityError, match="append-only"), ledger._database.writing() as connection:
+        connection.execute(text(statement))
+    ledger.verify()
+
+
+def append_many(where: Path | str, name: str, count: int) -> None:
+    ledger = Ledger(where, timeout=60)
+    for i in range(count):
+        ledger.append("verdict", {"number": i}, actor=name)
+
+
+def test_processes_that_append_at_once_never_fork_the_chain(where: Path | str) -> None:
+    """They race for the making of the ledger as well: it does not exist yet."""
+    workers = [FORK.Process(target=append_many, args=(where, f"worker {i}", 10)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    ledger = Ledger(where)
+    assert ledger.verify().sequence == 80
+    for i in range(8):
+        assert [e.body["number"] for e in ledger.entries() if e.actor == f"worker {i}"] == list(range(10))
+
+
+def hold_and_die(where: Path | str, inside: str) -> None:
+    ledger = Ledger(where)
+    if inside == "lock":
+        with ledger.lock():
+            os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        with ledger.transaction() as writer:
+            writer.append("verdict", {}, actor="ada")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("inside", ["lock", "transaction"])
+def test_a_killed_holder_lets_go_and_leaves_nothing(ledger: Ledger, where: Path | str, inside: str) -> None:
+    worker = FORK.Process(target=hold_and_die, args=(where, inside))
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGKILL
+    with ledger.lock(timeout=5) as lock:
+        lock.check()
+        ledger.append("verdict", {}, actor="ada")
+    assert ledger.verify().sequence == 1
+
+
+def test_a_held_ledger_is_one_clear_line(ledger: Ledger, where: Path | str) -> None:
+    impatient = Ledger(where, timeout=0.2)
+    with ledger.transaction(), pytest.raises(StorageError, match=r"another process is writing to the ledger .* for longer than 0\.2 s") as refusal:
+        impatient.append("verdict", {}, actor="ada")
+    assert "\n" not in str(refusal.value)
+    with ledger.lock(), pytest.raises(StorageError, match=r"another promotion holds the ledger's lock .* for longer than 0\.2 s"), impatient.lock(timeout=0.2):
+        pass
+    assert ledger.entries() == []
+
+
+def test_a_reader_does_not_wait_for_a_writer(ledger: Ledger) -> None:
+    fill(ledger, 2)
+    with ledger.transaction() as writer:
+        writer.append("verdict", {}, actor="ada")
+        assert ledger.verify().sequence == 2
+
+
+def test_bytes_in_the_place_of_text_are_found(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    fill(ledger, 2)
+    with ledger._database.writing() as connection:
+        connection.execute(text("DROP TRIGGER recompress_no_update"))
+        connection.execute(text("UPDATE recompress_ledger SET actor = x'00ff' WHERE sequence = 2"))
+    with pytest.raises(LedgerBroken, match="record 2: it was changed"):
+        ledger.verify()
+
+
+def test_export_and_import(ledger: Ledger, tmp_path: Path) -> None:
+    fill(ledger, 5)
+    assert write_lines(ledger.entries(), tmp_path / "ledger.jsonl") == 5
+    other = Ledger(tmp_path / "other.db")
+    assert other.import_entries(read_lines(tmp_path / "ledger.jsonl")) == 5
+    assert other.entries() == ledger.entries()
+    assert other.import_entries(read_lines(tmp_path / "ledger.jsonl")) == 0
+    ledger.append("verdict", {}, actor="ada")
+    assert other.import_entries(ledger.entries()) == 1
+    assert other.head() == ledger.head()
+    assert ledger.import_entries(other.entries()[:3]) == 0
+
+
+def test_import_refuses_what_is_not_its_own_continuation(ledger: Ledger, tmp_path: Path) -> None:
+    fill(ledger, 3)
+    other = Ledger(tmp_path / "other.db")
+    other.append("approval", {}, actor="eve")
+    with pytest.raises(IntegrityError, match="holds another record 1 than the one to import"):
+        other.import_entries(ledger.entries())
+    with pytest.raises(LedgerBroken, match="record 2"):
+        Ledger(tmp_path / "third.db").import_entries([e for e in ledger.entries() if e.sequence != 2])
+    assert other.head().sequence == 1
+    assert Ledger(tmp_path / "third.db").entries() == []
+
+
+def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="there is no ledger at"):
+        Ledger(tmp_path / "ledger.db", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_hold_a_ledger(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a database, and long enough to be looked at as one" * 20)
+    for place, error, message in [
+        (tmp_path / "file", StorageError, "not a database"),
+        (tmp_path / "file" / "ledger.db", StorageError, "cannot be"),
+        ("mysql://localhost/x", InputError, "SQLite or PostgreSQL, got 'mysql'"),
+        ("ledger", InputError, "a file or a URL"),
+        ("postgresql://ada:secret@127.0.0.1:9/x", StorageError, "does not answer"),
+    ]:
+        with pytest.raises(error, match=message) as refusal:
+            Ledger(place, timeout=2)  # type: ignore[arg-type]
+        assert "secret" not in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+
+
+def test_the_sqlite_file_keeps_its_promises_on_disk(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    with ledger._database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_a_byte_changed_in_the_sqlite_file_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    fill(ledger, 12)
+    before, head = ledger.entries(), ledger.head()
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    whole = (tmp_path / "ledger.db").read_bytes()
+    found = 0
+    for place in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[place] ^= 0x20
+        copy = tmp_path / "copy.db"
+        for leftover in tmp_path.glob("copy.db*"):
+            leftover.unlink()
+        copy.write_bytes(changed)
+        try:
+            held = Ledger(copy, create=False)
+            entries = held.entries()
+            held.verify(head=head)
+        except (StorageError, IntegrityError):
+            found += 1
+            continue
+        assert entries == before
+        verify(entries, head=head)
+    assert found > 20
