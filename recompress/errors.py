@@ -46,5 +46,9 @@ class EffectMissing(RecompressError):
     """A method reported success, but what it promised cannot be measured on the model or on disk."""
 
 
+class TrainingDiverged(RecompressError):
+    """The loss of a training became NaN or infinite."""
+
+
 class StorageError(RecompressError):
     """A store cannot be written: full, read-only, or out of reach."""

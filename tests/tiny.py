@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 TOPICS = ("food", "sport", "work")
 NAMES = {"LOC": ("nairobi", "kisumu", "mto"), "PER": ("asha", "juma", "bibi")}
+MORE = {"LOC": ("mjini", "kaskazini"), "PER": ("otieno", "kamau")}
 PLAIN = ("na", "ya", "kwa", "alikwenda", "nyumba", "kula", "cheza", "kazi", "leo", "jana", ".", ",")
 TOPIC_WORDS = {"food": "kula", "sport": "cheza", "work": "kazi"}
 PIECES = ("##ni", "##s", "##la")
@@ -23,7 +24,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     """WordPiece over some dozens of words; anything else is [UNK]."""
     from transformers import BertTokenizer
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PLAIN, *NAMES["LOC"], *NAMES["PER"], *PIECES]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PLAIN, *NAMES["LOC"], *NAMES["PER"], *MORE["LOC"], *MORE["PER"], *PIECES]
     return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
 
@@ -70,7 +71,7 @@ def _tagged(draw: random.Random) -> Example:
             tags.append("O")
             continue
         length = draw.randint(1, 2)
-        words += draw.choices(NAMES[kind], k=length)
+        words += [draw.choice(NAMES[kind]), draw.choice(MORE[kind])][:length]
         tags += [f"B-{kind}", f"I-{kind}"][:length]
     return Example(tuple(words), tuple(tags), draw.choice(("swa", "yor")))
 

@@ -117,6 +117,8 @@ def _numbers(labels: Sequence[str]) -> dict[str, int]:
 
 
 def _feature(input_ids: list[int], attention_mask: list[int], word_ids: list[int | None], example: Example, number: dict[str, int]) -> Feature:
+    if len(example.labels) not in (0, len(example.words)):
+        raise DataRefused(f"{len(example.words)} words with {len(example.labels)} tags: {' '.join(example.words)[:60]!r}; there must be one for each word")
     units = [-1] * len(example.words)
     labels = [NO_LABEL] * len(input_ids)
     for position, word in enumerate(word_ids):

@@ -1,0 +1,164 @@
+"""``train``: a checkpoint and labelled examples in, a trained checkpoint out; killed and called again, it goes on where it was and ends with the same weights.
+
+Checkpoints are kept after each epoch and every few minutes in ``workdir``; the weights that were best on dev are the result. On one machine with one number
+of threads, the same checkpoint, examples, schedule and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recompress.benchmarks import Benchmark, Example, get_benchmark
+from recompress.digest import sha256_bytes
+from recompress.errors import DataRefused, InputError
+from recompress.training.precision import choose_precision
+from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
+from recompress.training.settings import Schedule
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from recompress.checkpoint import Checkpoint
+    from recompress.distillation.teacher import TeacherOutputs
+    from recompress.training.trainer import Objective
+
+log = logging.getLogger(__name__)
+Curve = Callable[[int, Mapping[str, float]], None]
+CHECKPOINT_MINUTES = 5.0
+
+
+def train(
+    checkpoint: Checkpoint,
+    examples: Sequence[Example],
+    dev: Sequence[Example],
+    schedule: Schedule,
+    seed: int,
+    workdir: Path,
+    *,
+    curve: Curve | None = None,
+    label: str = "training",
+    teacher: TeacherOutputs | None = None,
+    objective: Objective | None = None,
+    minutes: float = CHECKPOINT_MINUTES,
+) -> Checkpoint:
+    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev.
+
+    ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. With ``teacher``, whose outputs belong to
+    ``examples`` one by one, batches carry what it said for ``objective`` to use. ``workdir`` keeps training checkpoints, one every ``minutes`` and one after
+    each epoch; it belongs to this training alone and may be removed when the result is safe.
+
+    Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
+    number, and ``StorageError`` when ``workdir`` cannot be written.
+    """
+    from recompress.training.trainer import SteadyTrainer, StopEarly, Watch, arguments, label_loss
+
+    network, benchmark = _trainable(checkpoint, label), get_benchmark(checkpoint.info.benchmark)
+    features, dev_features = _features(checkpoint, benchmark, examples, dev, label)
+    if teacher is not None:
+        features = [{**feature, "teacher": teacher[i]} for i, feature in enumerate(features)]
+    precision = choose_precision(schedule.precision)
+    stamp = _stamp(network, [*features, None, *dev_features], teacher, objective, {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed})
+    resumed = open_folder(workdir, stamp)
+    metric = f"eval_{benchmark.primary}"
+    watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs)
+    trainer = SteadyTrainer(
+        network,
+        arguments(schedule, examples=len(features), seed=seed % 2**32, folder=workdir, precision=precision, metric=metric),
+        schedule=schedule,
+        train=features,
+        dev=dev_features,
+        pad_token_id=checkpoint.tokenizer.pad_token_id or 0,
+        objective=objective or label_loss,
+        judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
+        callbacks=[watch, early],
+        minutes=minutes,
+    )
+    if resumed is None or not _is_over(state_of(resumed), early):
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        finally:
+            watch.close()
+    checkpoint.network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").eval()
+    _load_best(checkpoint.network, workdir, label)
+    return checkpoint
+
+
+def dev_metrics(
+    benchmark: Benchmark, labels: Sequence[str], dev: Sequence[Example], features: Sequence[dict[str, Any]], logits: np.ndarray
+) -> dict[str, float]:
+    """The benchmark's metrics from the padded logits of all dev examples, ``[examples, length, labels]`` or ``[examples, labels]``."""
+    predictions = [benchmark.decide(benchmark.unit_logits(row, feature), labels) for row, feature in zip(logits, features, strict=True)]
+    totals = benchmark.counts([example.labels for example in dev], predictions, labels).sum(axis=0)
+    return {name: float(value) for name, value in benchmark.metrics(totals, labels).items()}
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """The digest of a network's weights: names, shapes, types and bytes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _trainable(checkpoint: Checkpoint, label: str) -> nn.Module:
+    if isinstance(checkpoint.network, Path):
+        raise InputError(f"{label}: a model of the {checkpoint.info.runtime} runtime cannot be trained; put training before the step that exports it")
+    network: nn.Module = checkpoint.network
+    return network
+
+
+def _features(
+    checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence[Example], dev: Sequence[Example], label: str
+) -> tuple[list[dict[str, Any]], ...]:
+    for name, split in (("train", examples), ("dev", dev)):
+        if not split:
+            raise DataRefused(f"{label}: the {name} split is empty; training needs examples to learn from and examples to be judged by")
+    info = checkpoint.info
+    return tuple([*benchmark.encode(checkpoint.tokenizer, split, info.labels, info.max_length)] for split in (examples, dev))
+
+
+def _stamp(network: nn.Module, features: Sequence[Any], teacher: TeacherOutputs | None, objective: Any, dials: dict[str, Any]) -> dict[str, Any]:
+    """What a training's result depends on; a folder with another stamp is not resumed."""
+    plain = [{name: feature[name] for name in ("input_ids", "labels")} if feature else None for feature in features]
+    return {
+        "weights": weights_sha256(network),
+        "examples": sha256_bytes(json.dumps(plain).encode()),
+        "teacher": teacher.sha256 if teacher else None,
+        "objective": repr(objective) if objective else None,
+        "dials": dials,
+        "versions": [importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")],
+    }
+
+
+def _is_over(state: dict[str, Any], early: Any) -> bool:
+    """Whether the training was killed after its last step, or after it had stopped early."""
+    return bool(state["global_step"] >= state["max_steps"] or early.is_reached(state["log_history"]))
+
+
+def _load_best(network: nn.Module, workdir: Path, label: str) -> None:
+    from safetensors.torch import load_model
+
+    last = newest(workdir)
+    best = best_step(last) if last else None
+    if best is None:
+        log.warning("%s: the dev metric was never a number, so the last weights are kept", label)
+        return
+    load_model(network, workdir / f"{PREFIX}{best}" / "model.safetensors")
+    log.info("%s: best on dev after step %d (%s)", label, best, _score(last, best))
+
+
+def _score(last: Path | None, best: int) -> str:
+    value = state_of(last).get("best_metric", math.nan) if last else math.nan
+    return f"{value:.4f}"

@@ -1,0 +1,232 @@
+"""transformers' ``Trainer``, told what this project needs: draws that follow from (seed, step), sealed checkpoints, an end at the first NaN, and silence."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import save_model
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from recompress.benchmarks.scores import NO_LABEL
+from recompress.errors import StorageError, TrainingDiverged
+from recompress.progress import bar
+from recompress.training.batches import EpochOrder, collate
+from recompress.training.resume import PREFIX, keep_only, seal
+from recompress.training.settings import Schedule
+
+log = logging.getLogger(__name__)
+Batch = dict[str, Tensor]
+Objective = Callable[[Tensor, Batch], Tensor]
+"""``objective(logits, batch)`` gives the loss of one batch; ``logits`` is ``[batch, units, labels]``."""
+
+CURVES = 100
+"""Points of a curve in a whole training."""
+
+
+def cross_entropy(logits: Float[Tensor, "batch units labels"], labels: Int[Tensor, "batch units"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the units that carry a label; 0 where none does (transformers' own gives NaN)."""
+    total = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
+    return total / (labels != NO_LABEL).sum().clamp(min=1)
+
+
+def label_loss(logits: Tensor, batch: Batch) -> Tensor:
+    return cross_entropy(logits, batch["labels"])
+
+
+def step_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def arguments(schedule: Schedule, *, examples: int, seed: int, folder: Path, precision: str, metric: str) -> TrainingArguments:
+    """``Trainer``'s arguments: evaluate and keep a checkpoint after each epoch, report to nobody."""
+    devices = max(1, torch.cuda.device_count())
+    steps = schedule.epochs * math.ceil(examples / (schedule.batch_size * devices))
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=schedule.epochs,
+        per_device_train_batch_size=schedule.batch_size,
+        per_device_eval_batch_size=max(schedule.batch_size, 32),
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        warmup_steps=math.ceil(schedule.warmup * steps),
+        max_grad_norm=schedule.gradient_clip,
+        bf16=precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        logging_steps=max(1, steps // CURVES),
+        label_names=["labels"],
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to=[],
+    )
+
+
+class SteadyTrainer(Trainer):  # type: ignore[misc]
+    """A ``Trainer`` whose result depends on what it was given and on nothing that happened while it ran."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        args: TrainingArguments,
+        *,
+        schedule: Schedule,
+        train: Sequence[dict[str, Any]],
+        dev: Sequence[dict[str, Any]],
+        pad_token_id: int,
+        objective: Objective,
+        judge: Callable[[Any], dict[str, float]],
+        callbacks: list[TrainerCallback],
+        minutes: float,
+    ) -> None:
+        self.order = EpochOrder([len(f["input_ids"]) for f in train], args.train_batch_size, args.seed, group_by_length=schedule.group_by_length)
+        self.objective = objective
+        super().__init__(
+            model=network,
+            args=args,
+            train_dataset=train,
+            eval_dataset=dev,
+            data_collator=functools.partial(collate, pad_token_id=pad_token_id),
+            compute_metrics=judge,
+            callbacks=callbacks,
+        )
+        self.loss_is_scaled_for_ga = False
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_SaveInTime(minutes))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.order
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """One step, its dropout drawn from (seed, step, process), so that a resumed training needs no random state and draws the same."""
+        torch.manual_seed(step_seed(self.args.seed, self.state.global_step, self.args.process_index))
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss became {loss.item()} at step {self.state.global_step + 1} of {self.state.max_steps}; "
+                f"lower learning_rate ({self.args.learning_rate:g}) or raise warmup, and look for broken examples"
+            )
+        return loss
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        units = logits if logits.ndim == 3 else logits[:, None]
+        loss = self.objective(units, inputs) if model.training else label_loss(units, inputs)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The weights and nothing else: what a network looks like is the caller's knowledge, and a pickle of the arguments is nobody's."""
+        if self.args.should_save:
+            Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+            save_model(self.model, str(Path(output_dir or self.args.output_dir) / "model.safetensors"))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, seal it, and remove all others but the best. Raises ``StorageError`` when it cannot be written."""
+        folder = Path(self.args.output_dir)
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                seal(folder / f"{PREFIX}{self.state.global_step}")
+                keep_only(folder, {self.state.global_step, self.state.best_global_step or 0})
+        except Exception as error:  # torch and safetensors raise errors of their own when a disk is full
+            reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+            raise StorageError(
+                f"no training checkpoint can be written to {folder} ({reason}); {_free(folder)} is free there, make space or allow writing"
+            ) from error
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to keep: see ``training_step``."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to restore: see ``training_step``."""
+
+
+class _SaveInTime(TrainerCallback):  # type: ignore[misc]
+    """Ask for a checkpoint in the middle of a long epoch. When it is written changes nothing but how much a kill costs."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60 * minutes
+        self.last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        at_its_end = float(state.epoch).is_integer()  # the epoch is judged first, and then kept with its score
+        if time.monotonic() - self.last >= self.seconds and not at_its_end:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.last = time.monotonic()
+
+
+class StopEarly(TrainerCallback):  # type: ignore[misc]
+    """Stop when ``metric`` has not risen for ``patience`` evaluations. Reads the history alone, so that a resumed training stops where it would have."""
+
+    def __init__(self, metric: str, patience: int) -> None:
+        self.metric = metric
+        self.patience = patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.is_reached(state.log_history):
+            control.should_training_stop = True
+
+    def is_reached(self, history: Sequence[dict[str, float]]) -> bool:
+        values = [entry[self.metric] for entry in history if self.metric in entry]
+        best = max(range(len(values)), key=lambda i: -math.inf if math.isnan(values[i]) else values[i], default=0)
+        return len(values) - 1 - best >= self.patience
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """The progress bar, and the curves for whoever asked for them."""
+
+    def __init__(self, label: str, curve: Callable[[int, dict[str, float]], None] | None) -> None:
+        self.label = label
+        self.curve = curve
+        self.bar: Any = None
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = bar(self.label, state.max_steps, "step", start=state.global_step, shown=state.is_world_process_zero)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        point = curve_point(logs or {})
+        self.shown |= {name: f"{point[name]:.3g}" for name in point if name == "loss" or name == args.metric_for_best_model.replace("eval_", "dev_")}
+        self.bar.set_postfix(self.shown, refresh=False)
+        if point and self.curve is not None and state.is_world_process_zero:
+            self.curve(state.global_step, point)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def curve_point(logs: dict[str, float]) -> dict[str, float]:
+    """What belongs into a curve, by the names of this project: ``loss``, ``learning_rate``, ``gradient_norm``, ``dev_loss``, ``dev_f1`` …; NaN is left out."""
+    names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "gradient_norm"}
+    timings = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    names |= {name: f"dev_{name.removeprefix('eval_')}" for name in logs if name.startswith("eval_") and name not in timings}
+    return {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in logs and math.isfinite(logs[theirs])}
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB"
+    except OSError:
+        return "nothing"
