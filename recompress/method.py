@@ -84,6 +84,8 @@ class Method:
     architectures: tuple[str, ...] = ("bert", "roberta", "xlm-roberta", "distilbert")
     shrinks: str = ""
     speeds_up: str = ""
+    check: Callable[[Any], None] | None = None
+    """Raises ``InputError`` when these settings cannot work on this machine or contradict each other; asked before anything runs."""
 
 
 _methods: dict[str, Method] = {}

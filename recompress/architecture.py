@@ -1,0 +1,206 @@
+"""Where things sit in a transformer: embeddings, layers, heads (query, key, value, out), neurons (in, out), pooler and head.
+
+One description for each family of models, as data. Methods ask ``layers_of(network)`` and never spell a module's name themselves. A family that is not
+described here is refused, because a tool that looks in the wrong place does nothing and says "done".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from recompress.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+Linear = Any
+"""A ``torch.nn.Linear`` (weight ``[out, in]``) or GPT-2's ``Conv1D`` (weight ``[in, out]``); the two share no type of their own."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The map of one family. Paths of parts are relative to a layer, others to the backbone (``network.base_model``)."""
+
+    name: str
+    """What the config calls it (``model_type``)."""
+    layers: str
+    attention: str
+    """The module that knows the number of heads."""
+    query: str
+    key: str
+    value: str
+    out: str
+    """Joins the heads: its inputs are the heads' outputs, one after another."""
+    neurons_in: tuple[str, ...]
+    """Linear layers whose outputs are the neurons; two where a gate multiplies."""
+    neurons_out: str
+    """The linear layer whose inputs are the neurons."""
+    token_embedding: str
+    pooler: str | None = None
+    head: tuple[str, ...] = ("classifier",)
+    """Modules of the whole network that stand after the backbone."""
+    neurons_setting: str = "intermediate_size"
+    """The config's name for the number of neurons."""
+    head_size_attribute: str = "attention_head_size"
+    heads_attributes: tuple[str, ...] = ("num_attention_heads",)
+    """Attributes of the attention module that hold the number of query heads."""
+    width_attributes: tuple[str, ...] = ("all_head_size",)
+    """Attributes of the attention module that hold heads * head size."""
+    fused: bool = False
+    """Query, key and value are one linear layer, in this order."""
+    positions_follow_padding: bool = False
+    """The first position is the padding token's id + 1, so that this id must never move."""
+
+
+_BERT: dict[str, Any] = {
+    "layers": "encoder.layer",
+    "attention": "attention.self",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "neurons_in": ("intermediate.dense",),
+    "neurons_out": "output.dense",
+    "token_embedding": "embeddings.word_embeddings",
+    "pooler": "pooler",
+}
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    a.name: a
+    for a in (
+        Architecture(name="bert", **_BERT),
+        Architecture(name="roberta", positions_follow_padding=True, **_BERT),
+        Architecture(name="xlm-roberta", positions_follow_padding=True, **_BERT),
+        Architecture(
+            name="distilbert",
+            layers="transformer.layer",
+            attention="attention",
+            query="attention.q_lin",
+            key="attention.k_lin",
+            value="attention.v_lin",
+            out="attention.out_lin",
+            neurons_in=("ffn.lin1",),
+            neurons_out="ffn.lin2",
+            token_embedding="embeddings.word_embeddings",
+            head=("pre_classifier", "classifier"),
+            neurons_setting="hidden_dim",
+            heads_attributes=("n_heads",),
+            width_attributes=("dim",),
+        ),
+        Architecture(
+            name="gpt2",
+            layers="h",
+            attention="attn",
+            query="attn.c_attn",
+            key="attn.c_attn",
+            value="attn.c_attn",
+            out="attn.c_proj",
+            neurons_in=("mlp.c_fc",),
+            neurons_out="mlp.c_proj",
+            token_embedding="wte",
+            head=("lm_head", "score"),
+            neurons_setting="n_inner",
+            head_size_attribute="head_dim",
+            heads_attributes=("num_heads",),
+            width_attributes=("split_size", "embed_dim"),
+            fused=True,
+        ),
+        Architecture(
+            name="llama",
+            layers="layers",
+            attention="self_attn",
+            query="self_attn.q_proj",
+            key="self_attn.k_proj",
+            value="self_attn.v_proj",
+            out="self_attn.o_proj",
+            neurons_in=("mlp.gate_proj", "mlp.up_proj"),
+            neurons_out="mlp.down_proj",
+            token_embedding="embed_tokens",
+            head=("lm_head", "score"),
+            head_size_attribute="head_dim",
+            heads_attributes=(),
+            width_attributes=(),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network, with its parts at hand."""
+
+    index: int
+    module: nn.Module
+    attention: nn.Module
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
+    neurons_in: tuple[Linear, ...]
+    neurons_out: Linear
+    architecture: Architecture
+
+    @property
+    def head_size(self) -> int:
+        return int(getattr(self.attention, self.architecture.head_size_attribute))
+
+    @property
+    def heads(self) -> int:
+        """Query heads; the inputs of ``out`` are as many times the head size."""
+        return shape_of(self.out)[1] // self.head_size
+
+    @property
+    def neurons(self) -> int:
+        return shape_of(self.neurons_out)[1]
+
+
+def architecture_of(network: PreTrainedModel) -> Architecture:
+    """Raises ``InputError`` for a family that is not described."""
+    return architecture_named(str(network.config.model_type))
+
+
+def architecture_named(name: str) -> Architecture:
+    """Raises ``InputError`` for a family that is not described."""
+    if name not in ARCHITECTURES:
+        raise InputError(f"architecture {name!r} is not known; known: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def layers_of(network: PreTrainedModel) -> list[Layer]:
+    """The layers from the first to the last."""
+    a = architecture_of(network)
+    return [_layer(a, i, module) for i, module in enumerate(_at(network.base_model, a.layers))]
+
+
+def encoder_linears(network: PreTrainedModel) -> Iterator[tuple[str, Linear]]:
+    """Names and modules of all linear layers (``Linear`` and GPT-2's ``Conv1D``) inside the layers: no embeddings, no pooler, no head."""
+    inside = {id(part) for layer in layers_of(network) for part in layer.module.modules()}
+    return ((name, module) for name, module in network.named_modules() if id(module) in inside and is_linear(module))
+
+
+def is_linear(module: nn.Module) -> bool:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def shape_of(linear: Linear) -> tuple[int, int]:
+    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round."""
+    from torch import nn
+
+    rows, columns = linear.weight.shape
+    return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)
+
+
+def _layer(a: Architecture, index: int, module: nn.Module) -> Layer:
+    parts = {part: _at(module, getattr(a, part)) for part in ("attention", "query", "key", "value", "out", "neurons_out")}
+    return Layer(index=index, module=module, neurons_in=tuple(_at(module, path) for path in a.neurons_in), architecture=a, **parts)
+
+
+def _at(module: nn.Module, path: str) -> Any:
+    return reduce(getattr, path.split("."), module)

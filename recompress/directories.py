@@ -1,0 +1,63 @@
+"""Directories that are there in full or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recompress.errors import InputError, StorageError
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Yields an empty temporary sibling of ``target``, which takes its name when the block ends well and is removed when it does not.
+
+    Raises ``InputError`` when ``target`` exists, before and after, and ``StorageError`` when the disk is full or read-only.
+    """
+    _refuse_existing(target)
+    partial = target.parent / f".{target.name}.partial-{uuid.uuid4().hex}"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for path in sorted(partial.rglob("*")):
+            _flush(path)
+        _flush(partial)
+        _refuse_existing(target)
+        partial.rename(target)
+        _flush(target.parent)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        storage = storage_error(error, target)
+        if storage is not None:
+            raise storage from None
+        raise
+
+
+def storage_error(error: BaseException, target: Path) -> StorageError | None:
+    """The one line for a disk that is full or cannot be written; ``None`` for any other error. Some libraries hide the system's error in their own text."""
+    hidden = re.search(r"os error (\d+)", str(error))
+    code = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left while writing {target}; free some or write elsewhere")
+    if code in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StorageError(f"{target} cannot be written: {os.strerror(code)}; choose a folder that you may write to")
+    return None
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")
+
+
+def _flush(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,1 @@
+"""Quantization: the same numbers in fewer bits."""

@@ -1,0 +1,101 @@
+"""From torch to ONNX: one graph for all lengths and batch sizes, compared with the network before anybody uses it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recompress.errors import IntegrityError
+from recompress.runtimes.graph import strip
+
+if TYPE_CHECKING:
+    import onnx
+    from transformers import PreTrainedModel
+
+INPUTS = ("input_ids", "attention_mask")
+CLOSE = 1e-4
+"""The largest difference of a logit, relative to the largest logit, that another order of the same sums may give."""
+
+
+def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
+    """The network as a graph from ``input_ids`` and ``attention_mask`` (both ``[batch, sequence]``, any sizes) to ``logits``. The same network gives the
+    same bytes.
+
+    Raises ``IntegrityError`` when the graph answers differently from the network.
+    """
+    import torch
+
+    class Logits(torch.nn.Module):
+        def __init__(self, network: Any) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits
+
+    ids = torch.ones((2, 5), dtype=torch.long)
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    usual = network.config._attn_implementation
+    try:
+        # torch's fused attention guards against rows without a single token: a dozen nodes a layer for a case that a [CLS] excludes.
+        network.set_attn_implementation("eager")
+        with quiet_export(), torch.no_grad():
+            program: Any = torch.onnx.export(
+                Logits(network.eval()).eval(),
+                (ids, torch.ones_like(ids)),
+                dynamo=True,
+                verbose=False,
+                input_names=list(INPUTS),
+                output_names=["logits"],
+                dynamic_shapes=(free, free),
+            )
+        model: onnx.ModelProto = program.model_proto
+    finally:
+        network.set_attn_implementation(usual)
+    strip(model)
+    _check_same(model, network)
+    return model
+
+
+def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
+    """Two shapes that were not shown to the exporter, with padding: a graph that has frozen a size fails here."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    draw = np.random.default_rng(0)
+    for batch, length in ((1, 3), (3, 9)):
+        ids = draw.integers(0, network.config.vocab_size, (batch, length))
+        mask = np.ones_like(ids)
+        ids[-1, length - 1] = network.config.pad_token_id or 0
+        mask[-1, length - 1] = 0
+        [found] = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        with torch.inference_mode():
+            expected = network(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+        if found.shape != expected.shape or not np.abs(found - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
+            raise IntegrityError(f"the exported graph does not answer like the network on {batch} × {length} tokens")
+
+
+@contextmanager
+def quiet_export() -> Iterator[None]:
+    """torch's exporter and ONNX Runtime's quantizer warn about packages that nobody asked for; nothing that they say here concerns a person."""
+    names = ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

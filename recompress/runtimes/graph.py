@@ -1,0 +1,95 @@
+"""ONNX graphs: read with suspicion, stripped of what tells where they were made, and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from recompress.errors import InputError, IntegrityError
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Weights(NamedTuple):
+    """Numbers in the constant operands of a graph's matrix products and look-ups."""
+
+    products: int
+    products_int8: int
+    lookups: int
+    lookups_int8: int
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Stripped, and in the one order that protobuf calls deterministic."""
+    strip(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Remove doc strings and metadata: stack traces with the paths of the machine that made it, which also differ from place to place."""
+    import onnx
+
+    del model.metadata_props[:]
+    model.ClearField("doc_string")
+    for graph in (model.graph, *model.functions):
+        del graph.metadata_props[:]
+        graph.ClearField("doc_string")
+        tensors = (*graph.initializer, *graph.input, *graph.output, *graph.value_info) if isinstance(graph, onnx.GraphProto) else ()
+        for part in (*graph.node, *tensors):
+            del part.metadata_props[:]
+            part.ClearField("doc_string")
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """Raises ``InputError`` when it is missing, and ``IntegrityError`` when it is broken or keeps weights in other files."""
+    import onnx
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf and the checker raise classes of their own
+        raise IntegrityError(f"{path} is cut off or broken: {str(error).splitlines()[0]}") from None
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise IntegrityError(f"{path} keeps weights in other files; a model directory holds one file of weights")
+    return model
+
+
+def check_graph(path: Path) -> None:
+    """Raises what ``read_graph`` raises."""
+    read_graph(path)
+
+
+def weights_in(model: onnx.ModelProto) -> Weights:
+    """Count the constant weights of matrix products (MatMul, Gemm and their integer forms) and of look-ups (Gather), and those of them in 8 bits."""
+    import onnx
+
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    eight = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    counts = {"products": 0, "products_int8": 0, "lookups": 0, "lookups_int8": 0}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        kind, operand = ("lookups", 0) if node.op_type == "Gather" else ("products", 1)
+        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather") or node.input[operand] not in stored:
+            continue
+        tensor = stored[node.input[operand]]
+        if tensor.name in seen or len(tensor.dims) < 2:
+            continue
+        seen.add(tensor.name)
+        size = int(np.prod(tensor.dims))
+        counts[kind] += size
+        counts[f"{kind}_int8"] += size * (tensor.data_type in eight)
+    return Weights(**counts)
+
+
+def numbers_in(model: onnx.ModelProto) -> int:
+    """Numbers in the stored weights, of any precision; without the scales and zero points of quantization and without shapes."""
+    import onnx
+
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    weights = (t for t in model.graph.initializer if t.data_type in kinds and t.dims and not t.name.endswith(("_scale", "_zero_point")))
+    return sum(int(np.prod(tensor.dims)) for tensor in weights)

@@ -1,0 +1,59 @@
+"""ONNX Runtime on the CPU. Imports neither torch nor transformers, so that an image that serves a model needs none of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from recompress.errors import InputError, IntegrityError
+from recompress.records import Runtime as RuntimeName
+from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer
+from recompress.runtimes.processor import int8_overflows
+
+if TYPE_CHECKING:
+    from recompress.checkpoint import Info
+
+log = logging.getLogger(__name__)
+ONNX_FILE = "model.onnx"
+QUIET = 3
+"""Errors only."""
+
+
+class OnnxRuntime:
+    """``model.onnx`` of a model directory. Raises ``InputError`` when it is missing and ``IntegrityError`` when ONNX Runtime cannot read it."""
+
+    name: RuntimeName = "onnx"
+
+    def __init__(self, directory: Path, info: Info, threads: int) -> None:
+        import onnxruntime
+
+        path = directory / ONNX_FILE
+        if not path.is_file():
+            raise InputError(f"{directory} has no {ONNX_FILE}")
+        if info.onnx.get("int8") and not info.onnx.get("reduce_range") and int8_overflows():
+            log.warning("%s: int8 sums can overflow on this processor, which lacks VNNI; make the model again with reduce_range: true", directory)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = QUIET
+        # Threads that spin between calls would take the processor from whatever is measured next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            raise IntegrityError(f"{path} is cut off or broken: {str(error).splitlines()[0]}") from None
+        self.threads = threads
+        self.pad_id = int(info.onnx.get("pad_id", 0))
+        self._inputs = [given.name for given in self.session.get_inputs()]
+
+    def logits(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> list[Float[np.ndarray, "..."]]:
+        return answer(features, self._run, self.pad_id, batch_size)
+
+    def _run(self, batch: Batch) -> Float[np.ndarray, "batch ..."]:
+        logits: Float[np.ndarray, "batch ..."] = self.session.run(None, {name: batch[name] for name in self._inputs})[0]
+        return logits

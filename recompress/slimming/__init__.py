@@ -1,0 +1,1 @@
+"""Slimming: leaving out what the data at hand never uses."""

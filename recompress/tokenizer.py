@@ -1,0 +1,88 @@
+"""The tokenizer of a model directory: ``tokenizer.json`` as it stands, and the names of its special tokens.
+
+transformers rebuilds a tokenizer from its class and its vocabulary when the directory names a class such as ``BertTokenizer``; whatever else stood in
+``tokenizer.json`` is then lost. What is written here names the plain class, so that everybody who loads it reads the same file, and gets the same tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.errors import InputError, IntegrityError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+BACKEND_FILE = "tokenizer.json"
+SETTINGS_FILE = "tokenizer_config.json"
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def plain_tokenizer(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> PreTrainedTokenizerBase:
+    """The same tokenizer without a class of its own and without baked-in padding or truncation. Raises ``InputError`` when it has no fast form."""
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(f"the tokenizer {type(tokenizer).__name__} has no fast form (tokenizer.json); convert it with transformers first")
+    settings = _settings(tokenizer)
+    return _assemble(Tokenizer.from_str(backend.to_str()), settings | ({"model_max_length": max_length} if max_length else {}))
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    plain = plain_tokenizer(tokenizer)
+    settings = _settings(plain) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (directory / BACKEND_FILE).write_text(plain.backend_tokenizer.to_str(), encoding="utf-8")
+    (directory / SETTINGS_FILE).write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Needs neither torch nor the net. Raises ``InputError`` for a missing file and ``IntegrityError`` for a broken one."""
+    from tokenizers import Tokenizer
+
+    for name in (BACKEND_FILE, SETTINGS_FILE):
+        if not (directory / name).is_file():
+            raise InputError(f"{directory} has no {name}; a model directory needs one")
+    try:
+        backend = Tokenizer.from_str((directory / BACKEND_FILE).read_text(encoding="utf-8"))
+        said = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+        known = {key: said[key] for key in (*SPECIAL, "model_input_names", "model_max_length") if key in said}
+    except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
+        raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None
+    return _assemble(backend, known)
+
+
+def spaced_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Byte-level tokenizers write a word with the space before it. Words that are given one by one get theirs back, as in the text that the model knows."""
+    from tokenizers import Tokenizer
+
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    steps = [step for step in _nested(said["pre_tokenizer"]) if step["type"] == "ByteLevel" and not step["add_prefix_space"]]
+    if not steps:
+        return tokenizer
+    for step in steps:
+        step["add_prefix_space"] = True
+    return _assemble(Tokenizer.from_str(json.dumps(said)), _settings(tokenizer))
+
+
+def _nested(step: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A step of a tokenizer and the steps inside it."""
+    return [] if step is None else [step, *(inner for child in step.get("pretokenizers", ()) for inner in _nested(child))]
+
+
+def _settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    names: dict[str, Any] = {name: str(token) for name in SPECIAL if (token := getattr(tokenizer, name, None)) is not None}
+    return names | {"model_input_names": list(tokenizer.model_input_names), "model_max_length": int(min(tokenizer.model_max_length, 1 << 30))}
+
+
+def _assemble(backend: Tokenizer, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import PreTrainedTokenizerFast
+
+    # A length of 128 baked into the file would pad every single sentence to it.
+    backend.no_padding()
+    backend.no_truncation()
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="right", **settings)
+    return tokenizer
