@@ -5,9 +5,10 @@ A reference is a uri and a digest. The uri says where the bytes may be fetched; 
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from recompress.digest import sha256_json
 from recompress.settings import Sha256
@@ -22,7 +23,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     def as_json(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        values: dict[str, Any] = json.loads(self.model_dump_json())  # through text, where NaN is "NaN": a refusal of NaN has a digest too
+        return values
 
     @property
     def digest(self) -> str:
@@ -76,3 +78,91 @@ class Evaluation(Record):
     predictions_sha256: str = ""
     machine: dict[str, str] = {}
     """Processor, cores, threads used, operating system and library versions: latencies hold for these only."""
+
+
+class Finding(Record):
+    """One thing that the gate looked at."""
+
+    check: str
+    """Stable name, e.g. ``loss-against-baseline`` or ``loss-against-baseline/swa``."""
+    passed: bool
+    reason: str = ""
+    """Why it was refused, a name of ``recompress.gate.REASONS``; empty when it passed."""
+    measured: float | None = None
+    limit: float | None = None
+    detail: str
+    """One line for people."""
+
+
+class Loss(Record):
+    """How much worse a candidate is than another model, on the whole test split or in one slice. Losses are in points of the metric, 0 to 1."""
+
+    against: Literal["baseline", "champion"]
+    slice: str = ""
+    """Empty for the whole split."""
+    examples: int
+    candidate: float
+    """The candidate's metric."""
+    other: float
+    loss: float
+    """``other - candidate``; negative where the candidate is better."""
+    upper: float
+    """One-sided upper bound of the loss at ``confidence``."""
+    confidence: float
+    """Of the bound: the policy's, or Holm's for a slice."""
+    margin: float
+    p_value: float
+    """Of "the true loss is the margin or more"."""
+    p_adjusted: float
+    """The same after Holm's correction across slices."""
+    smallest_detectable: float
+    """The smallest margin at which a candidate that loses nothing would pass as often as the policy's ``power`` asks."""
+    undefined: float = 0.0
+    """Share of bootstrap draws in which the metric had an empty denominator."""
+    mcnemar_p: float | None = None
+    """Exact two-sided p-value that both models are right equally often, where the metric is accuracy. For information."""
+
+
+class Verdict(Record):
+    """What the gate said of one candidate, and of which bytes. The same inputs give the same verdict again."""
+
+    candidate: str
+    passed: bool
+    findings: tuple[Finding, ...]
+    losses: tuple[Loss, ...] = ()
+    metric: str
+    score: float | None = None
+    """The candidate's value of ``metric``."""
+    size_bytes: float | None = None
+    latency_ratio: float | None = None
+    smallest_detectable_loss: float | None = None
+    """On the whole split, the larger of the two comparisons."""
+    first_promotion: bool
+    spent_loss: float | None = None
+    """Loss that earlier promotions have used up of the policy's ``loss_budget``."""
+    spent_loss_after: float | None = None
+    """The same once this candidate is promoted: what the next judgement is to be given."""
+    policy_sha256: Sha256
+    dataset_sha256: Sha256
+    candidate_sha256: Sha256
+    baseline_sha256: Sha256
+    champion_sha256: Sha256 | None
+    pairing_sha256: str = ""
+    """Digest of the test examples, their slices and references, in order: the same for all models that were compared."""
+    evaluations: dict[str, Sha256]
+    """Digest of the ``Evaluation`` of the candidate, the baseline and the champion."""
+    computed_with: dict[str, str] = {}
+    """Versions of the libraries that drew the bootstrap."""
+
+    @model_validator(mode="after")
+    def _nothing_passes_by_default(self) -> Verdict:
+        if self.passed != (bool(self.findings) and all(finding.passed for finding in self.findings)):
+            raise ValueError("a verdict passes when it has findings and every one of them passed, and only then")
+        if any(finding.passed == bool(finding.reason) for finding in self.findings):
+            raise ValueError("a refused finding names its reason, and a passed one has none")
+        return self
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Names of why it was refused, without repeats; empty when it passed."""
+        return tuple(dict.fromkeys(finding.reason for finding in self.findings if not finding.passed))

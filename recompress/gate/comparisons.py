@@ -1,0 +1,119 @@
+"""How much worse is the candidate than another model, at most? On the whole test split and, where the policy says so, in every slice.
+
+Slices are strata of the bootstrap and a family of Holm's procedure, once the policy gives them margins. Where it does not, the whole split is one stratum:
+that also counts the chance of how many examples of each slice a split holds, and so errs on the side of refusing.
+"""
+
+from __future__ import annotations
+
+from math import isinf
+from typing import Literal
+
+import numpy as np
+
+from recompress.gate.inputs import Scores
+from recompress.gate.measured import Measured
+from recompress.gate.reasons import passed, refused
+from recompress.policy import Policy
+from recompress.records import Finding, Loss
+from recompress.statistics import HolmStep, LossEstimate, Metric, estimate_loss, holm, mcnemar, pair, resample
+
+Side = Literal["baseline", "champion"]
+WHOLE = ""
+
+
+def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side) -> list[Loss]:
+    """The loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order."""
+    side = getattr(policy, against)
+    by_slice: dict[str, float] = side.slices or {}
+
+    def metric(totals: np.ndarray) -> np.ndarray:
+        return np.asarray(scores(totals)[policy.metric])
+
+    strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [WHOLE] * len(candidate.slices))
+    totals = resample(strata, draws=policy.draws, seed=policy.seed)
+    whole = estimate_loss(list(strata.values()), sum(totals.values(), start=np.zeros(())), metric)
+    parts = {name: estimate_loss([strata[name]], totals[name], metric) for name in sorted(by_slice)}
+
+    p_value = whole.p_value(side.margin)
+    losses = [_loss(policy, metric, candidate, other, against, WHOLE, side.margin, whole, p_value, HolmStep(p_value, policy.alpha, p_value <= policy.alpha))]
+    p_values = {name: part.p_value(by_slice[name]) for name, part in parts.items()}
+    steps = holm(p_values, policy.alpha)
+    return losses + [_loss(policy, metric, candidate, other, against, name, by_slice[name], parts[name], p_values[name], steps[name]) for name in parts]
+
+
+def _loss(
+    policy: Policy,
+    metric: Metric,
+    candidate: Measured,
+    other: Measured,
+    against: Side,
+    part: str,
+    margin: float,
+    estimate: LossEstimate,
+    p_value: float,
+    step: HolmStep,
+) -> Loss:
+    inside = np.ones(len(candidate.slices), dtype=bool) if part == WHOLE else np.asarray(candidate.slices) == part
+    ours, theirs = candidate.counts[inside], other.counts[inside]
+    return Loss(
+        against=against,
+        slice=part,
+        examples=estimate.examples,
+        candidate=float(metric(ours.sum(axis=0))),
+        other=float(metric(theirs.sum(axis=0))),
+        loss=estimate.loss,
+        upper=estimate.upper(step.alpha),
+        confidence=1 - step.alpha,
+        margin=margin,
+        p_value=p_value,
+        p_adjusted=step.adjusted,
+        smallest_detectable=estimate.smallest_detectable(step.alpha, policy.power),
+        undefined=estimate.undefined,
+        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" else None,
+    )
+
+
+def _mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """For examples that are right or wrong as a whole."""
+    if not np.isin([ours, theirs], [0.0, 1.0]).all():
+        return None
+    return mcnemar(int((theirs > ours).sum()), int((ours > theirs).sum()))
+
+
+def findings_of(policy: Policy, losses: list[Loss]) -> list[Finding]:
+    """Two findings for each loss: does its bound lie inside the margin, and could this sample have shown a loss of that size?"""
+    return [finding for loss in losses for finding in (_judge_bound(policy, loss), _judge_sample(policy, loss))]
+
+
+def _judge_bound(policy: Policy, loss: Loss) -> Finding:
+    check = _name("loss", loss)
+    said = (
+        f"{policy.metric} {loss.candidate:.4f} against {loss.other:.4f} of the {loss.against}{_where(loss)}: "
+        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.4g} % sure), margin {loss.margin:.4f}"
+    )
+    if loss.undefined > policy.alpha or (loss.undefined and isinf(loss.upper)):
+        why = f"{policy.metric}{_where(loss)} is undefined in {100 * loss.undefined:.1f} % of draws: too few examples carry anything to find"
+        return refused(check, "undefined-metric", why, measured=loss.undefined, limit=policy.alpha)
+    if loss.p_adjusted <= policy.alpha and loss.upper < loss.margin:
+        return passed(check, said, measured=loss.upper, limit=loss.margin)
+    return refused(check, "loss-too-large", said, measured=loss.upper, limit=loss.margin)
+
+
+def _judge_sample(policy: Policy, loss: Loss) -> Finding:
+    check, found = _name("sample", loss), loss.smallest_detectable
+    said = (
+        f"{loss.examples:,} examples{_where(loss)}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
+        f"from a margin of {found:.4f} on, margin {loss.margin:.4f}"
+    )
+    if found <= loss.margin:
+        return passed(check, said, measured=found, limit=loss.margin)
+    return refused(check, "sample-too-small-for-margin", f"{said}; take more test examples or a wider margin", measured=found, limit=loss.margin)
+
+
+def _name(what: str, loss: Loss) -> str:
+    return f"{what}-against-{loss.against}" + (f"/{loss.slice}" if loss.slice else "")
+
+
+def _where(loss: Loss) -> str:
+    return f" in {loss.slice}" if loss.slice else ""

@@ -1,0 +1,84 @@
+"""One candidate, judged: every check is made and said, and only a candidate that passed all of them passes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+
+from recompress.gate.comparisons import compare, findings_of
+from recompress.gate.inputs import Scores, check_inputs
+from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent
+from recompress.gate.measured import Expected, Measured
+from recompress.policy import Policy
+from recompress.records import Finding, Loss, Verdict
+
+
+def judge(
+    policy: Policy,
+    scores: Scores,
+    *,
+    candidate: Measured,
+    baseline: Measured | None,
+    champion: Measured | None,
+    spent_loss: float | None,
+    expected: Expected,
+) -> Verdict:
+    """The verdict on one candidate. The same inputs give the same verdict, to the digest.
+
+    ``scores`` turns summed counts into metrics: ``lambda totals: benchmark.metrics(totals, labels)``. ``champion`` is None only when there is none;
+    ``spent_loss`` is ``spent_loss_after`` of the verdict behind the last promotion, and 0 after the first. Refuses, never raises, for whatever was measured.
+    """
+    models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion}
+    findings = check_inputs(policy, scores, models, expected)
+    comparable = all(finding.passed for finding in findings)
+    losses: list[Loss] = []
+    spent_after: float | None = None
+    if comparable and baseline is not None:
+        losses += compare(policy, scores, candidate, baseline, "baseline")
+    if comparable and champion is not None:
+        losses += compare(policy, scores, candidate, champion, "champion")
+    findings += findings_of(policy, losses)
+    if expected.champion_sha256 is None:
+        findings.append(check_first_promotion(policy))
+        spent_after = spent_loss or 0.0  # an alias that somebody removed does not wipe out what was spent
+    findings += _budget(policy, losses, spent_loss, first=expected.champion_sha256 is None)
+    findings += check_limits(policy, candidate.evaluation, baseline.evaluation if baseline else None)
+    against_champion = _whole(losses, "champion")
+    if against_champion is not None and spent_loss is not None:
+        spent_after = charge(spent_loss, against_champion)
+    return Verdict(
+        candidate=candidate.evaluation.model,
+        passed=all(finding.passed for finding in findings),
+        findings=tuple(findings),
+        losses=tuple(losses),
+        metric=policy.metric,
+        score=candidate.evaluation.metrics.get(policy.metric),
+        size_bytes=candidate.evaluation.metrics.get("size_bytes"),
+        latency_ratio=candidate.evaluation.metrics.get("latency_ratio"),
+        smallest_detectable_loss=max((loss.smallest_detectable for loss in losses if not loss.slice), default=None),
+        first_promotion=expected.champion_sha256 is None,
+        spent_loss=spent_loss,
+        spent_loss_after=spent_after,
+        policy_sha256=policy.sha256,
+        dataset_sha256=expected.dataset_sha256,
+        candidate_sha256=expected.candidate_sha256,
+        baseline_sha256=expected.baseline_sha256,
+        champion_sha256=expected.champion_sha256,
+        pairing_sha256=candidate.pairing_sha256 if comparable else "",
+        evaluations={role: model.evaluation.digest for role, model in models.items() if model is not None},
+        computed_with={"numpy": importlib.metadata.version("numpy")},
+    )
+
+
+def _budget(policy: Policy, losses: list[Loss], spent_loss: float | None, *, first: bool) -> list[Finding]:
+    if first and spent_loss is None:
+        return []
+    trouble = check_spent(spent_loss)
+    if trouble is not None:
+        return [trouble]
+    loss = _whole(losses, "champion")
+    return [check_budget(policy, loss, spent_loss)] if loss is not None and spent_loss is not None else []
+
+
+def _whole(losses: list[Loss], against: str) -> Loss | None:
+    return next((loss for loss in losses if loss.against == against and not loss.slice), None)

@@ -1,0 +1,79 @@
+"""What the gate is given: each model's evaluation with its counts for every example, and what was promised before measuring."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Num
+
+from recompress.digest import sha256_file
+from recompress.errors import IntegrityError
+from recompress.records import Evaluation, Record
+from recompress.settings import Sha256
+
+COLUMNS = ("example", "slice", "reference", "counts")
+
+
+class Expected(Record):
+    """What the judged models and data must be: known from the run, the ledger and the registry, never from the evaluations themselves."""
+
+    policy_sha256: Sha256
+    """Digest of the policy, recorded before anything was measured."""
+    dataset_sha256: Sha256
+    examples: int
+    """Examples in the test split."""
+    candidate_sha256: Sha256
+    baseline_sha256: Sha256
+    champion_sha256: Sha256 | None
+    """The present champion's model; None when there is none."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's evaluation and the counts behind it, a row for each test example, in the order of the test split."""
+
+    evaluation: Evaluation
+    examples: Sequence[str]
+    """Names of the test examples; none stands twice."""
+    slices: Sequence[str]
+    references: Sequence[Sequence[str]]
+    """The true labels of each example: they show that two models answered the same questions."""
+    counts: Num[np.ndarray, "examples k"]
+    """What the benchmark's metrics add up, as ``Benchmark.counts`` gives it."""
+
+    @property
+    def pairing_sha256(self) -> str:
+        """Digest of examples, slices and references in order. Two models can be compared example by example when theirs are equal."""
+        digest = hashlib.sha256()
+        for row in zip(self.examples, self.slices, self.references, strict=True):
+            digest.update(json.dumps([row[0], row[1], list(row[2])]).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def read_measured(evaluation: Evaluation, predictions: Path) -> Measured:
+    """The counts behind an evaluation, from its predictions file. Raises ``IntegrityError`` when its bytes or columns are not what they should be."""
+    import pyarrow.parquet
+
+    found = sha256_file(predictions)
+    if found != evaluation.predictions_sha256:
+        raise IntegrityError(f"the predictions of {evaluation.model} have sha256 {found[:12]}…, the evaluation says {evaluation.predictions_sha256[:12]}…")
+    table = pyarrow.parquet.read_table(predictions)
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise IntegrityError(f"the predictions of {evaluation.model} have no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+    example, part, reference, counts = (table.column(name).to_pylist() for name in COLUMNS)
+    if len({len(row or ()) for row in counts}) > 1:
+        raise IntegrityError(f"the predictions of {evaluation.model} have counts of different lengths")
+    width = len(counts[0]) if counts else 0
+    return Measured(
+        evaluation=evaluation,
+        examples=[str(name) for name in example],
+        slices=[str(name) for name in part],
+        references=[[str(label) for label in labels or ()] for labels in reference],
+        counts=np.asarray(counts, dtype=np.float64).reshape(len(counts), width),
+    )

@@ -1,0 +1,55 @@
+"""Why a candidate can be refused: stable names, and what each means."""
+
+from __future__ import annotations
+
+from recompress.records import Finding
+
+REASONS = {
+    # what the gate was given
+    "policy-changed": "the policy is not the one whose digest was recorded before measuring",
+    "missing-baseline": "the baseline was not measured",
+    "missing-champion": "there is a champion, but it was not measured",
+    "unexpected-champion": "a champion was measured where there should be none",
+    "stale-evaluation": "the evaluation speaks of another model than the one to be judged",
+    "different-dataset": "the evaluation was made on other data",
+    "predictions-unpinned": "the evaluation does not say which predictions it was computed from",
+    "empty-evaluation": "no test example was measured",
+    "short-evaluation": "fewer or more examples were measured than the test split holds",
+    "mismatched-lengths": "examples, slices and counts are not equally many",
+    "repeated-examples": "an example stands in the evaluation more than once",
+    "different-examples": "the models were measured on different examples, or on the same in another order",
+    "different-counts": "the models' counts have different columns",
+    "bad-counts": "a count is negative or not a number",
+    "missing-metric": "the metric of the policy was not measured",
+    "not-a-number": "a measured value is NaN or infinite",
+    "impossible-value": "a measured value is zero or negative where it cannot be",
+    "metric-mismatch": "the metric does not follow from the predictions",
+    # how much was measured
+    "too-few-examples": "fewer examples than the policy asks for",
+    "missing-slice": "a slice of the policy is not in the data",
+    "slice-without-margin": "a slice of the data has no margin in the policy",
+    "undefined-metric": "the metric had an empty denominator in too many bootstrap draws",
+    "sample-too-small-for-margin": "a candidate that loses nothing would pass too rarely at this margin",
+    # what was measured
+    "loss-too-large": "the upper bound of the loss does not lie inside the margin",
+    "first-promotion-not-allowed": "there is no champion to compare with, and the policy does not allow a first promotion",
+    "spent-loss-missing": "it is not known what earlier promotions have lost",
+    "loss-budget-spent": "this loss and that of earlier promotions together exceed the policy's budget",
+    "size-missing": "the size on disk was not measured",
+    "size-too-large": "the model is larger than the policy allows",
+    "latency-missing": "the latency was not measured",
+    "latency-too-high": "the model is not as much faster as the policy asks",
+    "memory-missing": "the peak memory was not measured",
+    "memory-too-high": "the model needs more memory than the policy allows",
+}
+
+
+def passed(check: str, detail: str, *, measured: float | None = None, limit: float | None = None) -> Finding:
+    return Finding(check=check, passed=True, measured=measured, limit=limit, detail=detail)
+
+
+def refused(check: str, reason: str, detail: str, *, measured: float | None = None, limit: float | None = None) -> Finding:
+    """A finding against the candidate. Raises ``KeyError`` for a reason that ``REASONS`` does not know."""
+    if reason not in REASONS:
+        raise KeyError(reason)
+    return Finding(check=check, passed=False, reason=reason, measured=measured, limit=limit, detail=detail)
