@@ -189,6 +189,29 @@ def data_accept(root: Path, name: str, json_: bool) -> None:
     show({"accepted": name, "changed": changed}, json_, lambda: f"{name}: the new hash stands in dvc.lock; commit it")
 
 
+@main.group()
+def policy() -> None:
+    """Gate policies: what a candidate must prove."""
+
+
+@policy.command("accept")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--reason", required=True, help="Why the policy was edited after measuring; stands in the ledger for ever.")
+@as_json
+@click.pass_obj
+def policy_accept(root: Path, recipe: Path, reason: str, json_: bool) -> None:
+    """Let a policy count that was edited after models had been measured under it.
+
+    Example:  recompress policy accept recipes/quickstart.yaml --reason "the phone app needs 6 MB, not 8"
+    """
+    from recompress.recipe import read_recipe
+    from tasks.audit import accept_policy, open_ledger
+
+    plan = read_recipe(recipe, root)
+    accept_policy(open_ledger(root), plan, reason)
+    show({"policy_sha256": plan.policy.sha256}, json_, lambda: f"policy {plan.policy.sha256[:12]}… stands in the ledger with its reason")
+
+
 @main.command()
 @as_json
 @click.pass_obj

@@ -29,11 +29,11 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
         baseline = train_baseline(run, dataset, base)
         teacher = make_teacher_outputs(run, dataset, baseline)
         variants = [compress(run, name, baseline, dataset, teacher) for name in run.plan.steps]
-        champion = present_champion(run)
+        champion = present_champion(run, variants)
 
         models = [baseline, *variants, *champion.models]
         evaluations = [evaluate(run, model, baseline, dataset) for model in models]
 
-        verdicts = judge_all(run, evaluations, champion)
-        promotion = promote(run, verdicts, variants, champion)
-        return write_report(run, dataset, base, checks, variants, evaluations, verdicts, promotion)
+        judgement = judge_all(run, dataset, variants, evaluations, champion)
+        promotion = promote(run, dataset, base, judgement, variants, champion)
+        return write_report(run, dataset, base, checks, variants, evaluations, judgement, promotion)

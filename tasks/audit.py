@@ -7,7 +7,9 @@ import os
 import socket
 from pathlib import Path
 
+from recompress.errors import GateRefused, InputError
 from recompress.ledger import Ledger
+from recompress.recipe import Plan
 
 
 def open_ledger(root: Path) -> Ledger:
@@ -23,3 +25,27 @@ def actor() -> str:
     """Who acts: ``RECOMPRESS_ACTOR``, or the user at this host. A name, not a proof; a signed approval is a proof."""
     named = os.environ.get("RECOMPRESS_ACTOR")
     return named or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def record_policy(ledger: Ledger, plan: Plan) -> None:
+    """Record the policy before anything is measured. Raises ``GateRefused`` when it was changed after models of this recipe were measured under another."""
+    recipe, policy = plan.recipe.name, plan.policy.sha256
+    last = ledger.last("policy-recorded", recipe=recipe)
+    if last is not None and last.body["policy_sha256"] == policy:
+        return
+    measured = ledger.last("variant-measured", recipe=recipe)
+    if last is not None and measured is not None and measured.sequence > last.sequence:
+        before = last.body["policy_sha256"]
+        raise GateRefused(
+            f"the policy {plan.recipe.policy} was edited after models had been measured under it (sha256 {before[:12]}…, now {policy[:12]}…); "
+            f"put it back, or say why: recompress policy accept {plan.path} --reason '…'"
+        )
+    ledger.append("policy-recorded", {"recipe": recipe, "policy_sha256": policy, "policy": plan.policy.model_dump(mode="json")}, actor=actor())
+
+
+def accept_policy(ledger: Ledger, plan: Plan, reason: str) -> None:
+    """Record a policy that was edited after measuring, with the reason and who gave it."""
+    if len(reason.strip()) < 10:
+        raise InputError(f"--reason is for whoever reads the ledger later: at least 10 characters, got {reason!r}")
+    body = {"recipe": plan.recipe.name, "policy_sha256": plan.policy.sha256, "policy": plan.policy.model_dump(mode="json"), "reason": reason.strip()}
+    ledger.append("policy-recorded", body, actor=actor())

@@ -50,7 +50,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
             label=name,
         )
         report = run_step(step.method, step.config, run.store.fetch(model.uri), folder / "model", inputs)
-        return {"claims": report.as_json(), "runtime": method.gives}, {"model": folder / "model"}
+        return {"claims": list(report.claims), "runtime": method.gives}, {"model": folder / "model"}
 
     key = step_key(
         step.method,
@@ -60,6 +60,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         seed=run.plan.recipe.seed,
     )
     kept = run.step(name, key=key, run=variant, do=do)
+    run.claims.setdefault(variant, []).append({"method": step.method, "claims": kept["claims"]})
     place = kept["artifacts"]["model"]
     return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=kept["runtime"], steps=(*model.steps, step.method))
 

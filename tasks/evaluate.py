@@ -34,6 +34,7 @@ def evaluate(run: Recompression, model: ModelRef, baseline: ModelRef, dataset: D
         machine=speed["machine"],
     )
     run.log_metrics(model.name, evaluation.metrics)
+    run.note("variant-measured", evaluation.digest, {"model": model.name, "model_sha256": model.sha256, "evaluation_sha256": evaluation.digest})
     return evaluation
 
 

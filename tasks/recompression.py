@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recompress.errors import InputError, StorageError
+from recompress.ledger import Ledger
 from recompress.recipe import Plan, read_recipe
+from tasks.audit import actor, open_ledger, record_policy
 from tasks.track import Result, Store, locked
 
 log = logging.getLogger(__name__)
@@ -39,12 +42,23 @@ class Recompression:
         self.work = root / ".recompress" / "work"
         self.done: list[str] = []
         self.reused: list[str] = []
+        self.claims: dict[str, list[dict[str, Any]]] = {}
+        """For each variant its steps, with what they promised and what was measured."""
         self._runs: dict[str, str] = {}
 
     def say(self, line: str) -> None:
         log.info(line)
         for listen in _listeners:
             listen(line)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return open_ledger(self.root)
+
+    def note(self, kind: str, key: str, body: dict[str, Any]) -> None:
+        """Write a record of what a step found, once for each key, however often the step is found again."""
+        if self.ledger.last(kind, key=key) is None:
+            self.ledger.append(kind, {"key": key, "recipe": self.plan.recipe.name, "recipe_sha256": self.plan.sha256, **body}, actor=actor())
 
     def run_of(self, name: str) -> str:
         """The MLflow run of a model (``baseline`` or a variant), or of the whole recompression (``""``)."""
@@ -124,6 +138,7 @@ def recompression(recipe: str, root: str) -> Iterator[Recompression]:
     try:
         with locked(home / ".recompress" / "lock", busy="another recompression is running in this project; wait for it to end"):
             run = Recompression(home, plan)
+            record_policy(run.ledger, plan)
             try:
                 yield run
             except BaseException as error:

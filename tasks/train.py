@@ -60,6 +60,7 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     )
     found = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
     kept = found["artifacts"]["model"]
+    run.note("baseline-trained", key, {"model_sha256": kept["sha256"], "base_sha256": base.sha256, "dataset_sha256": dataset.sha256})
     return ModelRef(name="baseline", kind="baseline", uri=kept["uri"], sha256=kept["sha256"])
 
 

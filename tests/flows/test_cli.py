@@ -1,0 +1,103 @@
+"""The person's door: help at once, one line for every mistake, the design's exit codes, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flows.cli import main
+
+
+@pytest.fixture
+def project(tmp_path: Path, root: Path) -> Path:
+    """A project's folder with the recipes and policies of this one, and no data, stores or runs."""
+    for name in ("recipes", "policies"):
+        (tmp_path / name).mkdir()
+        for file in (root / name).glob("*.yaml"):
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "dvc.yaml").write_bytes((root / "dvc.yaml").read_bytes())
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and ".prefect" not in path.parts}
+
+
+def call(project: Path, *arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(main, ["--root", str(project), *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, flows.cli; heavy = {'torch', 'transformers', 'mlflow', 'prefect', 'pandas', 'numpy', 'great_expectations'} & set(sys.modules); print(sorted(heavy)); sys.exit(bool(heavy))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    commands = [(name,) for name in main.commands] + [("data", name) for name in main.commands["data"].commands]  # type: ignore[attr-defined]
+    for path in commands:
+        shown = CliRunner().invoke(main, [*path, "--help"])
+        assert shown.exit_code == 0
+        assert "Example:" in shown.stdout or path == ("data",), path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("policy:", "polcy:"), "unknown key 'polcy'"),
+        (("sparsity: 0.5", "sparsity: 1.5"), "sparsity should be less than 1, got 1.5"),
+        (("magnitude:", "magnitud:"), "unknown method 'magnitud'"),
+        (("    - finetune: {epochs: 1}", "    - finetune: {epochs: 0}"), "epochs should be greater than or equal to 1, got 0"),
+        (("    - magnitude: {sparsity: 0.5}", "    - dynamic_int8: {}"), "dynamic_int8"),
+        (("policies/quickstart.yaml", "policies/../../outside.yaml"), "lies outside the project"),
+        (("policies/quickstart.yaml", "policies/none.yaml"), "does not exist"),
+        (("text-classification", "text-clasification"), "benchmark"),
+        (("  sha256: 53aa", "  sha255: 53aa"), "did you mean 'sha256'"),
+        (("sparse_50:", "baseline:"), "'baseline' is the name of the uncompressed model"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_line_with_its_place_and_writes_nothing(project: Path, change: tuple[str, str], message: str) -> None:
+    recipe = project / "recipes" / "quickstart.yaml"
+    text = recipe.read_text()
+    assert change[0] in text
+    recipe.write_text(text.replace(*change))
+    before = files(project)
+    from recompress.errors import InputError
+    from recompress.recipe import read_recipe
+
+    with pytest.raises(InputError, match="quickstart.yaml:") as caught:
+        read_recipe(recipe, project)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert files(project) == before
+
+
+def test_a_wrong_recipe_ends_with_exit_code_2_and_json_says_so(project: Path) -> None:
+    code, out, err = call(project, "run", str(project / "recipes" / "none.yaml"), "--json")
+    assert code == 2
+    assert json.loads(out)["exit_code"] == 2
+    assert err.strip().splitlines()[-1].startswith("recompress: ")
+    assert "Traceback" not in err
+
+
+def test_an_unknown_method_is_refused_with_the_nearest(project: Path) -> None:
+    code, _, err = call(project, "methods", "prune_structur")
+    assert code == 2
+    assert "did you mean 'prune_structure'" in err
+
+
+def test_methods_tells_all_and_one(project: Path) -> None:
+    code, out, _ = call(project, "methods", "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert {"dynamic_int8", "trim_vocabulary", "prune_structure", "distill", "magnitude", "finetune"} <= {m["name"] for m in told}
+    assert all(m["source"] and m["summary"] and all(dial["help"] for dial in m["dials"]) for m in told)
+    code, out, _ = call(project, "methods", "magnitude")
+    assert code == 0
+    assert "sparsity" in out
