@@ -55,17 +55,22 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return _assemble(backend, known)
 
 
-def spaced_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Byte-level tokenizers write a word with the space before it. Words that are given one by one get theirs back, as in the text that the model knows."""
+def with_backend(tokenizer: PreTrainedTokenizerBase, said: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that the JSON ``said`` describes, with the special tokens of ``tokenizer``."""
     from tokenizers import Tokenizer
 
+    return _assemble(Tokenizer.from_str(said), _settings(tokenizer))
+
+
+def spaced_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Byte-level tokenizers write a word with the space before it. Words that are given one by one get theirs back, as in the text that the model knows."""
     said = json.loads(tokenizer.backend_tokenizer.to_str())
     steps = [step for step in _nested(said["pre_tokenizer"]) if step["type"] == "ByteLevel" and not step["add_prefix_space"]]
     if not steps:
         return tokenizer
     for step in steps:
         step["add_prefix_space"] = True
-    return _assemble(Tokenizer.from_str(json.dumps(said)), _settings(tokenizer))
+    return with_backend(tokenizer, json.dumps(said))
 
 
 def _nested(step: dict[str, Any] | None) -> list[dict[str, Any]]:

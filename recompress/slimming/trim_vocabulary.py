@@ -1,0 +1,162 @@
+"""Vocabulary trimming: leave out the tokens that the text at hand never uses, in the embeddings and in the tokenizer.
+
+    kept = {token: used at least min_count times in the training and unlabelled text} + special tokens + single characters
+
+On text whose tokens are all kept, tokens and outputs are exactly what they were: a row of the embeddings that is never read cannot matter. Other text is
+cut into smaller pieces that are known.
+
+Source: Abdaoui et al. 2020, "Load What You Need", arXiv:2010.05609, section 3; Ushio et al. 2023, arXiv:2305.15020, section 3 (vocabulary trimming).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from recompress.architecture import architecture_of
+from recompress.checkpoint import Checkpoint
+from recompress.errors import DataRefused, InputError
+from recompress.method import Claim, Inputs, method
+from recompress.runtimes import runtime_of
+from recompress.settings import Settings
+from recompress.slimming.vocabulary import check_trimmed, needed, tokens_of, trimmed
+from recompress.tokenizer import with_backend
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NO_LIMIT = 1 << 20
+"""Tokens of a text that is counted whole: what training cuts off still says which tokens the language uses."""
+CHUNK = 1000
+PROBES = 64
+
+
+class TrimVocabulary(Settings):
+    """Which tokens stay."""
+
+    min_count: Annotated[int, Field(ge=1)] = 1
+    """Keep a token that the training and unlabelled text uses at least so often."""
+    keep_characters: bool = True
+    """Keep all single characters too, so that words which were never seen can still be spelled. Byte-level tokenizers always keep their 256 bytes."""
+
+
+def prove(before: Checkpoint, after: Checkpoint, config: TrimVocabulary) -> list[Claim]:
+    """One row for each token, each row what it was, and the same tokens and outputs on text made of kept tokens."""
+    was, now = before.tokenizer.get_vocab(), after.tokenizer.get_vocab()
+    old_rows, rows = (checkpoint.torch_network.get_input_embeddings().weight for checkpoint in (before, after))
+    pairs = torch.tensor([(was[token], number) for token, number in now.items()])
+    moved = int((old_rows[pairs[:, 0]] != rows[pairs[:, 1]]).any(-1).sum())
+    return [
+        Claim("embedding rows", len(now), rows.shape[0]),
+        Claim("vocabulary in the config", len(now), after.torch_network.config.vocab_size),
+        Claim("embedding rows that changed", 0, moved),
+        Claim("texts of kept tokens that are cut otherwise", 0, _cut_otherwise(before, after)),
+        Claim("largest change of an output on kept tokens", 0, _output_change(before, after)),
+    ]
+
+
+@method(
+    "trim_vocabulary",
+    TrimVocabulary,
+    family="slimming",
+    prove=prove,
+    source="Abdaoui et al. 2020, arXiv:2010.05609, section 3; Ushio et al. 2023, arXiv:2305.15020, section 3",
+    shrinks="embeddings, which are most of a small multilingual encoder",
+    speeds_up="loading",
+)
+def trim_vocabulary(checkpoint: Checkpoint, config: TrimVocabulary, inputs: Inputs) -> Checkpoint:
+    """Leave out the tokens that the training text never uses; outputs on kept tokens stay exactly what they were."""
+    network = checkpoint.torch_network
+    backend = checkpoint.tokenizer.backend_tokenizer
+    said = json.loads(backend.to_str())
+    tokens = tokens_of(said)
+    counts = Counter(number for chunk in _numbered(checkpoint, inputs) for number in chunk)
+    used = {number for number, count in counts.items() if count >= config.min_count}
+    named = {number for number in _special_numbers(network) if number in tokens}
+    order = _order(network, needed(said, used | named, characters=config.keep_characters), tokens)
+    smaller = with_backend(checkpoint.tokenizer, json.dumps(trimmed(said, order)))
+    check_trimmed(backend, smaller.backend_tokenizer, order)
+    _cut_embeddings(network, order)
+    return Checkpoint(network, smaller, checkpoint.info)
+
+
+def _numbered(checkpoint: Checkpoint, inputs: Inputs) -> Iterator[list[int]]:
+    """The token numbers of each text."""
+    examples = [*inputs.train, *inputs.unlabelled]
+    if not examples:
+        raise DataRefused("trim_vocabulary needs training text to see which tokens are used, got none")
+    for start in range(0, len(examples), CHUNK):
+        for feature in inputs.benchmark.encode(checkpoint.tokenizer, examples[start : start + CHUNK], checkpoint.info.labels, NO_LIMIT):
+            yield feature["input_ids"]
+
+
+def _order(network: PreTrainedModel, stay: set[int], tokens: dict[int, str]) -> list[int]:
+    """Kept tokens in their old order. Where positions follow the padding token's number it must not move, so that all before it stay as well."""
+    if architecture_of(network).positions_follow_padding:
+        stay = stay | {number for number in tokens if number < network.config.pad_token_id}
+    order = sorted(stay)
+    rows = network.get_input_embeddings().weight.shape[0]
+    if order[-1] >= rows:
+        raise InputError(f"the tokenizer numbers a token {order[-1]:,}, the model has {rows:,} embeddings; the two do not belong together")
+    return order
+
+
+def _cut_embeddings(network: PreTrainedModel, order: list[int]) -> None:
+    """Keep these rows of the embeddings, of the output layer where there is one, and of all numbers of tokens in the config."""
+    new = {old: i for i, old in enumerate(order)}
+    embedding: Any = network.get_input_embeddings()
+    output: Any = network.get_output_embeddings()
+    tied = output is not None and output.weight is embedding.weight
+    embedding.weight = nn.Parameter(embedding.weight.data[order].clone())
+    embedding.num_embeddings = len(order)
+    if embedding.padding_idx is not None:
+        embedding.padding_idx = new.get(embedding.padding_idx)
+    if output is not None:
+        output.weight = embedding.weight if tied else nn.Parameter(output.weight.data[order].clone())
+        output.out_features = len(order)
+        if output.bias is not None:
+            output.bias = nn.Parameter(output.bias.data[order].clone())
+    network.config.vocab_size = len(order)
+    for name, value in _special_settings(network):
+        several = [new[number] for number in value if number in new] if isinstance(value, list) else new.get(value)
+        setattr(network.config, name, several)
+
+
+def _special_settings(network: PreTrainedModel) -> list[tuple[str, Any]]:
+    """Settings of the config that number a token."""
+    return [(name, value) for name, value in network.config.to_dict().items() if name.endswith("_token_id") and value is not None]
+
+
+def _special_numbers(network: PreTrainedModel) -> list[int]:
+    return [number for _, value in _special_settings(network) for number in (value if isinstance(value, list) else [value])]
+
+
+def _cut_otherwise(before: Checkpoint, after: Checkpoint) -> int:
+    """Texts made of some kept tokens each that were cut into kept tokens only, and now are cut into others."""
+    kept = after.tokenizer.get_vocab()
+    names = sorted(kept)
+    draw = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(PROBES):
+        text = before.tokenizer.decode(before.tokenizer.convert_tokens_to_ids([names[i] for i in draw.integers(0, len(names), 6)]), skip_special_tokens=True)
+        was = before.tokenizer.convert_ids_to_tokens(before.tokenizer(text)["input_ids"])
+        if all(token in kept for token in was):
+            wrong += after.tokenizer(text)["input_ids"] != [kept[token] for token in was]
+    return wrong
+
+
+def _output_change(before: Checkpoint, after: Checkpoint) -> float:
+    kept = sorted(after.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    was = before.tokenizer.get_vocab()
+    draw = np.random.default_rng(0)
+    rows = draw.integers(0, len(kept), (PROBES, min(16, after.info.max_length)))
+    old = runtime_of(before).logits([{"input_ids": [was[kept[i][0]] for i in row]} for row in rows])
+    new = runtime_of(after).logits([{"input_ids": [kept[i][1] for i in row]} for row in rows])
+    return max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True))
