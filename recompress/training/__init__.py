@@ -1,1 +1,5 @@
-"""Training with transformers' ``Trainer``: baselines, further training, and the loop that distillation shares. ``recompress.training.run`` has the door."""
+"""Training with transformers' ``Trainer``: baselines, further training, and the loop that distillation shares."""
+
+from recompress.training.run import train
+
+__all__ = ["train"]

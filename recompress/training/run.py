@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from recompress.benchmarks import Benchmark, Example, get_benchmark
 from recompress.digest import sha256_bytes
-from recompress.errors import DataRefused, InputError
+from recompress.errors import DataRefused
 from recompress.training.precision import choose_precision
 from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
 from recompress.training.settings import Schedule
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from recompress.checkpoint import Checkpoint
-    from recompress.distillation.teacher import TeacherOutputs
     from recompress.training.trainer import Objective
 
 log = logging.getLogger(__name__)
@@ -46,28 +46,31 @@ def train(
     *,
     curve: Curve | None = None,
     label: str = "training",
-    teacher: TeacherOutputs | None = None,
+    soft_labels: Sequence[Float[np.ndarray, "units labels"]] | None = None,
     objective: Objective | None = None,
+    said: Mapping[str, Any] | None = None,
     minutes: float = CHECKPOINT_MINUTES,
 ) -> Checkpoint:
-    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev.
+    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev. Weights of pruned layers that are zero stay zero.
 
-    ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. With ``teacher``, whose outputs belong to
-    ``examples`` one by one, batches carry what it said for ``objective`` to use. ``workdir`` keeps training checkpoints, one every ``minutes`` and one after
-    each epoch; it belongs to this training alone and may be removed when the result is safe.
+    ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. ``soft_labels`` are a teacher's logits for
+    each example, which batches carry for ``objective`` to use; ``said`` is what else that depends on, as plain JSON. ``workdir`` keeps training checkpoints, one
+    every ``minutes`` and one after each epoch; it belongs to this training alone and may be removed when the result is safe.
 
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
     number, and ``StorageError`` when ``workdir`` cannot be written.
     """
+    from recompress.pruning.mask import hold_zeros
     from recompress.training.trainer import SteadyTrainer, StopEarly, Watch, arguments, label_loss
 
-    network, benchmark = _trainable(checkpoint, label), get_benchmark(checkpoint.info.benchmark)
+    network, benchmark = checkpoint.torch_network, get_benchmark(checkpoint.info.benchmark)
+    dev = sorted(dev, key=lambda example: sum(map(len, example.words)))  # like lengths in one batch
     features, dev_features = _features(checkpoint, benchmark, examples, dev, label)
-    if teacher is not None:
-        features = [{**feature, "teacher": teacher[i]} for i, feature in enumerate(features)]
     precision = choose_precision(schedule.precision)
-    stamp = _stamp(network, [*features, None, *dev_features], teacher, objective, {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed})
-    resumed = open_folder(workdir, stamp)
+    dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, **(said or {})}
+    resumed = open_folder(workdir, _stamp(network, features, dev_features, dials))
+    if soft_labels is not None:
+        features = [{**feature, "teacher": rows} for feature, rows in zip(features, soft_labels, strict=True)]
     metric = f"eval_{benchmark.primary}"
     watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs)
     trainer = SteadyTrainer(
@@ -84,7 +87,8 @@ def train(
     )
     if resumed is None or not _is_over(state_of(resumed), early):
         try:
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            with hold_zeros(network):
+                trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         finally:
             watch.close()
     checkpoint.network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").eval()
@@ -112,13 +116,6 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _trainable(checkpoint: Checkpoint, label: str) -> nn.Module:
-    if isinstance(checkpoint.network, Path):
-        raise InputError(f"{label}: a model of the {checkpoint.info.runtime} runtime cannot be trained; put training before the step that exports it")
-    network: nn.Module = checkpoint.network
-    return network
-
-
 def _features(
     checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence[Example], dev: Sequence[Example], label: str
 ) -> tuple[list[dict[str, Any]], ...]:
@@ -129,14 +126,12 @@ def _features(
     return tuple([*benchmark.encode(checkpoint.tokenizer, split, info.labels, info.max_length)] for split in (examples, dev))
 
 
-def _stamp(network: nn.Module, features: Sequence[Any], teacher: TeacherOutputs | None, objective: Any, dials: dict[str, Any]) -> dict[str, Any]:
+def _stamp(network: nn.Module, features: Sequence[Any], dev_features: Sequence[Any], dials: dict[str, Any]) -> dict[str, Any]:
     """What a training's result depends on; a folder with another stamp is not resumed."""
-    plain = [{name: feature[name] for name in ("input_ids", "labels")} if feature else None for feature in features]
     return {
         "weights": weights_sha256(network),
-        "examples": sha256_bytes(json.dumps(plain).encode()),
-        "teacher": teacher.sha256 if teacher else None,
-        "objective": repr(objective) if objective else None,
+        "train": sha256_bytes(json.dumps(features).encode()),
+        "dev": sha256_bytes(json.dumps(dev_features).encode()),
         "dials": dials,
         "versions": [importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")],
     }

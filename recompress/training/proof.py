@@ -1,0 +1,25 @@
+"""What must be measurable after any training: weights moved, the shape is what it was, and what was pruned is still zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recompress.method import Claim
+
+if TYPE_CHECKING:
+    from recompress.checkpoint import Checkpoint
+
+
+def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:
+    """Claims on the number of parameters, on whether any weight moved, and on the zeros of the encoder's linear layers."""
+    from recompress.architecture import encoder_linears
+
+    was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
+    moved = any(name not in now or not tensor.equal(now[name]) for name, tensor in was.items())
+    pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
+    pruned = [(old.weight == 0, new.weight) for (_, old), (_, new) in pairs]
+    return [
+        Claim("parameters", sum(tensor.numel() for tensor in was.values()), sum(tensor.numel() for tensor in now.values())),
+        Claim("weights moved", 1, float(moved)),
+        Claim("zeros that stayed zero", sum(int(mask.sum()) for mask, _ in pruned), sum(int((weight[mask] == 0).sum()) for mask, weight in pruned)),
+    ]
