@@ -58,6 +58,8 @@ def manifest(directory: Path, *, leave_out: Iterable[str] = ()) -> tuple[FileEnt
                 raise IntegrityError(f"{Path(parent) / name} is a link; a directory with a digest holds plain files only")
         for name in files:
             path = Path(parent) / name
+            if not path.is_file():
+                raise IntegrityError(f"{path} is not a plain file; a directory with a digest holds plain files only")
             relative = path.relative_to(directory).as_posix()
             if relative not in skipped:
                 entries.append(FileEntry(relative, path.stat().st_size, sha256_file(path)))

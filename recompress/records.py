@@ -11,10 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from recompress.digest import sha256_json
-from recompress.settings import Sha256
+from recompress.settings import Sha256, Slug
 
 Split = Literal["train", "dev", "test"]
 Runtime = Literal["torch", "onnx"]
+DIGESTS = {"data", "base", "recipe", "code"}
+"""What every promotion says it was made from."""
 
 
 class Record(BaseModel):
@@ -166,3 +168,61 @@ class Verdict(Record):
     def reasons(self) -> tuple[str, ...]:
         """Names of why it was refused, without repeats; empty when it passed."""
         return tuple(dict.fromkeys(finding.reason for finding in self.findings if not finding.passed))
+
+
+class ChampionRef(Record):
+    """The version that is in production."""
+
+    version: str
+    model_sha256: Sha256 | None
+    """Digest of its model directory; ``None`` for a version that was not made here."""
+
+
+class ApprovalRule(Record):
+    """Whether a person has to agree, and who may."""
+
+    required: bool = False
+    expires_after_hours: float = 72.0
+    """An approval counts no longer than this, and a plan waits no longer for one."""
+    not_the_author: bool = False
+    signed: bool = False
+    signers: dict[str, str] = {}
+    """The public key (PEM) of each person who may sign. An approval by one of them must carry that key's signature."""
+
+
+class PromotionPlan(Record):
+    """What shall become champion, instead of what, and on which evidence. Its digest is what people approve."""
+
+    kind: Literal["promotion", "rollback"] = "promotion"
+    model: Slug
+    """The registered model whose alias ``champion`` shall move."""
+    author: str
+    candidate: str
+    """What people call it, e.g. the variant's name."""
+    model_sha256: Sha256
+    """Digest of the candidate's model directory."""
+    expected: ChampionRef | None
+    """The champion that the verdict was made against; ``None`` when there was none. Another one, by then, is a refusal."""
+    verdict_sha256: Sha256 | None = None
+    policy_sha256: Sha256 | None = None
+    digests: dict[Slug, Sha256] = {}
+    """What it was made from, and by what: ``data``, ``base``, ``recipe``, ``code`` …"""
+    facts: dict[Slug, str] = {}
+    """What else the version's tags say, e.g. ``git_commit``, ``data_md5``, ``base_revision``."""
+    approval: ApprovalRule = ApprovalRule()
+    version: str | None = None
+    """Rollback: the version that shall be champion again."""
+    manifest_sha256: Sha256 | None = None
+    """Rollback: the digest of that version's files."""
+    reason: str = ""
+    """Rollback: why."""
+    attempt: int = 1
+    """Counts plans that are alike but for this: the second begins after the first has ended."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> PromotionPlan:
+        if self.kind == "promotion" and (self.verdict_sha256 is None or self.policy_sha256 is None or not self.digests.keys() >= DIGESTS):
+            raise ValueError(f"a promotion names its verdict, its policy and the digests of {', '.join(sorted(DIGESTS))}")
+        if self.kind == "rollback" and (self.version is None or self.manifest_sha256 is None or not self.reason.strip()):
+            raise ValueError("a rollback names a version, the digest of its files, and a reason")
+        return self

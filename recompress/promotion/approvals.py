@@ -1,0 +1,156 @@
+"""What people say about a plan: approve, reject; and whether what they said lets it go on.
+
+An approval names the plan by its digest, in full. It holds for that plan alone, for a time, and once, because a plan is carried out once. A name is not a
+proof; where the plan's rule knows a person's public key, only a signature counts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from recompress.errors import ApprovalPending, GateRefused, InputError, IntegrityError
+from recompress.ledger import Entry, Ledger
+from recompress.ledger.store import rfc3339
+from recompress.promotion.decisions import waiting
+from recompress.promotion.states import OPENERS, Progress, progress_of, step
+from recompress.records import PromotionPlan
+from recompress.signing import check_signature, key_id, public_pem, read_public_key, sign
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PURPOSE = "approval"
+SKEW = timedelta(minutes=5)
+"""So far may the clocks of two machines lie apart."""
+
+
+def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey | None = None) -> Entry:
+    """Let a plan go on. ``digest`` names it in full; the approval holds for this plan, once, and for a time.
+
+    Raises ``InputError`` for a digest that no waiting plan has, ``GateRefused`` for an author who may not, or a plan that waits no longer, and
+    ``IntegrityError`` for a key that is not the approver's.
+    """
+    progress = _open(ledger, digest)
+    plan, rule = progress.plan, progress.plan.approval
+    if not rule.required:
+        raise InputError(f"plan {digest[:12]}… asks for no approval; promote it")
+    if progress.state == "approved":
+        given = progress.latest("approval")
+        raise GateRefused(f"plan {digest[:12]}… was approved by {given.actor if given else '?'} already; one approval is used once")
+    if progress.state != "judged":
+        raise GateRefused(f"plan {digest[:12]}… is {progress.state}, so nobody can approve it yet")
+    _check_person(plan, actor)
+    now = ledger.clock()
+    _check_age(ledger, progress, now, actor=actor)
+    expires = rfc3339(now + timedelta(hours=rule.expires_after_hours))
+    said = _said(plan, actor, expires)
+    body: dict[str, Any] = {"approver": actor, "expires": expires}
+    if key is not None:
+        body |= {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
+    _check_signature(plan, said, body)
+    step(ledger, progress, "approval", body, actor=actor)
+    entry = progress_of(ledger, digest).latest("approval")
+    assert entry is not None
+    return entry
+
+
+def reject(ledger: Ledger, digest: str, *, actor: str, reason: str) -> Entry:
+    """Stop a plan for good. Anybody may. Raises ``InputError`` without a reason, or for a digest that no open plan has."""
+    if not reason.strip():
+        raise InputError("a rejection needs a reason: whoever made the candidate will read it")
+    progress = step(ledger, _open(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
+    return progress.entries[-1]
+
+
+def clear(ledger: Ledger, progress: Progress, *, actor: str) -> Progress:
+    """The plan as approved, or the reason why it is not. Raises ``ApprovalPending``, ``GateRefused`` and ``IntegrityError``; an expiry is recorded."""
+    plan = progress.plan
+    if progress.state == "judged" and not plan.approval.required:
+        return step(ledger, progress, "promotion-approved", {"rule": "none asked for"}, actor=actor)
+    if progress.state == "judged":
+        _check_age(ledger, progress, ledger.clock(), actor=actor)
+        raise ApprovalPending(f"{plan.candidate} waits for an approval to become champion of {plan.model}; recompress approve {progress.digest}")
+    if progress.state != "approved":
+        raise GateRefused(f"plan {progress.digest[:12]}… is {progress.state}{_why(progress)}")
+    if plan.approval.required:
+        _check_approval(ledger, progress, actor=actor)
+    return progress
+
+
+def _check_approval(ledger: Ledger, progress: Progress, *, actor: str) -> None:
+    """An approval is checked again where it is used: records may have been written by other means than ``approve``."""
+    entry = progress.latest("approval")
+    if entry is None:
+        raise IntegrityError(f"plan {progress.digest[:12]}… is approved, but the ledger holds no approval of it")
+    body = entry.body
+    now = ledger.clock()
+    if now < datetime.fromisoformat(entry.time) - SKEW:
+        raise GateRefused(f"the approval of plan {progress.digest[:12]}… is dated {entry.time}, which is still to come; set the clocks right")
+    if now >= datetime.fromisoformat(body["expires"]):
+        step(ledger, progress, "promotion-expired", {"expires": body["expires"]}, actor=actor)
+        raise GateRefused(f"the approval of plan {progress.digest[:12]}… by {entry.actor} expired at {body['expires']}; run again, and ask again")
+    if body.get("approver") != entry.actor:
+        raise IntegrityError(f"ledger record {entry.sequence}: the approval of {entry.actor} names {body.get('approver')!r} as approver")
+    _check_person(progress.plan, entry.actor)
+    _check_signature(progress.plan, _said(progress.plan, entry.actor, body["expires"]), body)
+
+
+def _check_person(plan: PromotionPlan, actor: str) -> None:
+    if plan.approval.not_the_author and _person(actor) == _person(plan.author):
+        raise GateRefused(f"{actor} made plan {plan.digest[:12]}…, and its rule asks for the approval of somebody else")
+
+
+def _check_age(ledger: Ledger, progress: Progress, now: datetime, *, actor: str) -> None:
+    hours = progress.plan.approval.expires_after_hours
+    since = progress.entries[0].time
+    if now >= datetime.fromisoformat(since) + timedelta(hours=hours):
+        step(ledger, progress, "promotion-expired", {"waited_since": since}, actor=actor)
+        raise GateRefused(f"plan {progress.digest[:12]}… has waited since {since}, longer than {hours:g} hours, and expired; run again, and ask again")
+
+
+def _check_signature(plan: PromotionPlan, said: dict[str, str], body: dict[str, Any]) -> None:
+    rule, approver = plan.approval, said["approver"]
+    known = rule.signers.get(approver)
+    if known is None and rule.signed:
+        raise GateRefused(f"{approver} may not approve plan {plan.digest[:12]}…; signatures of {', '.join(sorted(rule.signers)) or 'nobody'} are known")
+    if "signature" not in body:
+        if known is not None or rule.signed:
+            raise GateRefused(f"an approval by {approver} must be signed; give the private key")
+        return
+    key = read_public_key(known or body["key"])
+    if known is not None and public_pem(key) != body["key"]:
+        raise IntegrityError(
+            f"the approval is signed with the key {key_id(read_public_key(body['key']))[:12]}…, which is not {approver}'s ({key_id(key)[:12]}…)"
+        )
+    check_signature(key, PURPOSE, said, body["signature"])
+
+
+def _open(ledger: Ledger, digest: str) -> Progress:
+    """A plan that still can be decided. Raises ``InputError`` that names the nearest digest, and ``GateRefused`` when the plan has ended."""
+    if not ledger.entries(*OPENERS, plan=digest):
+        plans = [progress.digest for progress in waiting(ledger)]
+        near = difflib.get_close_matches(digest, plans, n=1, cutoff=0.9)
+        way_out = f"is {near[0]} meant?" if near else f"waiting: {', '.join(plans)}" if plans else "none is waiting"
+        raise InputError(f"no plan has the digest {digest[:80]!r}; {way_out}")
+    progress = progress_of(ledger, digest)
+    if progress.ended:
+        raise GateRefused(f"plan {digest[:12]}… is {progress.state}{_why(progress)}; nothing is left to decide")
+    return progress
+
+
+def _why(progress: Progress) -> str:
+    last = progress.entries[-1]
+    told = last.body.get("reason") or last.body.get("detail")
+    return f" by {last.actor} at {last.time}" + (f": {told}" if told else "")
+
+
+def _said(plan: PromotionPlan, approver: str, expires: str) -> dict[str, str]:
+    """What an approval signs."""
+    return {"decision": "approved", "plan": plan.digest, "approver": approver, "expires": expires}
+
+
+def _person(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()

@@ -1,0 +1,64 @@
+"""What is proposed, and what the gate says of it. None of it touches the registry."""
+
+from __future__ import annotations
+
+from recompress.errors import GateRefused, InputError
+from recompress.ledger import Ledger
+from recompress.promotion.states import OPENERS, PLAN_KINDS, Progress, follow, progress_of, refuse, step
+from recompress.records import PromotionPlan, Verdict
+
+
+def propose(ledger: Ledger, plan: PromotionPlan, *, again: bool = False) -> Progress:
+    """Record a plan, or find it: the same plan is recorded once, however often a run is repeated.
+
+    A plan that was refused or has expired is opened again under a new digest. One that a person stopped, that was rolled back or that is over is opened
+    again only when ``again`` says so.
+    """
+    if plan.expected is not None and plan.expected.model_sha256 == plan.model_sha256:
+        raise GateRefused(f"{plan.candidate} is champion of {plan.model} already, as version {plan.expected.version}; there is nothing to promote")
+    if plan.approval.signed and not plan.approval.signers:
+        raise InputError("approvals must be signed, but no approver's public key is known; add one before anything waits for it")
+    alike = plan.model_copy(update={"attempt": 1}).digest
+    with ledger.transaction() as writer:
+        attempts = writer.entries(*OPENERS, alike=alike)
+        if attempts:
+            latest = follow(writer.entries(*PLAN_KINDS, plan=attempts[-1].body["plan"]))
+            assert latest is not None
+            if latest.state not in ("refused", "expired") and not (again and latest.ended):
+                return latest
+        plan = plan.model_copy(update={"attempt": len(attempts) + 1})
+        body = {"plan": plan.digest, "alike": alike, "model": plan.model, "content": plan.as_json()}
+        entry = writer.append("rollback" if plan.kind == "rollback" else "promotion-proposed", body, actor=plan.author)
+    return Progress(plan, "proposed", (entry,))
+
+
+def judge(ledger: Ledger, digest: str, verdict: Verdict, *, actor: str) -> Progress:
+    """Hold the gate's verdict against the plan. Raises ``PromotionRefused`` when it did not pass or speaks of anything else. Judging twice is judging once."""
+    progress = progress_of(ledger, digest)
+    if progress.state != "proposed":
+        return progress
+    plan = progress.plan
+    expected = plan.expected.model_sha256 if plan.expected else None
+    pairs = {
+        "verdict": (verdict.digest, plan.verdict_sha256),
+        "candidate": (verdict.candidate_sha256, plan.model_sha256),
+        "policy": (verdict.policy_sha256, plan.policy_sha256),
+        "champion": (verdict.champion_sha256, expected),
+    }
+    for name, (said, planned) in pairs.items():
+        if said != planned or (name == "champion" and plan.expected is not None and said is None):
+            raise refuse(ledger, progress, "verdict-mismatch", f"{name}: the verdict says {_short(said)}, the plan {_short(planned)}; judge again", actor=actor)
+    if not verdict.passed:
+        raise refuse(ledger, progress, "verdict-refused", f"the gate said {', '.join(verdict.reasons)}", actor=actor)
+    body = {"verdict": verdict.digest, "metric": verdict.metric, "score": verdict.score, "spent_loss_after": verdict.spent_loss_after}
+    return step(ledger, progress, "promotion-judged", body, actor=actor)
+
+
+def waiting(ledger: Ledger) -> list[Progress]:
+    """Plans that wait for a person, oldest first."""
+    plans = [progress_of(ledger, entry.body["plan"]) for entry in ledger.entries(*OPENERS)]
+    return [progress for progress in plans if progress.state == "judged" and progress.plan.approval.required]
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "none"

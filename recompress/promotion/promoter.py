@@ -1,0 +1,187 @@
+"""Promote, roll back, recover: the one place that moves the alias ``champion``.
+
+Everything happens under the ledger's lock. The first thing done there is to take up what a killed process left behind, the second to compare the registry
+with the ledger, the third to compare the champion with the one that the verdict was made against.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from recompress.digest import check_directory
+from recompress.errors import GateRefused, InputError, IntegrityError, StorageError
+from recompress.ledger import Entry, Head, Ledger
+from recompress.model_files import check_model_directory
+from recompress.promotion.approvals import clear
+from recompress.promotion.decisions import judge, propose
+from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
+from recompress.promotion.recovery import recover
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry
+from recompress.promotion.rollback import judge_rollback, rollback_plan
+from recompress.promotion.states import Progress, progress_of
+from recompress.records import ApprovalRule, PromotionPlan, Verdict
+
+log = logging.getLogger(__name__)
+
+
+class Promoted(NamedTuple):
+    """A promotion that holds."""
+
+    model: str
+    version: str
+    plan: str
+    """Digest of the plan."""
+    head: Head
+    """The ledger's head at its last record."""
+
+
+@dataclass(frozen=True)
+class Promoter:
+    """Moves the alias of one registry by the records of one ledger. ``lock_timeout`` is in seconds."""
+
+    ledger: Ledger
+    registry: ModelRegistry
+    actor: str
+    lock_timeout: float = 120.0
+    crash_point: CrashPoint = no_crash
+
+    def propose(self, plan: PromotionPlan, verdict: Verdict, *, again: bool = False) -> Progress:
+        """Record a plan with its verdict, or find them. Raises ``PromotionRefused`` when the verdict does not carry the plan."""
+        self.ledger.verify(anchors=self._anchors(plan.model))
+        progress = propose(self.ledger, plan, again=again)
+        self.crash_point(f"{plan.kind}:proposed")
+        progress = judge(self.ledger, progress.digest, verdict, actor=self.actor)
+        self.crash_point(f"{plan.kind}:judged")
+        return progress
+
+    def promote(self, digest: str, directory: Path | None = None) -> Promoted:
+        """Carry out a plan; ``directory`` is the candidate's model directory. A plan that is carried out already is left alone.
+
+        Raises ``ApprovalPending`` while a person has to decide, ``PromotionRefused`` and ``GateRefused`` with a reason, ``IntegrityError`` for files, approvals
+        or records that are not what they were, and ``StorageError`` when the ledger is held or the registry does not answer. The champion is then the old one,
+        or the next call finishes or undoes what was begun.
+        """
+        plan = progress_of(self.ledger, digest).plan
+        with self._held(plan.model, plan.kind) as (effects, _):
+            progress = progress_of(self.ledger, digest)
+            if progress.state == "committed":
+                return self._still(progress)
+            progress = clear(self.ledger, progress, actor=self.actor)
+            effects.at(progress, "cleared")
+            self._check_champion(effects, progress)
+            version, manifest = self._version(effects, progress, directory)
+            effects.at(progress, "files-checked")
+            try:
+                return self._done(effects.carry_out(progress, version, manifest))
+            except StorageError as error:
+                raise StorageError(f"{error}; the promotion was begun, and the next one finishes or undoes it") from None
+
+    def rollback(self, model: str, *, reason: str, to: str | None = None, rule: ApprovalRule | None = None) -> Promoted:
+        """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
+        if not reason.strip():
+            raise InputError("a rollback needs a reason: whoever looks at the ledger will want to know")
+        self.watch(model)
+        plan = rollback_plan(
+            self.ledger, present_champion(self.registry, model), model, to=to, reason=reason.strip(), author=self.actor, rule=rule or ApprovalRule()
+        )
+        progress = propose(self.ledger, plan, again=True)
+        self.crash_point("rollback:proposed")
+        progress = judge_rollback(self.ledger, progress, actor=self.actor)
+        self.crash_point("rollback:judged")
+        return self.promote(progress.digest)
+
+    def recover(self) -> Entry | None:
+        """Finish or undo what a killed process left behind, and give the ledger's record of it; ``None`` when nothing was left."""
+        with self._held(None) as (_, recovered):
+            return recovered
+
+    def watch(self, model: str) -> Entry | None:
+        """Compare the registry with the ledger. Gives the ledger's record of an alias that was moved behind its back; ``None`` when all is as it should be."""
+        with self._held(model) as (effects, _):
+            return effects.note_outside_move(model)
+
+    @contextmanager
+    def _held(self, model: str | None, kind: str = "") -> Iterator[tuple[Effects, Entry | None]]:
+        """The lock, a ledger that verifies, and nothing left over from a killed process. A ledger that does not verify must not lead a recovery either."""
+        with self.ledger.lock(self.lock_timeout) as lock:
+            if kind:
+                self.crash_point(f"{kind}:lock-taken")
+            effects = Effects(self.ledger, self.registry, lock, self.actor, self.crash_point)
+            begun = self.ledger.last("promotion-intent")
+            models = {model, begun.body["model"] if begun else None} - {None}
+            self.ledger.verify(anchors=[anchor for name in models for anchor in self._anchors(str(name))])
+            yield effects, recover(effects)
+
+    def _anchors(self, model: str) -> list[Head]:
+        """The ledger's head as the champion's version keeps it."""
+        version = self.registry.champion(model)
+        told = (self.registry.tags(model, version) or {}).get(HEAD_TAG) if version else None
+        return [Head.parse(told)] if told else []
+
+    def _check_champion(self, effects: Effects, progress: Progress) -> None:
+        """Compare, before the swap. Raises ``PromotionRefused``."""
+        plan = progress.plan
+        outside = effects.note_outside_move(plan.model)
+        if outside is not None:
+            was, now = outside.body["ledger"], outside.body["registry"]
+            raise effects.refuse(progress, "alias-moved-outside", f"champion of {plan.model} was version {was}, somebody made it {now}; judge against that one")
+        found = present_champion(self.registry, plan.model)
+        if found != plan.expected:
+            was, now = (ref.version if ref else "none" for ref in (plan.expected, found))
+            raise effects.refuse(
+                progress, "champion-changed", f"the verdict was made against version {was}, the champion is {now} by now; judge against that one"
+            )
+
+    def _version(self, effects: Effects, progress: Progress, directory: Path | None) -> tuple[str, str]:
+        """The version to promote and the digest of its files, hashed just now. Made here, unless it was made before."""
+        plan = progress.plan
+        try:
+            if plan.kind == "rollback":
+                version, manifest = str(plan.version), str(plan.manifest_sha256)
+                if self.registry.tags(plan.model, version) is None:
+                    raise effects.refuse(progress, "version-missing", f"version {version} of {plan.model} was deleted")
+            else:
+                version, manifest = self._made(progress, directory)
+                effects.at(progress, "version-made")
+            effects.check_files(progress, version, manifest)
+        except IntegrityError as error:
+            effects.refuse(progress, "files-refused", str(error))
+            raise
+        return version, manifest
+
+    def _made(self, progress: Progress, directory: Path | None) -> tuple[str, str]:
+        plan, digest = progress.plan, progress.digest
+        version = self.registry.find_version(plan.model, digest)
+        if version is None:
+            if directory is None:
+                raise InputError(f"plan {digest[:12]}… has no version in the registry yet; give the model directory of {plan.candidate}")
+            check_directory(directory, plan.model_sha256)
+            check_model_directory(directory)
+            version = self.registry.create_version(plan.model, directory, self._tags(progress))
+        return version, (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
+
+    def _tags(self, progress: Progress) -> dict[str, str]:
+        plan = progress.plan
+        tags = {PLAN_TAG: progress.digest, MODEL_TAG: plan.model_sha256, HEAD_TAG: str(self.ledger.head()), "recompress.candidate": plan.candidate}
+        tags |= {"recompress.verdict_sha256": str(plan.verdict_sha256), "recompress.policy_sha256": str(plan.policy_sha256)}
+        tags |= {f"recompress.{name}_sha256": digest for name, digest in plan.digests.items()}
+        return tags | {f"recompress.{name}": told for name, told in plan.facts.items() if f"recompress.{name}" not in tags}
+
+    def _still(self, progress: Progress) -> Promoted:
+        """A plan that was carried out before. Raises ``GateRefused`` when its version has been replaced since."""
+        done = self._done(progress)
+        now = self.registry.champion(done.model)
+        if now != done.version:
+            at = progress.entries[-1].time
+            raise GateRefused(
+                f"{progress.plan.candidate} was promoted as version {done.version} at {at} on this very evidence, and version {now} took its place since; say so to try again"
+            )
+        return done
+
+    def _done(self, progress: Progress) -> Promoted:
+        return Promoted(progress.plan.model, progress.said("promotion-committed")["version"], progress.digest, progress.entries[-1].head)

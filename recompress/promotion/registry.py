@@ -1,0 +1,43 @@
+"""What a promotion needs of a model registry. MLflow answers to it; so does a folder, in the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+PLAN_TAG = "recompress.plan"
+"""Digest of the plan that a version was made for."""
+MODEL_TAG = "recompress.model_sha256"
+"""Digest of the model directory inside."""
+MANIFEST_TAG = "recompress.manifest_sha256"
+"""Digest of all of the version's files."""
+HEAD_TAG = "recompress.ledger_head"
+"""The ledger's head when the version was last promoted: an anchor outside the ledger."""
+
+
+class ModelRegistry(Protocol):
+    """Versions of models, each a folder with a manifest and tags, and one alias that says which is in production.
+
+    Whoever calls ``move_champion`` holds the ledger's lock. Every method raises ``StorageError`` when the registry does not answer.
+    """
+
+    def champion(self, model: str) -> str | None:
+        """The version that the alias names, or ``None``."""
+
+    def create_version(self, model: str, directory: Path, tags: Mapping[str, str]) -> str:
+        """Upload a model directory with what serves it, the manifest last, and give the new version. It has all ``tags`` and ``MANIFEST_TAG``."""
+
+    def find_version(self, model: str, plan: str) -> str | None:
+        """The version that was made for a plan."""
+
+    def tags(self, model: str, version: str) -> dict[str, str] | None:
+        """A version's tags; ``None`` when there is no such version."""
+
+    def set_tag(self, model: str, version: str, name: str, value: str) -> None: ...
+
+    def fetch(self, model: str, version: str) -> Path:
+        """A version's files as a folder to read. Raises ``IntegrityError`` when they are not there."""
+
+    def move_champion(self, model: str, version: str | None) -> None:
+        """Let the alias name ``version``, or nothing."""
