@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from recompress.architecture import encoder_linears
 
@@ -51,7 +52,7 @@ def hold_zeros(network: PreTrainedModel) -> Iterator[None]:
             for weight, mask in masks:
                 weight.mul_(mask.to(weight.device))
 
-    hook = torch.optim.optimizer.register_optimizer_step_post_hook(after_step) if masks else None
+    hook = register_optimizer_step_post_hook(after_step) if masks else None
     try:
         yield
     finally:
