@@ -6,7 +6,7 @@ recompress run recipes/quickstart.yaml
 from __future__ import annotations
 
 from prefect import flow
-from tasks.prepared import bring_data
+from tasks.data import bring_data
 from tasks.judge import judge_all, present_champion
 from tasks.promote import promote
 from tasks.report import write_report

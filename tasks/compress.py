@@ -12,7 +12,7 @@ from recompress.fingerprint import step_key
 from recompress.method import Inputs, get_method
 from recompress.recipe import Step
 from recompress.records import DatasetRef, ModelRef
-from tasks.prepared import examples_of, unlabelled_of
+from tasks.data import examples_of, unlabelled_of
 from tasks.recompression import Recompression
 from tasks.train import text_digests
 

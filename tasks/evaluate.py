@@ -11,7 +11,7 @@ from recompress.benchmarks import get_benchmark
 from recompress.digest import sha256_json
 from recompress.fingerprint import step_key
 from recompress.records import DatasetRef, Evaluation, ModelRef
-from tasks.prepared import examples_of
+from tasks.data import examples_of
 from tasks.recompression import Recompression
 from tasks.track import Result
 

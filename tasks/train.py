@@ -13,7 +13,7 @@ from recompress.digest import sha256_directory
 from recompress.errors import InputError
 from recompress.fingerprint import step_key
 from recompress.records import DatasetRef, ModelRef
-from tasks.prepared import examples_of, unlabelled_of
+from tasks.data import examples_of, unlabelled_of
 from tasks.recompression import Recompression
 
 
