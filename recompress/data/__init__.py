@@ -1,0 +1,1 @@
+"""Data: read as it comes, cleaned and counted, split, and read back."""

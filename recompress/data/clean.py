@@ -1,0 +1,111 @@
+"""Repair what can be repaired in one row, leave out what cannot, and count both.
+
+Every step has a name; under that name ``preparation.json`` says how often it was needed, and the page of data checks shows the same defect in the raw data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from recompress.benchmarks import Example
+from recompress.data.bio import continues_nothing, valid_bio
+from recompress.data.characters import BROKEN, HIDDEN, LOST, is_nfc, repaired, to_nfc, without_hidden
+
+Tally = Counter[str]
+Key = tuple[str, ...]
+HEADING_CHARACTERS = 20
+
+
+def tells_something(example: Example) -> bool:
+    """Whether it is a leak when this row stands in two splits. A short line without a label is not: any two articles share headings like "History"."""
+    return bool(example.labels) or len(example.words[0].strip()) > HEADING_CHARACTERS
+
+
+def clean(examples: Iterable[Example], labels: frozenset[str] | None, tally: Tally, *, tagged: bool, running: bool = False) -> list[Example]:
+    """Rows with whole characters, composed, without empty words, with known labels and entities that begin. ``tagged``: each word has a tag of its own;
+    otherwise the only word is a whole text. ``running``: the rows follow on each other, so that a line of punctuation stays, and spaces as they are.
+
+    Counted in words: ``not_nfc``, ``hidden_characters``, ``broken_characters``, ``empty_words``; in tags: ``invalid_bio``; in rows left out:
+    ``lost_characters``, ``unknown_labels``, ``no_words`` (nothing but punctuation in a row without labels, or nothing at all).
+    """
+    kept = []
+    for example in examples:
+        row = _clean_row(example, labels, tally, tagged, running)
+        if row is None:
+            continue
+        if not row.labels and not running and not any(character.isalpha() for character in row.words[0]):
+            tally["no_words"] += 1
+            continue
+        kept.append(row)
+    return kept
+
+
+def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tagged: bool, running: bool) -> Example | None:
+    text = " ".join(example.words)
+    if LOST in text:
+        tally["lost_characters"] += 1
+        return None
+    if known is not None and not known.issuperset(example.labels):
+        tally["unknown_labels"] += 1
+        return None
+    words, labels = example.words, example.labels
+    if not (text.isascii() and text.isprintable()):
+        words = tuple(_clean_text(word, tally) for word in words)
+    if not tagged and not running:
+        words = tuple(" ".join(word.split()) for word in words)
+    elif tagged and not all(word.strip() for word in words):
+        tally["empty_words"] += sum(not word.strip() for word in words)
+        labels = tuple(label for word, label in zip(words, labels, strict=True) if word.strip())
+        words = tuple(word for word in words if word.strip())
+    if not any(word.strip() for word in words):
+        tally["no_words"] += 1
+        return None
+    if tagged and (wrong := continues_nothing(labels)):
+        tally["invalid_bio"] += len(wrong)
+        labels = valid_bio(labels)
+    return Example(words, labels, example.slice)
+
+
+def _clean_text(text: str, tally: Tally) -> str:
+    """Counted by word: by token where the row has tokens, by what stands between spaces in a text."""
+    if BROKEN.search(text):
+        tally["broken_characters"] += sum(BROKEN.search(word) is not None for word in text.split(" "))
+        text = repaired(text)
+    if not is_nfc(text):
+        tally["not_nfc"] += sum(not is_nfc(word) for word in text.split(" "))
+        text = to_nfc(text)
+    if HIDDEN.search(text):
+        tally["hidden_characters"] += sum(HIDDEN.search(word) is not None for word in text.split(" "))
+        text = to_nfc(without_hidden(text))
+    return text
+
+
+def without_conflicts(examples: list[Example], tally: Tally) -> list[Example]:
+    """Where one text is labelled in two ways, the more frequent labelling stays; without a majority none does. Counted in rows as ``conflicts``."""
+    votes: dict[Key, Counter[Key]] = {}
+    for example in examples:
+        votes.setdefault(example.words, Counter())[example.labels] += 1
+    kept = []
+    for example in examples:
+        ranked = votes[example.words].most_common(2)
+        tied = len(ranked) == 2 and ranked[0][1] == ranked[1][1]
+        if tied or example.labels != ranked[0][0]:
+            tally["conflicts"] += 1
+        else:
+            kept.append(example)
+    return kept
+
+
+def without_repeats(examples: list[Example], tally: Tally) -> list[Example]:
+    """The first of each text. Counted in rows as ``repeats``."""
+    kept = list({example.words: example for example in reversed(examples)}.values())[::-1]
+    tally["repeats"] += len(examples) - len(kept)
+    return kept
+
+
+def without_texts(examples: list[Example], texts: set[Key], name: str, tally: Tally) -> list[Example]:
+    """Those whose text is not among ``texts``. Counted in rows under ``name``."""
+    kept = [example for example in examples if example.words not in texts]
+    tally[name] += len(examples) - len(kept)
+    return kept

@@ -1,0 +1,110 @@
+"""Read prepared splits back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.benchmarks import Example
+from recompress.errors import DataRefused
+from recompress.records import Split
+from recompress.settings_file import unknown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS = ("words", "labels", "slice")
+
+
+def read_split(directory: Path, split: Split, slices: Sequence[str] | None = None) -> list[Example]:
+    """The examples of one split in their order; only those of ``slices`` when given.
+
+    Raises ``DataRefused``: the file is missing, is no Parquet file or has other columns, a slice is not known, or nothing is left.
+    """
+    table = read_table(directory, split)
+    examples = [
+        Example(tuple(words), tuple(labels), name)
+        for words, labels, name in zip(*(_chosen(table, slices).column(column).to_pylist() for column in COLUMNS), strict=True)
+    ]
+    found = {example.slice for example in examples}
+    for name in slices or ():
+        if name not in found:
+            known = set(table.column("slice").to_pylist())
+            raise DataRefused(unknown("slice", name, known, str(directory / f"{split}.parquet")))
+    if not examples:
+        raise DataRefused(f"{directory / f'{split}.parquet'} holds no examples; a split may not be empty")
+    return examples
+
+
+def read_table(directory: Path, split: Split) -> pa.Table:
+    """The Parquet file of one split, with the columns that it should have. Raises ``DataRefused``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = directory / f"{split}.parquet"
+    if not path.is_file():
+        raise DataRefused(f"{path} is missing; `recompress data` says how to get it")
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise DataRefused(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    lists = (pa.list_(pa.string()), pa.list_(pa.string()), pa.string())
+    expected = dict(zip(COLUMNS, lists, strict=True))
+    found = dict(zip(table.schema.names, table.schema.types, strict=True))
+    if found.keys() != expected.keys() or any(not _alike(found[name], expected[name]) for name in COLUMNS):
+        raise DataRefused(f"{path} should have the columns words (list of strings), labels (list of strings), slice (string), got {found}")
+    return table
+
+
+def labels_of(directory: Path, slices: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The labels that training shows, in the order that ``preparation.json`` gives them.
+
+    Raises ``DataRefused`` when dev or test has a label that training never shows.
+    """
+    shown = _labels(directory, "train", slices)
+    for split in ("dev", "test"):
+        if (directory / f"{split}.parquet").is_file():
+            strange = sorted(_labels(directory, split, slices) - shown)
+            if strange:
+                raise DataRefused(f"{split} has labels that train lacks: {', '.join(strange)} ({directory}); choose other slices or correct the data")
+    order = preparation(directory)["labels"]
+    return tuple(sorted(shown, key=lambda label: (order.index(label) if label in order else len(order), label)))
+
+
+def preparation(directory: Path) -> dict[str, Any]:
+    """What ``preparation.json`` says: benchmark, labels, slices, rows, and what was counted. Raises ``DataRefused``."""
+    path = directory / "preparation.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataRefused(f"{path} is missing; `recompress data` says how to get it") from None
+    except ValueError as error:
+        raise DataRefused(f"{path} is not JSON: {error}") from None
+    if not isinstance(said, dict) or not {"benchmark", "labels", "slices", "rows", "counts"} <= said.keys():
+        raise DataRefused(f"{path} should say benchmark, labels, slices, rows and counts")
+    return said
+
+
+def _labels(directory: Path, split: Split, slices: Sequence[str] | None) -> set[str]:
+    import pyarrow.compute as pc
+
+    column = _chosen(read_table(directory, split), slices).column("labels")
+    return {str(label) for label in pc.unique(pc.list_flatten(column)).to_pylist()}
+
+
+def _chosen(table: pa.Table, slices: Sequence[str] | None) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if slices is None:
+        return table
+    return table.filter(pc.is_in(table.column("slice"), value_set=pa.array(list(slices), pa.string())))
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    """Equal but for the name that a writer gave to the list's members."""
+    import pyarrow as pa
+
+    return bool(found == expected or (pa.types.is_list(found) and pa.types.is_list(expected) and found.value_type == expected.value_type))
