@@ -46,7 +46,7 @@ def interleave(
     return seconds[..., warmup:]
 
 
-def summary(single: Float[np.ndarray, "questions rounds"], batched: Float[np.ndarray, "batches rounds"], batch_size: int) -> dict[str, float]:
+def summary(single: Float[np.ndarray, "questions rounds"], batched: Float[np.ndarray, "batches rounds_of_batches"], batch_size: int) -> dict[str, float]:
     """``latency_p50_ms``, ``latency_p95_ms`` and ``throughput_per_s`` of one model."""
     of_each = 1000 * np.median(single, axis=-1)
     p50, p95 = np.percentile(of_each, [50, 95])

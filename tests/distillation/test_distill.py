@@ -9,20 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from beartype import beartype
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import jaxtyped
 
 from recompress.benchmarks import get_benchmark
 from recompress.checkpoint import Checkpoint, save
-from recompress.distillation.distill import Distill, choose, distill, distillation_loss, divergence, mixed_loss
+from recompress.distillation import distill as file
+from recompress.distillation.distill import Distill, distill
 from recompress.distillation.teacher import teacher_outputs, unlabelled_examples
 from recompress.errors import EffectMissing, InputError, IntegrityError
 from recompress.method import Inputs, get_method
-from recompress.training import train
+from recompress.training import train, trainer
 from recompress.training.settings import TrainingSettings
-from recompress.training.trainer import cross_entropy
 from tests.tiny import TAGS, tiny_checkpoint, tiny_examples
 
+choose = jaxtyped(typechecker=beartype)(file.choose)
+divergence = jaxtyped(typechecker=beartype)(file.divergence)
+distillation_loss = jaxtyped(typechecker=beartype)(file.distillation_loss)
+mixed_loss = jaxtyped(typechecker=beartype)(file.mixed_loss)
+cross_entropy = jaxtyped(typechecker=beartype)(trainer.cross_entropy)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 5))
 
 

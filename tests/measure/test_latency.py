@@ -7,10 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from beartype import beartype
+from jaxtyping import jaxtyped
 
-from recompress.measure.latency import interleave, summary
+from recompress.measure import latency
+from recompress.measure.latency import interleave
 from recompress.measure.request import batch_of
 from recompress.runtimes import Feature
+
+summary = jaxtyped(typechecker=beartype)(latency.summary)
 
 
 class Clock:
