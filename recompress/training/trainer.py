@@ -135,18 +135,19 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
             save_model(self.model, str(Path(output_dir or self.args.output_dir) / "model.safetensors"))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint, seal it, and remove all others but the best. Raises ``StorageError`` when it cannot be written."""
+        """Write a checkpoint, seal it, and remove all others but the best. Raises ``StorageError`` when it cannot be written, and leaves no half of it."""
         folder = Path(self.args.output_dir)
+        place = folder / f"{PREFIX}{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
-                seal(folder / f"{PREFIX}{self.state.global_step}")
+                seal(place)
                 keep_only(folder, {self.state.global_step, self.state.best_global_step or 0})
         except Exception as error:  # torch and safetensors raise errors of their own when a disk is full
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            raise StorageError(
-                f"no training checkpoint can be written to {folder} ({reason}); {_free(folder)} is free there, make space or allow writing"
-            ) from error
+            free = _free(folder)
+            shutil.rmtree(place, ignore_errors=True)
+            raise StorageError(f"no training checkpoint can be written to {folder} ({reason}); {free} is free there, make space or allow writing") from error
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing to keep: see ``training_step``."""
