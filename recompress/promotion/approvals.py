@@ -46,7 +46,7 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
     now = ledger.clock()
     _check_age(ledger, progress, now, actor=actor)
     expires = rfc3339(now + timedelta(hours=rule.expires_after_hours))
-    said = _said(plan, actor, expires)
+    said = approval_claim(digest, actor, expires)
     body: dict[str, Any] = {"approver": actor, "expires": expires}
     if key is not None:
         body |= {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
@@ -95,7 +95,7 @@ def _check_approval(ledger: Ledger, progress: Progress, *, actor: str) -> None:
     if body.get("approver") != entry.actor:
         raise IntegrityError(f"ledger record {entry.sequence}: the approval of {entry.actor} names {body.get('approver')!r} as approver")
     _check_person(progress.plan, entry.actor)
-    _check_signature(progress.plan, _said(progress.plan, entry.actor, body["expires"]), body)
+    _check_signature(progress.plan, approval_claim(progress.digest, entry.actor, body["expires"]), body)
 
 
 def _check_person(plan: PromotionPlan, actor: str) -> None:
@@ -147,9 +147,9 @@ def _why(progress: Progress) -> str:
     return f" by {last.actor} at {last.time}" + (f": {told}" if told else "")
 
 
-def _said(plan: PromotionPlan, approver: str, expires: str) -> dict[str, str]:
-    """What an approval signs."""
-    return {"decision": "approved", "plan": plan.digest, "approver": approver, "expires": expires}
+def approval_claim(plan: str, approver: str, expires: str) -> dict[str, str]:
+    """What an approval of the plan with this digest signs."""
+    return {"decision": "approved", "plan": plan, "approver": approver, "expires": expires}
 
 
 def _person(name: str) -> str:
