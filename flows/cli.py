@@ -50,7 +50,9 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
     """
     context.obj = root or find_root(Path.cwd())
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
+    logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
 
 
