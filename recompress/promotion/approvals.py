@@ -33,7 +33,7 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
     Raises ``InputError`` for a digest that no waiting plan has, ``GateRefused`` for an author who may not, or a plan that waits no longer, and
     ``IntegrityError`` for a key that is not the approver's.
     """
-    progress = _open(ledger, digest)
+    progress = open_plan(ledger, digest)
     plan, rule = progress.plan, progress.plan.approval
     if not rule.required:
         raise InputError(f"plan {digest[:12]}… asks for no approval; promote it")
@@ -61,7 +61,7 @@ def reject(ledger: Ledger, digest: str, *, actor: str, reason: str) -> Entry:
     """Stop a plan for good. Anybody may. Raises ``InputError`` without a reason, or for a digest that no open plan has."""
     if not reason.strip():
         raise InputError("a rejection needs a reason: whoever made the candidate will read it")
-    progress = step(ledger, _open(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
+    progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
     return progress.entries[-1]
 
 
@@ -128,7 +128,7 @@ def _check_signature(plan: PromotionPlan, said: dict[str, str], body: dict[str, 
     check_signature(key, PURPOSE, said, body["signature"])
 
 
-def _open(ledger: Ledger, digest: str) -> Progress:
+def open_plan(ledger: Ledger, digest: str) -> Progress:
     """A plan that still can be decided. Raises ``InputError`` that names the nearest digest, and ``GateRefused`` when the plan has ended."""
     if not ledger.entries(*OPENERS, plan=digest):
         plans = [progress.digest for progress in waiting(ledger)]
