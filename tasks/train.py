@@ -44,9 +44,7 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
 
         started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
         train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
-        trained = train(
-            started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline"
-        )
+        trained = train(started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
         save(trained, folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
 
