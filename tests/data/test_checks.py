@@ -69,10 +69,10 @@ def test_leaks_within_a_slice_and_from_another_one() -> None:
         tagged("train", "x", "a/O", "a/B-X", "b/O"),
         tagged("train", "y", "c/O"),
         tagged("dev", "x", "b/O", "t/O"),
-        tagged("test", "x", "a/O", "b/O", "c/O", "t/O"),
+        tagged("test", "x", "a/O", "b/O", "c/O", "t/O", "C/O ./O"),
     ]
     found = totals(parts)
-    assert found["test"] == {"in_train": 2, "in_train_otherwise": 1, "in_train_elsewhere": 1}, "the last labelling in train counts"
+    assert found["test"] == {"in_train": 2, "in_train_otherwise": 1, "in_train_nearly": 1, "in_train_elsewhere": 1}, "the last labelling in train counts"
     assert found["dev"] == {"in_train": 1, "in_test": 2}
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing, valid_bio
 from recompress.data.characters import has_broken, has_hidden, is_nfc, repaired, without_hidden
-from recompress.data.clean import Tally, clean, without_conflicts, without_repeats, without_texts
+from recompress.data.clean import Tally, clean, likeness, without_conflicts, without_likes, without_repeats
 
 
 def cleaned(*examples: Example, labels: frozenset[str] | None = None, tagged: bool = True) -> tuple[list[Example], Tally]:
@@ -119,5 +119,12 @@ def test_repeats_and_leaks_are_dropped_in_order() -> None:
     tally: Tally = Counter()
     rows = [text("b"), text("a"), text("b"), text("c")]
     assert without_repeats(rows, tally) == [text("b"), text("a"), text("c")]
-    assert without_texts(rows, {("b",)}, "also_in_test", tally) == [text("a"), text("c")]
+    assert without_likes(rows, {"b"}, "also_in_test", tally) == [text("a"), text("c")]
     assert tally == {"repeats": 1, "also_in_test": 2}
+
+
+def test_likeness_sees_through_case_punctuation_and_composition_but_not_through_tones() -> None:
+    assert likeness(text("“Leo”,  NA jana...")) == likeness(Example(("leo", "na", "jana"))) == "leo na jana"
+    assert likeness(text("caf\u00e9")) == likeness(text("Cafe\u0301"))
+    assert likeness(text("ọ̀kọ̀")) != likeness(text("ọkọ"))
+    assert likeness(text("...")) == "..." != likeness(text("!"))

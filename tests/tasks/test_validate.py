@@ -103,7 +103,7 @@ def test_prepared_data_is_free_of_them(found: DataCheck) -> None:
     assert found.of("prepared", "failed") == []
     assert found.passed
     assert refusal(found) == ""
-    assert len(found.of("prepared")) == 2 * (3 * 16 + 3)
+    assert len(found.of("prepared")) == 2 * (3 * 17 + 3)
     assert found.tool.startswith("Great Expectations 1.")
     assert found.suite_sha256 == suite_sha256(RULES)
     assert "none failed, 0 waived; 1" in found.summary
