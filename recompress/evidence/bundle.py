@@ -10,7 +10,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, manifest
+from recompress.digest import FileEntry, canonical_json, manifest, sha256_json
 from recompress.directories import new_directory
 from recompress.evidence.bom import bom
 from recompress.evidence.dossier import Story
@@ -88,7 +88,8 @@ def seal(place: Path, story: Story, key: Ed25519PrivateKey) -> None:
 
 
 def signed_list(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, str]:
-    return {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
+    """The digest says which of the two was changed, where they do not fit."""
+    return {"key": public_pem(key), "sha256": sha256_json(said), "signature": sign(key, PURPOSE, said)}
 
 
 def is_plain_base64(text: str) -> bool:

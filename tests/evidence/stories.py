@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.digest import sha256_directory, sha256_json
 from recompress.evidence import Dossier, Story, tell
+from recompress.evidence.dossier import committed_plan, origin_of
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter, approve, present_champion
 from recompress.records import ApprovalRule, Evaluation, Finding, PromotionPlan, Verdict
@@ -130,12 +131,9 @@ class Project:
 
     def story(self, plan: str) -> Story:
         chain = self.ledger.entries()
-        body = self.ledger.last("promotion-committed", plan=plan)
-        assert body is not None
-        judged = self.ledger.last("promotion-judged", plan=plan)
-        assert judged is not None
-        dossier = self.dossiers.get(plan) or self.dossiers[judged.body["promoted_before"]]
-        return tell(chain, plan, self.registry.fetch(MODEL, body.body["version"]), dossier)
+        progress = committed_plan(chain, plan)
+        dossier = self.dossiers[origin_of(chain, progress).digest]
+        return tell(chain, plan, self.registry.fetch(MODEL, progress.said("promotion-committed")["version"]), dossier)
 
     def version(self, version: str = "1") -> Path:
         return self.registry.fetch(MODEL, version)
