@@ -36,7 +36,7 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
     """Write the evidence of a promotion to ``target``, whole or not at all, and give it back. ``directory`` holds the version's files.
 
     ``model_key`` is the elliptic-curve key for the OpenSSF signature; without one there is none in the bundle. Raises ``InputError`` when ``target`` exists
-    already, and ``StorageError`` when it cannot be written.
+    already, ``IntegrityError`` when what belongs into it does not fit together, and ``StorageError`` when it cannot be written.
     """
     with new_directory(target) as place:
         for name, value in documents(story, key).items():
@@ -48,7 +48,15 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
             _write(place / "model-signing.pub.pem", public_model_pem(model_key))
         _write(place / "README.md", readme(story, [file.name for file in place.iterdir()]))
         seal(place, story, key)
+        _check(place, key, directory)
     return target
+
+
+def _check(place: Path, key: Ed25519PrivateKey, directory: Path) -> None:
+    """What does not verify is never written: somebody may have altered the evidence that was kept."""
+    from recompress.evidence.verify import verify_bundle
+
+    verify_bundle(place, key.public_key(), model=directory)
 
 
 def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:

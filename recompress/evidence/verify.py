@@ -84,6 +84,11 @@ def verify_bundle(path: Path, key: Ed25519PublicKey, *, model: Path | None = Non
     )
 
 
+def named_key(folder: Path) -> str:
+    """The public key (PEM) that a bundle says it was signed with: good for choosing among keys that are trusted, and for nothing else."""
+    return str(_read(folder, SIGNATURE).get("key"))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Path]:
     if path.is_dir():

@@ -92,6 +92,7 @@ def make_plan(dossier: Dossier, directory: Path, registry: FolderRegistry, rule:
         digests={"data": DATA, "base": sha("base"), "recipe": sha256_json(RECIPE), "code": sha("code")},
         facts={
             "git_commit": "0123456789" * 4,
+            "data_check": sha256_json(CHECK),
             "data_md5": "0" * 32 + ".dir",
             "dataset": "tiny",
             "base_model": "base",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -310,6 +311,7 @@ SHA = sha256_json("something else")
         ("policy.json", nest("baseline", "margin", value=0.5), "policy.json"),
         ("recipe.json", nest("seed", value=1), "recipe.json"),
         ("data-check.json", nest("prepared_sha256", value=SHA), "data-check.json"),
+        ("data-check.json", nest("tool", value="nobody"), "data-check.json"),
         ("evaluations.json", nest("candidate", "metrics", "f1", value=0.9), "evaluations.json"),
         ("evaluations.json", lambda said: said.pop("baseline"), "evaluations.json"),
         ("statement.json", nest("subject", 0, "digest", "sha256", value=SHA), "statement.json"),
@@ -356,9 +358,8 @@ def test_an_approval_that_was_written_by_hand_carries_no_bundle(tmp_path: Path) 
             body["signature"] = base64.b64encode(OTHER.sign(b"x")).decode()
         forged.append(entry.kind, body, actor=entry.actor)
     made.project.ledger = forged
-    bundle = write_bundle(tmp_path / "other", made.project.story(made.plan), made.project.version("2"), KEY)
     with pytest.raises(BundleBroken, match="the approval by bob does not carry the signature"):
-        verify_bundle(bundle, PUBLIC)
+        write_bundle(tmp_path / "other", made.project.story(made.plan), made.project.version("2"), KEY)
 
 
 def test_a_rollback_has_evidence_too(tmp_path: Path) -> None:
@@ -383,6 +384,23 @@ def test_a_plan_that_was_not_carried_out_has_no_evidence(tmp_path: Path) -> None
 
     with pytest.raises(InputError, match="was not carried out: it is judged"):
         tell(project.ledger.entries(), plan, tmp_path, project.dossiers[plan])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"policy": {"metric": "f1"}}, "policy.json"),
+        ({"recipe": {"name": "tiny", "seed": 1}}, "recipe.json"),
+        ({"evaluations": ()}, "evaluations.json"),
+        ({"data_check": {"prepared_sha256": SHA}}, "data-check.json"),
+    ],
+)
+def test_evidence_that_was_altered_where_it_was_kept_makes_no_bundle(made: Made, tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    story = dataclasses.replace(made.story, dossier=made.story.dossier.model_copy(update=change))
+    with pytest.raises(BundleBroken) as broken:
+        write_bundle(tmp_path / "bundle", story, made.project.version("2"), KEY)
+    assert broken.value.file == named
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_wrong_models_files_are_named(made: Made, tmp_path: Path) -> None:

@@ -188,6 +188,16 @@ def test_a_team_gives_its_own_keys(people: People, tmp_path: Path, monkeypatch: 
     assert (people.root / "keys" / "recompress.pub.pem").read_text() == public_pem(BOB)
 
 
+def test_bundles_of_a_former_key_still_verify_once_it_is_named(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    people.promote(1)
+    people.ask("audit", "bundle", "ner@1")
+    former = (people.root / "keys" / "recompress.pub.pem").read_text()
+    monkeypatch.setenv("RECOMPRESS_SIGNING_KEY", key_file(tmp_path / "new.pem", BOB))
+    assert "does not come from the key" in people.refused("audit", "verify", code=5)
+    (people.root / "keys" / "recompress-2026.pub.pem").write_text(former)
+    assert people.ask("audit", "verify")["anchors"] == 2
+
+
 def test_a_bundle_verifies_elsewhere_by_the_public_key_alone(people: People, tmp_path: Path) -> None:  # noqa: F811
     people.promote(1)
     archive = tmp_path / "evidence.zip"
