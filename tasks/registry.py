@@ -6,21 +6,19 @@ hashed against its manifest before anybody believes it.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import recompress
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import Ledger
 from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
 from recompress.promotion import MANIFEST_TAG, MODEL_TAG, PLAN_TAG
 from tasks.track import Store
+from tasks.version import write_version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 PLACE = "version"
 """The folder of a version below its run's artifacts."""
-NEEDED = ("mlflow", "numpy", "pandas", "jaxtyping", "pydantic", "rfc8785", "regex", "tokenizers", "transformers")
-NEEDED_BY = {"onnx": ("onnx", "onnxruntime"), "torch": ("torch", "safetensors")}
-"""Packages that the served model imports, pinned as they are here."""
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such model, version or alias."""
 
@@ -61,9 +56,9 @@ class MlflowRegistry:
         return None if found is None else str(found.version)
 
     def create_version(self, model: str, directory: Path, tags: Mapping[str, str]) -> str:
-        with self.store.refusing(), tempfile.TemporaryDirectory(prefix="recompress-version-") as folder:
-            root = Path(folder) / PLACE
-            _write_version(directory, root)
+        with self.store.refusing(), self._workplace() as folder:
+            root = folder / PLACE
+            write_version(directory, root)
             manifest = write_manifest(root)
             place, run = self._upload(model, root, tags)
             if self._absent_is_none(lambda: self.store.client.get_registered_model(model)) is None:
@@ -71,6 +66,17 @@ class MlflowRegistry:
             made = self.store.client.create_model_version(model, place, run, tags={**tags, MANIFEST_TAG: manifest})
             self.store.client.set_terminated(run, "FINISHED")
         return str(made.version)
+
+    @contextmanager
+    def _workplace(self) -> Iterator[Path]:
+        """An empty folder. Versions are made under the ledger's lock, so whatever lies there was left by a process that was killed."""
+        folder = self.store.root / ".recompress" / "register"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _upload(self, model: str, root: Path, tags: Mapping[str, str]) -> tuple[str, str]:
         """Into a run of its own, the manifest last: what was cut off has none. Gives the version's uri and the run's id."""
@@ -199,47 +205,3 @@ def _resolve(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
     if not slash or not version.isdigit() or registry._version(name, version) is None:
         raise InputError(f"there is no model {told!r} in {registry.store.uri}; give name@alias or name/version")
     return name, version
-
-
-def _write_version(directory: Path, root: Path) -> None:
-    """A version's folder: the model directory, the script that serves it, the code that the script needs."""
-    from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model
-    from mlflow.types.schema import AnyType, ColSpec, Schema
-
-    package, model = root.parent / "recompress", root.parent / "model"
-    shutil.copytree(directory, model, copy_function=_link)  # MLflow copies it under the name that it has here, and follows no links out of its folder
-    shutil.copytree(Path(recompress.__file__).parent, package, ignore=_only_python)
-    text_in = ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema([ColSpec(AnyType())]))  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # MLflow would like an example; the signature says it all
-        save_model(
-            root,
-            python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"model": str(model)},
-            code_paths=[str(package)],
-            pip_requirements=_requirements(directory),
-            signature=text_in,
-            model_config={"unverified": False, "threads": 1},
-        )
-    for folder in {path.parent for path in root.rglob("*.py")}:
-        (folder / "__pycache__").touch()  # a file, so that Python finds no room for bytecode that no manifest lists
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for the same bytes where the file system allows it, a copy where not."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _only_python(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name == "__pycache__" or not (name.endswith(".py") or (Path(folder) / name).is_dir())}
-
-
-def _requirements(directory: Path) -> list[str]:
-    from recompress.checkpoint import read_info
-
-    names = NEEDED + NEEDED_BY[read_info(directory).runtime]
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]

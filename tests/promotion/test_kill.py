@@ -254,7 +254,7 @@ def test_a_champion_that_was_deleted_while_the_alias_should_go_back_to_it(stages
 
 def test_kills_at_random_moments(stages: Callable[[], Stage]) -> None:
     draw = random.Random(0)
-    for i in range(3 * KILLS):
+    for i in range(2 * KILLS):
         stage = stages()
         work = stage.promote if i % 2 else stage.roll_back
         worker = FORK.Process(target=work)
