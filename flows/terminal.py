@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from recompress.errors import RecompressError
+
+if TYPE_CHECKING:
+    from tasks.project import Project
+
 STARTED = time.monotonic()
+FILE = click.Path(path_type=Path)
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -23,3 +31,17 @@ def say(line: str) -> None:
 
 def show(value: Any, json_: bool, text: Callable[[], str]) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if json_ else text())
+
+
+def fail(error: RecompressError, json_: bool) -> NoReturn:
+    """End with the error's line and exit code. Where the result stands on stdout as JSON already, no second object follows it."""
+    if not json_:
+        raise error
+    click.echo(f"recompress: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+def project(root: Path) -> Project:
+    from tasks.project import Project
+
+    return Project(root)

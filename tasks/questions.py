@@ -14,7 +14,7 @@ from recompress.digest import canonical_json
 from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import BundleReport, committed_plans, verify_bundle
 from recompress.evidence.dossier import origin_of
-from recompress.evidence.verify import named_key
+from recompress.evidence.listed import named_key
 from recompress.ledger import Head, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339

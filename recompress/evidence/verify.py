@@ -6,8 +6,6 @@ head, what the documents say of each other, the model's own signature, and the m
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,23 +13,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, check_manifest, sha256_file, sha256_json
+from recompress.digest import FileEntry, canonical_json, check_manifest
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence.agreement import Documents, agree
-from recompress.evidence.archive import MAX_FILES, check_path, unpack
+from recompress.evidence.archive import unpack
 from recompress.evidence.broken import BundleBroken
-from recompress.evidence.bundle import FORMAT, LIST, MODEL, PURPOSE, SIGNATURE, entries_of, is_plain_base64
+from recompress.evidence.bundle import MODEL
+from recompress.evidence.listed import check_list, read_document
 from recompress.evidence.model_signature import check_signed_files, check_signed_model, installed
 from recompress.evidence.provenance import open_envelope
 from recompress.ledger import LedgerBroken, read_lines, verify
 from recompress.ledger.anchor import check_head
 from recompress.model_files import LEFT_OUT, MANIFEST_FILE, MODEL_FOLDER, check_version, read_manifest
-from recompress.signing import check_signature, key_id, public_pem
+from recompress.signing import key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-MAX_JSON_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def verify_bundle(path: Path, key: Ed25519PublicKey, *, model: Path | None = Non
     that names the first bad file, and ``InputError`` when there is no bundle.
     """
     with _opened(path) as folder:
-        said = _check_list(folder, key)
+        said = check_list(folder, key)
         head, documents = _check_ledger(folder, key), _documents(folder)
         checked = [f"{len(said['files'])} files are as listed, and the list is signed", f"{head.sequence:,} records of the ledger chain up to its signed head"]
         files = _check_model_manifest(folder, documents)
@@ -84,11 +81,6 @@ def verify_bundle(path: Path, key: Ed25519PublicKey, *, model: Path | None = Non
     )
 
 
-def named_key(folder: Path) -> str:
-    """The public key (PEM) that a bundle says it was signed with: good for choosing among keys that are trusted, and for nothing else."""
-    return str(_read(folder, SIGNATURE).get("key"))
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Path]:
     if path.is_dir():
@@ -100,79 +92,9 @@ def _opened(path: Path) -> Iterator[Path]:
         raise InputError(f"there is no bundle at {path}; give its folder, or a zip of it")
 
 
-def _check_list(folder: Path, key: Ed25519PublicKey) -> dict[str, Any]:
-    """The signed list, after every file was compared with it."""
-    found = dict(_walk(folder))
-    said, signed = _read(folder, LIST), _read(folder, SIGNATURE)
-    try:
-        files = entries_of(said["files"])
-        if said["format"] != FORMAT:
-            raise BundleBroken(LIST, f"it is of format {str(said['format'])[:60]!r}; this version reads {FORMAT!r}")
-        for file in files:
-            check_path(file.path)
-        if [*files] != sorted({file.path: file for file in files}.values()) or any(type(said[name]) is not str for name in said.keys() - {"files"}):
-            raise ValueError
-    except (ValueError, TypeError, KeyError):
-        raise BundleBroken(LIST, "it is not a list of the files of this folder, by path, size and sha256") from None
-    _check_list_signature(said, signed, key)
-    for name, message in _differences(folder, files, found):
-        raise BundleBroken(name, message)
-    return said
-
-
-def _check_list_signature(said: dict[str, Any], signed: dict[str, Any], key: Ed25519PublicKey) -> None:
-    """Raises ``BundleBroken`` that names the list or its signature, whichever was changed."""
-    try:
-        if signed.keys() != {"key", "sha256", "signature"} or not is_plain_base64(signed["signature"]):
-            raise ValueError
-        check_signature(key, PURPOSE, said, signed["signature"])
-    except (ValueError, TypeError):
-        raise BundleBroken(SIGNATURE, "it is not a signature") from None
-    except IntegrityError as error:
-        raise BundleBroken(SIGNATURE if signed["sha256"] == sha256_json(said) else LIST, str(error)) from None
-    if signed["key"] != public_pem(key) or signed["sha256"] != sha256_json(said):
-        raise BundleBroken(SIGNATURE, "the key or the digest inside is not that of what was signed")
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file but the model's, by its path in the bundle. Raises ``BundleBroken`` for links, for folders that hold nothing, and for too many files."""
-    count = 0
-    for parent, folders, files in os.walk(folder):
-        here = Path(parent)
-        if here == folder and MODEL in folders and not (here / MODEL).is_symlink():
-            folders.remove(MODEL)
-        for name in (*folders, *files):
-            relative = (here / name).relative_to(folder).as_posix()
-            if (here / name).is_symlink() or (name in files and not (here / name).is_file()):
-                raise BundleBroken(relative, "it is a link or no plain file")
-        if not folders and not files and here != folder:
-            raise BundleBroken(here.relative_to(folder).as_posix(), "it is an empty folder, which the list does not name")
-        for name in files:
-            count += 1
-            if count > MAX_FILES:
-                raise BundleBroken(name, f"the bundle holds more than {MAX_FILES:,} files")
-            yield (here / name).relative_to(folder).as_posix(), here / name
-
-
-def _differences(folder: Path, files: tuple[FileEntry, ...], found: dict[str, Path]) -> Iterator[tuple[str, str]]:
-    """What is missing, not listed or changed, in the order of names."""
-    listed = {file.path: file for file in files}
-    for name in sorted(listed.keys() | found.keys() - {LIST, SIGNATURE}):
-        if name not in found:
-            yield name, f"it is missing from {folder}; the list names it"
-        elif name not in listed:
-            yield name, f"it stands in {folder}, but not in the list"
-        elif found[name].stat().st_size != listed[name].size or (digest := sha256_file(found[name])) != listed[name].sha256:
-            size = found[name].stat().st_size
-            yield (
-                name,
-                f"it was changed: {size:,} bytes, {listed[name].size:,} are listed" if size != listed[name].size else f"it was changed; sha256 {digest[:12]}…",
-            )
-
-
 def _check_ledger(folder: Path, key: Ed25519PublicKey):  # type: ignore[no-untyped-def]
     try:
-        head = check_head(_read(folder, "ledger-head.json"), key)
+        head = check_head(read_document(folder, "ledger-head.json"), key)
     except IntegrityError as error:
         raise BundleBroken("ledger-head.json", str(error)) from None
     try:
@@ -183,7 +105,7 @@ def _check_ledger(folder: Path, key: Ed25519PublicKey):  # type: ignore[no-untyp
 
 def _documents(folder: Path) -> Documents:
     names = ("plan.json", "verdict.json", "evaluations.json", "policy.json", "recipe.json", "data-check.json", "statement.json", "bom.cdx.json")
-    return Documents({name: _read(folder, name) for name in names}, list(read_lines(folder / "ledger.jsonl")))
+    return Documents({name: read_document(folder, name) for name in names}, list(read_lines(folder / "ledger.jsonl")))
 
 
 def _check_model_manifest(folder: Path, documents: Documents) -> tuple[FileEntry, ...]:
@@ -199,7 +121,7 @@ def _check_model_manifest(folder: Path, documents: Documents) -> tuple[FileEntry
 def _check_envelope(folder: Path, key: Ed25519PublicKey, documents: Documents) -> None:
     name = "statement.dsse.json"
     try:
-        payload = open_envelope(_read(folder, name), key)
+        payload = open_envelope(read_document(folder, name), key)
     except IntegrityError as error:
         raise BundleBroken(name, str(error)) from None
     if payload != canonical_json(documents["statement.json"]):
@@ -253,20 +175,3 @@ def _check_model(folder: Path, files: tuple[FileEntry, ...], manifest_sha256: st
 def _model_files(files: tuple[FileEntry, ...]) -> list[FileEntry]:
     inside = f"{MODEL_FOLDER}/"
     return [FileEntry(file.path.removeprefix(inside), file.size, file.sha256) for file in files if file.path.startswith(inside)]
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON document in its one canonical form. Raises ``BundleBroken``."""
-    path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise BundleBroken(name, f"it is missing from {folder}")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise BundleBroken(name, f"it has more than {MAX_JSON_BYTES:,} bytes")
-    data = path.read_bytes()
-    try:
-        said = json.loads(data)
-        if not isinstance(said, dict) or canonical_json(said) != data:
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise BundleBroken(name, "it is not an object in canonical JSON; it was changed") from None
-    return said

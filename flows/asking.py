@@ -1,0 +1,121 @@
+"""The commands of those who ask: what was decided, by whom, on which evidence, and whether it still holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flows.terminal import FILE, as_json, fail, project, show
+from recompress.errors import InputError, IntegrityError
+
+
+@click.group()
+def audit() -> None:
+    """What was decided, by whom, on which evidence; and whether all of it still holds."""
+
+
+@audit.command("log")
+@click.option("--model", help="Only what concerns this model.")
+@as_json
+@click.pass_obj
+def audit_log(root: Path, model: str | None, json_: bool) -> None:
+    """Every record of the ledger, a line each.
+
+    Example:  recompress audit log --model quickstart
+    """
+    from tasks import questions
+
+    rows = questions.log(project(root), model)
+    show(rows, json_, lambda: "\n".join(f"{row['record']:>5}  {row['time'][:19]}Z  {row['actor']:<20} {row['kind']:<22} {row['told']}" for row in rows))
+
+
+@audit.command("who-was")
+@click.argument("model")
+@click.option("--at", "at", required=True, help="A day (2026-11-17) or a moment (2026-11-17T14:30, UTC unless it says otherwise).")
+@as_json
+@click.pass_obj
+def audit_who_was(root: Path, model: str, at: str, json_: bool) -> None:
+    """Which version was champion then.
+
+    Example:  recompress audit who-was quickstart --at 2026-11-17
+    """
+    from tasks import questions
+
+    found = questions.who_was(project(root), model, at)
+    show(found, json_, lambda: questions.tell_reigns(found))
+
+
+@audit.command("trace")
+@click.argument("version")
+@as_json
+@click.pass_obj
+def audit_trace(root: Path, version: str, json_: bool) -> None:
+    """From an alias alone to data, code, base, recipe, metrics, policy and approver.
+
+    Example:  recompress audit trace quickstart@champion
+    """
+    from tasks import questions
+
+    found = questions.trace(project(root), version)
+    show(found.as_json(), json_, lambda: questions.tell_trace(found))
+    if found.disagreements:
+        fail(IntegrityError(f"registry and ledger disagree about {version}: {found.disagreements[0]}"), json_)
+
+
+@audit.command("verify")
+@click.argument("bundle", type=FILE, required=False)
+@click.option("--key", type=FILE, help="The public key of those who made the bundle; this project's own when left out.")
+@click.option("--model-key", type=FILE, help="The public key of the OpenSSF signature, where that is pinned too.")
+@click.option("--model", type=FILE, help="The model's files, to be compared with the bundle.")
+@as_json
+@click.pass_obj
+def audit_verify(root: Path, bundle: Path | None, key: Path | None, model_key: Path | None, model: Path | None, json_: bool) -> None:
+    """Check everything: the ledger, its anchors, the registry, the bundles. With BUNDLE (a folder or a zip), that one alone: offline, by its public key.
+
+    Example:  recompress audit verify evidence/quickstart-v1 --key recompress.pub.pem
+    """
+    from tasks import questions
+
+    if bundle is not None:
+        found = questions.verify_one(root, bundle, key, model_key, model)
+        return show(found.as_json(), json_, lambda: questions.tell_bundle(found))
+    if key or model_key or model:
+        raise InputError("--key, --model-key and --model go with a BUNDLE")
+    report = questions.verify_all(project(root))
+    show(report.as_json(), json_, lambda: questions.tell_report(report))
+    if report.broken:
+        fail(IntegrityError(f"{report.broken[0].where}: {report.broken[0].detail}"), json_)
+    return None
+
+
+@audit.command("bundle")
+@click.argument("version")
+@click.option("--zip", "archive", type=FILE, help="Pack it into this file.")
+@click.option("--with-model", is_flag=True, help="Put the model's files into the archive too.")
+@as_json
+@click.pass_obj
+def audit_bundle(root: Path, version: str, archive: Path | None, with_model: bool, json_: bool) -> None:
+    """Where the evidence of a version is; it is written now if it is missing.
+
+    Example:  recompress audit bundle quickstart@champion --zip evidence.zip --with-model
+    """
+    from tasks.bundle import export_bundle
+
+    place = export_bundle(project(root), version, archive, with_model=with_model)
+    show({"version": version, "bundle": str(place)}, json_, lambda: str(place))
+
+
+@audit.command("export")
+@click.argument("file", type=FILE)
+@as_json
+@click.pass_obj
+def audit_export(root: Path, file: Path, json_: bool) -> None:
+    """The whole ledger as JSON lines, with its signed head beside it.
+
+    Example:  recompress audit export ledger.jsonl
+    """
+    from tasks import questions
+
+    told = questions.export(project(root), file)
+    show(told, json_, lambda: f"{told['records']:,} records in {told['file']}, signed head in {told['signed_head']}")

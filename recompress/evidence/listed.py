@@ -1,0 +1,113 @@
+"""The list of a bundle's files: read with suspicion, checked against its signature, and held against what stands in the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.digest import FileEntry, canonical_json, sha256_file, sha256_json
+from recompress.errors import IntegrityError
+from recompress.evidence.archive import MAX_FILES, check_path
+from recompress.evidence.broken import BundleBroken
+from recompress.evidence.bundle import FORMAT, LIST, MODEL, PURPOSE, SIGNATURE, entries_of, is_plain_base64
+from recompress.signing import check_signature, public_pem
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+MAX_JSON_BYTES = 64 << 20
+
+
+def check_list(folder: Path, key: Ed25519PublicKey) -> dict[str, Any]:
+    """The signed list, after every file was compared with it."""
+    found = dict(_walk(folder))
+    said, signed = read_document(folder, LIST), read_document(folder, SIGNATURE)
+    try:
+        files = entries_of(said["files"])
+        if said["format"] != FORMAT:
+            raise BundleBroken(LIST, f"it is of format {str(said['format'])[:60]!r}; this version reads {FORMAT!r}")
+        for file in files:
+            check_path(file.path)
+        if [*files] != sorted({file.path: file for file in files}.values()) or any(type(said[name]) is not str for name in said.keys() - {"files"}):
+            raise ValueError
+    except (ValueError, TypeError, KeyError):
+        raise BundleBroken(LIST, "it is not a list of the files of this folder, by path, size and sha256") from None
+    _check_list_signature(said, signed, key)
+    for name, message in _differences(folder, files, found):
+        raise BundleBroken(name, message)
+    return said
+
+
+def _check_list_signature(said: dict[str, Any], signed: dict[str, Any], key: Ed25519PublicKey) -> None:
+    """Raises ``BundleBroken`` that names the list or its signature, whichever was changed."""
+    try:
+        if signed.keys() != {"key", "sha256", "signature"} or not is_plain_base64(signed["signature"]):
+            raise ValueError
+        check_signature(key, PURPOSE, said, signed["signature"])
+    except (ValueError, TypeError):
+        raise BundleBroken(SIGNATURE, "it is not a signature") from None
+    except IntegrityError as error:
+        raise BundleBroken(SIGNATURE if signed["sha256"] == sha256_json(said) else LIST, str(error)) from None
+    if signed["key"] != public_pem(key) or signed["sha256"] != sha256_json(said):
+        raise BundleBroken(SIGNATURE, "the key or the digest inside is not that of what was signed")
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file but the model's, by its path in the bundle. Raises ``BundleBroken`` for links, for folders that hold nothing, and for too many files."""
+    count = 0
+    for parent, folders, files in os.walk(folder):
+        here = Path(parent)
+        if here == folder and MODEL in folders and not (here / MODEL).is_symlink():
+            folders.remove(MODEL)
+        for name in (*folders, *files):
+            relative = (here / name).relative_to(folder).as_posix()
+            if (here / name).is_symlink() or (name in files and not (here / name).is_file()):
+                raise BundleBroken(relative, "it is a link or no plain file")
+        if not folders and not files and here != folder:
+            raise BundleBroken(here.relative_to(folder).as_posix(), "it is an empty folder, which the list does not name")
+        for name in files:
+            count += 1
+            if count > MAX_FILES:
+                raise BundleBroken(name, f"the bundle holds more than {MAX_FILES:,} files")
+            yield (here / name).relative_to(folder).as_posix(), here / name
+
+
+def _differences(folder: Path, files: tuple[FileEntry, ...], found: dict[str, Path]) -> Iterator[tuple[str, str]]:
+    """What is missing, not listed or changed, in the order of names."""
+    listed = {file.path: file for file in files}
+    for name in sorted(listed.keys() | found.keys() - {LIST, SIGNATURE}):
+        if name not in found:
+            yield name, f"it is missing from {folder}; the list names it"
+        elif name not in listed:
+            yield name, f"it stands in {folder}, but not in the list"
+        elif found[name].stat().st_size != listed[name].size or (digest := sha256_file(found[name])) != listed[name].sha256:
+            size = found[name].stat().st_size
+            yield (
+                name,
+                f"it was changed: {size:,} bytes, {listed[name].size:,} are listed" if size != listed[name].size else f"it was changed; sha256 {digest[:12]}…",
+            )
+
+
+def named_key(folder: Path) -> str:
+    """The public key (PEM) that a bundle says it was signed with: good for choosing among keys that are trusted, and for nothing else."""
+    return str(read_document(folder, SIGNATURE).get("key"))
+
+
+def read_document(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON document in its one canonical form. Raises ``BundleBroken``."""
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        raise BundleBroken(name, f"it is missing from {folder}")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise BundleBroken(name, f"it has more than {MAX_JSON_BYTES:,} bytes")
+    data = path.read_bytes()
+    try:
+        said = json.loads(data)
+        if not isinstance(said, dict) or canonical_json(said) != data:
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise BundleBroken(name, "it is not an object in canonical JSON; it was changed") from None
+    return said
