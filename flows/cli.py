@@ -73,7 +73,9 @@ def run(root: Path, recipe: Path, json_: bool) -> None:
     Example:  recompress run recipes/quickstart.yaml
     """
     from tasks.orchestrate import run_flow
+    from tasks.recompression import read_plan
 
+    read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
     outcome = run_flow("recompress", root, say, recipe=str(recipe))
     show(outcome.as_json, json_, lambda: outcome.text)
     if outcome.exit_code:

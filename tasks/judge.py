@@ -14,6 +14,7 @@ from recompress.digest import sha256_json
 from recompress.errors import IntegrityError
 from recompress.fingerprint import step_key
 from recompress.gate import Expected, Measured, choose, judge, read_measured
+from recompress.promotion import progress_of
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
 from tasks.recompression import Recompression
 from tasks.registry import champion_of
@@ -95,15 +96,21 @@ def judge_one(run: Recompression, dataset: DatasetRef, model: ModelRef, measured
         candidate=measured[model.name],
         baseline=baseline,
         champion=beaten,
-        spent_loss=spent_loss(champion),
+        spent_loss=spent_loss(run, champion),
         expected=expected,
     )
 
 
-def spent_loss(champion: Champion) -> float | None:
-    """What the promotions so far have lost together, as the champion's version says; ``None`` (a refusal) when it does not say."""
-    told = champion.tags.get("recompress.spent_loss")
-    return float(told) if told is not None else None if champion.version else 0.0
+def spent_loss(run: Recompression, champion: Champion) -> float | None:
+    """What the promotions so far have lost together, as the ledger says of the champion's own; ``None`` (a refusal) when it does not say."""
+    if not champion.version:
+        return 0.0
+    for entry in reversed(run.ledger.entries("promotion-committed", model=run.plan.recipe.register_.model, version=champion.version)):
+        progress = progress_of(run.ledger, entry.body["plan"])
+        if progress.plan.kind == "promotion":
+            told = progress.said("promotion-judged").get("spent_loss_after")
+            return None if told is None else float(told)
+    return None
 
 
 def measured_of(run: Recompression, evaluation: Evaluation) -> Measured:

@@ -136,14 +136,19 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+def read_plan(recipe: str, home: Path) -> Plan:
+    """The recipe at a path from here or from the project's folder. Raises ``InputError``; nothing is written."""
+    path = Path(recipe) if Path(recipe).is_file() or not (home / recipe).is_file() else home / recipe
+    if not (home / "dvc.yaml").is_file():
+        raise InputError(f"{home} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    return read_recipe(path, home)
+
+
 @contextmanager
 def recompression(recipe: str, root: str) -> Iterator[Recompression]:
     """Read the recipe and hold the project for as long as it runs. Raises ``InputError`` before anything is written."""
     home = Path(root).resolve()
-    path = Path(recipe) if Path(recipe).is_file() or not (home / recipe).is_file() else home / recipe
-    if not (home / "dvc.yaml").is_file():
-        raise InputError(f"{home} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
-    plan = read_recipe(path, home)
+    plan = read_plan(recipe, home)
     approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
     try:
         with locked(home / ".recompress" / "lock", busy="another recompression is running in this project; wait for it to end"):

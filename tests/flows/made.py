@@ -101,7 +101,13 @@ def environment(folder: Path) -> dict[str, str]:
 def run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     """``recompress … --json`` in a process of its own: what it says on stdout."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments, "--json"], cwd=folder, capture_output=True, text=True, env=environment(folder), timeout=280, check=False
+        [sys.executable, "-m", "flows.cli", *arguments, "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment(folder),
+        timeout=1200,
+        check=False,
     )
     assert done.returncode == code, done.stderr[-3000:]
     told: dict[str, Any] = json.loads(done.stdout)

@@ -6,27 +6,33 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.flows.made import environment, make_project, run
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+MOMENTS = ("baseline ·", "small/3 distill", "sparse/2 finetune", "int8/quality", "timing", "verdicts", "promotion ·")
+"""What a run says when it begins something. It is killed there."""
+
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which the recipe was run once."""
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A project in which the recipe was run once, and what came out."""
     folder = make_project(tmp_path_factory.mktemp("project"))
     told = run(folder, "run", "recipe.yaml")
     assert told["promotion"]["model"], told["summary"]
-    return folder
+    return folder, told
 
 
-def test_a_first_run_promotes_and_a_second_repeats_nothing(project: Path) -> None:
+def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, dict[str, Any]]) -> None:
+    project, before = first
     told = run(project, "run", "recipe.yaml")
     assert told["done"] == []
     assert told["promotion"]["version"] == "1"
+    assert told["evaluations"] == before["evaluations"]
     assert {e["model"] for e in told["evaluations"]} == {"baseline", "int8", "small", "sparse"}
     page = Path(told["page"]).read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -36,58 +42,54 @@ def test_a_first_run_promotes_and_a_second_repeats_nothing(project: Path) -> Non
     assert small["slices"].keys() == {"east", "west"}
 
 
-def test_the_champion_answers_plain_text(project: Path) -> None:
-    told = run(project, "predict", "toy@champion", "leo kula jana")
+def test_the_champion_answers_plain_text(first: tuple[Path, dict[str, Any]]) -> None:
+    told = run(first[0], "predict", "toy@champion", "leo kula jana")
     assert told["predictions"][0]["label"] in {"food", "sport", "work"}
 
 
-def test_a_changed_dial_reruns_that_variant_alone(project: Path) -> None:
-    recipe = project / "recipe.yaml"
+def test_a_changed_dial_reruns_that_variant_alone(first: tuple[Path, dict[str, Any]]) -> None:
+    recipe = first[0] / "recipe.yaml"
     before = recipe.read_text()
     recipe.write_text(before.replace("sparsity: 0.5", "sparsity: 0.6"))
-    told = run(project, "run", "recipe.yaml")
+    told = run(first[0], "run", "recipe.yaml")
     recipe.write_text(before)
     assert {name.split("/")[0] for name in told["done"]} - {"verdicts", "report", "promotion"} == {"sparse"}
 
 
-def test_an_altered_artifact_is_noticed_and_its_step_runs_again(project: Path) -> None:
-    told = run(project, "run", "recipe.yaml")
-    weights = [path for path in (project / "mlflow" / "store" / "artifacts").rglob("model.onnx") if "int8" in str(path.parent.parent.name)]
-    assert weights, "the int8 model is stored"
-    victim = sorted(weights)[0]
+def test_an_altered_artifact_is_noticed_and_its_step_runs_again(first: tuple[Path, dict[str, Any]]) -> None:
+    project, before = first
+    stored = (project / "mlflow" / "store" / "artifacts").rglob("steps/1-dynamic_int8-*/model/model.onnx")
+    victim = sorted(stored)[0]
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(bytes(data))
     again = run(project, "run", "recipe.yaml")
-    assert any("dynamic_int8" in name for name in again["done"])
-    assert again["evaluations"][0] == told["evaluations"][0]
+    assert "int8/1 dynamic_int8" in again["done"]
+    assert [e["model_sha256"] for e in again["evaluations"]] == [e["model_sha256"] for e in before["evaluations"]]
 
 
-def test_killed_at_any_moment_it_goes_on_and_ends_the_same(project: Path, tmp_path: Path) -> None:
-    recipe = project / "recipe.yaml"
-    before = recipe.read_text()
-    recipe.write_text(
-        before.replace("seed: 0", "seed: 7").replace("register: {model: toy}", "register: {model: other}").replace("name: toy\nbench", "name: other\nbench")
-    )
-    done: list[str] = []
-    for wait in (9.0, 14.0, 19.0):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", "recipe.yaml"],
-            cwd=project,
-            env=environment(project),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        time.sleep(wait)
-        os.kill(child.pid, signal.SIGKILL)
-        _, said = child.communicate()
-        done.append(said)
+def test_killed_again_and_again_it_goes_on_and_ends_the_same(first: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    project = make_project(tmp_path / "killed")
+    for moment in MOMENTS:
+        kill_at(project, moment)
     told = run(project, "run", "recipe.yaml")
-    fresh = make_project(tmp_path / "fresh")
-    (fresh / "recipe.yaml").write_text(recipe.read_text())
-    undisturbed = run(fresh, "run", "recipe.yaml")
-    recipe.write_text(before)
+    undisturbed = first[1]
     assert told["promotion"]["model"] == undisturbed["promotion"]["model"]
-    for ours, theirs in zip(told["evaluations"], undisturbed["evaluations"], strict=True):
-        assert ours["model_sha256"] == theirs["model_sha256"], ours["model"]
+    assert [e["model_sha256"] for e in told["evaluations"]] == [e["model_sha256"] for e in undisturbed["evaluations"]]
+    assert "baseline" in told["reused"], "a step that was finished before a kill is not repeated"
+
+
+def kill_at(project: Path, moment: str) -> None:
+    """Run, and SIGKILL the process when it says that ``moment`` begins."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", "recipe.yaml"], cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert child.stderr is not None
+    said = b""
+    while moment.encode() not in said:
+        more = child.stderr.read1(4096)  # type: ignore[attr-defined]
+        assert more, said.decode()[-2000:]
+        said += more
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stderr.close()
