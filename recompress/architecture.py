@@ -52,6 +52,8 @@ class Architecture:
     """Attributes of the attention module that hold heads * head size."""
     fused: bool = False
     """Query, key and value are one linear layer, in this order."""
+    causal: bool = False
+    """A decoder: each token sees those before it."""
     positions_follow_padding: bool = False
     """The first position is the padding token's id + 1, so that this id must never move."""
 
@@ -108,6 +110,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             heads_attributes=("num_heads",),
             width_attributes=("split_size", "embed_dim"),
             fused=True,
+            causal=True,
         ),
         Architecture(
             name="llama",
@@ -124,6 +127,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             head_size_attribute="head_dim",
             heads_attributes=(),
             width_attributes=(),
+            causal=True,
         ),
     )
 }
