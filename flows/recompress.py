@@ -32,7 +32,7 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
         champion = present_champion(run, variants)
 
         models = [baseline, *variants, *champion.models]
-        evaluations = [evaluate(run, model, baseline, dataset) for model in models]
+        evaluations = evaluate(run, models, baseline, dataset)
 
         judgement = judge_all(run, dataset, variants, evaluations, champion)
         promotion = promote(run, dataset, base, judgement, variants, champion)

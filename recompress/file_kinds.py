@@ -53,21 +53,30 @@ def _safetensors(stream: BinaryIO, size: int) -> None:
         raise ValueError(f"it should be {8 + length + end:,} bytes long and is {size:,}")
 
 
-def _protobuf(stream: BinaryIO, size: int) -> None:
-    """ONNX and SentencePiece are protocol buffers: a row of fields, each with its length, that ends where the file ends."""
-    if size == 0:
-        raise ValueError("it is empty")
+def _onnx(stream: BinaryIO, size: int) -> None:
+    _protobuf(stream, size, {(1, 0): "version of ONNX", (7, 2): "graph"})
+
+
+def _sentencepiece(stream: BinaryIO, size: int) -> None:
+    _protobuf(stream, size, {(1, 2): "pieces"})
+
+
+def _protobuf(stream: BinaryIO, size: int, needed: dict[tuple[int, int], str]) -> None:
+    """A protocol buffer is a row of fields, each with its length, that ends where the file ends. ``needed``: fields (number, kind) that must be among them."""
     while stream.tell() < size:
         tag = _varint(stream)
         kind, number = tag & 7, tag >> 3
         if number == 0 or kind not in (0, 1, 2, 5):
             raise ValueError("not a protocol buffer")
+        needed.pop((number, kind), None)
         skip = {0: 0, 1: 8, 5: 4}[kind] if kind != 2 else _varint(stream)
         if kind == 0:
             _varint(stream)
         if stream.tell() + skip > size:
             raise ValueError("its last field goes on beyond the end of the file")
         stream.seek(skip, 1)
+    if needed:
+        raise ValueError(f"it holds no {' and no '.join(needed.values())}")
 
 
 def _varint(stream: BinaryIO) -> int:
@@ -103,8 +112,8 @@ def _nothing(stream: BinaryIO, size: int) -> None:
 
 KINDS: dict[str, Check] = {
     ".safetensors": _safetensors,
-    ".onnx": _protobuf,
-    ".model": _protobuf,
+    ".onnx": _onnx,
+    ".model": _sentencepiece,
     ".json": _json,
     ".txt": _text,
     ".md": _text,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recompress.digest import sha256_json
 from recompress.settings import Settings
@@ -84,7 +84,7 @@ class Policy(Settings):
     """Of every one-sided bound."""
     power: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
     """A sample is too small for a margin when a candidate that loses nothing would pass less often than this."""
-    draws: Annotated[int, Field(ge=1000, le=1_000_000)] = 10_000
+    draws: Annotated[int, Field(ge=1000, le=1_000_000, validate_default=True)] = 10_000
     """Bootstrap draws."""
     seed: Annotated[int, Field(ge=0)] = 0
     first_promotion: Literal["allowed", "refused"] = "refused"
@@ -104,7 +104,7 @@ class Policy(Settings):
 
     @field_validator("loss_budget")
     @classmethod
-    def _room_for_one_step(cls, budget: float, info: ValidationInfo) -> float:
+    def _room_for_one_step(cls, budget: float, info: Any) -> float:
         champion = info.data.get("champion")
         if champion is not None and budget < champion.margin:
             raise ValueError(f"should be at least champion.margin ({champion.margin}): one promotion may lose that much")
@@ -112,7 +112,7 @@ class Policy(Settings):
 
     @field_validator("draws")
     @classmethod
-    def _enough_draws(cls, draws: int, info: ValidationInfo) -> int:
+    def _enough_draws(cls, draws: int, info: Any) -> int:
         sides = [info.data[name] for name in ("baseline", "champion") if name in info.data]
         tests = max([len(side.slices or ()) for side in sides] + [1])
         tail = 1 - info.data.get("confidence", 0.95)

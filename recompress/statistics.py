@@ -39,8 +39,8 @@ Metric = Callable[[Num[np.ndarray, "*draws k"]], Float[np.ndarray, "*draws"]]
 class Stratum(NamedTuple):
     """One slice of a paired sample with equal rows merged: what a bootstrap needs to know of it, whatever the order of examples was."""
 
-    rows: Float[np.ndarray, "rows 2k"]
-    """Counts of the candidate, then of the other model."""
+    rows: Float[np.ndarray, "rows width"]
+    """Counts of the candidate, then of the other model: ``width`` is twice the number of counts."""
     times: Int[np.ndarray, " rows"]
     """How many examples have these counts."""
 
@@ -49,7 +49,7 @@ class Stratum(NamedTuple):
         return int(self.times.sum())
 
 
-def pair(candidate: Num[np.ndarray, "examples k"], other: Num[np.ndarray, "examples k"], slices: Sequence[str]) -> dict[str, Stratum]:
+def pair(candidate: Num[np.ndarray, "examples k"], other: Num[np.ndarray, "_ _"], slices: Sequence[str]) -> dict[str, Stratum]:
     """The paired sample by slice. Row i of both belongs to the same example. Raises ``ValueError`` when the shapes differ."""
     if candidate.shape != other.shape or len(slices) != len(candidate):
         raise ValueError(f"a paired sample needs equal shapes, got {candidate.shape}, {other.shape} and {len(slices)} slices")
@@ -57,28 +57,27 @@ def pair(candidate: Num[np.ndarray, "examples k"], other: Num[np.ndarray, "examp
     return {str(name): Stratum(*_merged(both[names == name])) for name in np.unique(names)}
 
 
-def _merged(rows: Num[np.ndarray, "examples 2k"]) -> tuple[Float[np.ndarray, "rows 2k"], Int[np.ndarray, " rows"]]:
+def _merged(rows: Num[np.ndarray, "examples width"]) -> tuple[Float[np.ndarray, "rows width"], Int[np.ndarray, " rows"]]:
     unique, times = np.unique(rows, axis=0, return_counts=True)
     return unique.astype(np.float64), times
 
 
-def resample(strata: Mapping[str, Stratum], *, draws: int, seed: int) -> dict[str, Float[np.ndarray, "draws 2k"]]:
+def resample(strata: Mapping[str, Stratum], *, draws: int, seed: int) -> dict[str, Float[np.ndarray, "draws width"]]:
     """Summed counts of ``draws`` bootstrap samples of each slice. The same seed gives the same draws (PCG64), in whatever order the examples came."""
     generator = np.random.Generator(np.random.PCG64(seed))
     return {name: _resample(strata[name], draws, generator) for name in sorted(strata)}
 
 
-def _resample(stratum: Stratum, draws: int, generator: np.random.Generator) -> Float[np.ndarray, "draws 2k"]:
+def _resample(stratum: Stratum, draws: int, generator: np.random.Generator) -> Float[np.ndarray, "draws width"]:
     chances = stratum.times / stratum.examples
     sizes = [min(CHUNK, draws - start) for start in range(0, draws, CHUNK)]
     return np.concatenate([generator.multinomial(stratum.examples, chances, size=size).astype(np.float64) @ stratum.rows for size in sizes])
 
 
-def loss_of(totals: Num[np.ndarray, "*draws 2k"], metric: Metric) -> Float[np.ndarray, "*draws"]:
+def loss_of(totals: Num[np.ndarray, "*draws width"], metric: Metric) -> Float[np.ndarray, "*draws"]:
     """How much lower the candidate's metric is than the other's, in metric points; negative where it is higher."""
     half = totals.shape[-1] // 2
-    loss: np.ndarray = metric(totals[..., half:]) - metric(totals[..., :half])
-    return loss
+    return np.asarray(metric(totals[..., half:]) - metric(totals[..., :half]))
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class LossEstimate:
         return float(self.draws[place - 1]) if 1 <= place <= count else float("inf")
 
 
-def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws 2k"], metric: Metric) -> LossEstimate:
+def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws width"], metric: Metric) -> LossEstimate:
     """The loss over all of ``strata`` together; ``totals`` are the summed counts of their bootstrap samples (added up over the strata)."""
     observed = sum((stratum.times @ stratum.rows for stratum in strata), start=np.zeros(totals.shape[-1]))
     drawn = loss_of(totals, metric)
@@ -151,7 +150,7 @@ def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws 2k
     )
 
 
-def _jackknife(strata: Sequence[Stratum], observed: Float[np.ndarray, " 2k"], metric: Metric) -> tuple[float, float]:
+def _jackknife(strata: Sequence[Stratum], observed: Float[np.ndarray, " width"], metric: Metric) -> tuple[float, float]:
     """Standard error and acceleration from leaving out one example at a time; NaN where that leaves the metric undefined."""
     square = cube = 0.0
     for stratum in strata:

@@ -49,6 +49,8 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     try:
         backend = Tokenizer.from_str((directory / BACKEND_FILE).read_text(encoding="utf-8"))
         said = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError(f"{SETTINGS_FILE} holds no object")
         known = {key: said[key] for key in (*SPECIAL, "model_input_names", "model_max_length") if key in said}
     except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
         raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None

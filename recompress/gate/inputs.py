@@ -115,7 +115,9 @@ def _sample(policy: Policy, candidate: Measured | None) -> Iterator[Finding]:
     assert candidate is not None
     count, least = len(candidate.examples), policy.min_examples
     if count < least.overall:
-        yield refused("examples", "too-few-examples", f"{count:,} test examples, {least.overall:,} are asked for", measured=count, limit=least.overall)
+        yield refused(
+            "examples", "too-few-examples", f"{count:,} test examples, {least.overall:,} are asked for", measured=float(count), limit=float(least.overall)
+        )
     there = Counter(candidate.slices)
     for side in ("baseline", "champion"):
         wanted = getattr(policy, side).slices
@@ -126,6 +128,6 @@ def _sample(policy: Policy, candidate: Measured | None) -> Iterator[Finding]:
                 )
             elif there[name] < least.per_slice:
                 few = f"{there[name]:,} test examples of {name}, {least.per_slice:,} are asked for"
-                yield refused(f"slice-{side}/{name}", "too-few-examples", few, measured=there[name], limit=least.per_slice)
+                yield refused(f"slice-{side}/{name}", "too-few-examples", few, measured=float(there[name]), limit=float(least.per_slice))
         for name in sorted(there.keys() - wanted.keys()) if wanted else ():
             yield refused(f"slice-{side}/{name}", "slice-without-margin", f"slice {name!r} of the data has no margin under {side}.slices of the policy")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from recompress.gate.comparisons import compare, findings_of
 from recompress.gate.inputs import Scores, check_inputs
-from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent
+from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent, cost_of
 from recompress.gate.measured import Expected, Measured
 from recompress.policy import Policy
 from recompress.records import Finding, Loss, Verdict
@@ -38,14 +38,15 @@ def judge(
     if comparable and champion is not None:
         losses += compare(policy, scores, candidate, champion, "champion")
     findings += findings_of(policy, losses)
+    cost = next((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), None)
     if expected.champion_sha256 is None:
         findings.append(check_first_promotion(policy))
-        spent_after = spent_loss or 0.0  # an alias that somebody removed does not wipe out what was spent
-    findings += _budget(policy, losses, spent_loss, first=expected.champion_sha256 is None)
+        spent_after = spent_loss or 0.0
+        cost = 0.0  # nobody to lose against; but an alias that somebody removed does not wipe out what was spent
+    findings += _budget(policy, cost, spent_loss, first=expected.champion_sha256 is None)
+    if cost is not None and spent_loss is not None:
+        spent_after = charge(spent_loss, cost)
     findings += check_limits(policy, candidate.evaluation, baseline.evaluation if baseline else None)
-    against_champion = _whole(losses, "champion")
-    if against_champion is not None and spent_loss is not None:
-        spent_after = charge(spent_loss, against_champion)
     return Verdict(
         candidate=candidate.evaluation.model,
         passed=all(finding.passed for finding in findings),
@@ -70,15 +71,16 @@ def judge(
     )
 
 
-def _budget(policy: Policy, losses: list[Loss], spent_loss: float | None, *, first: bool) -> list[Finding]:
+def _budget(policy: Policy, cost: float | None, spent_loss: float | None, *, first: bool) -> list[Finding]:
     if first and spent_loss is None:
         return []
     trouble = check_spent(spent_loss)
     if trouble is not None:
         return [trouble]
-    loss = _whole(losses, "champion")
-    return [check_budget(policy, loss, spent_loss)] if loss is not None and spent_loss is not None else []
+    if cost is None or spent_loss is None:
+        return []  # the comparison with the champion was not made, and its refusal stands already
+    return [check_budget(policy, cost, spent_loss)]
 
 
-def _whole(losses: list[Loss], against: str) -> Loss | None:
-    return next((loss for loss in losses if loss.against == against and not loss.slice), None)
+def _same(expected: Expected) -> bool:
+    return expected.candidate_sha256 == expected.champion_sha256

@@ -17,7 +17,7 @@ def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | N
     """What the policy limits, and whatever its rule for choosing needs to know."""
     limits = policy.limits
     if limits is not None and limits.size_bytes is not None:
-        yield _value("size", candidate, SIZE) or _at_most("size", "size-too-large", candidate.metrics[SIZE], limits.size_bytes, "bytes on disk")
+        yield _value("size", candidate, SIZE) or _at_most("size", "size-too-large", candidate.metrics[SIZE], float(limits.size_bytes), "bytes on disk")
     if limits is not None and limits.times_smaller is not None:
         yield _times_smaller(candidate, baseline, limits.times_smaller)
     if limits is not None and limits.times_faster is not None:
@@ -28,7 +28,7 @@ def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | N
     if limits is not None and limits.peak_memory_bytes is not None:
         check = "memory"
         yield _value(check, candidate, MEMORY) or _at_most(
-            check, "memory-too-high", candidate.metrics[MEMORY], limits.peak_memory_bytes, "bytes of memory at most"
+            check, "memory-too-high", candidate.metrics[MEMORY], float(limits.peak_memory_bytes), "bytes of memory at most"
         )
     needed = {"smallest": SIZE, "fastest": SPEED}.get(policy.choose)
     trouble = _value("choose", candidate, needed) if needed else None
@@ -39,7 +39,7 @@ def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | N
 def _times_smaller(candidate: Evaluation, baseline: Evaluation | None, least: float) -> Finding:
     check = "times-smaller"
     if baseline is None:
-        return refused(check, "size-missing", "the size of the baseline was not measured")
+        return refused(check, "missing-baseline", "there is no baseline to be smaller than")
     trouble = _value(check, candidate, SIZE) or _value(check, baseline, SIZE)
     return trouble or _at_least(check, "size-too-large", baseline.metrics[SIZE] / candidate.metrics[SIZE], least, "times smaller than the baseline")
 
@@ -87,16 +87,21 @@ def check_spent(spent_loss: float | None) -> Finding | None:
     return None
 
 
-def check_budget(policy: Policy, loss: Loss, spent_loss: float) -> Finding:
-    """Every promotion is charged the upper bound of its loss against the champion: what its sample could not rule out is taken as lost."""
-    check, total = "loss-budget", spent_loss + loss.upper
-    said = f"earlier promotions may have lost {spent_loss:.4f}, this one {loss.upper:.4f}; the budget is {policy.loss_budget:.4f}"
+def cost_of(loss: Loss, *, same_model: bool) -> float:
+    """What a promotion is charged: the upper bound of its loss against the champion, because what its sample could not rule out may be lost. The champion
+    itself, judged again, loses nothing."""
+    return 0.0 if same_model else loss.upper
+
+
+def check_budget(policy: Policy, cost: float, spent_loss: float) -> Finding:
+    check, total = "loss-budget", spent_loss + cost
+    said = f"earlier promotions may have lost {spent_loss:.4f}, this one {cost:.4f}; the budget is {policy.loss_budget:.4f}"
     if total <= policy.loss_budget:
         return passed(check, said, measured=total, limit=policy.loss_budget)
     way_out = "a gain restores it, or a person sets a new budget"
     return refused(check, "loss-budget-spent", f"{said}; {way_out}", measured=total, limit=policy.loss_budget)
 
 
-def charge(spent_loss: float, loss: Loss) -> float:
+def charge(spent_loss: float, cost: float) -> float:
     """What has been spent after this promotion. A proven gain gives back, down to nothing spent."""
-    return max(0.0, spent_loss + loss.upper)
+    return max(0.0, spent_loss + cost)

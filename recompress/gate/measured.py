@@ -43,8 +43,8 @@ class Measured:
     slices: Sequence[str]
     references: Sequence[Sequence[str]]
     """The true labels of each example: they show that two models answered the same questions."""
-    counts: Num[np.ndarray, "examples k"]
-    """What the benchmark's metrics add up, as ``Benchmark.counts`` gives it."""
+    counts: Num[np.ndarray, "..."]
+    """What the benchmark's metrics add up, ``[examples, k]`` as ``Benchmark.counts`` gives it; the gate refuses any other shape."""
 
     @property
     def pairing_sha256(self) -> str:

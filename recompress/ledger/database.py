@@ -63,6 +63,7 @@ class Database:
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         with speaking(self.name, timeout):
             self.engine = _engine(self.url, timeout)
+            self._lock_engine = _engine(self.url.set(database=f"{self.path}.lock"), timeout) if self.is_sqlite else self.engine
 
     def prepare(self, *, create: bool) -> None:
         """Make the table on first use, one process at a time. Raises ``StorageError`` when there is none and ``create`` is false."""
@@ -107,10 +108,9 @@ class Database:
     @contextmanager
     def promotion_lock(self, timeout: float) -> Iterator[Connection]:
         """Hold the one lock under which aliases are moved, over any number of transactions."""
-        url = self.url.set(database=f"{self.path}.lock") if self.is_sqlite else self.url
-        engine = _engine(url, timeout)
-        with speaking(self.name, timeout, "another promotion holds the ledger's lock"), engine.connect() as connection:
+        with speaking(self.name, timeout, "another promotion holds the ledger's lock"), self._lock_engine.connect() as connection:
             if self.is_sqlite:
+                connection.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
                 connection = connection.execution_options(begin="EXCLUSIVE")
                 connection.begin()
             else:

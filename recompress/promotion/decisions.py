@@ -7,12 +7,15 @@ from recompress.ledger import Ledger
 from recompress.promotion.states import OPENERS, PLAN_KINDS, Progress, follow, progress_of, refuse, step
 from recompress.records import PromotionPlan, Verdict
 
+REOPENED = ("refused", "expired", "rolled-back")
+"""Ends after which the same plan may be tried again without anybody's word."""
+
 
 def propose(ledger: Ledger, plan: PromotionPlan, *, again: bool = False) -> Progress:
     """Record a plan, or find it: the same plan is recorded once, however often a run is repeated.
 
-    A plan that was refused or has expired is opened again under a new digest. One that a person stopped, that was rolled back or that is over is opened
-    again only when ``again`` says so.
+    A plan that was refused, undone or has expired is opened again under a new digest. One that a person stopped or that was carried out is opened again only
+    when ``again`` says so.
     """
     if plan.expected is not None and plan.expected.model_sha256 == plan.model_sha256:
         raise GateRefused(f"{plan.candidate} is champion of {plan.model} already, as version {plan.expected.version}; there is nothing to promote")
@@ -24,7 +27,7 @@ def propose(ledger: Ledger, plan: PromotionPlan, *, again: bool = False) -> Prog
         if attempts:
             latest = follow(writer.entries(*PLAN_KINDS, plan=attempts[-1].body["plan"]))
             assert latest is not None
-            if latest.state not in ("refused", "expired") and not (again and latest.ended):
+            if latest.state not in REOPENED and not (again and latest.ended):
                 return latest
         plan = plan.model_copy(update={"attempt": len(attempts) + 1})
         body = {"plan": plan.digest, "alike": alike, "model": plan.model, "content": plan.as_json()}
@@ -51,7 +54,7 @@ def judge(ledger: Ledger, digest: str, verdict: Verdict, *, actor: str) -> Progr
     if not verdict.passed:
         raise refuse(ledger, progress, "verdict-refused", f"the gate said {', '.join(verdict.reasons)}", actor=actor)
     body = {"verdict": verdict.digest, "metric": verdict.metric, "score": verdict.score, "spent_loss_after": verdict.spent_loss_after}
-    return step(ledger, progress, "promotion-judged", body, actor=actor)
+    return step(ledger, progress, "promotion-judged", body, actor=actor, once=True)
 
 
 def waiting(ledger: Ledger) -> list[Progress]:

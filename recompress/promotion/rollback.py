@@ -33,7 +33,7 @@ def judge_rollback(ledger: Ledger, progress: Progress, *, actor: str) -> Progres
     if progress.state != "proposed":
         return progress
     before = _promoted(ledger, progress.plan.model, str(progress.plan.version))
-    return step(ledger, progress, "promotion-judged", {"verdict": None, "promoted_before": before.body["plan"]}, actor=actor)
+    return step(ledger, progress, "promotion-judged", {"verdict": None, "promoted_before": before.body["plan"]}, actor=actor, once=True)
 
 
 def _promoted(ledger: Ledger, model: str, version: str) -> Entry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from recompress.errors import GateRefused, InputError, IntegrityError
@@ -93,7 +94,7 @@ class Progress:
     state: str
     entries: tuple[Entry, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return self.plan.digest
 
@@ -139,10 +140,15 @@ def progress_of(ledger: Ledger | Writer, digest: str) -> Progress:
     return found
 
 
-def step(ledger: Ledger, progress: Progress, kind: str, body: dict[str, Any], *, actor: str) -> Progress:
-    """Write a plan's next record, if the table allows it from where the plan stands *now*, and give the new progress."""
+def step(ledger: Ledger, progress: Progress, kind: str, body: dict[str, Any], *, actor: str, once: bool = False) -> Progress:
+    """Write a plan's next record, if the table allows it from where the plan stands *now*, and give the new progress.
+
+    With ``once`` nothing is written when somebody else, who does the same work, has written that record in the meantime.
+    """
     with ledger.transaction() as writer:
         now = progress_of(writer, progress.digest)
+        if once and now.latest(kind) is not None:
+            return now
         if kind not in STEPS[now.state]:
             raise GateRefused(f"plan {progress.digest[:12]}… is {now.state} by now; {kind} cannot follow on that")
         entry = writer.append(kind, {"plan": progress.digest, "model": progress.plan.model, **body}, actor=actor)

@@ -29,15 +29,17 @@ def write_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Remove doc strings and metadata: stack traces with the paths of the machine that made it, which also differ from place to place."""
+    """Remove doc strings, metadata and noted shapes: stack traces with the paths of the machine that made it, and shapes that are wrong as soon as a
+    quantizer turns a matrix round."""
     import onnx
 
+    del model.graph.value_info[:]
     del model.metadata_props[:]
     model.ClearField("doc_string")
     for graph in (model.graph, *model.functions):
         del graph.metadata_props[:]
         graph.ClearField("doc_string")
-        tensors = (*graph.initializer, *graph.input, *graph.output, *graph.value_info) if isinstance(graph, onnx.GraphProto) else ()
+        tensors = (*graph.initializer, *graph.input, *graph.output) if isinstance(graph, onnx.GraphProto) else ()
         for part in (*graph.node, *tensors):
             del part.metadata_props[:]
             part.ClearField("doc_string")

@@ -16,10 +16,11 @@ def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:
 
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     moved = any(name not in now or not tensor.equal(now[name]) for name, tensor in was.items())
-    pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
-    pruned = [(old.weight == 0, new.weight) for (_, old), (_, new) in pairs]
+    pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=False)
+    pruned = [(old.weight == 0, new.weight) for (_, old), (_, new) in pairs if old.weight.shape == new.weight.shape]
+    zeros = sum(int((linear.weight == 0).sum()) for _, linear in encoder_linears(before.torch_network))
     return [
         Claim("parameters", sum(tensor.numel() for tensor in was.values()), sum(tensor.numel() for tensor in now.values())),
         Claim("weights moved", 1, float(moved)),
-        Claim("zeros that stayed zero", sum(int(mask.sum()) for mask, _ in pruned), sum(int((weight[mask] == 0).sum()) for mask, weight in pruned)),
+        Claim("zeros that stayed zero", zeros, sum(int((weight[mask] == 0).sum()) for mask, weight in pruned)),
     ]

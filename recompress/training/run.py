@@ -68,14 +68,16 @@ def train(
     features, dev_features = _features(checkpoint, benchmark, examples, dev, label)
     precision = choose_precision(schedule.precision)
     dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, **(said or {})}
-    resumed = open_folder(workdir, _stamp(network, features, dev_features, dials))
+    metric = f"eval_{benchmark.primary}"
+    args = arguments(schedule, seed=seed % 2**32, folder=workdir, precision=precision, metric=metric)
+    with args.main_process_first(desc="opening the folder of checkpoints"):
+        resumed = open_folder(workdir, _stamp(network, features, dev_features, dials))
     if soft_labels is not None:
         features = [{**feature, "teacher": rows} for feature, rows in zip(features, soft_labels, strict=True)]
-    metric = f"eval_{benchmark.primary}"
     watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs)
     trainer = SteadyTrainer(
         network,
-        arguments(schedule, examples=len(features), seed=seed % 2**32, folder=workdir, precision=precision, metric=metric),
+        args,
         schedule=schedule,
         train=features,
         dev=dev_features,
@@ -92,7 +94,8 @@ def train(
         finally:
             watch.close()
     checkpoint.network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").eval()
-    _load_best(checkpoint.network, workdir, label)
+    with args.main_process_first(desc="reading the best weights"):
+        _load_best(checkpoint.network, workdir, label)
     return checkpoint
 
 

@@ -49,10 +49,8 @@ def step_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def arguments(schedule: Schedule, *, examples: int, seed: int, folder: Path, precision: str, metric: str) -> TrainingArguments:
+def arguments(schedule: Schedule, *, seed: int, folder: Path, precision: str, metric: str) -> TrainingArguments:
     """``Trainer``'s arguments: evaluate and keep a checkpoint after each epoch, report to nobody."""
-    devices = max(1, torch.cuda.device_count())
-    steps = schedule.epochs * math.ceil(examples / (schedule.batch_size * devices))
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
@@ -60,7 +58,7 @@ def arguments(schedule: Schedule, *, examples: int, seed: int, folder: Path, pre
         per_device_eval_batch_size=max(schedule.batch_size, 32),
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
-        warmup_steps=math.ceil(schedule.warmup * steps),
+        warmup_steps=schedule.warmup,  # a share of all steps
         max_grad_norm=schedule.gradient_clip,
         bf16=precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
@@ -69,7 +67,7 @@ def arguments(schedule: Schedule, *, examples: int, seed: int, folder: Path, pre
         save_strategy="epoch",
         metric_for_best_model=metric,
         greater_is_better=True,
-        logging_steps=max(1, steps // CURVES),
+        logging_steps=1 / CURVES,  # of all steps
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),

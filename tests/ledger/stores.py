@@ -54,7 +54,7 @@ def _start() -> tuple[str, subprocess.Popen[bytes]] | str:
     who = {"user": user} if user else {}
     quiet = {"cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     made = subprocess.run(
-        [programs / "initdb", "-D", home / "data", "-U", "recompress", "-E", "UTF8", "--no-locale", "-N", "--auth=scram-sha-256", f"--pwfile={home}/password"],
+        [programs / "initdb", "-D", home / "data", "-U", "recompress", "-E", "UTF8", "--no-locale", "-N", "--auth=md5", f"--pwfile={home}/password"],
         **quiet,
         **who,
         check=False,

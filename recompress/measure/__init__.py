@@ -1,0 +1,1 @@
+"""Measuring: how well a model answers, how large it is, how fast it is and how much memory it takes, on the runtime that would serve it."""

@@ -1,0 +1,110 @@
+"""How well a model answers: its prediction for every test example, and the benchmark's metrics in all, per slice and per type.
+
+The predictions are a Parquet file, a row for each example in the order of the split: ``example`` (its number in the split), ``slice``, ``reference``,
+``prediction`` (a label for each unit) and ``counts`` (what the metrics add up; the columns' names stand in the file's metadata).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from jaxtyping import Float, Int
+
+from recompress.benchmarks import Benchmark, Example, get_benchmark
+from recompress.errors import DataRefused, IntegrityError
+from recompress.progress import bar
+from recompress.runtimes import Feature, Runtime, runtime_of
+
+CHUNK = 256
+"""Examples between two moves of the progress bar."""
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The metrics of one model. A metric without a value, because its denominator is empty, is left out."""
+
+    metrics: Metrics
+    slices: dict[str, Metrics]
+    types: dict[str, Metrics]
+
+
+def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: Path, *, label: str = "predicting") -> Quality:
+    """Let the model in ``directory`` answer all ``examples`` through its runtime, on all cores, and write its answers to ``predictions``.
+
+    Raises ``DataRefused`` without examples or for labels that the model does not know, and ``IntegrityError`` for logits that are not finite.
+    """
+    from recompress.checkpoint import load
+
+    if not examples:
+        raise DataRefused("the test split is empty; there is nothing to measure quality on")
+    checkpoint = load(directory)
+    info, benchmark = checkpoint.info, get_benchmark(checkpoint.info.benchmark)
+    features = benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
+    units = predict(runtime_of(checkpoint, threads=psutil.cpu_count(logical=True) or 1), benchmark, features, label)
+    if broken := sum(not np.isfinite(row).all() for row in units):
+        raise IntegrityError(f"{directory} gives logits that are not finite for {broken} of {len(examples)} examples")
+    answers = [benchmark.decide(row, info.labels) for row in units]
+    counts = benchmark.counts([example.labels for example in examples], answers, info.labels)
+    write_predictions(predictions, examples, answers, counts, benchmark, info.labels)
+    return summarise(benchmark, counts, [example.slice for example in examples], info.labels)
+
+
+def predict(runtime: Runtime, benchmark: Benchmark, features: Sequence[Feature], label: str = "predicting") -> list[Float[np.ndarray, "units labels"]]:
+    """The logits of each unit of each example, in order. Like lengths are answered together."""
+    order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
+    answers: dict[int, Float[np.ndarray, "units labels"]] = {}
+    with bar(label, len(features), "example") as progress:
+        for start in range(0, len(order), CHUNK):
+            rows = order[start : start + CHUNK]
+            for row, logits in zip(rows, runtime.logits([features[i] for i in rows]), strict=True):
+                answers[row] = benchmark.unit_logits(logits, features[row])
+            progress.update(len(rows))
+    return [answers[i] for i in range(len(features))]
+
+
+def summarise(benchmark: Benchmark, counts: Int[np.ndarray, "examples k"], slices: Sequence[str], labels: Sequence[str]) -> Quality:
+    """Metrics from counts: added up over all examples, and over those of each slice."""
+    names = np.asarray(slices)
+    return Quality(
+        metrics=_known(benchmark.metrics(counts.sum(axis=0), labels)),
+        slices={name: _known(benchmark.metrics(counts[names == name].sum(axis=0), labels)) for name in sorted(set(slices))},
+        types={name: _known(scores) for name, scores in benchmark.by_type(counts.sum(axis=0), labels).items()},
+    )
+
+
+def write_predictions(
+    path: Path,
+    examples: Sequence[Example],
+    answers: Sequence[Sequence[str]],
+    counts: Int[np.ndarray, "examples k"],
+    benchmark: Benchmark,
+    labels: Sequence[str],
+) -> None:
+    """Write the Parquet file, all or nothing. The same answers give the same bytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table(
+        {
+            "example": pa.array(range(len(examples)), pa.int64()),
+            "slice": pa.array([example.slice for example in examples], pa.string()),
+            "reference": pa.array([list(example.labels) for example in examples], pa.list_(pa.string())),
+            "prediction": pa.array([list(answer) for answer in answers], pa.list_(pa.string())),
+            "counts": pa.array(counts.tolist(), pa.list_(pa.int64())),
+        }
+    )
+    said = {"benchmark": benchmark.name, "labels": json.dumps(list(labels)), "count_names": json.dumps(benchmark.count_names(labels))}
+    temporary = path.with_name(f".{path.name}.partial")
+    parquet.write_table(table.replace_schema_metadata(said), temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def _known(metrics: dict[str, Float[np.ndarray, ""]] | Metrics) -> Metrics:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

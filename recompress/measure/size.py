@@ -1,0 +1,27 @@
+"""How large a model is: the bytes that would be shipped, and the numbers in its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recompress.checkpoint import ONNX_FILE, WEIGHTS_FILE, read_info
+from recompress.digest import manifest
+
+
+def size_bytes(directory: Path) -> int:
+    """Bytes of all files of a model directory: weights, tokenizer, configuration. All of them are needed to serve it, and all are counted."""
+    return sum(entry.size for entry in manifest(directory))
+
+
+def parameters(directory: Path) -> int:
+    """Numbers stored in the weights; one that is used in two places counts once. Of an ONNX graph, scales and zero points do not count.
+
+    Raises ``InputError`` for a directory that holds no model and ``IntegrityError`` for a broken one.
+    """
+    if read_info(directory).runtime == "onnx":
+        from recompress.runtimes.graph import numbers_in, read_graph
+
+        return numbers_in(read_graph(directory / ONNX_FILE))
+    from recompress.stored import read_tensors
+
+    return sum(tensor.numel() for tensor in read_tensors(directory / WEIGHTS_FILE).values())

@@ -1,0 +1,80 @@
+"""Size, speed and memory of models beside their baseline, as metrics.
+
+Ratios are baseline divided by model, so that more is better: a ``latency_ratio`` of 3 is three times as fast, a ``size_ratio`` of 4 a quarter of the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recompress.benchmarks import Example, get_benchmark
+from recompress.checkpoint import read_info
+from recompress.errors import DataRefused
+from recompress.measure.request import Request, ask
+from recompress.measure.size import parameters, size_bytes
+from recompress.runtimes import Feature
+from recompress.tokenizer import load_tokenizer
+
+Metrics = dict[str, float]
+TEXTS = 32
+"""Test examples that models are timed on, spread evenly over the split."""
+ROUNDS = 6
+BATCH_SIZE = 32
+BATCHES = 2
+
+
+def measure(model: Path, baseline: Path, examples: Sequence[Example], folder: Path, *, threads: int = 1, repeats: int = ROUNDS) -> Metrics:
+    """``measure_all`` for one model."""
+    return measure_all([model], baseline, examples, folder, threads=threads, repeats=repeats)[0]
+
+
+def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Example], folder: Path, *, threads: int = 1, repeats: int = ROUNDS) -> list[Metrics]:
+    """Time all models and their baseline interleaved in one process, and each one's memory in a process of its own. Nothing else should run meanwhile.
+
+    Gives for each model ``parameters``, ``size_bytes``, ``latency_p50_ms`` and ``latency_p95_ms`` (batch 1), ``throughput_per_s`` (batch 32),
+    ``peak_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline. ``threads`` are pinned; ``repeats`` is the number of
+    timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
+    """
+    if not examples:
+        raise DataRefused("the test split is empty; there is no text to measure speed on")
+    sample = [examples[i] for i in np.linspace(0, len(examples) - 1, num=TEXTS).round().astype(int)]
+    together = list(dict.fromkeys(path.resolve() for path in (baseline, *models)))
+    request = Request(
+        directories=tuple(together),
+        features=tuple(_encoded(directory, sample) for directory in together),
+        threads=threads,
+        rounds=repeats,
+        batch_size=BATCH_SIZE,
+        batches=BATCHES,
+    )
+    timed: dict[Path, Metrics] = dict(zip(together, ask("recompress.measure.latency", request, folder / "latency"), strict=True))
+    of_baseline = timed[baseline.resolve()] | {"size_bytes": float(size_bytes(baseline))}
+    return [_metrics(model.resolve(), timed[model.resolve()], of_baseline, _memory(model.resolve(), request, folder / "memory")) for model in models]
+
+
+def _metrics(model: Path, timed: Metrics, baseline: Metrics, memory: int) -> Metrics:
+    size = float(size_bytes(model))
+    return timed | {
+        "parameters": float(parameters(model)),
+        "size_bytes": size,
+        "peak_memory_bytes": float(memory),
+        "size_ratio": baseline["size_bytes"] / size,
+        "latency_ratio": baseline["latency_p50_ms"] / timed["latency_p50_ms"],
+        "throughput_ratio": timed["throughput_per_s"] / baseline["throughput_per_s"],
+    }
+
+
+def _memory(model: Path, request: Request, folder: Path) -> int:
+    place = request.directories.index(model)
+    alone = request.model_copy(update={"directories": (model,), "features": (request.features[place],)})
+    return int(ask("recompress.measure.memory", alone, folder))
+
+
+def _encoded(directory: Path, examples: Sequence[Example]) -> tuple[Feature, ...]:
+    """The examples as the model's own tokenizer sees them, without what only training and judging need."""
+    info = read_info(directory)
+    features = get_benchmark(info.benchmark).encode(load_tokenizer(directory), examples, info.labels, info.max_length)
+    return tuple({name: feature[name] for name in ("input_ids", "attention_mask")} for feature in features)

@@ -1,0 +1,188 @@
+"""Distillation: the loss against brute force, and a student that comes closer to its teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from beartype import beartype
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import jaxtyped
+
+from recompress.benchmarks import get_benchmark
+from recompress.checkpoint import Checkpoint, save
+from recompress.distillation import distill as file
+from recompress.distillation.distill import Distill, distill
+from recompress.distillation.teacher import teacher_outputs, unlabelled_examples
+from recompress.errors import EffectMissing, InputError, IntegrityError
+from recompress.method import Inputs, get_method
+from recompress.training import train, trainer
+from recompress.training.settings import TrainingSettings
+from tests.tiny import TAGS, tiny_checkpoint, tiny_examples
+
+choose = jaxtyped(typechecker=beartype)(file.choose)
+divergence = jaxtyped(typechecker=beartype)(file.divergence)
+distillation_loss = jaxtyped(typechecker=beartype)(file.distillation_loss)
+mixed_loss = jaxtyped(typechecker=beartype)(file.mixed_loss)
+cross_entropy = jaxtyped(typechecker=beartype)(trainer.cross_entropy)
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 5))
+
+
+def softmax(row: list[float], temperature: float) -> list[float]:
+    powers = [math.exp(value / temperature) for value in row]
+    return [power / sum(powers) for power in powers]
+
+
+@given(shapes, st.floats(0.5, 8), st.integers(0, 2**31), st.floats(0, 1))
+@settings(deadline=None, max_examples=60)
+def test_the_loss_equals_a_loop(shape: tuple[int, int, int], temperature: float, seed: int, hard: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    student, teacher = (torch.randn(shape, generator=draw) for _ in range(2))
+    silent = torch.rand(shape[:2], generator=draw) < 0.4
+    teacher[silent] = 0
+    labels = torch.where(torch.rand(shape[:2], generator=draw) < 0.3, -100, torch.randint(shape[2], shape[:2], generator=draw))
+    soft, hard_terms = [], []
+    for b in range(shape[0]):
+        for u in range(shape[1]):
+            p, q = softmax(teacher[b, u].tolist(), temperature), softmax(student[b, u].tolist(), temperature)
+            if not silent[b, u]:
+                soft.append(sum(pi * math.log(pi / qi) for pi, qi in zip(p, q, strict=True)))
+            if labels[b, u] >= 0:
+                hard_terms.append(-math.log(softmax(student[b, u].tolist(), 1.0)[labels[b, u]]))
+    expected = temperature**2 * sum(soft) / max(1, len(soft))
+    assert distillation_loss(student, teacher, temperature=temperature).item() == pytest.approx(expected, abs=1e-4)
+    entropy = sum(hard_terms) / max(1, len(hard_terms))
+    assert cross_entropy(student, labels).item() == pytest.approx(entropy, abs=1e-4)
+    mixed = mixed_loss(student, {"teacher": teacher, "labels": labels}, temperature=temperature, hard_labels=hard)
+    assert mixed.item() == pytest.approx((1 - hard) * expected + hard * entropy, abs=1e-4)
+
+
+@given(st.integers(0, 2**31), st.floats(0.5, 8))
+@settings(deadline=None, max_examples=30)
+def test_the_divergence_is_never_negative_and_zero_for_equals_and_for_shifted_logits(seed: int, temperature: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(5, 4, generator=draw), torch.randn(5, 4, generator=draw)
+    assert (divergence(student, teacher, temperature=temperature) > -1e-6).all()
+    assert divergence(teacher + 3, teacher, temperature=temperature).abs().max() < 1e-5
+
+
+def test_the_gradient_keeps_its_size_when_the_temperature_changes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    teacher = 0.01 * torch.randn(4, 3, 5, generator=draw)
+    sizes = []
+    for temperature in (1.0, 4.0, 16.0):
+        student = torch.zeros(4, 3, 5, requires_grad=True)
+        distillation_loss(student, teacher, temperature=temperature).backward()
+        sizes.append(student.grad.norm().item())
+    assert sizes == pytest.approx([sizes[0]] * 3, rel=0.02)
+
+
+def test_a_batch_of_silence_teaches_nothing_and_is_no_nan() -> None:
+    student = torch.randn(2, 3, 4, requires_grad=True)
+    loss = distillation_loss(student, torch.zeros(2, 3, 4), temperature=2.0)
+    loss.backward()
+    assert loss.item() == 0
+    assert student.grad.abs().max() == 0
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.one_of(st.none(), st.integers(0, 30)), st.integers(-5, 2**40))
+def test_the_choice_of_unlabelled_text(labelled: int, unlabelled: int, at_most: int | None, seed: int) -> None:
+    chosen = choose(labelled, unlabelled, at_most, seed).tolist()
+    assert chosen == sorted(set(chosen)) == choose(labelled, unlabelled, at_most, seed).tolist()
+    assert chosen[:labelled] == list(range(labelled))
+    assert len(chosen) == labelled + min(unlabelled, unlabelled if at_most is None else at_most)
+    assert all(i < labelled + unlabelled for i in chosen)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
+    """A teacher that was trained, and what it says of labelled and unlabelled text."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("taught")
+    labelled, dev = tiny_examples(60), tiny_examples(30, seed=1)
+    benchmark = get_benchmark("token-classification")
+    unlabelled = unlabelled_examples([" ".join(example.words) for example in tiny_examples(200, seed=2)], benchmark)
+    schedule = TrainingSettings(epochs=8, learning_rate=5e-3, batch_size=16, precision="fp32")
+    save(train(tiny_checkpoint(), labelled, dev, schedule, 0, folder / "training"), folder / "teacher")
+    outputs = teacher_outputs(folder / "teacher", [*labelled, *unlabelled], folder / "outputs")
+    return folder / "teacher", Inputs(benchmark, labelled, dev, 0, folder, unlabelled, outputs)
+
+
+def student() -> Checkpoint:
+    return tiny_checkpoint(seed=7, layers=1)
+
+
+QUICK = Distill(epochs=3, learning_rate=5e-3, batch_size=16, precision="fp32")
+
+
+def test_the_student_learns_from_text_without_labels_and_proves_it(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
+    points: list[Mapping[str, float]] = []
+    _, inputs = taught
+    inputs = replace(inputs, workdir=tmp_path, curve=lambda _, point: points.append(point))
+    found = distill(student(), QUICK, inputs)
+    assert [point["dev_f1"] for point in points if "dev_f1" in point][-1] > 0.9
+    assert all(claim.kept for claim in get_method("distill").prove(student(), found, QUICK))
+    assert not all(claim.kept for claim in get_method("distill").prove(student(), student(), QUICK))
+
+
+def test_less_unlabelled_text_is_another_training(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
+    from recompress.training.run import weights_sha256
+
+    _, inputs = taught
+    found = [
+        weights_sha256(distill(student(), QUICK.model_copy(update=change), replace(inputs, workdir=tmp_path)).torch_network)
+        for change in (
+            {"unlabelled": 40},
+            {"unlabelled": 0},
+            {"unlabelled": 40, "hard_labels": 0.5},
+            {"unlabelled": 40, "temperature": 1.0},
+            {"unlabelled": 40},
+        )
+    ]
+    assert len(set(found)) == 4
+    assert found[0] == found[4]
+
+
+def test_a_student_with_another_tokenizer_learns_from_the_same_outputs(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
+    from transformers import BertTokenizer
+
+    _, inputs = taught
+    pupil = student()
+    words = sorted(pupil.tokenizer.get_vocab(), key=lambda word: (not word.startswith("["), word))  # other numbers for the same words
+    pupil.tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(w for w in words if w != "mto")})
+    distill(pupil, QUICK, replace(inputs, workdir=tmp_path))
+
+
+def test_a_student_that_comes_no_closer_fails(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
+    from recompress.checkpoint import load
+
+    teacher, inputs = taught
+    harmful = QUICK.model_copy(update={"learning_rate": 0.5, "epochs": 1, "warmup": 0.0})
+    with pytest.raises(EffectMissing, match="came no closer"):
+        distill(load(teacher), harmful, replace(inputs, workdir=tmp_path))
+
+
+def test_refusals(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
+    _, inputs = taught
+    inputs = replace(inputs, workdir=tmp_path)
+    with pytest.raises(InputError, match="needs the outputs of a teacher"):
+        distill(student(), QUICK, replace(inputs, teacher=None))
+    with pytest.raises(IntegrityError, match="other examples"):
+        distill(student(), QUICK, replace(inputs, train=inputs.train[::-1]))
+    other = student()
+    other.info = replace(other.info, labels=TAGS[::-1])
+    with pytest.raises(IntegrityError, match="the teacher knows the labels"):
+        distill(other, QUICK, inputs)
+    for wrong in ({"temperature": 0.0}, {"hard_labels": 1.5}, {"unlabelled": -1}, {"epochs": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Distill(**wrong)
+
+
+def test_the_registry_knows_it() -> None:
+    found = get_method("distill")
+    assert (found.family, found.needs, found.config) == ("distillation", ("training", "teacher"), Distill)

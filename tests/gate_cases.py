@@ -1,0 +1,76 @@
+"""A candidate that passes every check of the gate, to be spoiled in one way at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from recompress.benchmarks.text_classification import TextClassification
+from recompress.gate import Expected, Measured, judge
+from recompress.policy import Policy
+from recompress.records import Evaluation, Verdict
+
+LABELS = ("food", "sport", "work")
+SLICES = ("hau", "swa")
+COUNT = 800
+CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
+DIALS: dict[str, Any] = {
+    "metric": "accuracy",
+    "baseline": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
+    "champion": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
+    "loss_budget": 0.1,
+    "draws": 1000,
+    "min_examples": {"overall": 500, "per_slice": 200},
+    "limits": {"size_bytes": 30_000_000, "times_smaller": 3.5, "times_faster": 1.5, "peak_memory_bytes": 500_000_000},
+    "choose": "smallest",
+}
+
+
+def scores(totals: np.ndarray) -> Mapping[str, np.ndarray]:
+    return TextClassification().metrics(totals, LABELS)
+
+
+def policy(**changes: Any) -> Policy:
+    return Policy.model_validate(DIALS | changes)
+
+
+def references(count: int = COUNT) -> list[tuple[str]]:
+    return [(LABELS[i % 3],) for i in range(count)]
+
+
+def measured(name: str, sha256: str, wrong: set[int], *, count: int = COUNT, **metrics: float) -> Measured:
+    """A model that answers everything right but the examples in ``wrong``."""
+    true = references(count)
+    said = [(LABELS[(i + (i in wrong)) % 3],) for i in range(count)]
+    counts = TextClassification().counts(true, said, LABELS)
+    speed = {"size_bytes": 20e6, "latency_ratio": 3.0, "peak_memory_bytes": 300e6}
+    found = {metric: float(value) for metric, value in scores(counts.sum(axis=0)).items()}
+    evaluation = Evaluation(model=name, model_sha256=sha256, dataset_sha256=DATASET, metrics=found | speed | metrics, slices={}, predictions_sha256=PREDICTIONS)
+    return Measured(evaluation, [f"t{i}" for i in range(count)], [SLICES[i * 2 // count] for i in range(count)], true, counts)
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    """Keyword arguments of ``judge`` for a candidate that passes: it has 100 of 800 wrong, the baseline 96 of the same and 2 others."""
+    rules = changes.pop("policy", policy())
+    given: dict[str, Any] = {
+        "policy": rules,
+        "scores": scores,
+        "candidate": measured("small", CANDIDATE, set(range(0, 800, 8))),
+        "baseline": measured("baseline", BASELINE, set(range(0, 768, 8)) | {3, 777}, size_bytes=90e6, latency_ratio=1.0),
+        "champion": measured("champion", CHAMPION, set(range(0, 800, 8)) - {0, 400} | {5}),
+        "spent_loss": 0.01,
+        "expected": expected(rules),
+    }
+    return given | changes
+
+
+def expected(rules: Policy, **changes: Any) -> Expected:
+    usual = {"dataset_sha256": DATASET, "examples": COUNT, "candidate_sha256": CANDIDATE, "baseline_sha256": BASELINE, "champion_sha256": CHAMPION}
+    return Expected.model_validate({"policy_sha256": rules.sha256} | usual | changes)
+
+
+def verdict(**changes: Any) -> Verdict:
+    given = case(**changes)
+    return judge(given.pop("policy"), given.pop("scores"), **given)

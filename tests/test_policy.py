@@ -1,0 +1,163 @@
+"""What a policy may say, and that everything else is refused by file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recompress.errors import InputError
+from recompress.policy import Policy, read_policy
+from tests.gate_cases import DIALS
+
+GOOD = """metric: f1
+baseline: {margin: 0.03, slices: {swa: 0.05}}
+champion:
+  margin: 0.02
+loss_budget: 0.1
+choose: smallest
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["quickstart", "ner"])
+def test_the_policies_of_the_house_can_be_read(root: Path, name: str) -> None:
+    policy = read_policy(root / "policies" / f"{name}.yaml")
+    assert policy.first_promotion == "allowed"
+    assert policy.limits is not None
+    assert policy.limits.times_smaller == 3.5
+
+
+def test_ner_judges_every_language_of_its_recipe(root: Path) -> None:
+    policy = read_policy(root / "policies" / "ner.yaml")
+    assert set(policy.baseline.slices or ()) == set(policy.champion.slices or ()) == {"swa", "yor", "hau"}
+
+
+def test_what_is_left_out_is_strict(tmp_path: Path) -> None:
+    policy = read_policy(written(tmp_path, GOOD))
+    assert (policy.first_promotion, policy.confidence, policy.power, policy.draws, policy.approval.mode) == ("refused", 0.95, 0.8, 10_000, "none")
+
+
+REFUSED = {
+    "NaN margin": (("margin: 0.02", "margin: .nan"), "champion.margin should be a finite number", 4),
+    "infinite margin": (("margin: 0.02", "margin: .inf"), "champion.margin should be a finite number", 4),
+    "negative margin": (("margin: 0.02", "margin: -0.02"), "champion.margin should be greater than 0, got -0.02", 4),
+    "margin of nothing": (("margin: 0.02", "margin: 0"), "champion.margin should be greater than 0", 4),
+    "margin of everything": (("margin: 0.02", "margin: 1"), "champion.margin should be less than 1", 4),
+    "margin in words": (("margin: 0.02", "margin: some"), "champion.margin should be a valid number", 4),
+    "margin as text": (("margin: 0.02", "margin: '0.02'"), "champion.margin should be a valid number", 4),
+    "empty margin": (("margin: 0.02", "margin:"), "champion.margin should be a valid number", 4),
+    "no margin": (("  margin: 0.02\n", "  slices: {swa: 0.02}\n"), "champion.margin is missing", 3),
+    "bad slice": (("{swa: 0.05}", "{swa: 1.5}"), "baseline.slices.swa should be less than 1, got 1.5", 2),
+    "empty slices": (("{swa: 0.05}", "{}"), "baseline.slices should name at least one slice", 2),
+    "slices as a list": (("{swa: 0.05}", "[swa]"), "baseline.slices should be an object", 2),
+    "no comparison": (("baseline: {margin: 0.03, slices: {swa: 0.05}}", "baseline: {}"), "baseline.margin is missing", 2),
+    "typo": (("loss_budget", "los_budget"), "did you mean 'loss_budget'", 5),
+    "unknown rule": (("smallest", "luckiest"), "choose should be 'smallest', 'fastest' or 'best'", 6),
+    "budget below a step": (("loss_budget: 0.1", "loss_budget: 0.01"), "loss_budget should be at least champion.margin (0.02)", 5),
+    "metric with a slash": (("metric: f1", "metric: ../f1"), "metric", 1),
+    "metric twice": (("metric: f1", "metric: f1\nmetric: f1"), "given twice", 2),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_key_and_line(tmp_path: Path, name: str) -> None:
+    (old, new), message, line = REFUSED[name]
+    assert old in GOOD
+    path = written(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(InputError) as refusal:
+        read_policy(path)
+    assert message in str(refusal.value)
+    assert f"({path}:{line})" in str(refusal.value)
+
+
+ADDED = {
+    "limits: {}": "limits should hold at least one limit",
+    "limits: {size_bytes: null}": "limits should hold at least one limit",
+    "limits: {size_bytes: -1}": "limits.size_bytes should be greater than 0",
+    "limits: {size_bytes: 1.5}": "limits.size_bytes should be a valid integer",
+    "limits: {times_smaller: .nan}": "limits.times_smaller should be a finite number",
+    "limits: {size_byte: 3}": "did you mean 'size_bytes'",
+    "confidence: 0.5": "confidence should be greater than or equal to 0.9",
+    "confidence: 1": "confidence should be less than 1",
+    "confidence: 0.9999": "draws",
+    "power: 0.1": "power should be greater than or equal to 0.5",
+    "draws: 10": "draws should be greater than or equal to 1000",
+    "draws: true": "draws should be a valid integer",
+    "min_examples: {overall: 0}": "min_examples.overall should be greater than or equal to 100",
+    "min_examples: {per_slice: 1}": "min_examples.per_slice should be greater than or equal to 50",
+    "first_promotion: yes": "first_promotion should be 'allowed' or 'refused'",
+    "seed: -1": "seed should be greater than or equal to 0",
+    "approval: maybe": "approval.mode should be 'none' or 'required'",
+    "approval: {signed: true}": "approval says who may approve, but mode is none",
+    "approval: {mode: required, expires_after_hours: 0}": "approval.expires_after_hours should be greater than 0",
+    "approval: {mode: required, expires_after_hours: .inf}": "approval.expires_after_hours should be a finite number",
+}
+
+
+@pytest.mark.parametrize("line", ADDED)
+def test_refused_addition(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path, GOOD + line + "\n")
+    with pytest.raises(InputError) as refusal:
+        read_policy(path)
+    assert ADDED[line] in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["metric", "baseline", "champion", "loss_budget", "choose"])
+def test_what_a_policy_cannot_do_without(key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        Policy.model_validate({name: value for name, value in DIALS.items() if name != key})
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "[]", "metric", "a: *b"])
+def test_no_policy_at_all(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError):
+        read_policy(written(tmp_path, text))
+
+
+def test_more_slices_need_more_draws(tmp_path: Path) -> None:
+    slices = ", ".join(f"l{i}: 0.05" for i in range(10))
+    text = GOOD.replace("swa: 0.05", slices)
+    with pytest.raises(InputError, match=r"draws should be at least 2,000 at this confidence with 10 slices"):
+        read_policy(written(tmp_path, text + "draws: 1900\n"))
+    assert read_policy(written(tmp_path, text + "draws: 2001\n")).draws == 2001
+
+
+def test_approval_in_one_word_and_in_full(tmp_path: Path) -> None:
+    short = read_policy(written(tmp_path, GOOD + "approval: required\n"))
+    full = read_policy(written(tmp_path, GOOD + "approval: {mode: required}\n"))
+    assert short.sha256 == full.sha256
+    assert (short.approval.mode, short.approval.expires_after_hours, short.approval.not_the_author) == ("required", 72, False)
+
+
+def test_the_digest_is_of_what_is_said_not_of_how(tmp_path: Path) -> None:
+    usual = read_policy(written(tmp_path, GOOD)).sha256
+    lines = GOOD.replace("champion:\n  margin: 0.02", "champion: {margin: 2.0e-2}").splitlines()
+    assert read_policy(written(tmp_path, "# a comment\n" + "\n".join(reversed(lines)) + "\nseed: 0\n")).sha256 == usual
+
+
+CHANGES = st.one_of(
+    st.fixed_dictionaries({"loss_budget": st.floats(0.06, 0.9)}),
+    st.fixed_dictionaries({"confidence": st.floats(0.9, 0.97)}),
+    st.fixed_dictionaries({"seed": st.integers(0, 1 << 30)}),
+    st.fixed_dictionaries({"draws": st.integers(1001, 100_000)}),
+    st.fixed_dictionaries({"choose": st.sampled_from(["smallest", "fastest", "best"])}),
+    st.fixed_dictionaries({"first_promotion": st.sampled_from(["allowed", "refused"])}),
+    st.fixed_dictionaries({"metric": st.sampled_from(["accuracy", "macro_f1"])}),
+    st.fixed_dictionaries({"baseline": st.fixed_dictionaries({"margin": st.floats(0.001, 0.9)})}),
+    st.fixed_dictionaries({"limits": st.fixed_dictionaries({"size_bytes": st.integers(1, 1 << 40)})}),
+)
+
+
+@given(CHANGES, CHANGES)
+def test_policies_have_one_digest_when_they_say_the_same(one: dict[str, object], other: dict[str, object]) -> None:
+    first, second = Policy.model_validate(DIALS | one), Policy.model_validate(DIALS | other)
+    assert (first.sha256 == second.sha256) == (first == second)
