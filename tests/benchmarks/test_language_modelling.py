@@ -183,6 +183,17 @@ def test_a_real_decoder_reads_its_own_stories(mirror: Path) -> None:
     assert LM.metrics(found.sum(0), ())["perplexity"] == pytest.approx(4.24545, abs=1e-4)
 
 
+def test_quality_is_measured_on_the_rows_of_the_data(tmp_path: Path) -> None:
+    from recompress.measure.quality import evaluate_quality
+
+    checkpoint, examples = checkpoint_of("llama"), texts(30)
+    save(checkpoint, tmp_path / "model")
+    found = evaluate_quality(tmp_path / "model", examples, tmp_path / "predictions.parquet")
+    expected = LM.metrics(read(checkpoint, examples).sum(0), ())
+    assert found.metrics["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-4)
+    assert found.slices.keys() == {"swa", "yor"}
+
+
 def test_calibration_takes_windows(tmp_path: Path) -> None:
     from recompress.calibration import calibration_features
 
