@@ -132,6 +132,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     )
 }
 
+SIX = tuple(ARCHITECTURES)
+"""For methods that work on all of them."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -194,9 +197,11 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def shape_of(linear: Linear) -> tuple[int, int]:
-    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round."""
+    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round; also of one that is packed."""
     from torch import nn
 
+    if hasattr(linear, "codes"):
+        return linear.out_features, linear.in_features
     rows, columns = linear.weight.shape
     return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)
 

@@ -155,6 +155,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     from recompress.benchmarks import get_benchmark
+    from recompress.packed import Packed, fit_packed, tie_packed
     from recompress.surgery import fit_shapes
 
     config = read_config(directory)
@@ -165,13 +166,18 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]), no_init_weights():
         network: PreTrainedModel = get_benchmark(info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     network.tie_weights()
+    if fit_packed(network, stored):
+        tie_packed(network)
     expected = distinct_tensors(network).keys()
     for what, names in (("missing", expected - stored.keys()), ("not expected", stored.keys() - expected)):
         if names:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
     fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()})
     network.load_state_dict(stored, strict=False)
-    network.tie_weights()
+    if not isinstance(network.get_input_embeddings(), Packed):
+        network.tie_weights()
+    if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
+        raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
     labels = 0 if get_benchmark(info.benchmark).pretrained_head else config.num_labels
     if len(info.labels) != labels or (info.heads, info.neurons) != _odd_shapes(network):
         raise IntegrityError(f"{directory / INFO_FILE} tells of other labels or shapes than {WEIGHTS_FILE} holds")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recompress.runtimes import Runtime
 
 BenchmarkName = Literal["token-classification", "text-classification", "language-modelling"]
+ALL_BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
 
 
 @dataclass(frozen=True)
