@@ -10,27 +10,29 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flows.people import PEOPLE
+from flows.terminal import as_json, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError
-
-STARTED = time.monotonic()
 
 
 class Door(click.Group):
     """Turns every error that a person is meant to read into one line and its exit code."""
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.meta["json"] = "--json" in args
+        return super().parse_args(context, args)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except RecompressError as error:
-            if "--json" in sys.argv:
+            if context.meta["json"]:
                 click.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
             click.echo(f"recompress: {error}", err=True)
             context.exit(error.exit_code)
@@ -50,26 +52,15 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
     """
     context.obj = root or find_root(Path.cwd())
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
+    logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
 
 
 def find_root(start: Path) -> Path:
     """The nearest folder upwards that holds ``dvc.yaml``; a command that needs no project works without one."""
     return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
-
-
-def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "json_", is_flag=True, help="One JSON object on stdout.")(command)
-
-
-def say(line: str) -> None:
-    """A line of progress, with the time since the command began."""
-    click.echo(f"{click.style(f'{time.monotonic() - STARTED:6.1f} s', dim=True)}  {line}", err=True)
-
-
-def show(value: Any, json_: bool, text: Callable[[], str]) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if json_ else text())
 
 
 @main.command()
@@ -85,6 +76,8 @@ def run(root: Path, recipe: Path, json_: bool) -> None:
 
     outcome = run_flow("recompress", root, say, recipe=str(recipe))
     show(outcome.as_json, json_, lambda: outcome.text)
+    if outcome.exit_code:
+        sys.exit(outcome.exit_code)
 
 
 @main.command()
@@ -242,6 +235,9 @@ def serve(root: Path, prefect_port: int, mlflow_port: int, host: str) -> None:
 
     serve_pages(root, host, prefect_port, mlflow_port, say)
 
+
+for command in PEOPLE:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

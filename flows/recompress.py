@@ -6,15 +6,15 @@ recompress run recipes/quickstart.yaml
 from __future__ import annotations
 
 from prefect import flow
-from tasks.data import bring_data
-from tasks.judge import judge_all, present_champion
-from tasks.promote import promote
-from tasks.report import write_report
 from tasks.validate import check_data
 
 from tasks.compress import compress
+from tasks.data import bring_data
 from tasks.evaluate import evaluate
+from tasks.judge import judge_all, present_champion
+from tasks.promote import promote
 from tasks.recompression import Outcome, recompression
+from tasks.report import write_report
 from tasks.train import find_base_model, make_teacher_outputs, train_baseline
 
 
@@ -35,5 +35,5 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
         evaluations = evaluate(run, models, baseline, dataset)
 
         judgement = judge_all(run, dataset, variants, evaluations, champion)
-        promotion = promote(run, dataset, base, judgement, variants, champion)
+        promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion)
         return write_report(run, dataset, base, checks, variants, evaluations, judgement, promotion)

@@ -12,13 +12,12 @@ from recompress.ledger import Ledger
 from recompress.recipe import Plan
 
 
-def open_ledger(root: Path) -> Ledger:
+def open_ledger(root: Path, *, create: bool = True) -> Ledger:
     """The project's ledger: ``ledger/ledger.db``, or what ``RECOMPRESS_LEDGER`` names (a path or a PostgreSQL URL)."""
     named = os.environ.get("RECOMPRESS_LEDGER")
     if named:
-        return Ledger(named if "://" in named else Path(named))
-    (root / "ledger").mkdir(parents=True, exist_ok=True)
-    return Ledger(root / "ledger" / "ledger.db")
+        return Ledger(named if "://" in named else Path(named), create=create)
+    return Ledger(root / "ledger" / "ledger.db", create=create)
 
 
 def actor() -> str:

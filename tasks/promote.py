@@ -11,16 +11,21 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from recompress.errors import ApprovalPending
+from recompress.errors import ApprovalPending, GateRefused
 from recompress.fingerprint import code_fingerprint
 from recompress.ledger import Ledger
-from recompress.promotion import PromotionRefused, Promoter
-from recompress.records import ApprovalRule, ChampionRef, DatasetRef, ModelRef, PromotionPlan, Verdict
+from recompress.promotion import Promoter
+from recompress.records import ChampionRef, DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.audit import actor
+from tasks.bundle import heal, keep_dossier
+from tasks.decide import describe
 from tasks.judge import Champion, Judgement
+from tasks.keys import approval_rule
+from tasks.project import Project
 from tasks.recompression import Recompression
 from tasks.registry import open_registry
 from tasks.track import Store
+from tasks.validate import DataCheck
 
 CODE = ("recompress.recipe", "recompress.compression", "recompress.training", "recompress.gate", "recompress.promotion")
 
@@ -43,10 +48,18 @@ class Promotion:
 
 @task(task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
 def promote(
-    run: Recompression, dataset: DatasetRef, base: ModelRef, judgement: Judgement, variants: Sequence[ModelRef], champion: Champion
+    run: Recompression,
+    dataset: DatasetRef,
+    base: ModelRef,
+    checks: DataCheck,
+    evaluations: Sequence[Evaluation],
+    judgement: Judgement,
+    variants: Sequence[ModelRef],
+    champion: Champion,
 ) -> Promotion:
     """Make the chosen variant champion, or say why not. A refusal is an outcome with its exit code, so that the page is written all the same."""
     name = run.plan.recipe.register_.model
+    heal(Project.of(run), run.say)
     if judgement.chosen is None:
         return Promotion(name, exit_code=4)
     chosen = next(model for model in variants if model.name == judgement.chosen)
@@ -59,13 +72,17 @@ def promote(
     verdict = judgement.verdicts[chosen.name]
     plan = plan_for(run, dataset, base, judgement, verdict, chosen, champion)
     run.say(f"promotion · {chosen.name} to champion of {name}")
+    keep_dossier(run, plan, verdict, evaluations, checks.as_json(), dataset, base, chosen)
     try:
         progress = promoter.propose(plan, verdict)
         done = promoter.promote(progress.digest, run.store.fetch(chosen.uri))
     except ApprovalPending as waiting:
+        for line in describe(progress, verdict).splitlines():
+            run.say(line)
         return Promotion(name, plan=progress.digest, reason=str(waiting), exit_code=waiting.exit_code)
-    except PromotionRefused as refused:
+    except GateRefused as refused:
         return Promotion(name, plan=plan.digest, reason=str(refused), exit_code=refused.exit_code)
+    heal(Project.of(run), run.say)
     run.done.append("promotion")
     return Promotion(name, chosen.name, done.version, done.plan, str(done.head))
 
@@ -97,7 +114,7 @@ def plan_for(
         policy_sha256=policy.sha256,
         digests={"data": dataset.sha256, "base": base.sha256, "recipe": run.plan.sha256, "code": code_fingerprint(*CODE)},
         facts={key: told for key, told in facts.items() if told},
-        approval=ApprovalRule(required=policy.approval.mode == "required"),
+        approval=approval_rule(run.root, policy.approval),
     )
 
 
@@ -115,7 +132,9 @@ def rolled_back(ledger: Ledger, name: str, model_sha256: str) -> str | None:
 def git_commit(root: Path) -> str:
     """The commit of the project, with ``-dirty`` where tracked files differ from it; empty outside git."""
     try:
-        done = subprocess.run(["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=root, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=root, capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()

@@ -15,6 +15,7 @@ from recompress.errors import InputError, StorageError
 from recompress.ledger import Ledger
 from recompress.recipe import Plan, read_recipe
 from tasks.audit import actor, open_ledger, record_policy
+from tasks.keys import approval_rule
 from tasks.track import Result, Store, locked
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ def recompression(recipe: str, root: str) -> Iterator[Recompression]:
     if not (home / "dvc.yaml").is_file():
         raise InputError(f"{home} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
     plan = read_recipe(path, home)
+    approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
     try:
         with locked(home / ".recompress" / "lock", busy="another recompression is running in this project; wait for it to end"):
             run = Recompression(home, plan)

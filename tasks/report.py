@@ -12,11 +12,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
-from recompress.digest import sha256_json
+from recompress.digest import sha256_file, sha256_json
 from recompress.errors import InputError
 from recompress.fingerprint import step_key
 from recompress.recipe import read_recipe
 from recompress.records import DatasetRef, Evaluation, ModelRef
+from recompress.report.page import TEMPLATE
 from tasks.judge import Judgement
 from tasks.promote import Promotion
 from tasks.recompression import Outcome, Recompression
@@ -72,7 +73,7 @@ def write_report(
         }
 
     told = sha256_json([run.plan.sha256, outcome(summary), steps])
-    key = step_key("report", modules=["recompress.report.page"], config={}, inputs=[told], seed=0)
+    key = step_key("report", modules=["recompress.report.page"], config={}, inputs=[told, sha256_file(TEMPLATE)], seed=0)
     kept = run.step("report", key=key, run="", do=do)
     place = publish(run, kept)
     text = f"{summary}\n{place}"

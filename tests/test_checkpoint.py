@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.runtimes import runtime_of
 from recompress.stored import distinct_tensors
 from recompress.surgery import keep_heads, keep_neurons
-from tests.families import FAMILIES, TAGS, checkpoint_of, config_of, features_of, network_of, saved, tokenizer_of
+from tests.families import FAMILIES, TAGS, checkpoint_of, config_of, features_of, network_of, saved, sentences, tokenizer_of
 
 BENCHMARKS = ("token-classification", "text-classification")
 
@@ -381,3 +382,36 @@ def test_baked_in_padding_and_truncation_are_dropped(tmp_path: Path) -> None:
 def test_info_of_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no recompress\.json"):
         read_info(tmp_path)
+
+
+def test_a_sentencepiece_model_is_read_as_its_own_library_reads_it(tmp_path: Path) -> None:
+    """Some multilingual encoders come with ``sentencepiece.bpe.model`` and no ``tokenizer.json``."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    text = (" ".join(words) for words in sentences(300))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=text, model_writer=written, vocab_size=110, hard_vocab_limit=False, minloglevel=2)
+    base = base_of("xlm-roberta", tmp_path / "base", AutoModelForMaskedLM)
+    (base / "tokenizer.json").unlink()
+    (base / "sentencepiece.bpe.model").write_bytes(written.getvalue())
+    special = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "cls_token": "<s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    }
+    (base / "tokenizer_config.json").write_text(json.dumps(special | {"tokenizer_class": "XLMRobertaTokenizer"}))
+    tokenizer = from_base(base, "token-classification", TAGS, 32, seed=0).tokenizer
+    reference = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    for words in sentences(20, seed=4):
+        pieces = tokenizer.convert_ids_to_tokens(tokenizer(" ".join(words))["input_ids"])
+        assert pieces == ["<s>", *reference.encode(" ".join(words), out_type=str), "</s>"]
+
+
+def test_reading_a_tokenizer_needs_no_torch(whole: Path) -> None:
+    code = "import sys; from pathlib import Path; from recompress.tokenizer import load_tokenizer as f; f(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code, str(whole)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 
 def continues_nothing(tags: Sequence[str]) -> list[int]:
     """Positions of ``I-`` tags that do not follow a tag of their own type."""
-    return [i for i, tag in enumerate(tags) if tag[:2] == "I-" and (i == 0 or tags[i - 1][2:] != tag[2:])]
+    before = ("O", *tags)
+    if not any(_breaks(*pair) for pair in set(zip(before, tags, strict=False))):
+        return []
+    return [i for i, tag in enumerate(tags) if _breaks(before[i], tag)]
+
+
+def _breaks(before: str, tag: str) -> bool:
+    return tag[:2] == "I-" and before[2:] != tag[2:]
 
 
 def valid_bio(tags: Sequence[str]) -> tuple[str, ...]:
     """The same entities, with every ``I-`` that continues nothing written as the ``B-`` that it is."""
     wrong = set(continues_nothing(tags))
     return tuple(f"B-{tag[2:]}" if i in wrong else tag for i, tag in enumerate(tags)) if wrong else tuple(tags)
-
-
-def entities(tags: Sequence[str]) -> int:
-    """How many entities the tags speak of."""
-    return sum(tag[:2] == "B-" for tag in tags) + len(continues_nothing(tags))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing, valid_bio
-from recompress.data.characters import BROKEN, HIDDEN, LOST, is_nfc, repaired, to_nfc, without_hidden
+from recompress.data.characters import LOST, has_broken, has_hidden, is_nfc, repaired, to_nfc, without_hidden
 
 Tally = Counter[str]
 Key = tuple[str, ...]
@@ -69,14 +69,14 @@ def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tag
 
 def _clean_text(text: str, tally: Tally) -> str:
     """Counted by word: by token where the row has tokens, by what stands between spaces in a text."""
-    if BROKEN.search(text):
-        tally["broken_characters"] += sum(BROKEN.search(word) is not None for word in text.split(" "))
+    if has_broken(text):
+        tally["broken_characters"] += sum(has_broken(word) for word in text.split(" "))
         text = repaired(text)
     if not is_nfc(text):
         tally["not_nfc"] += sum(not is_nfc(word) for word in text.split(" "))
         text = to_nfc(text)
-    if HIDDEN.search(text):
-        tally["hidden_characters"] += sum(HIDDEN.search(word) is not None for word in text.split(" "))
+    if has_hidden(text):
+        tally["hidden_characters"] += sum(has_hidden(word) for word in text.split(" "))
         text = to_nfc(without_hidden(text))
     return text
 

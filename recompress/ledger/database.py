@@ -111,7 +111,7 @@ class Database:
         with speaking(self.name, timeout, "another promotion holds the ledger's lock"), self._lock_engine.connect() as connection:
             if self.is_sqlite:
                 connection.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-                connection = connection.execution_options(begin="EXCLUSIVE")
+                connection = connection.execution_options(begin="IMMEDIATE")
                 connection.begin()
             else:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")

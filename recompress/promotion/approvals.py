@@ -33,7 +33,7 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
     Raises ``InputError`` for a digest that no waiting plan has, ``GateRefused`` for an author who may not, or a plan that waits no longer, and
     ``IntegrityError`` for a key that is not the approver's.
     """
-    progress = _open(ledger, digest)
+    progress = open_plan(ledger, digest)
     plan, rule = progress.plan, progress.plan.approval
     if not rule.required:
         raise InputError(f"plan {digest[:12]}… asks for no approval; promote it")
@@ -46,7 +46,7 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
     now = ledger.clock()
     _check_age(ledger, progress, now, actor=actor)
     expires = rfc3339(now + timedelta(hours=rule.expires_after_hours))
-    said = _said(plan, actor, expires)
+    said = approval_claim(digest, actor, expires)
     body: dict[str, Any] = {"approver": actor, "expires": expires}
     if key is not None:
         body |= {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
@@ -61,7 +61,7 @@ def reject(ledger: Ledger, digest: str, *, actor: str, reason: str) -> Entry:
     """Stop a plan for good. Anybody may. Raises ``InputError`` without a reason, or for a digest that no open plan has."""
     if not reason.strip():
         raise InputError("a rejection needs a reason: whoever made the candidate will read it")
-    progress = step(ledger, _open(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
+    progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
     return progress.entries[-1]
 
 
@@ -95,7 +95,7 @@ def _check_approval(ledger: Ledger, progress: Progress, *, actor: str) -> None:
     if body.get("approver") != entry.actor:
         raise IntegrityError(f"ledger record {entry.sequence}: the approval of {entry.actor} names {body.get('approver')!r} as approver")
     _check_person(progress.plan, entry.actor)
-    _check_signature(progress.plan, _said(progress.plan, entry.actor, body["expires"]), body)
+    _check_signature(progress.plan, approval_claim(progress.digest, entry.actor, body["expires"]), body)
 
 
 def _check_person(plan: PromotionPlan, actor: str) -> None:
@@ -128,7 +128,7 @@ def _check_signature(plan: PromotionPlan, said: dict[str, str], body: dict[str, 
     check_signature(key, PURPOSE, said, body["signature"])
 
 
-def _open(ledger: Ledger, digest: str) -> Progress:
+def open_plan(ledger: Ledger, digest: str) -> Progress:
     """A plan that still can be decided. Raises ``InputError`` that names the nearest digest, and ``GateRefused`` when the plan has ended."""
     if not ledger.entries(*OPENERS, plan=digest):
         plans = [progress.digest for progress in waiting(ledger)]
@@ -147,9 +147,9 @@ def _why(progress: Progress) -> str:
     return f" by {last.actor} at {last.time}" + (f": {told}" if told else "")
 
 
-def _said(plan: PromotionPlan, approver: str, expires: str) -> dict[str, str]:
-    """What an approval signs."""
-    return {"decision": "approved", "plan": plan.digest, "approver": approver, "expires": expires}
+def approval_claim(plan: str, approver: str, expires: str) -> dict[str, str]:
+    """What an approval of the plan with this digest signs."""
+    return {"decision": "approved", "plan": plan, "approver": approver, "expires": expires}
 
 
 def _person(name: str) -> str:

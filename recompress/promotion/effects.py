@@ -111,7 +111,10 @@ class Effects:
         """Leave the ledger's head on the version, where nobody who cuts the ledger's tail will find it. Doing it twice is doing it once."""
         committed = progress.entries[-1]
         version = progress.said("promotion-intent")["version"]
-        told = (self.registry.tags(progress.plan.model, version) or {}).get(HEAD_TAG)
+        tags = self.registry.tags(progress.plan.model, version)
+        if tags is None:  # somebody deleted it; ``note_outside_move`` will say so
+            return
+        told = tags.get(HEAD_TAG)
         if told is None or Head.parse(told).sequence < committed.sequence:
             self.registry.set_tag(progress.plan.model, version, HEAD_TAG, str(committed.head))
 

@@ -9,7 +9,7 @@ from typing import Any
 from recompress.records import Evaluation, Verdict
 from recompress.report.plots import Point, trade_off
 
-TEMPLATES = Path(__file__).parent
+TEMPLATE = Path(__file__).with_name("page.html")
 MB = 1e6
 
 
@@ -29,10 +29,10 @@ def page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"share": share, "megabytes": megabytes, "number": number, "metric": metric_name}
-    return environment.get_template("page.html").render(
+    return environment.get_template(TEMPLATE.name).render(
         title=title,
         summary=summary,
         primary=primary,

@@ -35,6 +35,7 @@ def trade_off(points: Sequence[Point], *, x: str, y: str, theme: str) -> str:
     """One picture as SVG. The same points give the same bytes."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     colours = THEMES[theme]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "recompress", "font.family": "sans-serif", "font.size": 10}):
@@ -50,8 +51,9 @@ def trade_off(points: Sequence[Point], *, x: str, y: str, theme: str) -> str:
         axes.margins(x=0.18, y=0.18)
         axes.set_xlabel(x, color=colours["ink"])
         axes.set_ylabel(y, color=colours["ink"])
-        axes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-        axes.xaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(colors=colours["ink"], which="both", labelsize=8)
         axes.grid(True, color=colours["faint"], linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)

@@ -61,7 +61,8 @@ def train(
     number, and ``StorageError`` when ``workdir`` cannot be written.
     """
     from recompress.pruning.mask import hold_zeros
-    from recompress.training.trainer import SteadyTrainer, StopEarly, Watch, arguments, label_loss
+    from recompress.training.callbacks import StopEarly, Watch
+    from recompress.training.trainer import SteadyTrainer, arguments, label_loss
 
     network, benchmark = checkpoint.torch_network, get_benchmark(checkpoint.info.benchmark)
     dev = sorted(dev, key=lambda example: sum(map(len, example.words)))  # like lengths in one batch

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import logging
-import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +18,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from recompress.benchmarks.scores import NO_LABEL
 from recompress.errors import StorageError, TrainingDiverged
-from recompress.progress import bar
 from recompress.training.batches import EpochOrder, collate
+from recompress.training.callbacks import SaveInTime
 from recompress.training.resume import PREFIX, keep_only, seal
 from recompress.training.settings import Schedule
 
-log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 Objective = Callable[[Tensor, Batch], Tensor]
 """``objective(logits, batch)`` gives the loss of one batch; ``logits`` is ``[batch, units, labels]``."""
@@ -106,7 +102,7 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         )
         self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
-        self.add_callback(_SaveInTime(minutes))
+        self.add_callback(SaveInTime(minutes))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
@@ -135,92 +131,25 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
             save_model(self.model, str(Path(output_dir or self.args.output_dir) / "model.safetensors"))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint, seal it, and remove all others but the best. Raises ``StorageError`` when it cannot be written."""
+        """Write a checkpoint, seal it, and remove all others but the best. Raises ``StorageError`` when it cannot be written, and leaves no half of it."""
         folder = Path(self.args.output_dir)
+        place = folder / f"{PREFIX}{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
-                seal(folder / f"{PREFIX}{self.state.global_step}")
+                seal(place)
                 keep_only(folder, {self.state.global_step, self.state.best_global_step or 0})
         except Exception as error:  # torch and safetensors raise errors of their own when a disk is full
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            raise StorageError(
-                f"no training checkpoint can be written to {folder} ({reason}); {_free(folder)} is free there, make space or allow writing"
-            ) from error
+            free = _free(folder)
+            shutil.rmtree(place, ignore_errors=True)
+            raise StorageError(f"no training checkpoint can be written to {folder} ({reason}); {free} is free there, make space or allow writing") from error
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing to keep: see ``training_step``."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to restore: see ``training_step``."""
-
-
-class _SaveInTime(TrainerCallback):  # type: ignore[misc]
-    """Ask for a checkpoint in the middle of a long epoch. When it is written changes nothing but how much a kill costs."""
-
-    def __init__(self, minutes: float) -> None:
-        self.seconds = 60 * minutes
-        self.last = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        at_its_end = float(state.epoch).is_integer()  # the epoch is judged first, and then kept with its score
-        if time.monotonic() - self.last >= self.seconds and not at_its_end:
-            control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.last = time.monotonic()
-
-
-class StopEarly(TrainerCallback):  # type: ignore[misc]
-    """Stop when ``metric`` has not risen for ``patience`` evaluations. Reads the history alone, so that a resumed training stops where it would have."""
-
-    def __init__(self, metric: str, patience: int) -> None:
-        self.metric = metric
-        self.patience = patience
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.is_reached(state.log_history):
-            control.should_training_stop = True
-
-    def is_reached(self, history: Sequence[dict[str, float]]) -> bool:
-        values = [entry[self.metric] for entry in history if self.metric in entry]
-        best = max(range(len(values)), key=lambda i: -math.inf if math.isnan(values[i]) else values[i], default=0)
-        return len(values) - 1 - best >= self.patience
-
-
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """The progress bar, and the curves for whoever asked for them."""
-
-    def __init__(self, label: str, curve: Callable[[int, dict[str, float]], None] | None) -> None:
-        self.label = label
-        self.curve = curve
-        self.bar: Any = None
-        self.shown: dict[str, str] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = bar(self.label, state.max_steps, "step", start=state.global_step, shown=state.is_world_process_zero)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        point = curve_point(logs or {})
-        self.shown |= {name: f"{point[name]:.3g}" for name in point if name == "loss" or name == args.metric_for_best_model.replace("eval_", "dev_")}
-        self.bar.set_postfix(self.shown, refresh=False)
-        if point and self.curve is not None and state.is_world_process_zero:
-            self.curve(state.global_step, point)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def curve_point(logs: dict[str, float]) -> dict[str, float]:
-    """What belongs into a curve, by the names of this project: ``loss``, ``learning_rate``, ``gradient_norm``, ``dev_loss``, ``dev_f1`` …; NaN is left out."""
-    names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "gradient_norm"}
-    timings = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-    names |= {name: f"dev_{name.removeprefix('eval_')}" for name in logs if name.startswith("eval_") and name not in timings}
-    return {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in logs and math.isfinite(logs[theirs])}
 
 
 def _free(folder: Path) -> str:

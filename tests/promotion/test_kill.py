@@ -24,6 +24,7 @@ from recompress.model_files import MODEL_FOLDER
 from recompress.promotion import CRASH_POINTS, HEAD_TAG, PLAN_TAG, Promoter, champion_by_ledger, present_champion, propose
 from recompress.promotion.effects import UNDO_POINTS
 from recompress.promotion.states import OPENERS, PLAN_KINDS, UNFINISHED, follow
+from tests.ledger.stores import new_database
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -41,11 +42,12 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.where: Path | str = root / "ledger.db"
         self.candidate = root / "candidate 3"
 
     def promoter(self, crash: Crash = lambda name: None) -> Promoter:
         registry = FolderRegistry(self.root / "registry", crash_point=crash)
-        return Promoter(ledger_at(self.root / "ledger.db"), registry, "ada", lock_timeout=10, crash_point=crash)
+        return Promoter(ledger_at(self.where), registry, "ada", lock_timeout=10, crash_point=crash)
 
     def promote(self, crash: Crash = lambda name: None) -> None:
         promoter = self.promoter(crash)
@@ -72,13 +74,15 @@ def memory() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def prepared(memory: Path) -> Path:
-    root = memory / "prepared"
-    stage = Stage(root)
+    return prepare(Stage(memory / "prepared")).root
+
+
+def prepare(stage: Stage) -> Stage:
     for seed in (1, 2, 3):
-        stage.candidate = model_directory(root / f"candidate {seed}", seed)
+        stage.candidate = model_directory(stage.root / f"candidate {seed}", seed)
         if seed < 3:
             stage.promote()
-    return root
+    return stage
 
 
 @pytest.fixture
@@ -151,6 +155,19 @@ def test_a_rollback_killed_anywhere_is_finished_by_the_next(stages: Callable[[],
         assert registry.champion(MODEL) == "1"
         assert registry.moves == ["1", "2", "1"]
         assert len(stage.promoter().ledger.entries("rollback")) == 1
+
+
+@pytest.mark.parametrize("point", ["lock-taken", "intent-written", "alias-moved", "committed"])
+def test_a_promotion_killed_over_postgresql_is_finished_by_the_next(tmp_path: Path, point: str) -> None:
+    stage = Stage(tmp_path)
+    stage.where = new_database()
+    prepare(stage)
+    killed(stage.promote, f"promotion:{point}")
+    check(stage)
+    stage.promote()
+    registry = stage.promoter().registry
+    assert isinstance(registry, FolderRegistry)
+    assert registry.moves == ["1", "2", "3"]
 
 
 def harm_and_die_at(stage: Stage, version: str, point: str) -> Crash:

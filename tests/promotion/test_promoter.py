@@ -196,6 +196,15 @@ def test_an_alias_moved_behind_our_back_is_found_recorded_and_refused_once(promo
     assert promoter.watch(MODEL).body["registry"] == "1"
 
 
+def test_a_champion_that_was_deleted_stops_nothing_but_what_was_judged_against_it(promoter: Promoter, registry: FolderRegistry, tmp_path: Path) -> None:
+    promote_new(promoter, tmp_path, 1)
+    shutil.rmtree(registry.fetch(MODEL, "1"))
+    registry.set_champion(MODEL, None)
+    with pytest.raises(PromotionRefused, match="alias-moved-outside"):
+        promote_new(promoter, tmp_path, 2)
+    assert promote_new(promoter, tmp_path, 3).version == registry.champion(MODEL)
+
+
 def test_rollback_is_a_promotion_like_any_other(promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         promote_new(promoter, tmp_path, seed)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from recompress.errors import StorageError
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter, PromotionRefused, champion_by_ledger, present_champion, progress_of
 from recompress.promotion.states import OPENERS
 from recompress.records import ChampionRef
+from tests.ledger.stores import new_database
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -80,3 +82,26 @@ def same(where: Path | str, root: Path, directory: Path, start: object) -> None:
     start.wait()  # type: ignore[attr-defined]
     promoter = Promoter(Ledger(where, timeout=60), FolderRegistry(root / "registry"), "ada")
     assert promoter.promote(promoter.propose(*make_plan(directory, None)).digest, directory).version == "1"
+
+
+def test_a_promoter_that_lost_its_lock_moves_nothing(tmp_path: Path) -> None:
+    """The connection to PostgreSQL breaks, and the lock with it: somebody else may hold it by now."""
+    import psycopg
+
+    url = new_database()
+
+    def disconnect(name: str) -> None:
+        if name == "promotion:intent-written":
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+
+    directory = model_directory(tmp_path / "candidate", 0)
+    registry = FolderRegistry(tmp_path / "registry")
+    promoter = Promoter(Ledger(url), registry, "ada", crash_point=disconnect)
+    digest = promoter.propose(*make_plan(directory, None)).digest
+    with pytest.raises(StorageError, match="does not answer") as refusal:
+        promoter.promote(digest, directory)
+    assert "\n" not in str(refusal.value)
+    assert registry.moves == []
+    assert Promoter(Ledger(url), registry, "bob").promote(digest).version == "1"
+    assert registry.moves == ["1"]

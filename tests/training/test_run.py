@@ -224,6 +224,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(refused.value)
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_several_trainings_in_one_process_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""Does everything still hold? The chain, the heads that were anchored elsewhere, and the registry against the ledger. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from recompress.errors import IntegrityError
+from recompress.evidence.dossier import committed_plans
+from recompress.ledger import GENESIS, Entry, Head, Ledger, LedgerBroken, verify
+from recompress.model_files import check_version
+from recompress.promotion.effects import champion_by_ledger
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry
+from recompress.promotion.states import UNFINISHED, Progress, progress_of
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is not as it should be. A ``notice`` is worth knowing, and no broken promise."""
+
+    where: str
+    kind: Literal["broken", "notice"]
+    detail: str
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was compared, and what does not hold."""
+
+    head: Head
+    anchors: int
+    models: dict[str, str | None]
+    """For each model the champion that the registry names."""
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def broken(self) -> list[Trouble]:
+        return [trouble for trouble in self.troubles if trouble.kind == "broken"]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"holds": not self.broken, "records": self.head.sequence, "head": str(self.head), **{k: v for k, v in asdict(self).items() if k != "head"}}
+
+
+def check_all(ledger: Ledger, registry: ModelRegistry, anchors: Iterable[tuple[str, Head]] = ()) -> AuditReport:
+    """Check the whole ledger and every model that it knows. ``anchors`` are heads kept elsewhere, each with the name of its place.
+
+    Raises ``StorageError`` when the ledger or the registry does not answer: what cannot be looked at is not called whole.
+    """
+    entries = ledger.entries()
+    try:
+        head = verify(entries)
+    except LedgerBroken as error:  # nothing that such a ledger says can be held against the registry
+        return AuditReport(
+            Head(error.sequence - 1, entries[error.sequence - 2].hash) if error.sequence > 1 else Head(0, GENESIS), 0, {}, (_broken_chain(error),)
+        )
+    models = sorted({str(e.body["model"]) for e in entries if e.kind in ("promotion-committed", "alias-moved-outside", "promotion-intent")})
+    champions = {model: registry.champion(model) for model in models}
+    heads, troubles = [*anchors], list[Trouble]()
+    for model, champion in champions.items():
+        versions = {str(e.body["version"]) for e in entries if e.kind == "promotion-committed" and e.body["model"] == model}
+        for version in sorted(versions | ({champion} if champion else set())):
+            try:
+                heads += _tagged(registry, model, version)
+            except IntegrityError as error:
+                troubles.append(Trouble(f"{model} version {version}", "broken", str(error)))
+        troubles += _registry(ledger, entries, registry, model, champion)
+    return AuditReport(head, len(heads), champions, (*_anchors(entries, heads), *troubles))
+
+
+def _broken_chain(error: LedgerBroken) -> Trouble:
+    return Trouble("ledger", "broken", str(error))
+
+
+def _tagged(registry: ModelRegistry, model: str, version: str) -> list[tuple[str, Head]]:
+    """The head that a version keeps."""
+    told = (registry.tags(model, version) or {}).get(HEAD_TAG)
+    return [(f"the tag of version {version} of {model}", Head.parse(told))] if told is not None else []
+
+
+def _anchors(entries: list[Entry], anchors: list[tuple[str, Head]]) -> Iterator[Trouble]:
+    for place, head in anchors:
+        if head.sequence > len(entries):
+            missing = len(entries) + 1
+            yield Trouble("ledger", "broken", f"ledger record {missing}: it is missing; the ledger ends before it, and {place} names record {head.sequence}")
+        elif head.sequence and entries[head.sequence - 1].hash != head.hash:
+            yield Trouble("ledger", "broken", f"ledger record {head.sequence}: it is not the one that {place} names; the ledger was rewritten")
+
+
+def _registry(ledger: Ledger, entries: list[Entry], registry: ModelRegistry, model: str, champion: str | None) -> Iterator[Trouble]:
+    known = champion_by_ledger(ledger, model)
+    begun = _unfinished(ledger, model)
+    if begun is not None:
+        yield Trouble(model, "notice", f"plan {begun.digest[:12]}… was cut off at {begun.state}; the next promotion of {model} finishes or undoes it")
+    expected = begun.plan.expected.version if begun and begun.plan.expected else None
+    between = {expected, begun.said("promotion-intent")["version"]} if begun else set()
+    if champion != known and champion not in between:
+        yield Trouble(
+            model, "broken", f"the alias champion names {_version(champion)}, but by the ledger it should be {_version(known)}: it was moved by other means"
+        )
+    elif champion == known and (outside := _put_there_by_others(entries, model)) is not None:
+        yield Trouble(
+            model, "broken", f"{_version(champion)} is champion, but nobody promoted it: ledger record {outside.sequence} found it there at {outside.time}"
+        )
+    promoted = {str(p.said("promotion-committed")["version"]): p for p in committed_plans(entries, model)}
+    for version, progress in promoted.items():
+        yield from _version_tags(registry, model, version, progress, is_champion=version == champion)
+
+
+def _version_tags(registry: ModelRegistry, model: str, version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:
+    """A version's tags, and for the champion its files, against what was committed."""
+    where, manifest = f"{model} version {version}", str(progress.said("promotion-committed")["manifest_sha256"])
+    tags = registry.tags(model, version)
+    if tags is None:
+        yield Trouble(where, "broken" if is_champion else "notice", "it was deleted from the registry, and the head that it kept with it")
+        return
+    if tags.get(MANIFEST_TAG) != manifest:
+        yield Trouble(where, "broken", f"its tag {MANIFEST_TAG} says {str(tags.get(MANIFEST_TAG))[:12]}…, the ledger {manifest[:12]}…")
+    if HEAD_TAG not in tags:
+        yield Trouble(where, "broken", f"its tag {HEAD_TAG}, which keeps the ledger's head, was removed")
+    if is_champion:
+        try:
+            check_version(registry.fetch(model, version), manifest)
+        except IntegrityError as error:
+            yield Trouble(where, "broken", str(error))
+
+
+def _unfinished(ledger: Ledger, model: str) -> Progress | None:
+    intent = ledger.last("promotion-intent", model=model)
+    progress = progress_of(ledger, intent.body["plan"]) if intent else None
+    return progress if progress is not None and progress.state in UNFINISHED else None
+
+
+def _put_there_by_others(entries: list[Entry], model: str) -> Entry | None:
+    last = next((e for e in reversed(entries) if e.kind in ("promotion-committed", "alias-moved-outside") and e.body["model"] == model), None)
+    return last if last is not None and last.kind == "alias-moved-outside" and last.body["registry"] is not None else None
+
+
+def _version(version: str | None) -> str:
+    return f"version {version}" if version else "none"

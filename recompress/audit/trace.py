@@ -1,0 +1,102 @@
+"""From an alias alone to everything that the version behind it was made from, by the ledger; what the registry's tags say is compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recompress.errors import InputError
+from recompress.evidence.dossier import committed_plans, origin_of
+from recompress.ledger import Entry
+from recompress.promotion.registry import MANIFEST_TAG, MODEL_TAG
+from recompress.promotion.states import Progress
+from recompress.records import Record
+
+
+class Trace(Record):
+    """One version, from where it came and who let it go."""
+
+    model: str
+    version: str
+    candidate: str
+    promoted_at: str
+    promoted_by: str
+    plan_sha256: str
+    model_sha256: str
+    manifest_sha256: str
+    data: dict[str, str]
+    base: dict[str, str]
+    code: dict[str, str]
+    recipe: dict[str, str]
+    steps: str
+    metric: str
+    score: float | None
+    metrics: dict[str, float] = {}
+    """Everything that was measured on it, where the evidence is at hand."""
+    policy_sha256: str
+    verdict_sha256: str
+    author: str
+    approver: str | None
+    """``None`` where the policy asked for nobody."""
+    approved_at: str | None = None
+    instead_of: str | None
+    rollback: str = ""
+    """Why it was put back, where it was."""
+    ledger_head: str
+    disagreements: tuple[str, ...] = ()
+    """Where the registry says something else than the ledger."""
+
+
+def find_plan(entries: list[Entry], model: str, version: str) -> Progress:
+    """The latest promotion or rollback that made this version champion. Raises ``InputError`` when there was none."""
+    found = [progress for progress in committed_plans(entries, model) if progress.said("promotion-committed")["version"] == version]
+    if not found:
+        known = sorted({str(progress.said("promotion-committed")["version"]) for progress in committed_plans(entries, model)}, key=lambda v: (len(v), v))
+        way_out = f"these were: {', '.join(known)}" if known else "no version ever was"
+        raise InputError(f"version {version} of {model} was not promoted by this ledger; {way_out}")
+    return found[-1]
+
+
+def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str]) -> Trace:
+    """What the ledger knows of a version. ``tags`` are those of the registry. Raises ``InputError`` for a version that was never promoted."""
+    progress = find_plan(entries, model, version)
+    origin = origin_of(entries, progress)
+    plan, facts, committed = origin.plan, origin.plan.facts, progress.said("promotion-committed")
+    judged = origin.said("promotion-judged")
+    approval = progress.latest("approval")
+    expected = progress.plan.expected
+    return Trace(
+        model=model,
+        version=version,
+        candidate=plan.candidate,
+        promoted_at=progress.entries[-1].time,
+        promoted_by=progress.entries[-1].actor,
+        plan_sha256=progress.digest,
+        model_sha256=plan.model_sha256,
+        manifest_sha256=committed["manifest_sha256"],
+        data=_told(name=facts.get("dataset"), md5=facts.get("data_md5"), sha256=plan.digests["data"]),
+        base=_told(model=facts.get("base_model"), revision=facts.get("base_revision"), sha256=plan.digests["base"]),
+        code=_told(git_commit=facts.get("git_commit"), sha256=plan.digests["code"]),
+        recipe=_told(name=facts.get("recipe"), sha256=plan.digests["recipe"]),
+        steps=facts.get("steps", ""),
+        metric=str(judged.get("metric", "")),
+        score=judged.get("score"),
+        policy_sha256=str(plan.policy_sha256),
+        verdict_sha256=str(plan.verdict_sha256),
+        author=progress.plan.author,
+        approver=approval.actor if approval else None,
+        approved_at=approval.time if approval else None,
+        instead_of=expected.version if expected else None,
+        rollback=progress.plan.reason,
+        ledger_head=str(progress.entries[-1].head),
+        disagreements=tuple(_disagreements(plan.model_sha256, committed, plan.digests, tags)),
+    )
+
+
+def _told(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _disagreements(model_sha256: str, committed: dict[str, Any], digests: Mapping[str, str], tags: Mapping[str, str]) -> list[str]:
+    known = {MODEL_TAG: model_sha256, MANIFEST_TAG: committed["manifest_sha256"]} | {f"recompress.{name}_sha256": digest for name, digest in digests.items()}
+    return [f"the tag {name} says {tags.get(name)!r}, the ledger {digest}" for name, digest in sorted(known.items()) if tags.get(name) != digest]

@@ -1,0 +1,108 @@
+"""Writing a bundle: a folder of plain files, a list of all of them, and one signature over the list.
+
+What stands in a bundle follows from the promotion alone: made again, it is the same byte for byte, but for the OpenSSF signature, whose kind of key signs with
+chance.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.digest import FileEntry, canonical_json, manifest
+from recompress.directories import new_directory
+from recompress.evidence.bom import bom
+from recompress.evidence.dossier import Story
+from recompress.evidence.model_signature import public_model_pem, sign_model
+from recompress.evidence.pages import gate_report, model_card, readme
+from recompress.evidence.provenance import envelope, statement
+from recompress.ledger import write_lines
+from recompress.ledger.anchor import sign_head
+from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER
+from recompress.signing import public_pem, sign
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+FORMAT = "recompress evidence 1"
+LIST, SIGNATURE = "bundle.json", "bundle.sig.json"
+PURPOSE = "evidence-bundle"
+MODEL = "model"
+"""A folder that may hold the version's files; they are listed by ``model-manifest.json``, not by ``bundle.json``."""
+
+
+def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519PrivateKey, model_key: Path | None = None) -> Path:
+    """Write the evidence of a promotion to ``target``, whole or not at all, and give it back. ``directory`` holds the version's files.
+
+    ``model_key`` is the elliptic-curve key for the OpenSSF signature; without one there is none in the bundle. Raises ``InputError`` when ``target`` exists
+    already, and ``StorageError`` when it cannot be written.
+    """
+    with new_directory(target) as place:
+        for name, value in documents(story, key).items():
+            _write(place / name, value)
+        (place / "model-manifest.json").write_bytes((directory / MANIFEST_FILE).read_bytes())
+        write_lines(story.chain, place / "ledger.jsonl")
+        if model_key is not None:
+            sign_model(directory / MODEL_FOLDER, place / "model.sig", model_key)
+            _write(place / "model-signing.pub.pem", public_model_pem(model_key))
+        _write(place / "README.md", readme(story, [file.name for file in place.iterdir()]))
+        seal(place, story, key)
+    return target
+
+
+def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """The documents by name: JSON as values, the rest as text."""
+    dossier, told = story.dossier, statement(story)
+    return {
+        "plan.json": story.plan.as_json(),
+        "verdict.json": dossier.verdict.as_json(),
+        "evaluations.json": {role: found.as_json() for role in sorted(dossier.verdict.evaluations) if (found := dossier.evaluation(role)) is not None},
+        "policy.json": dossier.policy,
+        "policy.yaml": dossier.policy_text,
+        "recipe.json": dossier.recipe,
+        "recipe.yaml": dossier.recipe_text,
+        "data-check.json": dossier.data_check,
+        "statement.json": told,
+        "statement.dsse.json": envelope(told, key),
+        "bom.cdx.json": bom(story),
+        "model-card.md": model_card(story),
+        "gate-report.md": gate_report(dossier.verdict),
+        "ledger-head.json": sign_head(key, story.head),
+    }
+
+
+def seal(place: Path, story: Story, key: Ed25519PrivateKey) -> None:
+    """List every file with its sha256, and sign the list."""
+    said = {
+        "format": FORMAT,
+        "model": story.plan.model,
+        "version": story.version,
+        "plan": story.progress.digest,
+        "model_sha256": story.plan.model_sha256,
+        "ledger_head": str(story.head),
+        "files": [list(entry) for entry in manifest(place, leave_out=(LIST, SIGNATURE))],
+    }
+    _write(place / LIST, said)
+    _write(place / SIGNATURE, signed_list(said, key))
+
+
+def signed_list(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, str]:
+    return {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
+
+
+def is_plain_base64(text: str) -> bool:
+    """Whether no other text stands for the same bytes: the last character of base64 has bits that decoders ignore."""
+    return base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
+
+
+def entries_of(said: Any) -> tuple[FileEntry, ...]:
+    """The files that a list names. Raises ``ValueError`` or ``TypeError`` for anything that is not a list of [path, size, sha256]."""
+    found = tuple(FileEntry(path, size, sha256) for path, size, sha256 in said)
+    if any(type(f.path) is not str or type(f.size) is not int or type(f.sha256) is not str for f in found):
+        raise TypeError("an entry is path, size and sha256")
+    return found
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_bytes(value.encode() if isinstance(value, str) else canonical_json(value))

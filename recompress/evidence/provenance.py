@@ -1,0 +1,99 @@
+"""What was built from what, as an in-toto statement with SLSA's provenance, in a DSSE envelope that any in-toto tool verifies.
+
+Sources: in-toto Statement v1 (in-toto.io/Statement/v1), SLSA provenance v1.0 (slsa.dev/provenance/v1), DSSE 1.0 (secure-systems-lab/dsse).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import InvalidSignature
+
+import recompress
+from recompress.digest import canonical_json, sha256_json
+from recompress.errors import IntegrityError
+from recompress.evidence.dossier import Story
+from recompress.signing import key_id
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:recompress:recompression:1"
+
+
+def statement(story: Story) -> dict[str, Any]:
+    """The subjects are all files of the version, with the sha256 that the manifest in the ledger stands for."""
+    origin, dossier = story.origin.plan, story.dossier
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": file.path, "digest": {"sha256": file.sha256}} for file in story.files],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"recipe": dossier.recipe, "policy": dossier.policy, "candidate": origin.candidate, "author": origin.author},
+                "internalParameters": {"environment": dossier.environment, "facts": origin.facts},
+                "resolvedDependencies": list(_dependencies(story)),
+            },
+            "runDetails": {
+                "builder": {"id": "urn:recompress:builder", "version": {"recompress": recompress.__version__}},
+                "metadata": {"invocationId": story.origin.digest},
+                "byproducts": [
+                    {"name": "verdict", "digest": {"sha256": str(origin.verdict_sha256)}},
+                    *({"name": f"evaluation/{role}", "digest": {"sha256": digest}} for role, digest in sorted(dossier.verdict.evaluations.items())),
+                    {"name": "ledger", "digest": {"sha256": story.head.hash}, "annotations": {"records": story.head.sequence}},
+                    {"name": "plan", "digest": {"sha256": story.progress.digest}},
+                ],
+            },
+        },
+    }
+
+
+def _dependencies(story: Story) -> list[dict[str, Any]]:
+    """What it was made from. Digests of directories are those of ``recompress.digest.sha256_directory``."""
+    plan = story.origin.plan
+    notes = {
+        "data": {"dvc_md5": plan.facts.get("data_md5", ""), "dataset": plan.facts.get("dataset", "")},
+        "base": {"model": plan.facts.get("base_model", ""), "revision": plan.facts.get("base_revision", "")},
+        "code": {"git_commit": plan.facts.get("git_commit", "")},
+        "recipe": {"name": plan.facts.get("recipe", "")},
+    }
+    found = []
+    for name, digest in sorted(plan.digests.items()):
+        said = {key: value for key, value in notes.get(name, {}).items() if value}
+        found.append({"name": name, "digest": {"sha256": digest}, **({"annotations": said} if said else {})})
+    return [*found, {"name": "policy", "digest": {"sha256": str(plan.policy_sha256)}}]
+
+
+def envelope(statement: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
+    """The statement, signed. The payload is its canonical JSON."""
+    payload = canonical_json(statement)
+    signature = {"keyid": key_id(key), "sig": base64.b64encode(key.sign(pae(PAYLOAD_TYPE, payload))).decode()}
+    return {"payloadType": PAYLOAD_TYPE, "payload": base64.b64encode(payload).decode(), "signatures": [signature]}
+
+
+def open_envelope(said: dict[str, Any], key: Ed25519PublicKey) -> bytes:
+    """The payload, if ``key`` signed it. Raises ``IntegrityError``."""
+    try:
+        payload = base64.b64decode(said["payload"], validate=True)
+        signature = base64.b64decode(said["signatures"][0]["sig"], validate=True)
+        if said["payloadType"] != PAYLOAD_TYPE or len(said["signatures"]) != 1:
+            raise ValueError
+        key.verify(signature, pae(PAYLOAD_TYPE, payload))
+    except (InvalidSignature, binascii.Error, ValueError, KeyError, IndexError, TypeError):
+        raise IntegrityError(f"the envelope was not signed by the key {key_id(key)[:12]}…") from None
+    return payload
+
+
+def pae(kind: str, payload: bytes) -> bytes:
+    """What DSSE signs: the pre-authentication encoding of a payload and its type."""
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
+
+
+def statement_digest(said: dict[str, Any]) -> str:
+    return sha256_json(said)

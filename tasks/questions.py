@@ -1,0 +1,152 @@
+"""What people ask of the ledger, with what MLflow and the bundles add to its answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recompress.audit import AuditReport, Trace, Trouble, check_all, find_plan, log_lines, parse_time
+from recompress.audit import trace as core_trace
+from recompress.audit import who_was as core_who_was
+from recompress.audit.history import check_model
+from recompress.digest import canonical_json
+from recompress.errors import InputError, IntegrityError, RecompressError
+from recompress.evidence import BundleReport, committed_plans, verify_bundle
+from recompress.evidence.dossier import origin_of
+from recompress.ledger import Head, write_lines
+from recompress.ledger.anchor import sign_head
+from recompress.ledger.store import rfc3339
+from tasks.bundle import name_of, recall_dossier
+from tasks.keys import own_key, own_public_key
+from tasks.project import Project
+
+
+def log(project: Project, model: str | None) -> list[dict[str, Any]]:
+    entries = project.ledger.entries()
+    if model is not None:
+        check_model(entries, model)
+    return log_lines(entries, model)
+
+
+def who_was(project: Project, model: str, at: str) -> dict[str, Any]:
+    """Every champion at a moment, or in the course of a day. Raises ``InputError`` for a model that is not known and a time that is none."""
+    begin, end = parse_time(at, project.ledger.clock())
+    entries = project.ledger.entries()
+    check_model(entries, model)
+    found = core_who_was(entries, model, begin, end)
+    return {"model": model, "from": rfc3339(begin), "to": rfc3339(end), "champions": [reign.as_json() for reign in found]}
+
+
+def trace(project: Project, told: str) -> Trace:
+    """Everything that is known of a version. Raises ``InputError`` for one that does not exist or was never promoted."""
+    model, version = project.resolve(told)
+    tags = project.registry.tags(model, version)
+    if tags is None:
+        raise InputError(f"there is no version {version} of {model} in the registry")
+    entries = project.ledger.entries()
+    found = core_trace(entries, model, version, tags)
+    try:
+        dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
+    except IntegrityError:
+        return found
+    candidate = dossier.evaluation("candidate")
+    return found.model_copy(update={"metrics": candidate.metrics if candidate else {}})
+
+
+def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | None, model: Path | None) -> BundleReport:
+    """One bundle, offline. Raises ``BundleBroken`` that names the first bad file."""
+    try:
+        pinned = model_key.read_text(encoding="utf-8") if model_key else None
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"the key {model_key} cannot be read") from None
+    if model is not None and not model.is_dir():
+        raise InputError(f"there is no folder {model} with the model's files")
+    return verify_bundle(bundle, own_public_key(root, key), model=model, model_key=pinned)
+
+
+def verify_all(project: Project) -> AuditReport:
+    """The chain, its anchors in the registry and in the bundles, the registry against the ledger, and every bundle. Writes nothing."""
+    anchors, troubles = _bundles(project)
+    report = check_all(project.ledger, project.registry, anchors)
+    return replace(report, troubles=(*report.troubles, *troubles))
+
+
+def _bundles(project: Project) -> tuple[list[tuple[str, Head]], list[Trouble]]:
+    """Every bundle that is here, checked; their heads are anchors of the ledger."""
+    anchors, troubles = [], []
+    folders = sorted(path for path in project.evidence.glob("*") if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
+        where = f"evidence/{folder.name}"
+        try:
+            anchors.append((where, Head.parse(verify_bundle(folder, own_public_key(project.root)).ledger_head)))
+        except RecompressError as error:
+            troubles.append(Trouble(where, "broken", str(error)))
+    try:
+        missing = [p for p in committed_plans(project.ledger.entries()) if not (project.evidence / name_of(p)).is_dir()]
+    except (IntegrityError, ValueError, KeyError):
+        return anchors, troubles  # the ledger is broken, and is told to be so elsewhere
+    for progress in missing:
+        told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
+        troubles.append(Trouble(f"evidence/{name_of(progress)}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
+    return anchors, troubles
+
+
+def export(project: Project, file: Path) -> dict[str, Any]:
+    """The ledger as JSON lines, verified, with its signed head in ``FILE.head.json``. Raises ``InputError`` when the file exists."""
+    if file.exists():
+        raise InputError(f"{file} exists already and is not overwritten; choose another name")
+    entries = project.ledger.entries()
+    head = project.ledger.verify(head=entries[-1].head if entries else None)
+    count = write_lines(entries, file)
+    beside = file.with_name(f"{file.name}.head.json")
+    beside.write_bytes(canonical_json(sign_head(own_key(project.root), head)))
+    return {"file": str(file), "records": count, "head": str(head), "signed_head": str(beside)}
+
+
+def tell_reigns(found: dict[str, Any]) -> str:
+    lines = []
+    for reign in found["champions"]:
+        version = f"version {reign['version']}" if reign["version"] else "no version"
+        approved = f", approved by {reign['approver']}" if reign["approver"] else ""
+        lines.append(
+            f"{version:<12} {reign['since']} – {reign['until'] or 'now'}  {reign['how']} by {reign['by']}{approved}  (ledger record {reign['record']})"
+        )
+    return "\n".join(lines) or f"{found['model']} had no champion then"
+
+
+def tell_trace(found: Trace) -> str:
+    rows = [
+        ("Model", f"{found.model} version {found.version}: {found.candidate} ({found.steps})"),
+        ("model sha256", found.model_sha256),
+        *((f"Data {name}", value) for name, value in found.data.items()),
+        *((f"Base {name}", value) for name, value in found.base.items()),
+        *((f"Code {name}", value) for name, value in found.code.items()),
+        *((f"Recipe {name}", value) for name, value in found.recipe.items()),
+        (found.metric or "Score", f"{found.score}"),
+        *((name, f"{value:g}") for name, value in sorted(found.metrics.items()) if name != found.metric),
+        ("Policy sha256", found.policy_sha256),
+        ("Verdict sha256", found.verdict_sha256),
+        ("Proposed by", found.author),
+        ("Approved by", f"{found.approver} at {found.approved_at}" if found.approver else "nobody was asked"),
+        ("Champion since", f"{found.promoted_at}, by {found.promoted_by}, instead of {f'version {found.instead_of}' if found.instead_of else 'none'}"),
+        ("Put back because", found.rollback),
+        ("Plan", found.plan_sha256),
+        ("Ledger head", found.ledger_head),
+        *(("✗", line) for line in found.disagreements),
+    ]
+    return "\n".join(f"{name:<18} {value}" for name, value in rows if value)
+
+
+def tell_report(report: AuditReport) -> str:
+    lines = [f"{'✗' if trouble.kind == 'broken' else '·'} {trouble.where}: {trouble.detail}" for trouble in report.troubles]
+    champions = ", ".join(f"{model} version {version}" if version else f"{model} none" for model, version in report.models.items()) or "none"
+    lines.append(f"{report.head.sequence:,} records, {report.anchors} heads anchored elsewhere, champions: {champions}")
+    lines.append("Something does not hold." if report.broken else "Everything holds.")
+    return "\n".join(lines)
+
+
+def tell_bundle(found: BundleReport) -> str:
+    about = f"{found.model} version {found.version}, champion since {found.promoted_at}, approved by {found.approver or 'nobody: nobody was asked'}"
+    lines = [*(f"✓ {line}" for line in found.checked), about, f"model sha256 {found.model_sha256}"]
+    return "\n".join([*lines, f"signed by the key {found.key_id}", "Everything holds."])
