@@ -6,7 +6,6 @@ recompress run recipes/quickstart.yaml
 from __future__ import annotations
 
 from prefect import flow
-from tasks.validate import check_data
 
 from tasks.compress import compress
 from tasks.data import bring_data
@@ -16,6 +15,7 @@ from tasks.promote import promote
 from tasks.recompression import Outcome, recompression
 from tasks.report import write_report
 from tasks.train import find_base_model, make_teacher_outputs, train_baseline
+from tasks.validate import check_data
 
 
 @flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)

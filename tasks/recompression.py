@@ -104,8 +104,8 @@ class Recompression:
     def step(self, name: str, *, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], label: str = "") -> Result:
         """The result of a step: found again by its key, or done now and remembered.
 
-        ``do(folder)`` works in a folder of its own, which outlives a kill, and returns the result and the files or directories to keep, by name. The result
-        comes back with ``artifacts``: for each name its uri and sha256.
+        ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
+        The result comes back with ``artifacts``: for each name its uri and sha256.
         """
         found = self.store.recall(key, self.say)
         if found is not None:
@@ -114,7 +114,7 @@ class Recompression:
         self.say(f"{name}" + (f" · {label}" if label else ""))
         folder = self.work / key[:24]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _clear(folder)
             result, files = do(folder)
         except OSError as error:
             if error.errno in OUT_OF_ROOM:
@@ -126,6 +126,14 @@ class Recompression:
         shutil.rmtree(folder, ignore_errors=True)
         self.done.append(name)
         return kept
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder of a step; what a killed process left there goes, but for ``work``, from which a training goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        if left.name != "work":
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextmanager

@@ -39,15 +39,12 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     benchmark = get_benchmark(recipe.benchmark)
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
-        from recompress.training import train
-
         from recompress.checkpoint import from_base, save
+        from recompress.training import train
 
         started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
         train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
-        trained = train(
-            started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "training", curve=run.curve("baseline", "train"), label="baseline"
-        )
+        trained = train(started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
         save(trained, folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
 
@@ -73,8 +70,8 @@ def make_teacher_outputs(run: Recompression, dataset: DatasetRef, baseline: Mode
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.distillation.teacher import teacher_outputs
 
-        teacher_outputs(run.store.fetch(baseline.uri), training_text(dataset), folder / "teacher")
-        return {}, {"outputs": folder / "teacher"}
+        teacher_outputs(run.store.fetch(baseline.uri), training_text(dataset), folder / "work" / "teacher")
+        return {}, {"outputs": folder / "work" / "teacher"}
 
     key = step_key("teacher", modules=["recompress.distillation.teacher"], config={}, inputs=[baseline.sha256, *text_digests(dataset)], seed=0)
     kept = run.step("teacher", key=key, run="baseline", do=do, label="what the baseline says about the training text")["artifacts"]["outputs"]

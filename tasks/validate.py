@@ -1,7 +1,8 @@
 """Data checked by Great Expectations: the one module that knows it.
 
 What is looked at and what is allowed stands in ``recompress.data``; here every rule becomes an expectation over the table of a slice of a split. An empty suite,
-an empty table and an expectation that could not be evaluated are refusals: Great Expectations calls the first two a success and the third a failure like any other.
+an empty table, a missing value and an expectation that could not be evaluated are refusals: Great Expectations passes over the first three, and calls the last a
+failure like any other.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def validate(brought: Brought, source: SourceSettings, waivers: Sequence[WaiverL
 
     Raises ``DataRefused`` when something cannot be checked, or when a waiver fits nothing. A check that fails is no error here: see ``DataCheck.passed``.
     """
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations
 
     dataset = brought.dataset
@@ -85,10 +87,11 @@ class Judge:
     """An ephemeral context of Great Expectations, with no page, no file and no call home."""
 
     def __init__(self) -> None:
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)
         import great_expectations as gx
         from great_expectations.data_context.types.base import ProgressBarsConfig
 
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("great_expectations")]:
+            logging.getLogger(name).setLevel(logging.WARNING)  # each has a level of its own, and tells of its temporary folders
         self.context = gx.get_context(mode="ephemeral")
         self.context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = self.context.data_sources.add_pandas("data").add_dataframe_asset("table")
@@ -108,6 +111,8 @@ class Judge:
         for name, result in results.items():
             if error := _raised(result):
                 raise DataRefused(f"check {name!r} could not be evaluated on the {stage} data: {error}")
+            if missing := result.result.get("missing_count"):
+                raise DataRefused(f"check {name!r} on the {stage} data says nothing of all: {missing} of {len(table)} values are missing")
         if not results[SCHEMA].success:
             raise DataRefused(f"the {stage} data has the columns {', '.join(table.columns)}; the rules speak of {', '.join(rule.name for rule in rules)}")
         totals = table.groupby(["split", "slice"], sort=False)[[rule.name for rule in rules]].sum()

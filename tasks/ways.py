@@ -38,16 +38,15 @@ def from_mirror(work: Bench, pin: Pin, name: str) -> Path | None:
 
 def from_network(work: Bench, pin: Pin) -> Path | str:
     """From a DVC remote, or from the git repository that the data is imported from; or the reason why not."""
-    remotes = run_dvc(work.root, work.root, "remote", "list").stdout.split()
-    if not remotes and not pin.url:
+    if not work.remotes and not pin.url:
         return "no DVC remote is set up, and it is not imported from a repository"
-    if not remotes and (host := urlsplit(pin.url).hostname) and not answers(host):
+    if not work.remotes and (host := urlsplit(pin.url).hostname) and not answers(host):
         return f"no network: {host} does not answer"
-    work.say(f"{pin.path}: fetching from {pin.url or remotes[0]}")
+    work.say(f"{pin.path}: fetching from {pin.url or work.remotes[0]}")
     done = run_dvc(work.root, work.root, "fetch", pin.target)
     if done.returncode != 0:
         return said_last(done)
-    return from_cache(work, pin) or f"{pin.url or remotes[0]} does not hold these bytes"
+    return from_cache(work, pin) or f"{pin.url or work.remotes[0]} does not hold these bytes"
 
 
 def answers(host: str) -> bool:

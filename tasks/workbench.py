@@ -7,6 +7,7 @@ was killed leaves a bench behind, which the next one clears away.
 
 from __future__ import annotations
 
+import configparser
 import fcntl
 import logging
 import os
@@ -38,17 +39,20 @@ class Bench:
         self.root = root
         self.say = say
         self.folder = root / ".recompress" / "data" / f"bench-{uuid.uuid4().hex[:12]}"
-        asked = run_dvc(root, root, "cache", "dir")
-        cache = Path(asked.stdout.strip()) if asked.returncode == 0 else root / ".dvc" / "cache"
+        said = dvc_settings(root)
+        self.cache = (root / ".dvc" / said.get("cache", {}).get("dir", "cache")).resolve()
+        self.remotes = [section for section in said if section.startswith("'remote ")]
         (self.folder / ".dvc").mkdir(parents=True)
-        config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
+        config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {self.cache}\n"
         (self.folder / ".dvc" / "config").write_text(config, encoding="utf-8")
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run_dvc(self.folder, self.root, *arguments)
 
     def check_out(self, pin: Pin) -> Path | None:
-        """The pinned folder from the cache; ``None`` when the cache does not hold all of it."""
+        """The pinned folder from the cache; ``None`` when the cache does not hold all of it. Where not even its list of files is, DVC is not asked."""
+        if not (self.cache / "files" / "md5" / pin.md5[:2] / pin.md5[2:]).is_file():
+            return None
         place = self.folder / pin.path
         place.parent.mkdir(parents=True, exist_ok=True)
         pointer = place.with_name(place.name + ".dvc")
@@ -82,6 +86,16 @@ class Bench:
         done = self.dvc(*arguments)
         if done.returncode != 0:
             raise DataRefused(f"dvc {arguments[0]}: {said_last(done)}")
+
+
+def dvc_settings(root: Path) -> dict[str, dict[str, str]]:
+    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    for name in ("config", "config.local"):
+        path = root / ".dvc" / name
+        if path.is_file():
+            parser.read_string("\n".join(line.strip() for line in path.read_text(encoding="utf-8").splitlines()), source=str(path))
+    return {section: dict(parser[section]) for section in parser.sections()}
 
 
 @contextmanager

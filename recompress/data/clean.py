@@ -99,7 +99,10 @@ def without_conflicts(examples: list[Example], tally: Tally) -> list[Example]:
 
 def without_repeats(examples: list[Example], tally: Tally) -> list[Example]:
     """The first of each text. Counted in rows as ``repeats``."""
-    kept = list({example.words: example for example in reversed(examples)}.values())[::-1]
+    first: dict[Key, Example] = {}
+    for example in examples:
+        first.setdefault(example.words, example)
+    kept = list(first.values())
     tally["repeats"] += len(examples) - len(kept)
     return kept
 

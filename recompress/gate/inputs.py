@@ -74,8 +74,8 @@ def _shape(role: str, model: Measured, expected: Expected) -> Iterator[Finding]:
             role,
             "short-evaluation",
             f"{count:,} examples of the {role} were measured, the test split holds {expected.examples:,}",
-            measured=count,
-            limit=expected.examples,
+            measured=float(count),
+            limit=float(expected.examples),
         )
     elif len(set(model.examples)) < count:
         name, times = Counter(model.examples).most_common(1)[0]

@@ -8,6 +8,7 @@ Canonical JSON is RFC 8785. The body is kept as its canonical text, so that chec
 from __future__ import annotations
 
 import json
+import json.encoder
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -112,7 +113,7 @@ class Entry(NamedTuple):
         )
 
 
-quote = json.JSONEncoder(ensure_ascii=False).encode
+quote = json.encoder.encode_basestring
 """A string as RFC 8785 writes it: Python's escapes are the same."""
 
 

@@ -43,51 +43,58 @@ def write_lines(entries: Iterable[Entry], path: Path) -> int:
 
 def read_lines(path: Path) -> Iterator[Entry]:
     """The records of a file, one by one, unverified but each in its one canonical form. Raises ``LedgerBroken`` for a line that is not, and ``StorageError``."""
+    reader = _Reader()
     try:
         with path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
-                yield _parse(number, line)
+                yield reader.entry(number, line)
     except OSError as error:
         raise StorageError(f"the ledger file {path} cannot be read: {error.strerror}") from None
 
 
-def _parse(number: int, line: bytes) -> Entry:
-    if len(line) > MAX_LINE_BYTES:
-        raise LedgerBroken(number, f"its line is longer than {MAX_LINE_BYTES:,} bytes")
-    if not line.endswith(b"\n"):
-        raise LedgerBroken(number, "its line has no end; the file was cut off or changed")
-    try:
-        entry = _entry(line[:-1].decode("utf-8"))
-        if entry.line().encode("utf-8") == line[:-1]:
-            return entry
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise LedgerBroken(number, "its line is not a record in canonical JSON")
+class _Reader:
+    """Lines to records. The fast encoder agrees with RFC 8785 on everything but numbers with an exponent, huge integers, and the order of keys beyond ASCII;
+    a line with any of these goes the slow way."""
 
+    def __init__(self) -> None:
+        self.unusual = False
+        self.decode = json.JSONDecoder(parse_float=self._float, parse_int=self._int, parse_constant=_no_constant).decode
 
-def _entry(line: str) -> Entry:
-    unusual: list[str] = []
+    def entry(self, number: int, line: bytes) -> Entry:
+        if len(line) > MAX_LINE_BYTES:
+            raise LedgerBroken(number, f"its line is longer than {MAX_LINE_BYTES:,} bytes")
+        if not line.endswith(b"\n"):
+            raise LedgerBroken(number, "its line has no end; the file was cut off or changed")
+        try:
+            text = line[:-1].decode("utf-8")
+            entry = self._parse(text)
+            if entry.line() == text:
+                return entry
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        raise LedgerBroken(number, "its line is not a record in canonical JSON")
 
-    def read_float(text: str) -> float:
+    def _parse(self, text: str) -> Entry:
+        self.unusual = not text.isascii()
+        found = self.decode(text)
+        if type(found) is not dict or found.keys() != FIELDS.keys() or [type(found[name]) for name in FIELDS] != list(FIELDS.values()):
+            raise ValueError("fields")
+        body = found.pop("body")
+        return Entry(body_text=canonical_json(body).decode() if self.unusual else _plain(body), **found)
+
+    def _float(self, text: str) -> float:
         value = float(text)
         if "e" in text or text.endswith(".0") or repr(value) != text:
-            unusual.append(text)
+            self.unusual = True
         return value
 
-    def read_int(text: str) -> float:
+    def _int(self, text: str) -> float:
         if len(text) <= 15:
             return int(text)
-        unusual.append(text)
+        self.unusual = True
         return float(text)  # JSON knows no integers beyond 2**53: what is written so was a float
-
-    found = json.loads(line, parse_float=read_float, parse_int=read_int, parse_constant=_no_constant)
-    if type(found) is not dict or found.keys() != FIELDS.keys() or any(type(found[name]) is not kind for name, kind in FIELDS.items()):
-        raise ValueError("fields")
-    # The fast encoder agrees with RFC 8785 on everything but numbers with an exponent, huge integers, and the order of keys beyond ASCII.
-    body = found.pop("body")
-    return Entry(body_text=_plain(body) if not unusual and line.isascii() else canonical_json(body).decode(), **found)
 
 
 def _no_constant(text: str) -> Any:
