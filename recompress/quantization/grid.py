@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -67,14 +67,14 @@ def grid_of(weight: Float[Tensor, "out in"], bits: int, group_size: int | None, 
     return Grid(scales, (-low / scales).round().clamp(0, top))
 
 
-def codes_on(weight: Float[Tensor, "out in"], grid: Grid, bits: int) -> Int[Tensor, "out in"]:
+def codes_on(weight: Float[Tensor, "out in"], grid: Grid, bits: int) -> UInt8[Tensor, "out in"]:
     """The nearest step of each weight, in 8 bits each."""
     groups = weight.reshape(len(weight), grid.scales.shape[1], -1)
     codes = (groups / grid.scales[:, :, None]).round() + grid.zeros[:, :, None]
     return codes.clamp(0, (1 << bits) - 1).to(torch.uint8).flatten(1)
 
 
-def values_of(codes: Int[Tensor, "out in"], grid: Grid) -> Float[Tensor, "out in"]:
+def values_of(codes: Integer[Tensor, "out in"], grid: Grid) -> Float[Tensor, "out in"]:
     """What codes stand for."""
     groups = codes.reshape(len(codes), grid.scales.shape[1], -1).to(grid.scales.dtype)
     return ((groups - grid.zeros[:, :, None]) * grid.scales[:, :, None]).flatten(1)
@@ -86,7 +86,7 @@ def rounded(weight: Float[Tensor, "out in"], config: FewBits) -> Quantized:
     return quantized(codes_on(weight, grid, config.bits), grid, config)
 
 
-def quantized(codes: Int[Tensor, "out in"], grid: Grid, config: FewBits, columns: Float[Tensor, " in"] | None = None) -> Quantized:
+def quantized(codes: UInt8[Tensor, "out in"], grid: Grid, config: FewBits, columns: Float[Tensor, " in"] | None = None) -> Quantized:
     return Quantized(codes, config.bits, grid.scales, None if config.symmetric else grid.zeros, columns=columns)
 
 
@@ -111,7 +111,7 @@ def refuse(network: PreTrainedModel, config: FewBits) -> None:
     for name, width, weight in matrices:
         if config.group_size is not None and width % config.group_size:
             raise InputError(f"group_size {config.group_size} does not divide the {width} columns of {name}; choose one that divides all, or leave it out")
-        if float(weight.abs().max()) > LARGEST:
+        if float(weight.detach().abs().max()) > LARGEST:
             raise InputError(f"{name} holds weights above {LARGEST:g}, which the 16-bit scales of packed weights cannot reach")
 
 
