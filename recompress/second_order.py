@@ -47,7 +47,7 @@ def sweep(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], settle:
     columns = weight.shape[1]
     for start in range(0, columns, block):
         end = min(start + block, columns)
-        part = weight[:, start:end].clone()
+        part = weight[:, start:end]
         errors = torch.empty_like(part)
         for j in range(end - start):
             row = root[start + j, start + j : end]
@@ -55,9 +55,8 @@ def sweep(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], settle:
             errors[:, j] = (part[:, j] - settled) / row[0]
             part[:, j:].addmm_(errors[:, j : j + 1], row[None], alpha=-1)
             part[:, j] = settled
-        weight[:, start:end] = part
         if end < columns:
-            weight[:, end:] -= errors @ root[start:end, end:]
+            weight[:, end:].addmm_(errors, root[start:end, end:], alpha=-1)
 
 
 def block_of(multiple: int) -> int:

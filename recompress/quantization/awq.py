@@ -33,6 +33,9 @@ STEPS = 20
 RANGE = 1e-4
 """Inputs smaller than this share of the largest count as so large."""
 
+CHUNK = 1 << 16
+"""Weights whose errors are computed at once."""
+
 
 class Awq(FewBits):
     """How weights are stored, and what rounding is judged on."""
@@ -49,18 +52,19 @@ def columns_for(absolute: Float[Tensor, " in"], exponent: float) -> Float[Tensor
 
 def quantize_matrix(weight: Float[Tensor, "out in"], absolute: Float[Tensor, " in"], hessian: Float[Tensor, "in in"], config: FewBits) -> Quantized:
     """The codes with the smallest error on the calibration text."""
-    best: tuple[float, Quantized | None] = (torch.inf, None)
-    for step in range(STEPS + 1):
-        columns = columns_for(absolute, step / STEPS)
-        widened = weight / columns
-        grid = grid_of(widened, config.bits, config.group_size, symmetric=config.symmetric)
-        codes = codes_on(widened, grid, config.bits)
-        gap = weight - values_of(codes, grid) * columns
-        error = float((gap @ hessian).mul_(gap).sum(dtype=torch.float64))
-        if best[1] is None or error < best[0]:
-            best = error, quantized(codes, grid, config, columns)
-    assert best[1] is not None
-    return best[1]
+    every = [columns_for(absolute, step / STEPS) for step in range(STEPS + 1)]
+    blocks = torch.split(weight, max(1, CHUNK // weight.shape[1]))
+    columns = min(every, key=lambda columns: sum(_error(rows, columns, hessian, config) for rows in blocks))
+    widened = weight / columns
+    grid = grid_of(widened, config.bits, config.group_size, symmetric=config.symmetric)
+    return quantized(codes_on(widened, grid, config.bits), grid, config, columns)
+
+
+def _error(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], hessian: Float[Tensor, "in in"], config: FewBits) -> float:
+    widened = weight / columns
+    grid = grid_of(widened, config.bits, config.group_size, symmetric=config.symmetric)
+    gap = weight - values_of(codes_on(widened, grid, config.bits), grid) * columns
+    return float((gap @ hessian).mul_(gap).sum(dtype=torch.float64))
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Awq) -> list[Claim]:

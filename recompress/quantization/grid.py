@@ -33,6 +33,8 @@ FORM_BYTES = 8
 SMALLEST = 2.0**-14
 """The smallest 16-bit number of full precision; also the scale of a group of zeros."""
 LARGEST = 65504.0
+CHUNK = 1 << 16
+"""Weights that are rounded at once."""
 
 
 class FewBits(Settings):
@@ -60,18 +62,24 @@ def grid_of(weight: Float[Tensor, "out in"], bits: int, group_size: int | None, 
     groups = weight.reshape(len(weight), -1, group_size or weight.shape[1])
     top = (1 << bits) - 1
     if symmetric:
-        scales = _held(2 * groups.abs().amax(-1) / top)
+        scales = held_above(2 * groups.abs().amax(-1) / top)
         return Grid(scales, torch.full_like(scales, float(1 << (bits - 1))))
     low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
-    scales = _held((high - low) / top)
+    scales = held_above((high - low) / top)
     return Grid(scales, (-low / scales).round().clamp(0, top))
 
 
 def codes_on(weight: Float[Tensor, "out in"], grid: Grid, bits: int) -> UInt8[Tensor, "out in"]:
     """The nearest step of each weight, in 8 bits each."""
+    step = max(1, CHUNK // weight.shape[1])
+    parts = (slice(start, start + step) for start in range(0, len(weight), step))
+    return torch.cat([_codes(weight[part], Grid(grid.scales[part], grid.zeros[part]), bits) for part in parts])
+
+
+def _codes(weight: Float[Tensor, "out in"], grid: Grid, bits: int) -> UInt8[Tensor, "out in"]:
     groups = weight.reshape(len(weight), grid.scales.shape[1], -1)
-    codes = (groups / grid.scales[:, :, None]).round() + grid.zeros[:, :, None]
-    return codes.clamp(0, (1 << bits) - 1).to(torch.uint8).flatten(1)
+    codes = (groups / grid.scales[:, :, None]).round_().add_(grid.zeros[:, :, None])
+    return codes.clamp_(0, (1 << bits) - 1).to(torch.uint8).flatten(1)
 
 
 def values_of(codes: Integer[Tensor, "out in"], grid: Grid) -> Float[Tensor, "out in"]:
@@ -121,7 +129,7 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     pairs = [(shape_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]
     packed = [module for _, module in pairs if isinstance(module, PackedLinear)]
     numbers = sum(rows * columns for (rows, columns), _ in pairs)
-    whole = _bytes(old)
+    whole = tensor_bytes(old)
     for (rows, columns), _ in pairs:
         whole += _packed_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
     if config.embeddings:
@@ -130,27 +138,25 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
         Claim("embeddings packed", float(config.embeddings), float(isinstance(new.get_input_embeddings(), PackedEmbedding))),
-        Claim(
-            "bits of a weight", 8 * sum(r * _code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers
-        ),
-        Claim("bytes of all tensors", whole, _bytes(new)),
+        Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
+        Claim("bytes of all tensors", whole, tensor_bytes(new)),
     ]
 
 
-def _code_bytes(columns: int, bits: int) -> int:
+def code_bytes(columns: int, bits: int) -> int:
     return -(-columns * bits // 8)
 
 
 def _packed_bytes(rows: int, columns: int, config: FewBits) -> int:
     groups = columns // (config.group_size or columns)
-    return rows * (_code_bytes(columns, config.bits) + groups * (2 if config.symmetric else 3)) + FORM_BYTES
+    return rows * (code_bytes(columns, config.bits) + groups * (2 if config.symmetric else 3)) + FORM_BYTES
 
 
-def _bytes(network: PreTrainedModel) -> int:
+def tensor_bytes(network: PreTrainedModel) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in distinct_tensors(network).values())
 
 
-def _held(scales: Float[Tensor, "out groups"]) -> Float[Tensor, "out groups"]:
+def held_above(scales: Float[Tensor, "out groups"]) -> Float[Tensor, "out groups"]:
     """The next 16-bit number that is not smaller."""
     held = scales.clamp(SMALLEST, LARGEST).half()
     short = held.to(scales.dtype) < scales
