@@ -52,6 +52,7 @@ RULES = (
     Rule("conflicts", "no text has two labellings in a split", "texts"),
     Rule("in_train", "no text of dev or test stands in train", "rows"),
     Rule("in_train_otherwise", "none stands there with another label", "rows"),
+    Rule("in_train_nearly", "none stands there in another case or punctuation", "rows"),
     Rule("in_test", "no text of dev stands in test", "rows"),
     Rule("in_train_elsewhere", "none stands in the train split of another slice", "rows"),
     Rule("labels_train_lacks", "train shows every label of dev and test", "labels", "balance"),

@@ -5,6 +5,7 @@ Every step has a name; under that name ``preparation.json`` says how often it wa
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,11 +16,18 @@ from recompress.data.characters import LOST, has_broken, has_hidden, is_nfc, rep
 Tally = Counter[str]
 Key = tuple[str, ...]
 HEADING_CHARACTERS = 20
+NO_LETTERS = re.compile("[^\\w\u0300-\u036f]+|_+")
 
 
 def tells_something(example: Example) -> bool:
     """Whether it is a leak when this row stands in two splits. A short line without a label is not: any two articles share headings like "History"."""
     return bool(example.labels) or len(example.words[0].strip()) > HEADING_CHARACTERS
+
+
+def likeness(example: Example) -> str:
+    """What two examples share that differ only in case, punctuation, spaces, or the way in which characters are written. Tone marks count."""
+    text = to_nfc(" ".join(example.words).casefold())
+    return NO_LETTERS.sub(" ", text).strip() or text
 
 
 def clean(examples: Iterable[Example], labels: frozenset[str] | None, tally: Tally, *, tagged: bool, running: bool = False) -> list[Example]:
@@ -107,8 +115,8 @@ def without_repeats(examples: list[Example], tally: Tally) -> list[Example]:
     return kept
 
 
-def without_texts(examples: list[Example], texts: set[Key], name: str, tally: Tally) -> list[Example]:
-    """Those whose text is not among ``texts``. Counted in rows under ``name``."""
-    kept = [example for example in examples if example.words not in texts]
+def without_likes(examples: list[Example], others: set[str], name: str, tally: Tally) -> list[Example]:
+    """Those whose likeness is not among ``others``. Counted in rows under ``name``."""
+    kept = [example for example in examples if likeness(example) not in others]
     tally[name] += len(examples) - len(kept)
     return kept

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing
 from recompress.data.characters import has_broken, has_hidden, is_nfc
-from recompress.data.clean import Key, tells_something
+from recompress.data.clean import Key, likeness, tells_something
 from recompress.data.sources import RawPart, SourceSettings
 from recompress.data.splits import preparation, read_split
 from recompress.records import Split
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Labels = dict[Key, Key]
 COUNTED = (
     *("not_nfc", "hidden_characters", "broken_characters", "empty_words", "missing_labels", "unknown_labels", "invalid_bio", "repeats", "conflicts"),
-    *("in_train", "in_train_otherwise", "in_test", "in_train_elsewhere", "malformed_lines"),
+    *("in_train", "in_train_otherwise", "in_train_nearly", "in_train_elsewhere", "in_test", "malformed_lines"),
 )
 ROW_COLUMNS = ("split", "slice", *COUNTED)
 NO_ENTITIES = 1000.0
@@ -51,6 +51,7 @@ def observe_rows(parts: Sequence[RawPart], settings: SourceSettings) -> pd.DataF
     for part in parts:
         homes[part.split][part.slice] = {example.words: example.labels for example in part.examples if tells_something(example)}
     trained_on = Counter(words for texts in homes["train"].values() for words in texts)
+    likes = {likeness(example) for part in parts if part.split == "train" for example in part.examples if tells_something(example)}
     known = frozenset(settings.labels or (label for part in parts if part.split == "train" for example in part.examples for label in example.labels))
     columns: dict[str, list[str] | list[int]] = {name: [] for name in ROW_COLUMNS}
     for part in parts:
@@ -60,7 +61,7 @@ def observe_rows(parts: Sequence[RawPart], settings: SourceSettings) -> pd.DataF
             **_from_characters(part.examples),
             **_from_labels(part, settings, known),
             **_from_repeats(part, settings.running_text),
-            **_from_other_splits(part, homes, trained_on),
+            **_from_other_splits(part, homes, trained_on, likes),
             "malformed_lines": _in_first_row(part, part.count("malformed_lines") + part.count("not_utf8")),
         }
         for name, values in seen.items():
@@ -123,15 +124,16 @@ def _from_repeats(part: RawPart, running_text: bool) -> dict[str, list[int]]:
     return {"repeats": repeats, "conflicts": conflicts}
 
 
-def _from_other_splits(part: RawPart, homes: dict[Split, dict[str, Labels]], trained_on: Counter[Key]) -> dict[str, list[int]]:
-    """Whether the text stands in another split of its slice, there with another label (the last it is given), or in the train split of another slice.
-    ``trained_on`` says in how many slices a text is trained on."""
+def _from_other_splits(part: RawPart, homes: dict[Split, dict[str, Labels]], trained_on: Counter[Key], likes: set[str]) -> dict[str, list[int]]:
+    """Whether the text stands in another split of its slice, there with another label (the last it is given), in the train split of another slice, or
+    in any train split with another case or punctuation. ``trained_on`` says in how many slices a text is trained on."""
     train, test = homes["train"].get(part.slice, {}), homes["test"].get(part.slice, {})
     is_train, is_dev = part.split == "train", part.split == "dev"
     texts = [example.words for example in part.examples]
     return {
         "in_train": [int(words in train and not is_train) for words in texts],
         "in_train_otherwise": [int(not is_train and train.get(example.words, example.labels) != example.labels) for example in part.examples],
+        "in_train_nearly": [int(not is_train and not trained_on[example.words] and likeness(example) in likes) for example in part.examples],
         "in_test": [int(is_dev and words in test) for words in texts],
         "in_train_elsewhere": [int(not is_train and trained_on[words] > (words in train)) for words in texts],
     }

@@ -3,8 +3,8 @@
     python -m recompress.data.prepare NAME      as params.yaml says; into prepared/NAME
 
 In this order: broken rows are repaired or left out (``recompress.data.clean``), conflicting labels settled, repeats dropped, splits made that the raw data
-lacks, and whatever of train or dev stands in test, or of train in dev, is dropped from train and dev; across slices, because slices are trained together.
-The test split loses no row to a leak. The same raw bytes give the same prepared bytes.
+lacks, and whatever of train or dev stands in test, or of train in dev, is dropped from train and dev: across slices, because slices are trained together,
+and in whatever case and punctuation. The test split loses no row to a leak. The same raw bytes give the same prepared bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from recompress.benchmarks import Example
-from recompress.data.clean import Tally, clean, tells_something, without_conflicts, without_repeats, without_texts
+from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
 from recompress.digest import sha256_bytes
@@ -94,11 +94,11 @@ def _smallest_digests(rows: list[Example], share: float) -> set[int]:
 
 
 def _drop_leaks(splits: Splits, counts: Counts) -> None:
-    texts = {split: {row.words for rows in slices.values() for row in rows if tells_something(row)} for split, slices in splits.items()}
+    texts = {split: {likeness(row) for rows in slices.values() for row in rows if tells_something(row)} for split, slices in splits.items()}
     pairs: tuple[tuple[Split, Split], ...] = (("dev", "test"), ("train", "test"), ("train", "dev"))
     for split, other in pairs:
         for name, rows in splits.get(split, {}).items():
-            splits[split][name] = without_texts(rows, texts.get(other, set()), f"also_in_{other}", counts[split][name])
+            splits[split][name] = without_likes(rows, texts.get(other, set()), f"also_in_{other}", counts[split][name])
 
 
 def write(splits: Splits, counts: Counts, settings: SourceSettings, folder: Path) -> None:
