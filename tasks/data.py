@@ -21,7 +21,7 @@ from recompress.digest import check_directory, sha256_directory
 from recompress.errors import DataRefused, InputError
 from recompress.records import DatasetRef, Split
 from recompress.settings_file import SettingsFile, unknown
-from tasks.data_status import status
+from tasks.data_status import how_to_get, status
 from tasks.pins import LOCK, Pin, is_here, locked_inputs, locked_outputs, measure, nearest, pins_of, tracked
 from tasks.ways import from_cache, from_mirror, from_network, other_versions
 from tasks.workbench import Bench, Say, bench
@@ -146,7 +146,7 @@ def _bring_raw(work: Bench, name: str, pin: Pin) -> None:
     """Raises ``DataRefused`` with the ways out when no way gives the pinned bytes."""
     place = from_cache(work, pin) or from_mirror(work, pin, name) or from_network(work, pin)
     if isinstance(place, str):
-        raise DataRefused(f"the raw data of {name!r} is not here ({place}); get a copy of {pin.origin or pin.path} and run `recompress data adopt DIR`")
+        raise DataRefused(f"the raw data of {name!r} is not here ({place}); {how_to_get(pin)}")
     _place(work, place, pin)
 
 

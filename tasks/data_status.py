@@ -9,12 +9,19 @@ from recompress.data.sources import names, read_settings_of
 from recompress.data.splits import preparation
 from recompress.errors import DataRefused
 from recompress.settings_file import SettingsFile
-from tasks.pins import LOCK, is_here, pins_of
+from tasks.pins import LOCK, Pin, is_here, pins_of
+from tasks.ways import MIRROR
 
 
 def status(root: Path) -> list[dict[str, Any]]:
     """One row for each data set: ``name``, ``state`` (ready, present, missing, changed, not pinned), ``detail`` and what is pinned."""
     return [_status(root, name) for name in names(SettingsFile(root / "params.yaml"))]
+
+
+def how_to_get(pin: Pin) -> str:
+    """What a person can do about raw data that is not here."""
+    network = "; where there is a network it comes by itself" if pin.url else ""
+    return f"get a copy and run `recompress data adopt DIR`, or name a folder of copies in {MIRROR}{network}. It is: {pin.origin or pin.path}"
 
 
 def _status(root: Path, name: str) -> dict[str, Any]:
@@ -31,4 +38,4 @@ def _status(root: Path, name: str) -> dict[str, Any]:
         return row | {"state": "ready", "detail": ", ".join(f"{split} {count:,}" for split, count in rows.items()), "rows": rows}
     if has_raw or raw.pointer == LOCK:
         return row | {"state": "present", "detail": "prepared when it is first used"}
-    return row | {"state": "missing", "detail": f"get a copy of {raw.origin} and run `recompress data adopt DIR`, or use it where there is a network"}
+    return row | {"state": "missing", "detail": how_to_get(raw)}

@@ -67,7 +67,9 @@ def judge_all(run: Recompression, dataset: DatasetRef, variants: Sequence[ModelR
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
     key = step_key("verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against], seed=policy.seed)
-    kept = run.step("verdicts", key=key, run="", do=do, label=f"{len(variants)} variants against the baseline" + (" and the champion" if champion.version else ""))
+    kept = run.step(
+        "verdicts", key=key, run="", do=do, label=f"{len(variants)} variants against the baseline" + (" and the champion" if champion.version else "")
+    )
     verdicts = [Verdict.model_validate(told) for told in kept["verdicts"]]
     for verdict in verdicts:
         run.note("verdict", verdict.digest, {"candidate": verdict.candidate, "passed": verdict.passed, "reasons": list(verdict.reasons), "evidence": evidence})

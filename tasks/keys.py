@@ -44,6 +44,15 @@ def own_public_key(root: Path, given: Path | None = None) -> Ed25519PublicKey:
     return read_public_key(public)
 
 
+def trusted_keys(root: Path) -> list[Ed25519PublicKey]:
+    """This project's public key, and those that it had before: ``keys/recompress-….pub.pem``. Empty where there is none yet."""
+    former = [read_public_key(path) for path in sorted((root / "keys").glob("recompress-*.pub.pem"))]
+    try:
+        return [own_public_key(root), *former]
+    except InputError:
+        return former
+
+
 def own_model_key(root: Path) -> Path | None:
     """The key for OpenSSF model signatures; ``None`` where the package that makes them is not installed."""
     if not installed():

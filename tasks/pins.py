@@ -122,9 +122,9 @@ def difference(found: Measured, pin: Pin) -> str:
     """What tells a folder from a pin, in words."""
     told = [f"it hashes to {found.md5[:12]}…, {pin.pointer} pins {pin.md5[:12]}…"]
     if found.files != pin.files:
-        told.append(f"{found.files:,} files instead of {pin.files:,}")
+        told.append(f"{found.files:,} instead of {pin.files:,} files")
     if found.size != pin.size:
-        told.append(f"{found.size:,} bytes instead of {pin.size:,}")
+        told.append(f"{found.size:,} instead of {pin.size:,} bytes")
     if len(told) == 1:
         told.append(f"as many files ({found.files:,}) and bytes ({found.size:,}), but not the same")
     return ", ".join(told)

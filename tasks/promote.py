@@ -11,6 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from recompress.digest import sha256_json
 from recompress.errors import ApprovalPending, GateRefused
 from recompress.fingerprint import code_fingerprint
 from recompress.ledger import Ledger
@@ -70,7 +71,7 @@ def promote(
         return Promotion(name, reason=f"{chosen.name} was champion and was rolled back: {stopped}.", exit_code=4)
     promoter = Promoter(run.ledger, open_registry(run.store), actor())
     verdict = judgement.verdicts[chosen.name]
-    plan = plan_for(run, dataset, base, judgement, verdict, chosen, champion)
+    plan = plan_for(run, dataset, base, checks, judgement, verdict, chosen, champion)
     run.say(f"promotion · {chosen.name} to champion of {name}")
     keep_dossier(run, plan, verdict, evaluations, checks.as_json(), dataset, base, chosen)
     try:
@@ -88,7 +89,14 @@ def promote(
 
 
 def plan_for(
-    run: Recompression, dataset: DatasetRef, base: ModelRef, judgement: Judgement, verdict: Verdict, chosen: ModelRef, champion: Champion
+    run: Recompression,
+    dataset: DatasetRef,
+    base: ModelRef,
+    checks: DataCheck,
+    judgement: Judgement,
+    verdict: Verdict,
+    chosen: ModelRef,
+    champion: Champion,
 ) -> PromotionPlan:
     """What shall become champion, instead of what, and on which evidence."""
     recipe, policy = run.plan.recipe, run.plan.policy
@@ -98,6 +106,7 @@ def plan_for(
         "spent_loss": repr(verdict.spent_loss_after),
         "git_commit": git_commit(run.root),
         "data_md5": dataset.md5,
+        "data_check": sha256_json(checks.as_json()),
         "dataset": dataset.name,
         "base_model": recipe.base.model,
         "base_revision": recipe.base.revision or "",

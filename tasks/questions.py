@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recompress.audit import AuditReport, Trace, Trouble, check_all, find_plan, log_lines, parse_time
 from recompress.audit import trace as core_trace
@@ -14,12 +14,17 @@ from recompress.digest import canonical_json
 from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import BundleReport, committed_plans, verify_bundle
 from recompress.evidence.dossier import origin_of
+from recompress.evidence.verify import named_key
 from recompress.ledger import Head, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
+from recompress.signing import public_pem
 from tasks.bundle import name_of, recall_dossier
-from tasks.keys import own_key, own_public_key
+from tasks.keys import own_key, own_public_key, trusted_keys
 from tasks.project import Project
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def log(project: Project, model: str | None) -> list[dict[str, Any]]:
@@ -79,7 +84,7 @@ def _bundles(project: Project) -> tuple[list[tuple[str, Head]], list[Trouble]]:
     for folder in folders:
         where = f"evidence/{folder.name}"
         try:
-            anchors.append((where, Head.parse(verify_bundle(folder, own_public_key(project.root)).ledger_head)))
+            anchors.append((where, Head.parse(_by_any(folder, trusted_keys(project.root)).ledger_head)))
         except RecompressError as error:
             troubles.append(Trouble(where, "broken", str(error)))
     try:
@@ -90,6 +95,12 @@ def _bundles(project: Project) -> tuple[list[tuple[str, Head]], list[Trouble]]:
         told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
         troubles.append(Trouble(f"evidence/{name_of(progress)}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
     return anchors, troubles
+
+
+def _by_any(folder: Path, keys: list[Ed25519PublicKey]) -> BundleReport:
+    """A bundle checked with whichever key it names, if that is one of ours. Raises ``BundleBroken``."""
+    inside = named_key(folder)
+    return verify_bundle(folder, next((key for key in keys if public_pem(key) == inside), keys[0] if keys else own_public_key(folder.parent.parent)))
 
 
 def export(project: Project, file: Path) -> dict[str, Any]:

@@ -141,6 +141,3 @@ def last_page(root: Path, recipe: Path) -> dict[str, str]:
     if not page.is_file():
         raise InputError(f"{recipe} has no page yet; run: recompress run {recipe}")
     return {"page": str(page), "summary": json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["summary"]}
-
-
-

@@ -37,10 +37,17 @@ Splits = dict[Split, dict[str, list[Example]]]
 
 
 def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Counts]:
-    """The prepared rows and what was counted on the way, by split and slice. Raises ``DataRefused`` when nothing is left of a slice of a split."""
+    """The prepared rows and what was counted on the way, by split and slice.
+
+    Raises ``DataRefused`` for a line that cannot be read (unless ``malformed: leave_out``), and when nothing is left of a slice of a split.
+    """
     splits: Splits = {}
     counts: Counts = {}
     for part in parts:
+        unreadable = [problem for problem in part.problems if problem.kind in ("malformed_lines", "not_utf8")]
+        if unreadable and settings.malformed == "refuse":
+            more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+            raise DataRefused(f"{unreadable[0]}{more}; correct the file, or leave such sentences out and count them (malformed: leave_out in params.yaml)")
         tally: Tally = Counter({kind: part.count(kind) for kind in PROBLEMS})
         rows = _clean_part(part, settings, tally)
         splits.setdefault(part.split, {})[part.slice] = rows

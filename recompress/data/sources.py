@@ -44,6 +44,8 @@ class SourceSettings(Settings):
     text: str = "text"
     label: str = "label"
     split_off: dict[Literal["dev", "test"], SplitOff] = {}
+    malformed: Literal["refuse", "leave_out"] = "refuse"
+    """What to do with lines that cannot be read: refuse the data by file and line, or leave out the sentences that they stand in and count them."""
     running_text: bool = False
     """The lines follow on each other, so that repeated lines stay."""
 

@@ -125,6 +125,8 @@ def _judgement(documents: Documents) -> Iterator[Pair]:
     yield Pair("policy.json", "its digest", sha256_json(documents["policy.json"]), origin["policy_sha256"])
     yield Pair("recipe.json", "its digest", sha256_json(documents["recipe.json"]), origin["digests"]["recipe"])
     yield Pair("data-check.json", "the data", documents["data-check.json"]["prepared_sha256"], origin["digests"]["data"])
+    if "data_check" in origin["facts"]:
+        yield Pair("data-check.json", "its digest", sha256_json(documents["data-check.json"]), origin["facts"]["data_check"])
     evaluations = documents["evaluations.json"]
     yield Pair("evaluations.json", "what was measured", {role: sha256_json(said) for role, said in evaluations.items()}, verdict["evaluations"])
     for role in evaluations:

@@ -10,7 +10,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, manifest
+from recompress.digest import FileEntry, canonical_json, manifest, sha256_json
 from recompress.directories import new_directory
 from recompress.evidence.bom import bom
 from recompress.evidence.dossier import Story
@@ -36,7 +36,7 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
     """Write the evidence of a promotion to ``target``, whole or not at all, and give it back. ``directory`` holds the version's files.
 
     ``model_key`` is the elliptic-curve key for the OpenSSF signature; without one there is none in the bundle. Raises ``InputError`` when ``target`` exists
-    already, and ``StorageError`` when it cannot be written.
+    already, ``IntegrityError`` when what belongs into it does not fit together, and ``StorageError`` when it cannot be written.
     """
     with new_directory(target) as place:
         for name, value in documents(story, key).items():
@@ -48,7 +48,15 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
             _write(place / "model-signing.pub.pem", public_model_pem(model_key))
         _write(place / "README.md", readme(story, [file.name for file in place.iterdir()]))
         seal(place, story, key)
+        _check(place, key, directory)
     return target
+
+
+def _check(place: Path, key: Ed25519PrivateKey, directory: Path) -> None:
+    """What does not verify is never written: somebody may have altered the evidence that was kept."""
+    from recompress.evidence.verify import verify_bundle
+
+    verify_bundle(place, key.public_key(), model=directory)
 
 
 def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
@@ -88,7 +96,8 @@ def seal(place: Path, story: Story, key: Ed25519PrivateKey) -> None:
 
 
 def signed_list(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, str]:
-    return {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
+    """The digest says which of the two was changed, where they do not fit."""
+    return {"key": public_pem(key), "sha256": sha256_json(said), "signature": sign(key, PURPOSE, said)}
 
 
 def is_plain_base64(text: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, check_manifest, sha256_file
+from recompress.digest import FileEntry, canonical_json, check_manifest, sha256_file, sha256_json
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence.agreement import Documents, agree
 from recompress.evidence.archive import MAX_FILES, check_path, unpack
@@ -26,7 +26,7 @@ from recompress.evidence.provenance import open_envelope
 from recompress.ledger import LedgerBroken, read_lines, verify
 from recompress.ledger.anchor import check_head
 from recompress.model_files import LEFT_OUT, MANIFEST_FILE, MODEL_FOLDER, check_version, read_manifest
-from recompress.signing import check_signature, key_id
+from recompress.signing import check_signature, key_id, public_pem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -84,6 +84,11 @@ def verify_bundle(path: Path, key: Ed25519PublicKey, *, model: Path | None = Non
     )
 
 
+def named_key(folder: Path) -> str:
+    """The public key (PEM) that a bundle says it was signed with: good for choosing among keys that are trusted, and for nothing else."""
+    return str(_read(folder, SIGNATURE).get("key"))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Path]:
     if path.is_dir():
@@ -109,26 +114,24 @@ def _check_list(folder: Path, key: Ed25519PublicKey) -> dict[str, Any]:
             raise ValueError
     except (ValueError, TypeError, KeyError):
         raise BundleBroken(LIST, "it is not a list of the files of this folder, by path, size and sha256") from None
-    bad = next(_differences(folder, files, found), None)
+    _check_list_signature(said, signed, key)
+    for name, message in _differences(folder, files, found):
+        raise BundleBroken(name, message)
+    return said
+
+
+def _check_list_signature(said: dict[str, Any], signed: dict[str, Any], key: Ed25519PublicKey) -> None:
+    """Raises ``BundleBroken`` that names the list or its signature, whichever was changed."""
     try:
-        if signed.keys() != {"key", "signature"} or not is_plain_base64(signed["signature"]):
+        if signed.keys() != {"key", "sha256", "signature"} or not is_plain_base64(signed["signature"]):
             raise ValueError
         check_signature(key, PURPOSE, said, signed["signature"])
     except (ValueError, TypeError):
         raise BundleBroken(SIGNATURE, "it is not a signature") from None
     except IntegrityError as error:
-        raise BundleBroken(LIST if bad else SIGNATURE, str(error)) from None
-    if key_id(key) != _key_id_in(signed):
-        raise BundleBroken(SIGNATURE, "the key inside is not the one that signed")
-    if bad:
-        raise BundleBroken(*bad)
-    return said
-
-
-def _key_id_in(signed: dict[str, Any]) -> str:
-    from recompress.digest import sha256_bytes
-
-    return sha256_bytes(str(signed["key"]).encode())
+        raise BundleBroken(SIGNATURE if signed["sha256"] == sha256_json(said) else LIST, str(error)) from None
+    if signed["key"] != public_pem(key) or signed["sha256"] != sha256_json(said):
+        raise BundleBroken(SIGNATURE, "the key or the digest inside is not that of what was signed")
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -184,11 +187,11 @@ def _documents(folder: Path) -> Documents:
 
 
 def _check_model_manifest(folder: Path, documents: Documents) -> tuple[FileEntry, ...]:
-    name = "model-manifest.json"
+    name, manifest = "model-manifest.json", documents.committed["manifest_sha256"]
     with tempfile.TemporaryDirectory(prefix="recompress-manifest-") as place:
         (Path(place) / MANIFEST_FILE).write_bytes((folder / name).read_bytes() if (folder / name).is_file() else b"")
         try:
-            return read_manifest(Path(place), documents.committed["manifest_sha256"])
+            return read_manifest(Path(place), manifest)
         except IntegrityError as error:
             raise BundleBroken(name, str(error).replace(f" in {place}", "")) from None
 

@@ -175,6 +175,10 @@ def test_the_stage_of_dvc_yaml(tmp_path: Path) -> None:
     (tmp_path / "raw" / "x").mkdir(parents=True)
     (tmp_path / "raw" / "x" / "train.txt").write_text("leo I-X\n O\n\nna ya O\n")
     (tmp_path / "raw" / "x" / "test.txt").write_text("jana B-X\n")
+    broken = stage(tmp_path, "toy")
+    assert broken.returncode == 3
+    assert broken.stderr.startswith("expected 'token TAG' with a tag like O, B-PER or I-PER, got 'na ya O' (raw/x/train.txt:4); correct the file")
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("format: conll", "format: conll, malformed: leave_out"))
     assert stage(tmp_path, "toy").returncode == 0
     told = json.loads((tmp_path / "prepared" / "toy" / "preparation.json").read_text())
     assert told["counts"]["train"]["x"] == {"read": 1, "kept": 1, "empty_words": 1, "malformed_lines": 1, "invalid_bio": 1}

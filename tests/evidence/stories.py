@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.digest import sha256_directory, sha256_json
 from recompress.evidence import Dossier, Story, tell
+from recompress.evidence.dossier import committed_plan, origin_of
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter, approve, present_champion
 from recompress.records import ApprovalRule, Evaluation, Finding, PromotionPlan, Verdict
@@ -91,6 +92,7 @@ def make_plan(dossier: Dossier, directory: Path, registry: FolderRegistry, rule:
         digests={"data": DATA, "base": sha("base"), "recipe": sha256_json(RECIPE), "code": sha("code")},
         facts={
             "git_commit": "0123456789" * 4,
+            "data_check": sha256_json(CHECK),
             "data_md5": "0" * 32 + ".dir",
             "dataset": "tiny",
             "base_model": "base",
@@ -130,12 +132,9 @@ class Project:
 
     def story(self, plan: str) -> Story:
         chain = self.ledger.entries()
-        body = self.ledger.last("promotion-committed", plan=plan)
-        assert body is not None
-        judged = self.ledger.last("promotion-judged", plan=plan)
-        assert judged is not None
-        dossier = self.dossiers.get(plan) or self.dossiers[judged.body["promoted_before"]]
-        return tell(chain, plan, self.registry.fetch(MODEL, body.body["version"]), dossier)
+        progress = committed_plan(chain, plan)
+        dossier = self.dossiers[origin_of(chain, progress).digest]
+        return tell(chain, plan, self.registry.fetch(MODEL, progress.said("promotion-committed")["version"]), dossier)
 
     def version(self, version: str = "1") -> Path:
         return self.registry.fetch(MODEL, version)

@@ -23,7 +23,9 @@ from tasks.data import Brought
 from tasks.validate import Judge, check_parts, validate
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_(constants|parse)' is deprecated:DeprecationWarning")  # Great Expectations imports them
-SOURCE = SourceSettings(benchmark="token-classification", format="conll", source="raw", files="{slice}/{split}.txt", labels=("O", "B-X", "I-X"))
+SOURCE = SourceSettings(
+    benchmark="token-classification", format="conll", source="raw", files="{slice}/{split}.txt", labels=("O", "B-X", "I-X"), malformed="leave_out"
+)
 RULES = rules_for("token-classification")
 
 

@@ -1,0 +1,185 @@
+"""Whether everything still holds: an alias that was moved, a tag that was altered, a file that was swapped, a ledger that was cut. Nothing of it is written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from recompress.audit import AuditReport, check_all, trace
+from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.ledger import Head
+from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG
+from recompress.records import ApprovalRule
+from tests.evidence.stories import DATA, Project, sha
+from tests.promotion.stage import MODEL
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path)
+    made.promote(1)
+    made.promote(2, ApprovalRule(required=True))
+    return made
+
+
+def check(project: Project) -> AuditReport:
+    """The report, after which the ledger is as it was."""
+    before = project.ledger.head()
+    report = check_all(project.ledger, project.registry)
+    assert project.ledger.head() == before
+    return report
+
+
+def broken(project: Project) -> list[str]:
+    return [f"{trouble.where}: {trouble.detail}" for trouble in check(project).broken]
+
+
+def test_all_is_well(project: Project) -> None:
+    report = check(project)
+    assert report.troubles == ()
+    assert (report.models, report.anchors, report.head) == ({MODEL: "2"}, 2, project.ledger.head())
+    assert report.as_json()["holds"] is True
+
+
+def test_an_empty_ledger_holds(tmp_path: Path) -> None:
+    assert check(Project(tmp_path)).troubles == ()
+
+
+@pytest.mark.parametrize("to", ["1", None, "7"])
+def test_an_alias_that_was_moved_by_other_means_is_reported_until_a_promotion_puts_it_right(project: Project, to: str | None) -> None:
+    project.registry.set_champion(MODEL, to)
+    [line] = broken(project)
+    assert "by the ledger it should be version 2: it was moved by other means" in line
+    project.promoter.watch(MODEL)
+    if to is not None:
+        [line] = broken(project)
+        assert f"version {to} is champion, but nobody promoted it" in line
+    project.promoter.rollback(MODEL, to="2", reason="somebody moved it")
+    assert broken(project) == []
+
+
+@pytest.mark.parametrize("tag", [HEAD_TAG, MANIFEST_TAG])
+def test_a_tag_that_was_altered_or_removed_is_reported(project: Project, tag: str) -> None:
+    file = project.registry.root / MODEL / "tags-1.json"
+    tags = json.loads(file.read_text())
+    for told in (None, "nonsense", "0" * 64, f"3:{'0' * 64}"):
+        changed = {**tags, tag: told} if told else {name: value for name, value in tags.items() if name != tag}
+        file.write_text(json.dumps(changed))
+        assert broken(project), told
+    file.write_text(json.dumps(tags))
+    assert broken(project) == []
+
+
+def test_a_changed_file_of_the_champion_is_named(project: Project) -> None:
+    (project.version("2") / "artifacts" / "model" / "vocab.txt").write_text("[UNK]\nkwaheri\n")
+    [line] = broken(project)
+    assert "artifacts/model/vocab.txt" in line
+
+
+def test_a_deleted_version_is_a_notice_but_a_deleted_champion_is_not(project: Project) -> None:
+    (project.registry.root / MODEL / "1").rename(project.root / "gone 1")
+    report = check(project)
+    assert report.broken == []
+    assert [t.detail for t in report.troubles] == ["it was deleted from the registry, and the head that it kept with it"]
+    (project.registry.root / MODEL / "2").rename(project.root / "gone 2")
+    assert len(broken(project)) == 1
+
+
+def test_a_promotion_that_was_cut_off_is_a_notice(project: Project) -> None:
+    class Killed(BaseException):
+        pass
+
+    for seed, name in enumerate(("promotion:intent-written", "promotion:alias-moved", "promotion:check-recorded"), start=3):
+        plan = project.propose(seed)
+
+        def kill(at: str, name: str = name) -> None:
+            if at == name:
+                raise Killed
+
+        object.__setattr__(project.promoter, "crash_point", kill)
+        with pytest.raises(Killed):
+            project.promoter.promote(plan, project.root / f"model {seed}")
+        report = check(project)
+        assert report.broken == [], name
+        assert "was cut off at" in report.troubles[0].detail
+        object.__setattr__(project.promoter, "crash_point", lambda name: None)
+        project.promoter.recover()
+    assert check(project).troubles == ()
+
+
+def tamper(project: Project, *statements: str) -> None:
+    with sqlite3.connect(project.root / "ledger.db") as connection:
+        for name in ("recompress_no_update", "recompress_no_delete", "recompress_in_order"):
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def test_a_cut_tail_is_shown_by_the_tag_of_a_version(project: Project) -> None:
+    last = project.ledger.head().sequence
+    tamper(project, f"DELETE FROM recompress_ledger WHERE sequence > {last - 3}")
+    lines = broken(project)
+    assert lines[0] == f"ledger: ledger record {last - 2}: it is missing; the ledger ends before it, and the tag of version 2 of ner names record {last}"
+
+
+def test_a_head_that_somebody_kept_shows_a_rewritten_ledger(project: Project) -> None:
+    kept = [("a letter", Head(2, sha("another record")))]
+    report = check_all(project.ledger, project.registry, kept)
+    assert [t.detail for t in report.broken] == ["ledger record 2: it is not the one that a letter names; the ledger was rewritten"]
+
+
+@pytest.mark.parametrize("number", [1, 4, 9])
+def test_a_changed_record_is_named_and_nothing_else_is_believed(project: Project, number: int) -> None:
+    tamper(project, f"UPDATE recompress_ledger SET actor = 'eve' WHERE sequence = {number}")
+    report = check(project)
+    [line] = broken(project)
+    assert line.startswith(f"ledger: ledger record {number}: it was changed")
+    assert report.head.sequence == number - 1
+
+
+def test_a_registry_that_does_not_answer_is_an_error_and_never_all_is_well(project: Project) -> None:
+    class Away:
+        def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+            def ask(*_: object) -> None:
+                raise StorageError("the registry does not answer")
+
+            return ask
+
+    with pytest.raises(StorageError, match="does not answer"):
+        check_all(project.ledger, Away())  # type: ignore[arg-type]
+
+
+def test_a_trace_leads_from_the_version_to_everything(project: Project) -> None:
+    tags = project.registry.tags(MODEL, "2") or {}
+    found = trace(project.ledger.entries(), MODEL, "2", tags)
+    assert found.data == {"name": "tiny", "md5": "0" * 32 + ".dir", "sha256": DATA}
+    assert found.base == {"model": "base", "revision": "f" * 40, "sha256": sha("base")}
+    assert found.code["git_commit"] == "0123456789" * 4
+    assert (found.recipe["name"], found.metric, found.score) == ("tiny", "f1", 0.75)
+    assert (found.author, found.approver, found.instead_of) == ("ada", "bob", "1")
+    assert found.disagreements == ()
+    assert trace(project.ledger.entries(), MODEL, "1", tags).approver is None
+
+
+def test_a_trace_says_where_the_registry_disagrees(project: Project) -> None:
+    tags = (project.registry.tags(MODEL, "2") or {}) | {MODEL_TAG: "0" * 64}
+    [line] = trace(project.ledger.entries(), MODEL, "2", tags).disagreements
+    assert MODEL_TAG in line
+
+
+def test_a_rollback_is_traced_to_where_it_was_made(project: Project) -> None:
+    project.promoter.rollback(MODEL, reason="slow on phones")
+    found = trace(project.ledger.entries(), MODEL, "1", project.registry.tags(MODEL, "1") or {})
+    assert (found.version, found.instead_of, found.rollback, found.candidate) == ("1", "2", "slow on phones", "int8")
+    assert found.data["sha256"] == DATA
+
+
+def test_a_version_that_was_never_promoted_has_no_trace(project: Project) -> None:
+    with pytest.raises(InputError, match="version 9 of ner was not promoted by this ledger; these were: 1, 2"):
+        trace(project.ledger.entries(), MODEL, "9", {})
+    with pytest.raises((InputError, IntegrityError), match="no version ever was"):
+        trace([], MODEL, "1", {})

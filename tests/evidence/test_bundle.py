@@ -1,0 +1,502 @@
+"""Bundles: what stands in them, that every change to one is found and named, and that what a person without the key makes never passes."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recompress.digest import canonical_json, sha256_json
+from recompress.errors import InputError, IntegrityError
+from recompress.evidence import BundleBroken, archive, verify_bundle, write_bundle
+from recompress.evidence.bundle import seal
+from recompress.evidence.model_signature import check_signed_model, model_key, public_model_pem
+from recompress.evidence.provenance import PAYLOAD_TYPE, envelope, pae
+from recompress.ledger import Ledger, read_lines
+from recompress.records import ApprovalRule
+from recompress.signing import public_pem
+from tests.evidence.stories import KEY, OTHER, Project
+from tests.promotion.stage import MODEL
+
+PUBLIC = KEY.public_key()
+BOB = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
+SIGNED = ApprovalRule(required=True, not_the_author=True, signed=True, signers={"bob": public_pem(BOB)})
+
+
+class Made:
+    """A project with two promotions, the second approved with a signature, and the bundle of the second with the model's files inside."""
+
+    def __init__(self, root: Path) -> None:
+        moments = iter(range(10_000))
+        self.project = Project(root, lambda: datetime.fromtimestamp(1_790_000_000 + next(moments), UTC))
+        self.first = self.project.promote(1)
+        self.plan = self.project.promote(2, SIGNED, key=BOB)
+        self.story = self.project.story(self.plan)
+        self.key = model_key(root / "keys")
+        self.bundle = write_bundle(root / "bundle", self.story, self.project.version("2"), KEY, self.key)
+        shutil.copytree(self.project.version("2"), self.bundle / "model")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("evidence"))
+
+
+@contextmanager
+def changed(file: Path, data: bytes | None) -> Iterator[None]:
+    before = file.read_bytes() if file.exists() else None
+    try:
+        file.unlink() if data is None else file.write_bytes(data)
+        yield
+    finally:
+        file.unlink(missing_ok=True) if before is None else file.write_bytes(before)
+
+
+@contextmanager
+def resealed(made: Made, name: str, change: Callable[[dict[str, Any]], object], key: Ed25519PrivateKey = KEY) -> Iterator[None]:
+    """A document that says something else, in a bundle that is signed all the same: what a careless or dishonest holder of the key would make."""
+    said = json.loads((made.bundle / name).read_bytes())
+    change(said)
+    before = {file: (made.bundle / file).read_bytes() for file in (name, "bundle.json", "bundle.sig.json")}
+    model = made.bundle.parent / "aside"
+    (made.bundle / "model").rename(model)
+    try:
+        (made.bundle / name).write_bytes(canonical_json(said))
+        for file in ("bundle.json", "bundle.sig.json"):
+            (made.bundle / file).unlink()
+        seal(made.bundle, made.story, key)
+        model.rename(made.bundle / "model")
+        yield
+    finally:
+        for file, data in before.items():
+            (made.bundle / file).write_bytes(data)
+        if model.exists():
+            model.rename(made.bundle / "model")
+
+
+def read(made: Made, name: str) -> Any:
+    return json.loads((made.bundle / name).read_bytes())
+
+
+def test_a_bundle_verifies_and_says_what_it_is_about(made: Made) -> None:
+    report = verify_bundle(made.bundle, PUBLIC, model=made.project.version("2"), model_key=public_model_pem(made.key))
+    assert (report.model, report.version, report.kind, report.approver) == (MODEL, "2", "promotion", "bob")
+    assert report.plan == made.plan
+    assert report.ledger_head == str(made.project.ledger.head())
+    assert sum("files of the model" in line for line in report.checked) == 2
+    assert verify_bundle(made.bundle, PUBLIC, model=made.project.version("2") / "artifacts" / "model")
+
+
+def test_checking_needs_nothing_but_the_bundle_and_the_key(made: Made, tmp_path: Path) -> None:
+    """In a process without network, without home, and without any library that a project needs besides."""
+    (tmp_path / "key.pem").write_text(public_pem(KEY))
+    code = f"""
+import socket, sys
+def refuse(*_, **__): raise OSError("no network here")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from pathlib import Path
+from recompress.evidence import verify_bundle
+from recompress.signing import read_public_key
+print(verify_bundle(Path({str(made.bundle)!r}), read_public_key(Path("key.pem"))).version)
+sys.exit(bool({{"torch", "transformers", "mlflow", "prefect", "pandas"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
+
+
+def test_the_statement_is_what_in_toto_tools_read(made: Made) -> None:
+    said = read(made, "statement.json")
+    assert (said["_type"], said["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
+    subjects = {subject["name"]: subject["digest"]["sha256"] for subject in said["subject"]}
+    assert subjects == {entry.path: entry.sha256 for entry in made.story.files}
+    assert "artifacts/model/model.safetensors" in subjects
+    assert {d["name"] for d in said["predicate"]["buildDefinition"]["resolvedDependencies"]} == {"data", "base", "code", "recipe", "policy"}
+    signed = read(made, "statement.dsse.json")
+    payload = base64.b64decode(signed["payload"])
+    assert payload == (made.bundle / "statement.json").read_bytes()
+    PUBLIC.verify(base64.b64decode(signed["signatures"][0]["sig"]), pae(PAYLOAD_TYPE, payload))
+    assert pae("http://example.com/HelloWorld", b"hello world") == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"  # DSSE's own example
+
+
+def test_the_bill_of_materials_is_cyclonedx(made: Made) -> None:
+    bill = read(made, "bom.cdx.json")
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    model = bill["metadata"]["component"]
+    assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", MODEL, "2")
+    metrics = {(m["type"], m.get("slice")): m["value"] for m in model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]}
+    assert (metrics["f1", None], metrics["f1", "yor"]) == ("0.75", "0.74")
+    refs = [model["bom-ref"], *(part["bom-ref"] for part in model["components"]), *(c["bom-ref"] for c in bill["components"])]
+    assert len(set(refs)) == len(refs)
+    assert model["modelCard"]["modelParameters"]["datasets"] == [{"ref": "data"}]
+    assert {"data", "base"} <= set(bill["dependencies"][0]["dependsOn"]) <= set(refs)
+    assert all(len(h["content"]) == 64 and h["alg"] == "SHA-256" for part in model["components"] for h in part["hashes"])
+
+
+def test_people_can_read_it(made: Made) -> None:
+    card, gate, readme = ((made.bundle / name).read_text() for name in ("model-card.md", "gate-report.md", "README.md"))
+    for digest in (made.story.plan.model_sha256, made.story.plan.digests["data"], str(made.story.plan.verdict_sha256)):
+        assert digest in card
+    assert "| Approved by | bob |" in card
+    assert "loss-against-baseline" in gate
+    assert all(f"`{file.name}`" in readme for file in made.bundle.iterdir() if file.is_file() and file.name != "README.md" and "bundle" not in file.name)
+    assert not any(str(made.project.root) in file.read_text() for file in made.bundle.iterdir() if file.is_file()), "no path of a machine"
+
+
+def test_made_again_it_is_the_same_but_for_the_signature_with_chance(made: Made, tmp_path: Path) -> None:
+    made.project.promote(3)  # the ledger goes on; the bundle of an earlier promotion does not
+    try:
+        again = write_bundle(tmp_path / "again", made.project.story(made.plan), made.project.version("2"), KEY, made.key)
+    finally:
+        made.story = made.project.story(made.plan)
+    differ = {f.name for f in again.iterdir() if f.read_bytes() != (made.bundle / f.name).read_bytes()}
+    assert differ == {"model.sig", "bundle.json", "bundle.sig.json"}
+    assert verify_bundle(again, PUBLIC)
+    with pytest.raises(InputError, match="exists already"):
+        write_bundle(again, made.story, made.project.version("2"), KEY)
+
+
+def test_the_openssf_signature_is_one_that_its_own_package_verifies(made: Made, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(made.project.version("2") / "artifacts" / "model", model)
+    check_signed_model(model, made.bundle / "model.sig", made.bundle / "model-signing.pub.pem")
+    (model / "config.json").write_text('{"seed": 3}')
+    with pytest.raises(IntegrityError, match="does not hold"):
+        check_signed_model(model, made.bundle / "model.sig", made.bundle / "model-signing.pub.pem")
+    assert made.key.stat().st_mode & 0o077 == 0
+    with pytest.raises(BundleBroken, match="another model-signing key than the one that was given"):
+        verify_bundle(made.bundle, PUBLIC, model_key=public_model_pem(model_key(tmp_path / "keys")))
+
+
+def test_without_the_package_there_is_a_bundle_without_that_signature(made: Made, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", made.story, made.project.version("2"), KEY)
+    assert not (bundle / "model.sig").exists()
+    assert verify_bundle(bundle, PUBLIC).version == "2"
+    with pytest.raises(BundleBroken, match="model.sig: there is none"):
+        verify_bundle(bundle, PUBLIC, model_key=public_model_pem(made.key))
+
+
+FILES = [
+    *("README.md", "bom.cdx.json", "bundle.json", "bundle.sig.json", "data-check.json", "evaluations.json", "gate-report.md", "ledger-head.json"),
+    *("ledger.jsonl", "model-card.md", "model-manifest.json", "model-signing.pub.pem", "model.sig", "plan.json", "policy.json", "policy.yaml"),
+    *("recipe.json", "recipe.yaml", "statement.dsse.json", "statement.json", "verdict.json"),
+    *("model/artifacts/model/config.json", "model/artifacts/model/model.safetensors", "model/served.py", "model/recompress-manifest.json"),
+]
+
+
+def test_the_list_of_files_to_tamper_with_is_whole(made: Made) -> None:
+    found = {path.relative_to(made.bundle).as_posix() for path in made.bundle.rglob("*") if path.is_file()}
+    assert found - set(FILES) == {"model/artifacts/model/vocab.txt"}
+
+
+@given(name=st.sampled_from(FILES), how=st.sampled_from(["change", "delete", "insert", "cut"]), place=st.floats(0, 1), byte=st.integers(1, 255))
+@settings(max_examples=300, deadline=None)
+def test_every_changed_deleted_or_inserted_byte_is_found_and_its_file_named(made: Made, name: str, how: str, place: float, byte: int) -> None:
+    file = made.bundle / name
+    data = file.read_bytes()
+    at = min(int(place * len(data)), len(data) - 1)
+    new = {
+        "change": data[:at] + bytes([data[at] ^ byte]) + data[at + 1 :],
+        "delete": data[:at] + data[at + 1 :],
+        "insert": data[:at] + bytes([byte]) + data[at:],
+        "cut": data[:at],
+    }[how]
+    with changed(file, new), pytest.raises(BundleBroken) as broken:
+        verify_bundle(made.bundle, PUBLIC)
+    assert broken.value.file == name.split("/", 1)[0]
+    if name.startswith("model/artifacts"):
+        assert name.removeprefix("model/artifacts/model/") in str(broken.value)
+
+
+def test_every_byte_of_the_signature_counts(made: Made) -> None:
+    """The last characters of base64 hold bits that a decoder ignores."""
+    file = made.bundle / "bundle.sig.json"
+    data = file.read_bytes()
+    for at in range(len(data)):
+        for bit in (1, 2, 4):
+            with changed(file, data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]), pytest.raises(BundleBroken, match=r"^bundle\.sig\.json: "):
+                verify_bundle(made.bundle, PUBLIC)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(made: Made, name: str) -> None:
+    with changed(made.bundle / name, None), pytest.raises(BundleBroken) as broken:
+        verify_bundle(made.bundle, PUBLIC)
+    assert broken.value.file == name.split("/", 1)[0]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "ledger.jsonl.bak", ".hidden", "model/registered_model_meta", "model/artifacts/model/more.json"])
+def test_a_file_more_is_named(made: Made, name: str) -> None:
+    with changed(made.bundle / name, b"{}"), pytest.raises(BundleBroken) as broken:
+        verify_bundle(made.bundle, PUBLIC)
+    assert broken.value.file == name.split("/", 1)[0]
+
+
+def test_links_and_empty_folders_are_refused(made: Made) -> None:
+    place = made.bundle / "more"
+    place.symlink_to(made.bundle / "plan.json")
+    with pytest.raises(BundleBroken, match="more: it is a link"):
+        verify_bundle(made.bundle, PUBLIC)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(BundleBroken, match="more: it is an empty folder"):
+        verify_bundle(made.bundle, PUBLIC)
+    place.rmdir()
+    aside = made.bundle.parent / "real"
+    (made.bundle / "model").rename(aside)
+    (made.bundle / "model").symlink_to(aside)
+    with pytest.raises(BundleBroken, match="model: it is a link"):
+        verify_bundle(made.bundle, PUBLIC)
+    (made.bundle / "model").unlink()
+    aside.rename(made.bundle / "model")
+    assert verify_bundle(made.bundle, PUBLIC)
+
+
+def test_a_bundle_by_another_key_is_not_believed_whatever_key_lies_inside(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(BundleBroken, match=r"bundle\.sig\.json: .* does not come from the key"):
+        verify_bundle(made.bundle, OTHER.public_key())
+    forged = write_bundle(tmp_path / "forged", made.story, made.project.version("2"), OTHER)
+    with pytest.raises(BundleBroken, match=r"bundle\.sig\.json"):
+        verify_bundle(forged, PUBLIC)
+
+
+def test_a_list_with_a_path_outside_is_refused_before_anything_is_read(made: Made) -> None:
+    for path in ("../plan.json", "/etc/hostname", "a/../../x", "C:\\x", "", "a//b"):
+        with resealed_list(made, path), pytest.raises(BundleBroken, match=r"^bundle\.json: it is not a list"):
+            verify_bundle(made.bundle, PUBLIC)
+
+
+@contextmanager
+def resealed_list(made: Made, path: str) -> Iterator[None]:
+    from recompress.evidence.bundle import signed_list
+
+    said = read(made, "bundle.json")
+    said["files"] = sorted([*said["files"], [path, 1, "0" * 64]])
+    with changed(made.bundle / "bundle.json", canonical_json(said)), changed(made.bundle / "bundle.sig.json", canonical_json(signed_list(said, KEY))):
+        yield
+
+
+def nest(*keys: Any, value: Any) -> Callable[[dict[str, Any]], object]:
+    def change(said: Any) -> None:
+        for key in keys[:-1]:
+            said = said[key]
+        said[keys[-1]] = value
+
+    return change
+
+
+SHA = sha256_json("something else")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        ("plan.json", nest("model_sha256", value=SHA), "ledger.jsonl"),
+        ("plan.json", nest("approval", "required", value=False), "ledger.jsonl"),
+        ("verdict.json", nest("score", value=0.99), "verdict.json"),
+        ("verdict.json", nest("passed", value=False), "verdict.json"),
+        ("policy.json", nest("baseline", "margin", value=0.5), "policy.json"),
+        ("recipe.json", nest("seed", value=1), "recipe.json"),
+        ("data-check.json", nest("prepared_sha256", value=SHA), "data-check.json"),
+        ("data-check.json", nest("tool", value="nobody"), "data-check.json"),
+        ("evaluations.json", nest("candidate", "metrics", "f1", value=0.9), "evaluations.json"),
+        ("evaluations.json", lambda said: said.pop("baseline"), "evaluations.json"),
+        ("statement.json", nest("subject", 0, "digest", "sha256", value=SHA), "statement.json"),
+        ("statement.json", lambda said: said["subject"].pop(), "statement.json"),
+        ("statement.json", nest("predicate", "buildDefinition", "resolvedDependencies", 2, "digest", "sha256", value=SHA), "statement.json"),
+        ("statement.json", nest("predicate", "buildDefinition", "internalParameters", "facts", "git_commit", value="f" * 40), "statement.json"),
+        ("statement.json", nest("predicate", "buildDefinition", "internalParameters", "environment", "torch", value="0"), "statement.dsse.json"),
+        ("bom.cdx.json", nest("metadata", "component", "version", value="3"), "bom.cdx.json"),
+        ("bom.cdx.json", nest("metadata", "component", "components", 0, "hashes", 0, "content", value=SHA), "bom.cdx.json"),
+        ("bom.cdx.json", nest("components", value=[]), "bom.cdx.json"),
+        ("ledger-head.json", nest("sequence", value=3), "ledger-head.json"),
+        ("bom.cdx.json", lambda said: said.clear(), "bundle.json"),
+    ],
+)
+def test_documents_that_disagree_are_found_even_when_they_are_signed(made: Made, name: str, change: Callable[[dict[str, Any]], object], named: str) -> None:
+    with resealed(made, name, change), pytest.raises(BundleBroken) as broken:
+        verify_bundle(made.bundle, PUBLIC)
+    assert broken.value.file == named
+    assert verify_bundle(made.bundle, PUBLIC)
+
+
+def test_a_ledger_that_was_cut_reordered_or_rewritten_is_found_even_when_the_list_is_signed(made: Made) -> None:
+    lines = (made.bundle / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    for new in (lines[:-1], lines[1:], [lines[1], lines[0], *lines[2:]], [*lines, lines[-1]], [*lines[:5], *lines[6:]]):
+        aside = made.bundle.parent / "aside"
+        before = {file: (made.bundle / file).read_bytes() for file in ("ledger.jsonl", "bundle.json", "bundle.sig.json")}
+        (made.bundle / "model").rename(aside)
+        (made.bundle / "ledger.jsonl").write_bytes(b"".join(new))
+        seal(made.bundle, made.story, KEY)
+        with pytest.raises(BundleBroken, match=r"^ledger\.jsonl: ledger record \d+"):
+            verify_bundle(made.bundle, PUBLIC)
+        for file, data in before.items():
+            (made.bundle / file).write_bytes(data)
+        aside.rename(made.bundle / "model")
+
+
+def test_an_approval_that_was_written_by_hand_carries_no_bundle(tmp_path: Path) -> None:
+    """Somebody with the database and the signing key, but without the approver's: the bundle shows it."""
+    made = Made(tmp_path)
+    forged = Ledger(tmp_path / "forged.db", clock=made.project.ledger.clock)
+    for entry in made.project.ledger.entries():
+        body = entry.body
+        if entry.kind == "approval":
+            body["signature"] = base64.b64encode(OTHER.sign(b"x")).decode()
+        forged.append(entry.kind, body, actor=entry.actor)
+    made.project.ledger = forged
+    with pytest.raises(BundleBroken, match="the approval by bob does not carry the signature"):
+        write_bundle(tmp_path / "other", made.project.story(made.plan), made.project.version("2"), KEY)
+
+
+def test_a_rollback_has_evidence_too(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.promote(1)
+    project.promote(2)
+    for reason, to in (("slow on phones", None), ("and forward", "2"), ("and back again", "1")):
+        project.promoter.rollback(MODEL, reason=reason, to=to)
+        last = project.ledger.last("promotion-committed")
+        assert last is not None
+        story = project.story(last.body["plan"])
+        bundle = write_bundle(tmp_path / story.name, story, project.version(story.version), KEY)
+        assert story.name == f"ner-v{story.version}-rollback-{last.sequence}"
+        assert verify_bundle(bundle, PUBLIC, model=project.version(story.version)).kind == "rollback"
+        assert reason in (bundle / "model-card.md").read_text()
+
+
+def test_a_plan_that_was_not_carried_out_has_no_evidence(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    plan = project.propose(1)
+    from recompress.evidence import tell
+
+    with pytest.raises(InputError, match="was not carried out: it is judged"):
+        tell(project.ledger.entries(), plan, tmp_path, project.dossiers[plan])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"policy": {"metric": "f1"}}, "policy.json"),
+        ({"recipe": {"name": "tiny", "seed": 1}}, "recipe.json"),
+        ({"evaluations": ()}, "evaluations.json"),
+        ({"data_check": {"prepared_sha256": SHA}}, "data-check.json"),
+    ],
+)
+def test_evidence_that_was_altered_where_it_was_kept_makes_no_bundle(made: Made, tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    story = dataclasses.replace(made.story, dossier=made.story.dossier.model_copy(update=change))
+    with pytest.raises(BundleBroken) as broken:
+        write_bundle(tmp_path / "bundle", story, made.project.version("2"), KEY)
+    assert broken.value.file == named
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wrong_models_files_are_named(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(BundleBroken, match="recompress-manifest.json"):
+        verify_bundle(made.bundle, PUBLIC, model=made.project.version("1"))
+    with pytest.raises(BundleBroken, match=r"config\.json"):
+        verify_bundle(made.bundle, PUBLIC, model=made.project.version("1") / "artifacts" / "model")
+
+
+def test_packed_and_unpacked_it_is_the_same(made: Made, tmp_path: Path) -> None:
+    packed = archive.pack(made.bundle.parent / "bundle", tmp_path / "bundle.zip")
+    assert verify_bundle(packed, PUBLIC).version == "2"
+    assert packed.read_bytes() == archive.pack(made.bundle, tmp_path / "again.zip").read_bytes()
+    wrapped = tmp_path / "wrapped"
+    shutil.copytree(made.bundle, wrapped / "ner-v2")
+    assert verify_bundle(archive.pack(wrapped, tmp_path / "wrapped.zip"), PUBLIC).version == "2"
+    data = packed.read_bytes()
+    for cut in (0, 10, len(data) // 2, len(data) - 1):
+        (tmp_path / "cut.zip").write_bytes(data[:cut])
+        with pytest.raises(IntegrityError):
+            verify_bundle(tmp_path / "cut.zip", PUBLIC)
+    with pytest.raises(InputError, match="there is no bundle"):
+        verify_bundle(tmp_path / "none", PUBLIC)
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt", "a\\..\\outside.txt", "C:/outside.txt", "./a", "a//b"])
+def test_an_archive_that_names_a_place_outside_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "inner"
+    place.mkdir()
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
+        packed.writestr("first.txt", "fine")
+        packed.writestr(zipfile.ZipInfo(name), "bad")
+    with pytest.raises(IntegrityError, match="lies outside its folder or is no plain path; nothing was unpacked"):
+        archive.unpack(tmp_path / "bad.zip", place)
+    assert not list(place.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "inner"]
+
+
+def test_archive_bombs_links_and_doubles_are_not_unpacked(tmp_path: Path) -> None:
+    place = tmp_path / "inner"
+    place.mkdir()
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("zeros", b"\0" * (64 << 20))
+    assert (tmp_path / "bomb.zip").stat().st_size < 100_000
+    with pytest.raises(IntegrityError, match=r"'zeros' would grow from .* to 67,108,864 bytes; nothing was unpacked"):
+        archive.unpack(tmp_path / "bomb.zip", place)
+
+    lying = (tmp_path / "bomb.zip").read_bytes().replace((64 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    (tmp_path / "lying.zip").write_bytes(lying)  # the index says 1,000 bytes
+    with pytest.raises(IntegrityError):
+        archive.unpack(tmp_path / "lying.zip", place)
+    assert sum(file.stat().st_size for file in place.iterdir()) <= 1 << 20
+
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as packed:
+        packed.writestr(link, "/etc/passwd")
+    with pytest.raises(IntegrityError, match="is a link"):
+        archive.unpack(tmp_path / "link.zip", place)
+
+    with zipfile.ZipFile(tmp_path / "double.zip", "w") as packed:
+        packed.writestr("a", "1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            packed.writestr("a", "2")
+    with pytest.raises(IntegrityError, match="holds 'a' twice"):
+        archive.unpack(tmp_path / "double.zip", place)
+
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as packed:
+        for i in range(archive.MAX_FILES + 1):
+            packed.writestr(str(i), "")
+    with pytest.raises(IntegrityError, match="holds 10,001 files"):
+        archive.unpack(tmp_path / "many.zip", place)
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as packed:
+        packed.writestr("a", "1")
+        packed.writestr("a/b", "2")
+    with pytest.raises(IntegrityError):
+        archive.unpack(tmp_path / "both.zip", tmp_path / "inner2")
+
+
+def test_the_ledger_inside_is_the_ledger(made: Made) -> None:
+    inside = list(read_lines(made.bundle / "ledger.jsonl"))
+    assert inside == made.project.ledger.entries()[: len(inside)]
+    assert inside[-1].kind == "promotion-committed"
+
+
+def test_an_envelope_of_another_kind_is_not_opened(made: Made) -> None:
+    from recompress.evidence.provenance import open_envelope
+
+    said = envelope({"a": 1}, KEY)
+    assert json.loads(open_envelope(said, PUBLIC)) == {"a": 1}
+    for change in (
+        {"payloadType": "text/plain"},
+        {"payload": "!!"},
+        {"signatures": []},
+        {"signatures": said["signatures"] * 2},
+        {"payload": said["payload"][:-4]},
+    ):
+        with pytest.raises(IntegrityError, match="was not signed"):
+            open_envelope(said | change, PUBLIC)

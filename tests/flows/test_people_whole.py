@@ -1,0 +1,50 @@
+"""The whole way with people in it, on real DVC, Prefect and MLflow: run, wait, approve, promote, evidence, audit, and the same model made again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.flows.made import make_project, run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_from_a_run_that_waits_to_evidence_and_the_same_model_again(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    recipe, policy = project / "recipe.yaml", project / "policies" / "toy.yaml"
+    text = recipe.read_text()
+    start, end = text.index("  small:\n"), text.index("policy:")
+    recipe.write_text(text[:start] + text[end:])
+    policy.write_text(policy.read_text() + "approval: {mode: required, not_the_author: false}\n")
+
+    told = run(project, "run", "recipe.yaml", code=6)
+    plan = told["promotion"]["plan"]
+    assert told["promotion"]["exit_code"] == 6
+    assert f"recompress approve {plan}" in told["summary"]
+    assert not (project / "evidence").exists()
+    [waiting] = run(project, "approve")
+    assert waiting["digest"] == plan
+    assert run(project, "approve", plan)["approver"] == "tester"
+    assert run(project, "promote", plan)["version"] == "1"
+
+    bundle = project / "evidence" / "toy-v1"
+    assert run(project, "audit", "verify", str(bundle))["approver"] == "tester"
+    [kept] = (project / "mlflow" / "store" / "artifacts").rglob("evidence/toy-v1/bundle.json")
+    assert kept.read_bytes() == (bundle / "bundle.json").read_bytes(), "it is kept with the version's run too"
+    shutil.rmtree(bundle)
+    assert run(project, "run", "recipe.yaml")["promotion"]["version"] == "1"
+    assert run(project, "audit", "verify")["troubles"] == [], "the next run made the bundle that was missing"
+
+    trace = run(project, "audit", "trace", "toy@champion")
+    assert trace["data"]["md5"].endswith(".dir")
+    assert trace["metrics"]["accuracy"] == trace["score"]
+    assert [reign["version"] for reign in run(project, "audit", "who-was", "toy", "--at", trace["promoted_at"])["champions"]] == ["1"]
+
+    again = run(project, "reproduce", "toy@1")
+    assert again["same_inputs"]
+    assert again["same_code"]
+    assert again["equal"], again["metrics"]
+    assert not list((project / ".recompress" / "reproduce").iterdir())

@@ -1,0 +1,45 @@
+"""How ``bundle-1`` was made. Not run by any test: what it made once must verify for ever, and is never made again.
+
+python -m tests.golden.make_bundle FOLDER
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+from recompress.errors import ApprovalPending
+from recompress.evidence import write_bundle
+from recompress.evidence.model_signature import model_key
+from recompress.promotion import approve
+from recompress.signing import public_pem
+from tests.evidence.stories import KEY, Project
+from tests.evidence.test_bundle import BOB, SIGNED
+
+
+def make(target: Path, work: Path) -> None:
+    """Two promotions and a rollback, every one of them approved with a signature."""
+    seconds = count(1_789_997_601)
+    project = Project(work, lambda: datetime.fromtimestamp(next(seconds), UTC))
+    project.promote(1, SIGNED, key=BOB)
+    project.promote(2, SIGNED, key=BOB)
+    with suppress(ApprovalPending):
+        project.promoter.rollback("ner", reason="slow on phones", rule=SIGNED)
+    opened = project.ledger.last("rollback")
+    assert opened is not None
+    plan = opened.body["plan"]
+    approve(project.ledger, plan, actor="bob", key=BOB)
+    project.promoter.promote(plan)
+    bundle = write_bundle(target / "bundle-1", project.story(plan), project.version("1"), KEY, model_key(work / "keys"))
+    shutil.copytree(project.version("1"), bundle / "model")
+    (target / "bundle-1.pub.pem").write_text(public_pem(KEY))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(sys.argv[1]), Path(folder))
