@@ -52,6 +52,8 @@ class Architecture:
     """Attributes of the attention module that hold heads * head size."""
     fused: bool = False
     """Query, key and value are one linear layer, in this order."""
+    causal: bool = False
+    """A decoder: each token sees those before it."""
     positions_follow_padding: bool = False
     """The first position is the padding token's id + 1, so that this id must never move."""
 
@@ -108,6 +110,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             heads_attributes=("num_heads",),
             width_attributes=("split_size", "embed_dim"),
             fused=True,
+            causal=True,
         ),
         Architecture(
             name="llama",
@@ -124,9 +127,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             head_size_attribute="head_dim",
             heads_attributes=(),
             width_attributes=(),
+            causal=True,
         ),
     )
 }
+
+SIX = tuple(ARCHITECTURES)
+"""For methods that work on all of them."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +197,11 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def shape_of(linear: Linear) -> tuple[int, int]:
-    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round."""
+    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round; also of one that is packed."""
     from torch import nn
 
+    if hasattr(linear, "codes"):
+        return linear.out_features, linear.in_features
     rows, columns = linear.weight.shape
     return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)
 

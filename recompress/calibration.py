@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from recompress.benchmarks import ReadsOn
 from recompress.errors import DataRefused
 from recompress.runtimes.batches import BATCH_SIZE, Feature, batches_of
 
@@ -27,13 +28,19 @@ Watcher = Callable[[Float[Tensor, "batch length width"], Float[Tensor, "batch le
 
 
 def calibration_features(checkpoint: Checkpoint, inputs: Inputs, count: int) -> list[Feature]:
-    """``count`` training examples (all, where there are fewer), drawn by the step's seed. Raises ``DataRefused`` when there are none."""
+    """``count`` training examples (all, where there are fewer), drawn by the step's seed; windows of full length, where the benchmark reads running text.
+
+    Raises ``DataRefused`` when there are none, or the text is shorter than one window.
+    """
     examples = inputs.train
+    info = checkpoint.info
+    if isinstance(inputs.benchmark, ReadsOn):
+        windows = inputs.benchmark.windows(checkpoint.tokenizer, examples, info.max_length)
+        return random.Random(inputs.seed).sample(windows, count) if len(windows) > count else windows
     if len(examples) > count:
         examples = random.Random(inputs.seed).sample(examples, count)
     if not examples:
         raise DataRefused("calibration needs training examples, got none")
-    info = checkpoint.info
     return inputs.benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
 
 

@@ -121,7 +121,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int) -> Checkpoint:
-    """A pretrained encoder with a fresh head for ``labels``. The same seed gives the same head.
+    """A pretrained encoder with a fresh head for ``labels``, or, for language modelling, a pretrained decoder with its own. The same seed gives the same head.
 
     Raises ``InputError`` for an unknown architecture, a base without safetensors, or more tokens than it has positions, ``IntegrityError`` for broken files.
     """
@@ -130,6 +130,8 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     from recompress.benchmarks import get_benchmark
     from recompress.surgery import fit_shapes
 
+    if get_benchmark(benchmark).pretrained_head:
+        return _whole_base(directory, benchmark, labels, max_length)
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
     config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
@@ -138,7 +140,7 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: PreTrainedModel = get_benchmark(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-        found = _read_backbone(directory).state_dict()
+        found = _read_base(directory).state_dict()
     expected = network.base_model.state_dict().keys()
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in expected - found.keys() if name.split(".")[0] != pooler):
@@ -153,22 +155,31 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     from recompress.benchmarks import get_benchmark
+    from recompress.packed import Packed, fit_packed, tie_packed
     from recompress.surgery import fit_shapes
 
     config = read_config(directory)
+    if get_benchmark(info.benchmark).pretrained_head:
+        _check_causal(directory, config, info.benchmark)
     path = directory / WEIGHTS_FILE
     stored = read_tensors(path)
     with torch.random.fork_rng(devices=[]), no_init_weights():
         network: PreTrainedModel = get_benchmark(info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     network.tie_weights()
+    if fit_packed(network, stored):
+        tie_packed(network)
     expected = distinct_tensors(network).keys()
     for what, names in (("missing", expected - stored.keys()), ("not expected", stored.keys() - expected)):
         if names:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
     fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()})
     network.load_state_dict(stored, strict=False)
-    network.tie_weights()
-    if len(info.labels) != config.num_labels or (info.heads, info.neurons) != _odd_shapes(network):
+    if not isinstance(network.get_input_embeddings(), Packed):
+        network.tie_weights()
+    if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
+        raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
+    labels = 0 if get_benchmark(info.benchmark).pretrained_head else config.num_labels
+    if len(info.labels) != labels or (info.heads, info.neurons) != _odd_shapes(network):
         raise IntegrityError(f"{directory / INFO_FILE} tells of other labels or shapes than {WEIGHTS_FILE} holds")
     return network.eval()
 
@@ -182,8 +193,32 @@ def _odd_shapes(network: PreTrainedModel) -> tuple[tuple[int, ...], tuple[int, .
     return heads if {*heads} != {config.num_attention_heads} else (), neurons if {*neurons} != {said} else ()
 
 
-def _read_backbone(directory: Path) -> PreTrainedModel:
-    """A base model without a head, from a directory of this project or of transformers (which knows the old names of tensors)."""
+def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int) -> Checkpoint:
+    """A decoder with the head that it was trained with."""
+    from recompress.benchmarks import get_benchmark
+
+    if labels:
+        raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
+    config = read_config(directory)
+    _check_causal(directory, config, benchmark)
+    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    _check_room(directory, config, tokenizer, max_length)
+    if (directory / INFO_FILE).is_file():
+        network = load(directory).torch_network
+        if read_info(directory).benchmark != benchmark:
+            raise InputError(f"base model {directory} was made for {read_info(directory).benchmark} and has no head for {benchmark}")
+    else:
+        network = _read_base(directory, get_benchmark(benchmark).auto_model())
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=(), max_length=max_length))
+
+
+def _check_causal(directory: Path, config: PreTrainedConfig, benchmark: str) -> None:
+    if not architecture_named(config.model_type).causal:
+        raise InputError(f"{benchmark} needs a decoder, and base model {directory} is a {config.model_type}, which sees the words that it should foretell")
+
+
+def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
+    """A base model, without a head or as ``auto_model``, from a directory of this project or of transformers (which knows the old names of tensors)."""
     import torch
     from transformers import AutoModel
 
@@ -192,15 +227,15 @@ def _read_backbone(directory: Path) -> PreTrainedModel:
     read_tensors(directory / WEIGHTS_FILE)
     with quiet_transformers():
         try:
-            backbone, told = AutoModel.from_pretrained(
+            network, told = (auto_model or AutoModel).from_pretrained(
                 directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
         except (RuntimeError, OSError, ValueError) as error:
             raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
-    pooler = architecture_of(backbone).pooler
+    pooler = architecture_of(network).pooler
     if missing := sorted(name for name in told["missing_keys"] if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    return backbone
+    return network
 
 
 def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
@@ -212,6 +247,8 @@ def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrai
     except Exception as error:  # each kind of tokenizer file breaks in its own way
         raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
     plain = plain_tokenizer(tokenizer, max_length)
+    if plain.pad_token_id is None and benchmark == "language-modelling":
+        plain.pad_token = plain.eos_token  # only fills batches up, behind a mask and behind the text; no decoder looks there
     if plain.pad_token_id is None:
         raise InputError(f"the tokenizer of base model {directory} has no padding token")
     return spaced_words(plain) if benchmark == "token-classification" else plain

@@ -114,9 +114,10 @@ def parameters_in(checkpoint: Checkpoint) -> int:
     """Numbers stored in the weights; a tensor that is used twice counts once, scales and zero points of a quantized graph do not count."""
     if isinstance(checkpoint.network, Path):
         return numbers_in(read_graph(checkpoint.network))
+    from recompress.packed import numbers_in as numbers_in_tensors
     from recompress.stored import distinct_tensors
 
-    return sum(tensor.numel() for tensor in distinct_tensors(checkpoint.network).values())
+    return numbers_in_tensors(distinct_tensors(checkpoint.network))
 
 
 def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:

@@ -14,7 +14,8 @@ from recompress.digest import sha256_json
 from recompress.settings import Sha256, Slug
 
 Split = Literal["train", "dev", "test"]
-Runtime = Literal["torch", "onnx"]
+Runtime = Literal["torch", "packed", "onnx"]
+"""What a model runs on. ``packed`` is torch with weights in few bits, which no further step can change."""
 DIGESTS = {"data", "base", "recipe", "code"}
 """What every promotion says it was made from."""
 

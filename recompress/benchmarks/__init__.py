@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -17,13 +17,16 @@ from recompress.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BenchmarkName = Literal["token-classification", "text-classification"]
+    from recompress.runtimes import Runtime
+
+BenchmarkName = Literal["token-classification", "text-classification", "language-modelling"]
+ALL_BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
 
 
 @dataclass(frozen=True)
 class Example:
     """One example. For token classification ``words`` are the words and ``labels`` has one for each; for text classification ``words`` holds the
-    whole text as its only member and ``labels`` one label. ``labels`` is empty for unlabelled text."""
+    whole text as its only member and ``labels`` one label. ``labels`` is empty for unlabelled text, and for language modelling, where the text is its own."""
 
     words: tuple[str, ...]
     labels: tuple[str, ...] = ()
@@ -36,6 +39,9 @@ class Benchmark(Protocol):
     name: str
     primary: str
     """The metric that gates look at unless the policy says otherwise, e.g. ``f1`` or ``accuracy``."""
+
+    pretrained_head: bool
+    """Whether the base model's own head is used and there are no labels, or a fresh one is made for the labels."""
 
     def auto_model(self) -> Any:
         """The transformers auto class, e.g. ``AutoModelForTokenClassification``."""
@@ -65,12 +71,25 @@ class Benchmark(Protocol):
         """Metrics for each label or entity type."""
 
 
+@runtime_checkable
+class ReadsOn(Protocol):
+    """A benchmark whose examples are read on from one to the next, so that it makes its own questions of them."""
+
+    def windows(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[dict[str, list[int]]]:
+        """Features of exactly ``max_length`` tokens, for calibration."""
+
+    def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
+        """What ``Benchmark.decide`` gives for each example; ``label`` names the progress bar."""
+
+
 def get_benchmark(name: str) -> Benchmark:
     """Raises ``InputError`` for a name that is not known."""
+    from recompress.benchmarks.language_modelling import LanguageModelling
     from recompress.benchmarks.text_classification import TextClassification
     from recompress.benchmarks.token_classification import TokenClassification
 
-    known: dict[str, Benchmark] = {"token-classification": TokenClassification(), "text-classification": TextClassification()}
+    every: tuple[Benchmark, ...] = (TokenClassification(), TextClassification(), LanguageModelling())
+    known = {benchmark.name: benchmark for benchmark in every}
     if name not in known:
         from recompress.settings_file import unknown
 

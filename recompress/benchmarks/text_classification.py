@@ -28,6 +28,7 @@ class TextClassification:
 
     name = "text-classification"
     primary = "accuracy"
+    pretrained_head = False
 
     def auto_model(self) -> Any:
         from transformers import AutoModelForSequenceClassification

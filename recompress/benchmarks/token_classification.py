@@ -34,6 +34,7 @@ class TokenClassification:
 
     name = "token-classification"
     primary = "f1"
+    pretrained_head = False
 
     def auto_model(self) -> Any:
         from transformers import AutoModelForTokenClassification

@@ -22,6 +22,7 @@ def parameters(directory: Path) -> int:
         from recompress.runtimes.graph import numbers_in, read_graph
 
         return numbers_in(read_graph(directory / ONNX_FILE))
+    from recompress.packed import numbers_in as numbers_in_tensors
     from recompress.stored import read_tensors
 
-    return sum(tensor.numel() for tensor in read_tensors(directory / WEIGHTS_FILE).values())
+    return numbers_in_tensors(read_tensors(directory / WEIGHTS_FILE))

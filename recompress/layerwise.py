@@ -1,0 +1,240 @@
+"""One layer at a time: what flows into its linear layers is collected, a method changes them, and the layer's outputs are computed again, so that the next
+layer sees what this one became.
+
+Statistics of one layer are held at a time, and what flows between layers lies on disk, one file for each batch: memory holds the model, one layer's
+statistics and one batch. After each layer a sealed checkpoint is kept in the step's folder; killed and called again, the work goes on behind the last whole
+one and ends with the same bytes.
+
+Linear layers with the same input (query, key and value; the gate and the neurons) are one group with one set of statistics.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from recompress.architecture import Layer, Linear, is_linear, layers_of, shape_of
+from recompress.digest import sha256_bytes
+from recompress.directories import storage_error
+from recompress.errors import IntegrityError
+from recompress.packed import fit_packed, place
+from recompress.progress import bar
+from recompress.runtimes.batches import Batch, Feature, batches_of
+from recompress.training.resume import PREFIX, keep_only, open_folder, seal
+from recompress.training.run import weights_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BATCH_SIZE = 4
+"""Windows that are computed together: all that memory holds of the activations."""
+
+
+@dataclass
+class Statistics:
+    """What went into one group of linear layers, padding left out."""
+
+    width: int
+    tokens: int = 0
+    absolute: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
+    """Sum of absolute values."""
+    squares: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
+    """Sum of squares."""
+    hessian: Float[Tensor, "inputs inputs"] | None = None
+    """X^T X in 32-bit floats, where it was asked for. It belongs to the method, which may overwrite it."""
+
+    def begin(self, device: torch.device, *, hessian: bool) -> None:
+        self.absolute = torch.zeros(self.width, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(self.width, dtype=torch.float64, device=device)
+        self.hessian = torch.zeros((self.width, self.width), device=device) if hessian else None
+
+    def add(self, rows: Float[Tensor, "tokens inputs"]) -> None:
+        self.tokens += len(rows)
+        self.absolute += rows.abs().sum(0, dtype=torch.float64)
+        self.squares += rows.square().sum(0, dtype=torch.float64)
+        if self.hessian is not None:
+            self.hessian.addmm_(rows.T, rows)
+
+
+Group = Mapping[str, Linear]
+"""Linear layers with the same input, by name."""
+Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
+"""Changes the linear layers of a group in place, and gives those that others are to stand in the place of."""
+
+
+def each_layer(
+    network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, hessian: bool, said: Mapping[str, Any], workdir: Path, label: str
+) -> None:
+    """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last.
+
+    ``said`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
+    that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
+    """
+    folder = workdir / "layers"
+    batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE)]
+    layers = layers_of(network)
+    with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
+        newest = open_folder(folder, _stamp(network, features, said))
+        try:
+            if newest is None:
+                newest = _write(folder, None, 0, {}, (_begin(network, layers[0].module, batch)[0] for batch in batches))
+            done = int(newest.name.removeprefix(PREFIX))
+            for i in range(done):
+                _restore(layers[i].module, load_file(newest / _layer_file(i)))
+            progress.update(2 * done * len(batches))
+            for layer in layers[done:]:
+                _change(network, layer, layers[0].module, batches, newest, visit, progress, hessian=hessian)
+                outputs = _outputs(network, layer.module, layers[0].module, batches, newest, progress)
+                newest = _write(folder, newest, layer.index + 1, layer.module.state_dict(), outputs)
+        except OSError as error:
+            storage = storage_error(error, folder)
+            if storage is None:
+                raise
+            raise storage from None
+
+
+def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
+    """The linear layers of a layer by their inputs. All that there are must be among them."""
+    groups = [tuple(dict.fromkeys((layer.query, layer.key, layer.value))), (layer.out,), layer.neurons_in, (layer.neurons_out,)]
+    known = {id(linear) for group in groups for linear in group}
+    assert all(id(module) in known for module in layer.module.modules() if is_linear(module)), "a linear layer that nobody has described"
+    return groups
+
+
+def _change(
+    network: PreTrainedModel, layer: Layer, first: nn.Module, batches: Sequence[Batch], source: Path, visit: Visit, progress: Any, *, hessian: bool
+) -> None:
+    """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics go when it is done."""
+    groups = groups_of(layer)
+    statistics = [Statistics(shape_of(group[0])[1]) for group in groups]
+    text: dict[str, Bool[Tensor, "batch length"]] = {}
+
+    def hook_of(one: Statistics) -> Callable[[nn.Module, Any], None]:
+        return lambda _, given: one.add(given[0][text["mask"]].float())
+
+    hooks = [group[0].register_forward_pre_hook(hook_of(one)) for group, one in zip(groups, statistics, strict=True)]
+    for one in statistics:
+        one.begin(network.device, hessian=hessian)
+    try:
+        for i, batch in enumerate(batches):
+            text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
+            _call(network, layer.module, first, batch, _hidden(source, i))
+            progress.update(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = {id(module): name for name, module in network.named_modules()}
+    for group in groups:
+        one = statistics.pop(0)
+        if not one.squares.isfinite().all():
+            raise IntegrityError(f"what flows into {names[id(group[0])]} is not finite on the calibration text; the model is broken")
+        for name, module in visit({names[id(linear)]: linear for linear in group}, one).items():
+            place(network, name, module)
+
+
+def _outputs(network: PreTrainedModel, module: nn.Module, first: nn.Module, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
+    for i, batch in enumerate(batches):
+        yield _call(network, module, first, batch, _hidden(source, i))
+        progress.update(1)
+
+
+def _call(network: PreTrainedModel, module: nn.Module, first: nn.Module, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
+    """The output of one layer for stored inputs, with the masks and positions that the network itself makes."""
+    _, rest, named = _begin(network, first, batch)
+    came = module(hidden.to(network.device), *rest, **named)
+    output: Tensor = came[0] if isinstance(came, tuple) else came
+    return output
+
+
+class _Reached(Exception):
+    """The first layer is reached; nothing behind it is to be computed."""
+
+
+def _begin(network: PreTrainedModel, first: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """What the network gives its first layer: the embedded tokens, and all else."""
+    seen: list[Any] = []
+
+    def stop(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.extend((given, named))
+        raise _Reached
+
+    hook = first.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        network.base_model(**{name: torch.from_numpy(values).to(network.device) for name, values in batch.items()})
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+    given, named = seen
+    return given[0], given[1:], named
+
+
+@contextmanager
+def _ready(network: PreTrainedModel) -> Iterator[None]:
+    """In evaluation mode, and without the cache of keys and values that decoders keep for generating."""
+    config: Any = network.eval().config
+    usual = getattr(config, "use_cache", None)
+    if usual is not None:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        if usual is not None:
+            config.use_cache = usual
+
+
+def _write(folder: Path, last: Path | None, number: int, changed: Mapping[str, Tensor], hidden: Iterator[Tensor]) -> Path:
+    """A sealed checkpoint: all layers that are done, and what flows into the next. The one before it goes."""
+    made = folder / f"{PREFIX}{number}"
+    made.mkdir()
+    if last is not None:
+        for i in range(number - 1):
+            os.link(last / _layer_file(i), made / _layer_file(i))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in changed.items()}, made / _layer_file(number - 1))
+    for i, tensor in enumerate(hidden):
+        save_file({"hidden": tensor.cpu().contiguous()}, made / _hidden_file(i))
+    seal(made)
+    keep_only(folder, {number})
+    return made
+
+
+def _restore(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    fit_packed(module, stored)
+    device = next(module.parameters()).device
+    module.load_state_dict(dict(stored))
+    module.to(device)
+
+
+def _hidden(source: Path, number: int) -> Tensor:
+    hidden: Tensor = load_file(source / _hidden_file(number))["hidden"]
+    return hidden
+
+
+def _hidden_file(number: int) -> str:
+    return f"hidden-{number:05d}.safetensors"
+
+
+def _layer_file(number: int) -> str:
+    return f"layer-{number:03d}.safetensors"
+
+
+def _stamp(network: PreTrainedModel, features: Sequence[Feature], said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "weights": weights_sha256(network),
+        "features": sha256_bytes(json.dumps([feature["input_ids"] for feature in features]).encode()),
+        "said": dict(said),
+        "batch_size": BATCH_SIZE,
+        "threads": torch.get_num_threads(),  # sums in another order give other last bits
+        "versions": [importlib.metadata.version(name) for name in ("torch", "transformers")],
+    }

@@ -1,0 +1,97 @@
+"""A tiny random model of each of the six architectures, over the invented words of ``tests.tiny``: encoders with a head, decoders that model language."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.benchmarks import Example, get_benchmark
+from recompress.checkpoint import Checkpoint, Info
+from recompress.method import Inputs
+from tests.tiny import PLAIN, TAGS, TOPICS, tiny_examples, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")
+DECODERS = ("gpt2", "llama")
+SIX = (*ENCODERS, *DECODERS)
+LANGUAGE = "language-modelling"
+HIDDEN, NEURONS, LAYERS, HEADS = 32, 64, 2, 4
+LENGTH = 16
+
+
+def benchmark_of(family: str) -> str:
+    """Both kinds of head are met."""
+    return LANGUAGE if family in DECODERS else "text-classification" if family in ("roberta", "distilbert") else "token-classification"
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """One token for each byte but the most frequent pairs, as decoders have it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=290, special_tokens=["<end>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    backend.train_from_iterator((" ".join(example.words) for example in texts(60)), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<end>", eos_token="<end>", pad_token="<end>", model_max_length=LENGTH)
+
+
+def config_of(family: str, vocabulary: int, labels: int = 3, **changes: Any) -> Any:
+    from transformers import AutoConfig
+
+    if family == "distilbert":
+        shape = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": NEURONS}
+    elif family == "gpt2":
+        shape = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_inner": NEURONS, "bos_token_id": 0, "eos_token_id": 0}
+    else:
+        shape = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": NEURONS}
+    if family == "llama":
+        shape |= {"num_key_value_heads": 2, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 0}
+    return AutoConfig.for_model(
+        family, **({"vocab_size": vocabulary, "max_position_embeddings": 64, "num_labels": labels, "pad_token_id": 0} | shape | changes)
+    )
+
+
+def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
+    """Random everywhere, biases and norms too, so that nothing is equal by being zero."""
+    import torch
+
+    benchmark = benchmark_of(family)
+    tokenizer = byte_tokenizer() if benchmark == LANGUAGE else tiny_tokenizer()
+    labels = {"token-classification": TAGS, "text-classification": TOPICS, LANGUAGE: ()}[benchmark]
+    config = config_of(family, len(tokenizer), len(labels) or 2, **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = get_benchmark(benchmark).auto_model().from_config(config)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=LENGTH))
+
+
+def texts(count: int, seed: int = 0) -> list[Example]:
+    """Lines of text with letters of one, two, three and four bytes, in two slices."""
+    draw = random.Random(seed)
+    words = (*PLAIN, "ẹ̀kọ́", "nyùmbá", "😀", "ŋu")
+    return [Example((" ".join(draw.choices(words, k=draw.randint(1, 9))),), (), "swa" if i % 3 else "yor") for i in range(count)]
+
+
+def examples_of(family: str, count: int = 40, seed: int = 0) -> list[Example]:
+    benchmark = benchmark_of(family)
+    return texts(count, seed) if benchmark == LANGUAGE else tiny_examples(count, benchmark, seed=seed)
+
+
+def inputs_of(family: str, workdir: Path, count: int = 40, seed: int = 0) -> Inputs:
+    every = examples_of(family, count, seed)
+    return Inputs(benchmark=get_benchmark(benchmark_of(family)), train=every, dev=every[:8], seed=seed, workdir=workdir)
+
+
+def features_of(checkpoint: Checkpoint, family: str, count: int = 6, seed: int = 1) -> list[dict[str, list[int]]]:
+    info = checkpoint.info
+    return get_benchmark(info.benchmark).encode(checkpoint.tokenizer, examples_of(family, count, seed), info.labels, info.max_length)
