@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recompress.benchmarks import Example
+from recompress.data.clean import likeness
 from recompress.data.sources import SourceSettings, names, read_settings_of
 from recompress.data.splits import labels_of, preparation, read_split
 from recompress.digest import check_directory, sha256_directory
@@ -130,7 +131,8 @@ def examples_of(dataset: DatasetRef, split: Split) -> list[Example]:
 
 
 def unlabelled_of(dataset: DatasetRef) -> list[Example]:
-    """The unlabelled text that goes with a data set, in words as its benchmark splits them; of the same slices where it has them. Empty without any."""
+    """The unlabelled text that goes with a data set, in words as its benchmark splits them; of the same slices where it has them, and without what stands in
+    the test split. Empty where the recipe names none."""
     if dataset.unlabelled is None:
         return []
     from recompress.benchmarks import get_benchmark
@@ -139,7 +141,9 @@ def unlabelled_of(dataset: DatasetRef) -> list[Example]:
     check_directory(Path(uri), sha256)
     shared = [name for name in preparation(Path(uri))["slices"] if name in dataset.slices]
     split = get_benchmark(dataset.benchmark).split
-    return [Example(split(example.words[0]), (), example.slice) for example in read_split(Path(uri), "train", shared or None)]
+    tested = {likeness(example) for example in examples_of(dataset, "test")}
+    rows = read_split(Path(uri), "train", shared or None)
+    return [Example(split(" ".join(row.words)), (), row.slice) for row in rows if likeness(row) not in tested]
 
 
 def _bring_raw(work: Bench, name: str, pin: Pin) -> None:

@@ -67,7 +67,7 @@ def put_raw(folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f'{{"text": "{split} {slice_} {i}", "label": "{"ab"[i % 2]}"}}\n' for i in range(count)))
     (folder / "words").mkdir()
-    (folder / "words" / "east.txt").write_text("neno moja na lingine\nmaneno mawili\n")
+    (folder / "words" / "east.txt").write_text("neno moja na lingine\nTest, EAST 3!\nmaneno mawili\n")
 
 
 def make(root: Path) -> Path:
@@ -242,7 +242,7 @@ def test_text_that_goes_with_a_data_set_comes_in_words_of_its_slices(project: Pa
     rows = unlabelled_of(toy.model_copy(update={"unlabelled": (text.uri, text.sha256)}))
     assert [row.words for row in rows] == [("neno moja na lingine",), ("maneno mawili",)]
     tagged = toy.model_copy(update={"unlabelled": (text.uri, text.sha256), "benchmark": "token-classification"})
-    assert unlabelled_of(tagged)[1].words == ("maneno", "mawili")
+    assert unlabelled_of(tagged)[1].words == ("maneno", "mawili"), "and nothing that stands in the test split"
     assert unlabelled_of(toy) == []
 
 
