@@ -15,7 +15,7 @@ from recompress.digest import sha256_json
 from recompress.errors import ApprovalPending, GateRefused
 from recompress.fingerprint import code_fingerprint
 from recompress.ledger import Ledger
-from recompress.promotion import Promoter
+from recompress.promotion import PLAN_TAG, Promoter
 from recompress.records import ChampionRef, DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.audit import actor
 from tasks.bundle import heal, keep_dossier
@@ -60,11 +60,15 @@ def promote(
 ) -> Promotion:
     """Make the chosen variant champion, or say why not. A refusal is an outcome with its exit code, so that the page is written all the same."""
     name = run.plan.recipe.register_.model
-    heal(Project.of(run), run.say)
+    write_evidence(run)
     if judgement.chosen is None:
         return Promotion(name, exit_code=4)
     chosen = next(model for model in variants if model.name == judgement.chosen)
     if chosen.sha256 == champion.sha256:
+        plan = plan_behind(run.ledger, champion)
+        if plan is not None and plan.verdict_sha256 == judgement.verdicts[chosen.name].digest:
+            keep_dossier(run, plan, judgement.verdicts[chosen.name], evaluations, checks.as_json(), dataset, base, chosen)  # in case it was lost
+            write_evidence(run)
         return Promotion(name, chosen.name, champion.version, champion.tags.get("recompress.plan", ""), champion.tags.get("recompress.ledger_head", ""))
     stopped = rolled_back(run.ledger, name, chosen.sha256)
     if stopped is not None:
@@ -83,9 +87,21 @@ def promote(
         return Promotion(name, plan=progress.digest, reason=str(waiting), exit_code=waiting.exit_code)
     except GateRefused as refused:
         return Promotion(name, plan=plan.digest, reason=str(refused), exit_code=refused.exit_code)
-    heal(Project.of(run), run.say)
+    write_evidence(run)
     run.done.append("promotion")
     return Promotion(name, chosen.name, done.version, done.plan, str(done.head))
+
+
+def write_evidence(run: Recompression) -> None:
+    """The bundles that are missing: of the promotion just made, and of any that was cut off before its own was written."""
+    for place in heal(Project.of(run), run.say):
+        run.say(f"evidence: {place.relative_to(run.root)}; recompress audit verify {place.relative_to(run.root)}")
+
+
+def plan_behind(ledger: Ledger, champion: Champion) -> PromotionPlan | None:
+    """The plan by which the champion was promoted, as the ledger has it."""
+    opened = ledger.last("promotion-proposed", plan=champion.tags.get(PLAN_TAG, ""))
+    return PromotionPlan.model_validate(opened.body["content"]) if opened else None
 
 
 def plan_for(
