@@ -16,16 +16,19 @@ from typing import Any
 import click
 
 from flows.people import PEOPLE
-from flows.terminal import as_json, say, show
+from flows.terminal import as_json, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError
+
+NEEDS_PROJECT = {"run", "predict", "report", "data", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
+"""Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere."""
 
 
 class Door(click.Group):
     """Turns every error that a person is meant to read into one line and its exit code."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        context.meta["json"] = "--json" in args
+        context.meta["json"], context.meta["help"] = "--json" in args, bool({"--help", "-h"} & set(args))
         return super().parse_args(context, args)
 
     def invoke(self, context: click.Context) -> Any:
@@ -52,6 +55,8 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
     """
     context.obj = root or find_root(Path.cwd())
+    if context.invoked_subcommand in NEEDS_PROJECT and not context.meta["help"] and not (context.obj / "dvc.yaml").is_file():
+        raise InputError(f"{context.obj} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
     logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")
@@ -94,9 +99,10 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
     """
     from tasks.promote import predict as ask
 
-    lines = text or tuple(line.rstrip("\n") for line in sys.stdin if line.strip())
-    if not lines:
-        raise InputError("there is no text to predict; give some as arguments or on stdin")
+    lines = text or read_lines()
+    empty = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
+    if not lines or empty is not None:
+        raise InputError("there is no text to predict; give some as arguments or on stdin" if not lines else f"text {empty} is empty; leave it out")
     answers = ask(root, model, lines)
     show(
         {"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from recompress.errors import RecompressError
+from recompress.errors import InputError, RecompressError
 
 if TYPE_CHECKING:
     from tasks.project import Project
@@ -45,3 +45,13 @@ def project(root: Path) -> Project:
     from tasks.project import Project
 
     return Project(root)
+
+
+def read_lines() -> tuple[str, ...]:
+    """The lines of stdin. Raises ``InputError`` for bytes that are not UTF-8."""
+    try:
+        return tuple(sys.stdin.buffer.read().decode("utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"stdin is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}; convert it first, with iconv for example"
+        ) from None

@@ -121,6 +121,7 @@ def _bring_data(run: Recompression) -> DatasetRef:
         text = bring(run.root, told.unlabelled, say=run.say).dataset
         brought = brought.model_copy(update={"unlabelled": (text.uri, text.sha256)})
     run.say(f"data: {brought.name} ({', '.join(brought.slices)}), {sum(brought.rows.values()):,} examples, md5 {brought.md5[:12]}")
+    run.dataset = brought
     return brought
 
 

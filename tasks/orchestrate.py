@@ -35,14 +35,29 @@ def prepare(root: Path) -> None:
 def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: Any) -> Any:
     """Run the flow ``flows.<name>`` in this process, with a temporary Prefect server unless ``PREFECT_API_URL`` names one."""
     prepare(root)
+    _check_server()
     with listener(say):
         flow = getattr(importlib.import_module(f"flows.{name}"), name)
         return flow(root=str(root), **parameters)
 
 
+def _check_server() -> None:
+    """Raises ``StorageError`` when ``PREFECT_API_URL`` names a server that does not answer."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return
+    import httpx2
+
+    try:
+        httpx2.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
+    except httpx2.HTTPError as error:
+        raise StorageError(f"the Prefect server that PREFECT_API_URL names, {url}, does not answer ({error}); start it, or unset PREFECT_API_URL") from None
+
+
 def serve_pages(root: Path, host: str, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start both servers and wait. Ends only what it started."""
     prepare(root)
+    os.environ["PREFECT_UI_API_URL"] = f"http://{host}:{prefect_port}/api"  # the page asks port 4200 otherwise
     store = Store(root)
     if not store.is_local:
         raise InputError(f"MLFLOW_TRACKING_URI is {store.uri}, so its pages are there already; unset it to serve the local store")

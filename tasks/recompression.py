@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from recompress.errors import InputError, StorageError
 from recompress.ledger import Ledger
 from recompress.recipe import Plan, read_recipe
+from recompress.records import DatasetRef
 from tasks.audit import actor, open_ledger, record_policy
 from tasks.keys import approval_rule
 from tasks.track import Result, Store, locked
@@ -43,6 +44,8 @@ class Recompression:
         self.work = root / ".recompress" / "work"
         self.done: list[str] = []
         self.reused: list[str] = []
+        self.dataset: DatasetRef | None = None
+        """What every MLflow run of this recompression names as its input, once it was brought."""
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
         self._runs: dict[str, str] = {}
@@ -72,6 +75,8 @@ class Recompression:
                 tags = {"recompress.recipe": recipe.name, "recompress.recipe_sha256": self.plan.sha256, "recompress.policy_sha256": self.plan.policy.sha256}
                 self._runs[""] = self.store.open_run(recipe.name, tags)
                 self._log_dials()
+            if self.dataset is not None:
+                self.store.log_dataset(self._runs[name], self.dataset)
         return self._runs[name]
 
     def _log_dials(self) -> None:
@@ -157,7 +162,8 @@ def recompression(recipe: str, root: str) -> Iterator[Recompression]:
             try:
                 yield run
             except BaseException as error:
-                run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                with suppress(Exception):  # where the store is full or away, what went wrong first is what counts
+                    run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise
             run.finish("FINISHED")
     except OSError as error:

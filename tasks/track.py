@@ -20,6 +20,7 @@ import psutil
 
 from recompress.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
 from recompress.errors import IntegrityError, StorageError
+from recompress.records import DatasetRef
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,6 +54,8 @@ class Store:
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)
             logging.getLogger("alembic").setLevel(logging.WARNING)
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what is raised as well
+            logging.getLogger("urllib3").setLevel(logging.ERROR)
             with self.refusing(), locked(self.folder / "made.lock") if self.is_local else nullcontext():
                 client = MlflowClient(self.uri, registry_uri=self.uri)
                 found = client.get_experiment_by_name(EXPERIMENT)
@@ -70,7 +73,12 @@ class Store:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:240]
-            way_out = "free some space and allow writing there" if self.is_local else "check MLFLOW_TRACKING_URI and that the server runs"
+            if not self.is_local:
+                way_out = "check MLFLOW_TRACKING_URI and that the server runs"
+            elif "full" in reason or "No space" in reason:
+                way_out = "free some space and run again"
+            else:
+                way_out = "allow writing there and run again"
             raise StorageError(f"the MLflow store {self.uri} cannot be used: {reason}; {way_out}") from error
 
     def fetch(self, uri: str) -> Path:
@@ -88,6 +96,16 @@ class Store:
         with self.refusing():
             created = self.client.create_run(self.experiment, run_name=name, tags={**tags, **mine, **({"mlflow.parentRunId": parent} if parent else {})})
         return str(created.info.run_id)
+
+    def log_dataset(self, run_id: str, dataset: DatasetRef) -> None:
+        """Name the prepared splits as the run's input, by the digests that DVC and the ledger know."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"dvc": f"prepared/{dataset.name}", "md5": dataset.md5, "sha256": dataset.sha256})
+        profile = json.dumps({"rows": dataset.rows, "slices": list(dataset.slices)})
+        told = Dataset(name=dataset.name, digest=dataset.md5[:36], source_type="dvc", source=source, profile=profile)
+        with self.refusing():
+            self.client.log_inputs(run_id, datasets=[DatasetInput(told, [InputTag("mlflow.data.context", "training")])])
 
     def close_orphans(self) -> None:
         """Runs of processes of this machine that are no more, killed in the middle, must not look as if they still ran."""

@@ -102,3 +102,27 @@ def test_methods_tells_all_and_one(project: Path) -> None:
     code, out, _ = call(project, "methods", "magnitude")
     assert code == 0
     assert "sparsity" in out
+
+
+@pytest.mark.parametrize("command", [("predict", "m", "x"), ("report",), ("data", "status"), ("rollback", "m", "--reason", "because of it"), ("reproduce", "m@1")])
+def test_outside_a_project_nothing_is_written(tmp_path: Path, command: tuple[str, ...]) -> None:
+    code, _, err = call(tmp_path, *command)
+    assert code == 2
+    assert "is not a Recompress project" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_that_is_not_text_is_refused(project: Path) -> None:
+    done = CliRunner().invoke(main, ["--root", str(project), "predict", "m@champion"], input=b"\xff\xfe bad\n")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "stdin is not UTF-8" in done.stderr
+    code, _, err = call(project, "predict", "m@champion", "a text", " ")
+    assert (code, err) == (2, "recompress: text 2 is empty; leave it out\n")
+
+
+def test_a_prefect_server_that_is_not_there_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    code, _, err = call(project, "run", str(project / "recipes" / "quickstart.yaml"))
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "PREFECT_API_URL names, http://127.0.0.1:9/api, does not answer" in err
