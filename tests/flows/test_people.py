@@ -303,11 +303,24 @@ def test_where_there_is_no_ledger_nothing_is_made(tmp_path: Path) -> None:
 
     from flows.cli import main
 
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     for command in (["audit", "log"], ["approve", "0" * 64], ["rollback", "ner", "--reason", "slow"]):
         done = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
         assert done.exit_code == 1
         assert "there is no ledger at" in done.stderr
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
+
+
+def test_a_bundle_is_checked_outside_of_any_project(tmp_path: Path, root: Path) -> None:
+    from click.testing import CliRunner
+
+    from flows.cli import main
+
+    golden = root / "tests" / "golden"
+    done = CliRunner().invoke(main, ["--root", str(tmp_path), "audit", "verify", str(golden / "bundle-1"), "--key", str(golden / "bundle-1.pub.pem")])
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.endswith("Everything holds.\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ledger_that_another_process_holds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
