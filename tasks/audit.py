@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from recompress.errors import GateRefused, InputError
+from recompress.errors import GateRefused, InputError, IntegrityError
 from recompress.ledger import Ledger
 from recompress.recipe import Plan
 
@@ -40,6 +40,14 @@ def record_policy(ledger: Ledger, plan: Plan) -> None:
             f"put it back, or say why: recompress policy accept {plan.path} --reason '…'"
         )
     ledger.append("policy-recorded", {"recipe": recipe, "policy_sha256": policy, "policy": plan.policy.model_dump(mode="json")}, actor=actor())
+
+
+def recorded_policy(ledger: Ledger, plan: Plan) -> str:
+    """Digest of the policy that was recorded before measuring. Raises ``IntegrityError`` when the ledger knows of none."""
+    last = ledger.last("policy-recorded", recipe=plan.recipe.name)
+    if last is None:
+        raise IntegrityError(f"the ledger knows of no policy that was recorded before {plan.recipe.name} was measured")
+    return str(last.body["policy_sha256"])
 
 
 def accept_policy(ledger: Ledger, plan: Plan, reason: str) -> None:

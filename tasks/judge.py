@@ -16,6 +16,7 @@ from recompress.fingerprint import step_key
 from recompress.gate import Expected, Measured, choose, judge, read_measured
 from recompress.promotion import progress_of
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
+from tasks.audit import recorded_policy
 from tasks.recompression import Recompression
 from tasks.registry import champion_of
 from tasks.track import Result, check
@@ -83,7 +84,7 @@ def judge_one(run: Recompression, dataset: DatasetRef, model: ModelRef, measured
     baseline = measured["baseline"]
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
     expected = Expected(
-        policy_sha256=str(run.ledger.last("policy-recorded", recipe=run.plan.recipe.name).body["policy_sha256"]),
+        policy_sha256=recorded_policy(run.ledger, run.plan),
         dataset_sha256=dataset.sha256,
         examples=dataset.rows["test"],
         candidate_sha256=model.sha256,

@@ -57,7 +57,6 @@ stages:
       params: ["datasets.${key}"]
       outs: ["prepared/${key}"]
 """
-ENVIRONMENT = {"PREFECT_HOME": "", "RECOMPRESS_DATA_MIRROR": "", "RECOMPRESS_ACTOR": "tester", "HF_HUB_OFFLINE": "1"}
 
 
 def make_project(folder: Path) -> Path:

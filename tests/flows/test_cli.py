@@ -104,7 +104,9 @@ def test_methods_tells_all_and_one(project: Path) -> None:
     assert "sparsity" in out
 
 
-@pytest.mark.parametrize("command", [("predict", "m", "x"), ("report",), ("data", "status"), ("rollback", "m", "--reason", "because of it"), ("reproduce", "m@1")])
+@pytest.mark.parametrize(
+    "command", [("predict", "m", "x"), ("report",), ("data", "status"), ("rollback", "m", "--reason", "because of it"), ("reproduce", "m@1")]
+)
 def test_outside_a_project_nothing_is_written(tmp_path: Path, command: tuple[str, ...]) -> None:
     code, _, err = call(tmp_path, *command)
     assert code == 2

@@ -14,7 +14,7 @@ import pytest
 from tests.flows.made import environment, make_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-MOMENTS = ("baseline ·", "small/3 distill", "sparse/2 finetune", "int8/quality", "timing", "verdicts", "promotion ·")
+MOMENTS = ("baseline ·", "small/3 distill", "timing", "promotion ·")
 """What a run says when it begins something. It is killed there."""
 
 
@@ -35,7 +35,7 @@ def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, di
     assert told["evaluations"] == before["evaluations"]
     assert {e["model"] for e in told["evaluations"]} == {"baseline", "int8", "small", "sparse"}
     page = Path(told["page"]).read_text()
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "http" not in page.replace("http://www.w3.org/", ""), "nothing outside the page but the names of XML's own namespaces"
     assert "<script" not in page
     small = next(e for e in told["evaluations"] if e["model"] == "small")
     assert small["metrics"]["latency_ratio"] > 0
