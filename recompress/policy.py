@@ -38,7 +38,7 @@ class Comparison(Settings):
 
 
 class Examples(Settings):
-    """The least number of test examples. The bounds of ``recompress.statistics`` were checked down to 100."""
+    """The least number of test examples. The bounds of ``recompress.statistics`` were checked down to 50."""
 
     overall: Annotated[int, Field(ge=100)] = 300
     per_slice: Annotated[int, Field(ge=50)] = 100
