@@ -34,6 +34,6 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
         models = [baseline, *variants, *champion.models]
         evaluations = evaluate(run, models, baseline, dataset)
 
-        judgement = judge_all(run, dataset, variants, evaluations, champion)
+        judgement = judge_all(run, dataset, baseline, variants, evaluations, champion)
         promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion)
         return write_report(run, dataset, base, checks, variants, evaluations, judgement, promotion)

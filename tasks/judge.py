@@ -56,7 +56,9 @@ def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champi
 
 
 @task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
-def judge_all(run: Recompression, dataset: DatasetRef, variants: Sequence[ModelRef], evaluations: Sequence[Evaluation], champion: Champion) -> Judgement:
+def judge_all(
+    run: Recompression, dataset: DatasetRef, baseline: ModelRef, variants: Sequence[ModelRef], evaluations: Sequence[Evaluation], champion: Champion
+) -> Judgement:
     """A verdict on every variant, against the baseline and the champion, and the choice among those that passed."""
     policy = run.plan.policy
     evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in evaluations if e.model != "champion")])
@@ -65,7 +67,7 @@ def judge_all(run: Recompression, dataset: DatasetRef, variants: Sequence[ModelR
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
-        verdicts = [judge_one(run, dataset, model, measured, champion) for model in variants]
+        verdicts = [judge_one(run, dataset, baseline, model, measured, champion) for model in variants]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
     key = step_key("verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against], seed=policy.seed)
@@ -78,24 +80,23 @@ def judge_all(run: Recompression, dataset: DatasetRef, variants: Sequence[ModelR
     return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, settled)
 
 
-def judge_one(run: Recompression, dataset: DatasetRef, model: ModelRef, measured: dict[str, Measured], champion: Champion) -> Verdict:
+def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model: ModelRef, measured: dict[str, Measured], champion: Champion) -> Verdict:
     """One variant. The present champion is found among the evaluations by its bytes, whatever it is called there."""
     benchmark = get_benchmark(run.plan.recipe.benchmark)
-    baseline = measured["baseline"]
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
     expected = Expected(
         policy_sha256=recorded_policy(run.ledger, run.plan),
         dataset_sha256=dataset.sha256,
         examples=dataset.rows["test"],
         candidate_sha256=model.sha256,
-        baseline_sha256=baseline.evaluation.model_sha256,
+        baseline_sha256=baseline.sha256,
         champion_sha256=champion.sha256,
     )
     return judge(
         run.plan.policy,
         lambda totals: benchmark.metrics(totals, dataset.labels),
         candidate=measured[model.name],
-        baseline=baseline,
+        baseline=measured.get(baseline.name),
         champion=beaten,
         spent_loss=spent_loss(run, champion),
         expected=expected,
