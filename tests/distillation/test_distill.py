@@ -155,7 +155,9 @@ def test_a_student_with_another_tokenizer_learns_from_the_same_outputs(taught: t
     pupil = student()
     words = sorted(pupil.tokenizer.get_vocab(), key=lambda word: (not word.startswith("["), word))  # other numbers for the same words
     pupil.tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(w for w in words if w != "mto")})
-    distill(pupil, QUICK, replace(inputs, workdir=tmp_path))
+    before = [parameter.detach().clone() for parameter in pupil.torch_network.parameters()]
+    trained = distill(pupil, QUICK, replace(inputs, workdir=tmp_path))
+    assert any(not old.equal(new) for old, new in zip(before, trained.torch_network.parameters(), strict=True)), "it learned"
 
 
 def test_a_student_that_comes_no_closer_fails(taught: tuple[Path, Inputs], tmp_path: Path) -> None:

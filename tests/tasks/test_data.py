@@ -342,6 +342,7 @@ def test_prepared_data_comes_from_a_remote_too(project: Path, tmp_path: Path, mo
     lose(project, "collected/made", "prepared/made", ".dvc/cache")
     monkeypatch.setenv("COLLECT", "/nowhere")
     bring(project, "made")
+    assert (project / "prepared" / "made" / "test.parquet").is_file()
 
 
 # kill and race -------------------------------------------------------------------------------------------------------------------------------------------
