@@ -23,7 +23,7 @@ run: setup
 	@$(BIN)/recompress run recipes/quickstart.yaml
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(BIN)/ruff check .

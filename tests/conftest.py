@@ -10,6 +10,8 @@ import pytest
 
 import tasks  # noqa: F401 - importing it switches every tool's telemetry off
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers share the processor, and threads that wait for each other spin
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 

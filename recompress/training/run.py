@@ -27,6 +27,7 @@ from recompress.training.settings import Schedule
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import TrainerCallback
 
     from recompress.checkpoint import Checkpoint
     from recompress.training.trainer import Objective
@@ -49,12 +50,14 @@ def train(
     soft_labels: Sequence[Float[np.ndarray, "units labels"]] | None = None,
     objective: Objective | None = None,
     said: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     minutes: float = CHECKPOINT_MINUTES,
 ) -> Checkpoint:
     """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev. Weights of pruned layers that are zero stay zero.
 
     ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. ``soft_labels`` are a teacher's logits for
-    each example, which batches carry for ``objective`` to use; ``said`` is what else that depends on, as plain JSON. ``workdir`` keeps training checkpoints, one
+    each example, which batches carry for ``objective`` to use; ``callbacks`` look on or change the network between steps, and may read nothing but the network
+    and the step; ``said`` is what else the result depends on, as plain JSON. ``workdir`` keeps training checkpoints, one
     every ``minutes`` and one after each epoch; it belongs to this training alone and may be removed when the result is safe.
 
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
@@ -85,7 +88,7 @@ def train(
         pad_token_id=checkpoint.tokenizer.pad_token_id or 0,
         objective=objective or label_loss,
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
-        callbacks=[watch, early],
+        callbacks=[watch, early, *callbacks],
         minutes=minutes,
     )
     if resumed is None or not _is_over(state_of(resumed), early):
