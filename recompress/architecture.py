@@ -50,6 +50,8 @@ class Architecture:
     """Attributes of the attention module that hold the number of query heads."""
     width_attributes: tuple[str, ...] = ("all_head_size",)
     """Attributes of the attention module that hold heads * head size."""
+    ratio_attributes: tuple[str, ...] = ()
+    """Attributes of the attention module that hold query heads / key and value heads."""
     fused: bool = False
     """Query, key and value are one linear layer, in this order."""
     causal: bool = False
@@ -127,6 +129,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             head_size_attribute="head_dim",
             heads_attributes=(),
             width_attributes=(),
+            ratio_attributes=("num_key_value_groups",),
             causal=True,
         ),
     )
@@ -161,6 +164,11 @@ class Layer:
         return shape_of(self.out)[1] // self.head_size
 
     @property
+    def groups(self) -> int:
+        """Key and value heads, each with as many query heads as the others; as many as there are query heads, where each has its own."""
+        return self.heads if self.architecture.fused else shape_of(self.key)[0] // self.head_size
+
+    @property
     def neurons(self) -> int:
         return shape_of(self.neurons_out)[1]
 
@@ -187,6 +195,17 @@ def encoder_linears(network: PreTrainedModel) -> Iterator[tuple[str, Linear]]:
     """Names and modules of all linear layers (``Linear`` and GPT-2's ``Conv1D``) inside the layers: no embeddings, no pooler, no head."""
     inside = {id(part) for layer in layers_of(network) for part in layer.module.modules()}
     return ((name, module) for name, module in network.named_modules() if id(module) in inside and is_linear(module))
+
+
+def outer_linears(network: PreTrainedModel) -> list[Linear]:
+    """The linear layers outside of the layers, in order: a decoder's output layer, or a head's middle layer (a pooler, for example) and its last one."""
+    inside = {id(linear) for _, linear in encoder_linears(network)}
+    return [module for module in network.modules() if is_linear(module) and id(module) not in inside]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """A ``LayerNorm``, or an RMS norm, of which each family has its own class."""
+    return type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
 def is_linear(module: nn.Module) -> bool:

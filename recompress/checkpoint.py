@@ -14,9 +14,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from recompress.architecture import architecture_named, architecture_of, layers_of
 from recompress.directories import new_directory
@@ -49,6 +49,10 @@ class Info:
     """Attention heads kept in each layer, where that is not what the config says."""
     neurons: tuple[int, ...] = ()
     """Neurons kept in each layer, where that is not what the config says."""
+    groups: tuple[int, ...] = ()
+    """Key and value heads kept in each layer, where that is neither what the config says nor one for each query head."""
+    head_size: Annotated[int, Field(ge=1)] | None = None
+    """Channels of an attention head, where that is not what the config says."""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 
@@ -115,8 +119,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
         write_config(checkpoint.network, directory)
         save_file(distinct_tensors(checkpoint.network), directory / WEIGHTS_FILE, metadata={"format": "pt"})
         (directory / WEIGHTS_FILE).chmod((directory / CONFIG_FILE).stat().st_mode)  # safetensors makes a file that only its owner may read
-        heads, neurons = _odd_shapes(checkpoint.network)
-        info = replace(info, heads=heads, neurons=neurons)
+        info = replace(info, **_odd_shapes(checkpoint.network))
     (directory / INFO_FILE).write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -140,12 +143,14 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: PreTrainedModel = get_benchmark(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-        found = _read_base(directory).state_dict()
+        base = _read_base(directory)
+        found = base.state_dict()
     expected = network.base_model.state_dict().keys()
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in expected - found.keys() if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    fit_shapes(network, {f"{network.base_model_prefix}.{name}": tensor.shape for name, tensor in found.items()})
+    shapes = {f"{network.base_model_prefix}.{name}": tensor.shape for name, tensor in found.items()}
+    fit_shapes(network, shapes, layers_of(base)[0].head_size)
     network.base_model.load_state_dict({name: tensor for name, tensor in found.items() if name in expected}, strict=False)
     return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length))
 
@@ -172,25 +177,31 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     for what, names in (("missing", expected - stored.keys()), ("not expected", stored.keys() - expected)):
         if names:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
-    fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()})
+    fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()}, info.head_size)
     network.load_state_dict(stored, strict=False)
     if not isinstance(network.get_input_embeddings(), Packed):
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
         raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
     labels = 0 if get_benchmark(info.benchmark).pretrained_head else config.num_labels
-    if len(info.labels) != labels or (info.heads, info.neurons) != _odd_shapes(network):
+    if len(info.labels) != labels or any(getattr(info, name) != value for name, value in _odd_shapes(network).items()):
         raise IntegrityError(f"{directory / INFO_FILE} tells of other labels or shapes than {WEIGHTS_FILE} holds")
     return network.eval()
 
 
-def _odd_shapes(network: PreTrainedModel) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Heads and neurons of each layer where the config cannot say them; empty tuples where it can."""
+def _odd_shapes(network: PreTrainedModel) -> dict[str, Any]:
+    """Heads, their size, and neurons of each layer where the config cannot say them; nothing where it can."""
     layers, config = layers_of(network), network.config
-    heads = tuple(layer.heads for layer in layers)
-    neurons = tuple(layer.neurons for layer in layers)
+    heads, groups, neurons = (tuple(getattr(layer, name) for layer in layers) for name in ("heads", "groups", "neurons"))
     said = getattr(config, architecture_of(network).neurons_setting) or 4 * config.hidden_size  # GPT-2 leaves its usual width unsaid
-    return heads if {*heads} != {config.num_attention_heads} else (), neurons if {*neurons} != {said} else ()
+    said_groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    said_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {
+        "heads": heads if {*heads} != {config.num_attention_heads} else (),
+        "neurons": neurons if {*neurons} != {said} else (),
+        "groups": groups if groups != heads and {*groups} != {said_groups} else (),
+        "head_size": layers[0].head_size if layers[0].head_size != said_size else None,
+    }
 
 
 def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int) -> Checkpoint:
