@@ -1,6 +1,6 @@
 """Read a YAML file into a settings class, and say what is wrong with it by line.
 
-sparsity: should be less than 1, got 1.5 (recipes/x.yaml:14)
+sparsity is a share in [0, 1), got 1.5 (recipes/x.yaml:14)
 unknown key 'polcy' (recipes/x.yaml:9); did you mean 'policy'?
 """
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from recompress.allowed import allowed_at
 from recompress.errors import InputError
 from recompress.settings import Settings
 
@@ -69,10 +70,12 @@ class SettingsFile:
             return unknown("key", str(location[-1]), _keys_at(kind, problem["loc"][:-1]), where)
         if problem["type"] == "missing":
             return f"{_name(location)} is missing ({where})"
-        if problem["type"] == "model_type":
-            return f"{_name(location) or 'the file'} should hold keys and values, got {problem['input']!r} ({where})"
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        return f"{_name(location)} {message}, got {problem['input']!r} ({where})"
+        name, given = _name(location) or "the file", _given(problem["input"])
+        if problem["type"] == "value_error":
+            return f"{name} {problem['msg'].removeprefix('Value error, ')}, got {given} ({where})"
+        if (words := allowed_at(kind, problem["loc"])) is not None:
+            return f"{name} is {words}, got {given} ({where})"
+        return f"{name} {problem['msg'].removeprefix('Input ')}, got {given} ({where})"
 
     def _compose(self) -> yaml.Node:
         try:
@@ -128,6 +131,12 @@ def unknown(what: str, given: str, known: Iterable[str], where: str) -> str:
     near = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
     way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(words)}" if words else "none is known here"
     return f"unknown {what} {given!r} ({where}); {way_out}"
+
+
+def _given(value: Any) -> str:
+    """A value as a person would write it, cut where it gets long."""
+    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _name(location: Location) -> str:

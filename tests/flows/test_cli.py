@@ -52,9 +52,9 @@ def test_every_command_has_help_with_an_example() -> None:
     ("change", "message"),
     [
         (("policy:", "polcy:"), "unknown key 'polcy'"),
-        (("sparsity: 0.5", "sparsity: 1.5"), "sparsity should be less than 1, got 1.5"),
+        (("sparsity: 0.5", "sparsity: 1.5"), "sparsity is a share in [0, 1), got 1.5"),
         (("magnitude:", "magnitud:"), "unknown method 'magnitud'"),
-        (("    - finetune: {epochs: 1}", "    - finetune: {epochs: 0}"), "epochs should be greater than or equal to 1, got 0"),
+        (("    - finetune: {epochs: 1}", "    - finetune: {epochs: 0}"), "epochs is a whole number from 1 to 1,000, got 0"),
         (("    - magnitude: {sparsity: 0.5}", "    - dynamic_int8: {}"), "dynamic_int8"),
         (("policies/quickstart.yaml", "policies/../../outside.yaml"), "lies outside the project"),
         (("policies/quickstart.yaml", "policies/none.yaml"), "does not exist"),
