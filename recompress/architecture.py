@@ -216,10 +216,10 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def shape_of(linear: Linear) -> tuple[int, int]:
-    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round; also of one that is packed."""
+    """(outputs, inputs) of a ``Linear`` or of a ``Conv1D``, which stores its weight the other way round; also of one that is packed or factored."""
     from torch import nn
 
-    if hasattr(linear, "codes"):
+    if not is_linear(linear):
         return linear.out_features, linear.in_features
     rows, columns = linear.weight.shape
     return (rows, columns) if isinstance(linear, nn.Linear) else (columns, rows)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recompress.architecture import Layer, Linear, architecture_of, is_norm, layers_of, outer_linears, shape_of
+from recompress.architecture import Layer, Linear, architecture_of, is_linear, is_norm, layers_of, outer_linears, shape_of
 from recompress.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def weight_of(linear: Linear) -> Float[Tensor, "out in"]:
-    """The weight as ``[out, in]``: a view, so that what is written to it is written to the layer."""
+    """The weight as ``[out, in]``: a view, so that what is written to it is written to the layer; of a factored layer a copy of the product."""
     weight: Tensor = linear.weight.data
-    return weight if isinstance(linear, nn.Linear) else weight.T
+    return weight if isinstance(linear, nn.Linear) or not is_linear(linear) else weight.T
 
 
 def keep_outputs(linear: Linear, kept: Sequence[int]) -> None:
