@@ -59,6 +59,7 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
     started = perf_counter()
     info = read_info(source)
     _check_takes(method, info.runtime, info.steps)
+    _check_first(method, info.steps)
     before = load(source)
     _check_supported(method, inputs.benchmark.name, _family(source))
     if method.check is not None:
@@ -103,6 +104,7 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
         if not isinstance(config, method.config):
             raise InputError(f"{name} takes settings of the class {method.config.__name__}, got {type(config).__name__}")
         _check_takes(method, runtime, done)
+        _check_first(method, done)
         _check_supported(method, benchmark, architecture)
         if method.check is not None:
             method.check(config)
@@ -126,6 +128,11 @@ def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:
     if steps:
         raise InputError(f"{method.name} cannot follow {steps[-1]}, which leaves the {method.takes} runtime; put it before")
     raise InputError(f"{method.name} needs a model on the {method.takes} runtime, this one is on {runtime}")
+
+
+def _check_first(method: Method, steps: Sequence[str]) -> None:
+    if method.first and steps:
+        raise InputError(f"{method.name} begins with the base model, so that {steps[-1]} before it would be lost; make it the first step")
 
 
 def _check_supported(method: Method, benchmark: str, architecture: str | None) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recompress.distillation.teacher import TeacherOutputs
 
 Family = Literal["pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training"]
-Need = Literal["calibration", "training", "teacher"]
+Need = Literal["calibration", "training", "teacher", "base"]
 FAMILIES = ("pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training")
 
 
@@ -40,7 +40,12 @@ class Inputs:
     unlabelled: list[Example] = field(default_factory=list)
     """Text without labels, where the recipe names some."""
     teacher: TeacherOutputs | None = None
-    """What the baseline says about ``train`` and then ``unlabelled``; given to methods that need a teacher."""
+    """What the baseline says about ``train`` and then ``unlabelled``; given to methods that need a teacher, but for language modelling, where the answers are
+    too many to be kept."""
+    teacher_model: Path | None = None
+    """The baseline's model directory, for a teacher that is asked while the student learns; given to methods that need a teacher."""
+    base: Path | None = None
+    """The base model's directory; given to methods that need it."""
     curve: Callable[[int, Mapping[str, float]], None] | None = None
     """Where a training writes its curves: ``curve(step, {"loss": …})``."""
     label: str = ""
@@ -84,6 +89,8 @@ class Method:
     architectures: tuple[str, ...] = ("bert", "roberta", "xlm-roberta", "distilbert")
     shrinks: str = ""
     speeds_up: str = ""
+    first: bool = False
+    """Only the first step of a variant: it begins with the base model, so that a step before it would be lost."""
     check: Callable[[Any], None] | None = None
     """Raises ``InputError`` when these settings cannot work on this machine or contradict each other; asked before anything runs."""
 

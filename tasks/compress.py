@@ -24,16 +24,20 @@ def compress(run: Recompression, variant: str, baseline: ModelRef, dataset: Data
     """The steps of one variant, in order, each from the model that the one before it left."""
     model = baseline
     for i, step in enumerate(run.plan.steps[variant], start=1):
-        model = compress_step(run, variant, i, step, model, dataset, teacher)
+        model = compress_step(run, variant, i, step, model, baseline, dataset, teacher)
     return model.model_copy(update={"name": variant})
 
 
-def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, dataset: DatasetRef, teacher: Teacher) -> ModelRef:
+def compress_step(
+    run: Recompression, variant: str, number: int, step: Step, model: ModelRef, baseline: ModelRef, dataset: DatasetRef, teacher: Teacher
+) -> ModelRef:
     """One step: run by the core's runner, which saves, reads back and proves; kept in MLflow with its claims."""
     method = get_method(step.method)
     benchmark = get_benchmark(run.plan.recipe.benchmark)
     name = f"{variant}/{number} {step.method}"
     taught = teacher if "teacher" in method.needs else None
+    others = {"teacher": baseline, "base": run.base}
+    needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.compression import run_step
@@ -46,6 +50,8 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
             workdir=folder / "work",
             unlabelled=unlabelled_of(dataset),
             teacher=_read_teacher(run, taught),
+            teacher_model=run.store.fetch(needed["teacher"].uri) if "teacher" in needed else None,
+            base=Path(needed["base"].uri) if "base" in needed else None,
             curve=run.curve(variant, f"{number}_{step.method}"),
             label=name,
         )
@@ -56,7 +62,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         step.method,
         modules=[method.run.__module__, "recompress.compression", type(benchmark).__module__],
         config=step.as_json,
-        inputs=[model.sha256, *text_digests(dataset), *(taught or ())[1:]],
+        inputs=[model.sha256, *text_digests(dataset), *(taught or ())[1:], *(other.sha256 for other in needed.values())],
         seed=run.plan.recipe.seed,
     )
     kept = run.step(name, key=key, run=variant, do=do)

@@ -14,7 +14,7 @@ from typing import Any
 from recompress.errors import InputError, StorageError
 from recompress.ledger import Ledger
 from recompress.recipe import Plan, read_recipe
-from recompress.records import DatasetRef
+from recompress.records import DatasetRef, ModelRef
 from tasks.audit import actor, open_ledger, record_policy
 from tasks.keys import approval_rule
 from tasks.track import Result, Store, locked
@@ -46,6 +46,8 @@ class Recompression:
         self.reused: list[str] = []
         self.dataset: DatasetRef | None = None
         """What every MLflow run of this recompression names as its input, once it was brought."""
+        self.base: ModelRef | None = None
+        """The base model, once it was found, for steps that begin with it instead of the baseline."""
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
         self._runs: dict[str, str] = {}

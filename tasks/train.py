@@ -29,7 +29,8 @@ def find_base_model(run: Recompression) -> ModelRef:
     else:
         directory = find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
     run.say(f"base: {base.model}")
-    return ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
+    run.base = ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
+    return run.base
 
 
 @task(task_run_name="train baseline", cache_policy=NO_CACHE, persist_result=False)
@@ -63,8 +64,11 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
 
 @task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
 def make_teacher_outputs(run: Recompression, dataset: DatasetRef, baseline: ModelRef) -> tuple[str, str] | None:
-    """What the baseline says about every training and unlabelled example, once for all variants; ``None`` when no step asks. Gives (uri, sha256)."""
-    if not run.plan.needs_teacher:
+    """What the baseline says about every training and unlabelled example, once for all variants; ``None`` when no step asks. Gives (uri, sha256).
+
+    ``None`` for language modelling too: a vocabulary of answers for each token is too much to keep, so that there the baseline is asked while students learn.
+    """
+    if not run.plan.needs_teacher or get_benchmark(dataset.benchmark).pretrained_head:
         return None
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
