@@ -78,6 +78,9 @@ class ReadsOn(Protocol):
     def windows(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[dict[str, list[int]]]:
         """Features of exactly ``max_length`` tokens, for calibration."""
 
+    def pieces(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[dict[str, list[int]]]:
+        """Features, in the form of ``Benchmark.encode``, of all that ``read`` scores, for training."""
+
     def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
         """What ``Benchmark.decide`` gives for each example; ``label`` names the progress bar."""
 

@@ -57,7 +57,10 @@ class LanguageModelling:
             return []
         texts = [" ".join(example.words) for example in examples]
         encoded = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
-        return [_feature(ids, _ends(spans)[1], text) for ids, spans, text in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True)]
+        return [
+            _feature(ids, np.diff(_byte_places(text)[_ends(spans)[1]]).tolist())
+            for ids, spans, text in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True)
+        ]
 
     def windows(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Feature]:
         """Windows of exactly ``max_length`` tokens over all rows, slice by slice; a last one that is shorter is left out.
@@ -71,6 +74,13 @@ class LanguageModelling:
         if not found:
             raise DataRefused(f"the text is shorter than a window of {max_length} tokens; give more text or a smaller max_length")
         return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*ids[1:], NO_LABEL]} for ids in found]
+
+    def pieces(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Feature]:
+        """The windows that ``read`` scores, the last of each slice as short as it is, in the form of ``encode``. Raises ``DataRefused`` where there are none."""
+        found = [feature for _, rows in _by_slice(examples) for feature in _Text(tokenizer, examples, rows, max_length).features()]
+        if not found:
+            raise DataRefused("the text is shorter than two tokens; give more text")
+        return found
 
     def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
         """For each row what ``decide`` gives: millionths of a nat, tokens and bytes. Raises ``IntegrityError`` for logits that are not finite."""
@@ -148,6 +158,10 @@ class _Text:
         if self.windows and len(self.windows[-1]) < 2:
             self.windows.pop()
 
+    def features(self) -> list[Feature]:
+        starts = range(0, len(self.windows) * self.length, self.length)
+        return [_feature(ids, self.bytes[start + 1 : start + len(ids)].tolist()) for ids, start in zip(self.windows, starts, strict=True)]
+
     def add(self, table: Int[np.ndarray, "examples 3"], window: int, costs: Float[np.ndarray, " tokens"]) -> None:
         first = window * self.length + 1
         rows = self.rows[first : first + len(costs)]
@@ -183,12 +197,12 @@ def _whole(costs: Float[np.ndarray, " tokens"]) -> Int[np.ndarray, " tokens"]:
     return np.rint(costs / MICRO).astype(np.int64)
 
 
-def _feature(ids: list[int], ends: Int[np.ndarray, " tokens"], text: str) -> Feature:
-    place = _byte_places(text)
+def _feature(ids: list[int], sizes: list[int]) -> Feature:
+    """Tokens, and the bytes of each but the first."""
     return {
         "input_ids": list(ids),
         "attention_mask": [1] * len(ids),
         "labels": [*ids[1:], NO_LABEL][: len(ids)],
         "units": list(range(len(ids) - 1)),
-        "bytes": np.diff(place[ends]).tolist(),
+        "bytes": sizes,
     }

@@ -12,6 +12,11 @@ from transformers import TrainerCallback
 from recompress.progress import bar
 
 
+def step_at(share: float, steps: int) -> int:
+    """The step that ends this share of all ``steps``, rounded up: one of 0 to ``steps``."""
+    return min(steps, math.ceil(share * steps - 1e-9))
+
+
 class SaveInTime(TrainerCallback):  # type: ignore[misc]
     """Ask for a checkpoint in the middle of a long epoch. When it is written changes nothing but how much a kill costs."""
 
@@ -29,18 +34,22 @@ class SaveInTime(TrainerCallback):  # type: ignore[misc]
 
 
 class StopEarly(TrainerCallback):  # type: ignore[misc]
-    """Stop when ``metric`` has not risen for ``patience`` evaluations. Reads the history alone, so that a resumed training stops where it would have."""
+    """Stop when ``metric`` has not risen for ``patience`` evaluations, of which those before ``counts_from`` (a share of all steps) do not count.
 
-    def __init__(self, metric: str, patience: int) -> None:
+    Reads the history alone, so that a resumed training stops where it would have.
+    """
+
+    def __init__(self, metric: str, patience: int, counts_from: float = 0.0) -> None:
         self.metric = metric
         self.patience = patience
+        self.counts_from = counts_from
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.is_reached(state.log_history):
+        if self.is_reached(state.log_history, state.max_steps):
             control.should_training_stop = True
 
-    def is_reached(self, history: Sequence[dict[str, float]]) -> bool:
-        values = [entry[self.metric] for entry in history if self.metric in entry]
+    def is_reached(self, history: Sequence[dict[str, float]], steps: int) -> bool:
+        values = [entry[self.metric] for entry in history if self.metric in entry and entry["step"] >= step_at(self.counts_from, steps)]
         best = max(range(len(values)), key=lambda i: -math.inf if math.isnan(values[i]) else values[i], default=0)
         return len(values) - 1 - best >= self.patience
 

@@ -1,6 +1,6 @@
 """Fine-tune further: train on the labels again, so that what a step cost is won back. Weights that are zero stay zero.
 
-    loss = cross-entropy of the labels
+    loss = cross-entropy of the labels, or, for language modelling, of each next token in windows of running text
 
 Source: Zhu and Gupta 2017, "To prune, or not to prune", arXiv:1710.01878 (training on under a fixed mask).
 """
@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from recompress.architecture import SIX
+from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import Checkpoint
 from recompress.method import Claim, Inputs, method
 from recompress.training.proof import prove_training
@@ -36,7 +38,9 @@ def prove(before: Checkpoint, after: Checkpoint, config: Finetune) -> list[Claim
     prove=prove,
     source="Zhu and Gupta 2017, arXiv:1710.01878",
     needs=("training",),
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
 )
 def finetune(checkpoint: Checkpoint, config: Finetune, inputs: Inputs) -> Checkpoint:
-    """Train on with the labels; zeros stay zero."""
+    """Train on with the labels, or on running text; zeros stay zero."""
     return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, inputs.workdir / "training", curve=inputs.curve, label=inputs.label or "finetune")

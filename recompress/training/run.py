@@ -12,15 +12,16 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Benchmark, Example, get_benchmark
+from recompress.benchmarks import Example, ReadsOn, get_benchmark
 from recompress.digest import sha256_bytes
-from recompress.errors import DataRefused
+from recompress.training.judge import dev_metrics, token_costs, training_features
 from recompress.training.precision import choose_precision
 from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
 from recompress.training.settings import Schedule
@@ -51,9 +52,12 @@ def train(
     objective: Objective | None = None,
     said: Mapping[str, Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    hold: bool = True,
+    counts_from: float = 0.0,
     minutes: float = CHECKPOINT_MINUTES,
 ) -> Checkpoint:
-    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev. Weights of pruned layers that are zero stay zero.
+    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev. Weights of pruned layers that are zero stay zero,
+    unless ``hold`` is false. Weights of before ``counts_from``, a share of all steps, are never the best.
 
     ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. ``soft_labels`` are a teacher's logits for
     each example, which batches carry for ``objective`` to use; ``callbacks`` look on or change the network between steps, and may read nothing but the network
@@ -68,17 +72,19 @@ def train(
     from recompress.training.trainer import SteadyTrainer, arguments, label_loss
 
     network, benchmark = checkpoint.torch_network, get_benchmark(checkpoint.info.benchmark)
-    dev = sorted(dev, key=lambda example: sum(map(len, example.words)))  # like lengths in one batch
-    features, dev_features = _features(checkpoint, benchmark, examples, dev, label)
+    features, dev_features, dev = training_features(checkpoint, examples, dev, label)
+    reads_on = isinstance(benchmark, ReadsOn)
     precision = choose_precision(schedule.precision)
     dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, **(said or {})}
     metric = f"eval_{benchmark.primary}"
-    args = arguments(schedule, seed=seed % 2**32, folder=workdir, precision=precision, metric=metric)
+    dev_batch = schedule.batch_size if reads_on else max(schedule.batch_size, 32)  # a vocabulary of logits for each token: no more than training holds
+    args = arguments(schedule, seed=seed % 2**32, folder=workdir, precision=precision, metric=metric, dev_batch=dev_batch)
     with args.main_process_first(desc="opening the folder of checkpoints"):
         resumed = open_folder(workdir, _stamp(network, features, dev_features, dials))
     if soft_labels is not None:
         features = [{**feature, "teacher": rows} for feature, rows in zip(features, soft_labels, strict=True)]
-    watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs)
+    watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs, counts_from)
+    usual_cache = getattr(network.config, "use_cache", None)  # Trainer switches it off in the config, which is stored
     trainer = SteadyTrainer(
         network,
         args,
@@ -88,28 +94,23 @@ def train(
         pad_token_id=checkpoint.tokenizer.pad_token_id or 0,
         objective=objective or label_loss,
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
+        reduce=token_costs if reads_on else None,
         callbacks=[watch, early, *callbacks],
+        counts_from=counts_from,
         minutes=minutes,
     )
     if resumed is None or not _is_over(state_of(resumed), early):
         try:
-            with hold_zeros(network):
+            with hold_zeros(network) if hold else nullcontext():
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         finally:
             watch.close()
     checkpoint.network = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).to("cpu").eval()
+    if usual_cache is not None:
+        checkpoint.network.config.use_cache = usual_cache
     with args.main_process_first(desc="reading the best weights"):
         _load_best(checkpoint.network, workdir, label)
     return checkpoint
-
-
-def dev_metrics(
-    benchmark: Benchmark, labels: Sequence[str], dev: Sequence[Example], features: Sequence[dict[str, Any]], logits: np.ndarray
-) -> dict[str, float]:
-    """The benchmark's metrics from the padded logits of all dev examples, ``[examples, length, labels]`` or ``[examples, labels]``."""
-    predictions = [benchmark.decide(benchmark.unit_logits(row, feature), labels) for row, feature in zip(logits, features, strict=True)]
-    totals = benchmark.counts([example.labels for example in dev], predictions, labels).sum(axis=0)
-    return {name: float(value) for name, value in benchmark.metrics(totals, labels).items()}
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -121,16 +122,6 @@ def weights_sha256(network: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _features(
-    checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence[Example], dev: Sequence[Example], label: str
-) -> tuple[list[dict[str, Any]], ...]:
-    for name, split in (("train", examples), ("dev", dev)):
-        if not split:
-            raise DataRefused(f"{label}: the {name} split is empty; training needs examples to learn from and examples to be judged by")
-    info = checkpoint.info
-    return tuple([*benchmark.encode(checkpoint.tokenizer, split, info.labels, info.max_length)] for split in (examples, dev))
 
 
 def _stamp(network: nn.Module, features: Sequence[Any], dev_features: Sequence[Any], dials: dict[str, Any]) -> dict[str, Any]:
@@ -146,19 +137,22 @@ def _stamp(network: nn.Module, features: Sequence[Any], dev_features: Sequence[A
 
 def _is_over(state: dict[str, Any], early: Any) -> bool:
     """Whether the training was killed after its last step, or after it had stopped early."""
-    return bool(state["global_step"] >= state["max_steps"] or early.is_reached(state["log_history"]))
+    return bool(state["global_step"] >= state["max_steps"] or early.is_reached(state["log_history"], state["max_steps"]))
 
 
 def _load_best(network: nn.Module, workdir: Path, label: str) -> None:
+    """From the checkpoints and never from memory: a training that was killed after its last step has nothing in memory but the first weights."""
     from safetensors.torch import load_model
 
     last = newest(workdir)
-    best = best_step(last) if last else None
+    if last is None:
+        return
+    best = best_step(last)
+    load_model(network, (workdir / f"{PREFIX}{best}" if best is not None else last) / "model.safetensors")
     if best is None:
         log.warning("%s: the dev metric was never a number, so the last weights are kept", label)
-        return
-    load_model(network, workdir / f"{PREFIX}{best}" / "model.safetensors")
-    log.info("%s: best on dev after step %d (%s)", label, best, _score(last, best))
+    else:
+        log.info("%s: best on dev after step %d (%s)", label, best, _score(last, best))
 
 
 def _score(last: Path | None, best: int) -> str:

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from recompress.benchmarks.scores import NO_LABEL
 from recompress.errors import StorageError, TrainingDiverged
 from recompress.training.batches import EpochOrder, collate
-from recompress.training.callbacks import SaveInTime
+from recompress.training.callbacks import SaveInTime, step_at
 from recompress.training.resume import PREFIX, keep_only, seal
 from recompress.training.settings import Schedule
 
@@ -45,13 +45,13 @@ def step_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def arguments(schedule: Schedule, *, seed: int, folder: Path, precision: str, metric: str) -> TrainingArguments:
+def arguments(schedule: Schedule, *, seed: int, folder: Path, precision: str, metric: str, dev_batch: int) -> TrainingArguments:
     """``Trainer``'s arguments: evaluate and keep a checkpoint after each epoch, report to nobody."""
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,
         per_device_train_batch_size=schedule.batch_size,
-        per_device_eval_batch_size=max(schedule.batch_size, 32),
+        per_device_eval_batch_size=dev_batch,
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
         warmup_steps=schedule.warmup,  # a share of all steps
@@ -86,11 +86,14 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         pad_token_id: int,
         objective: Objective,
         judge: Callable[[Any], dict[str, float]],
+        reduce: Callable[[Tensor, Tensor], Tensor] | None,
         callbacks: list[TrainerCallback],
+        counts_from: float,
         minutes: float,
     ) -> None:
         self.order = EpochOrder([len(f["input_ids"]) for f in train], args.train_batch_size, args.seed, group_by_length=schedule.group_by_length)
         self.objective = objective
+        self.counts_from = counts_from
         super().__init__(
             model=network,
             args=args,
@@ -98,6 +101,7 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
             eval_dataset=dev,
             data_collator=functools.partial(collate, pad_token_id=pad_token_id),
             compute_metrics=judge,
+            preprocess_logits_for_metrics=reduce,
             callbacks=callbacks,
         )
         self.loss_is_scaled_for_ga = False
@@ -123,6 +127,11 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         units = logits if logits.ndim == 3 else logits[:, None]
         loss = self.objective(units, inputs) if model.training else label_loss(units, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if self.state.global_step < step_at(self.counts_from, self.state.max_steps):
+            return False
+        return bool(super()._determine_best_metric(metrics, trial))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The weights and nothing else: what a network looks like is the caller's knowledge, and a pickle of the arguments is nobody's."""
