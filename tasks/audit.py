@@ -20,6 +20,13 @@ def open_ledger(root: Path, *, create: bool = True) -> Ledger:
     return Ledger(root / "ledger" / "ledger.db", create=create)
 
 
+def ledger_if_any(root: Path) -> Ledger | None:
+    """The project's ledger; ``None`` where none was named and none was made yet."""
+    if "RECOMPRESS_LEDGER" in os.environ or (root / "ledger" / "ledger.db").exists():
+        return open_ledger(root, create=False)
+    return None
+
+
 def actor() -> str:
     """Who acts: ``RECOMPRESS_ACTOR``, or the user at this host. A name, not a proof; a signed approval is a proof."""
     named = os.environ.get("RECOMPRESS_ACTOR")

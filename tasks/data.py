@@ -23,7 +23,7 @@ from recompress.errors import DataRefused, InputError
 from recompress.records import DatasetRef, Split
 from recompress.settings_file import SettingsFile, unknown
 from tasks.data_status import how_to_get, status
-from tasks.pins import LOCK, Pin, is_here, locked_inputs, locked_outputs, measure, nearest, pins_of, tracked
+from tasks.pins import LOCK, Pin, is_here, is_made, locked_inputs, locked_outputs, measure, nearest, pins_of, tracked
 from tasks.ways import from_cache, from_mirror, from_network, other_versions
 from tasks.workbench import Bench, Say, bench
 
@@ -64,8 +64,10 @@ def bring(root: Path, name: str, slices: Sequence[str] | None = None, *, say: Sa
 def adopt(root: Path, directory: Path) -> str:
     """Take a local copy of raw data into the cache and the project, if and only if it hashes to a pin. Gives the name of the data set.
 
-    Raises ``DataRefused`` that says how the folder differs from the nearest pin. Adopting twice does no harm.
+    Raises ``InputError`` for what is no folder, and ``DataRefused`` that says how the folder differs from the nearest pin. Adopting twice does no harm.
     """
+    if not directory.is_dir():
+        raise InputError(f"{directory} is {'a file' if directory.exists() else 'not there'}; data adopt takes the folder that holds the files of a data set")
     found = measure(directory)
     pins = list(tracked(root).values())
     pin = next((pin for pin in pins if pin.md5 == found.md5), None)
@@ -85,9 +87,12 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
     Raises ``DataRefused`` when the raw files cannot be had or the stage fails; ``dvc.lock`` is then as it was.
     """
     source = read_settings_of(root, name)
+    raw = tracked(root).get(source.source)
+    if raw is None and not is_made(root, source.source):
+        first = "" if (root / source.source).exists() else f"put the files into {source.source}, then "
+        raise DataRefused(f"the raw files of {name!r} are not pinned: {first}`dvc add {source.source}`, and `recompress data accept {name}` again")
     old = locked_outputs(root / LOCK)
     with bench(root) as work:
-        raw = tracked(root).get(source.source)
         if raw is not None and not is_here(root, raw):
             _bring_raw(work, name, raw)
         made = _made(work, name, [source.source] if raw else [])

@@ -87,6 +87,11 @@ def locked_outputs(lock: Path) -> dict[str, Pin]:
     }
 
 
+def is_made(root: Path, path: str) -> bool:
+    """Whether a stage of ``dvc.yaml`` makes this folder."""
+    return any(path in (said.get("outs") or ()) for said in _stages(root / "dvc.yaml").values())
+
+
 def locked_inputs(lock: Path, stage: str) -> dict[str, str]:
     """The md5 of everything that a stage read when it was pinned, by its path."""
     return {dep["path"]: dep["md5"] for dep in _stages(lock).get(stage, {}).get("deps", [])}

@@ -32,7 +32,7 @@ class Project:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Raises ``StorageError`` when there is none yet: people ask and decide about what was recorded, they do not begin it."""
+        """Raises ``InputError`` when there is none yet: people ask and decide about what was recorded, they do not begin it."""
         return open_ledger(self.root, create=False)
 
     @cached_property

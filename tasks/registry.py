@@ -17,6 +17,7 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import Ledger
 from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
 from recompress.promotion import MANIFEST_TAG, MODEL_TAG, PLAN_TAG
+from tasks.audit import ledger_if_any
 from tasks.track import Store
 from tasks.version import write_version
 
@@ -185,9 +186,7 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[[list[
     if folder.is_dir():
         directory = folder
     else:
-        place = root / "ledger" / "ledger.db"
-        ledger = Ledger(place) if place.exists() else None
-        directory = fetch_model(store, f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{ALIAS}", ledger)
+        directory = fetch_model(store, f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{ALIAS}", ledger_if_any(root))
     predictor = Predictor(directory)
     return lambda texts: [{**answer, "summary": summary(answer)} for answer in predictor(texts)]
 
@@ -199,7 +198,8 @@ def _resolve(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
     if at:
         found = registry._absent_is_none(lambda: registry.store.client.get_model_version_by_alias(name, alias))
         if found is None:
-            raise InputError(f"there is no model {name!r} with the alias {alias!r} in {registry.store.uri}; recompress run makes one")
+            way_out = f"a version is asked for as {name}/{alias}" if alias.isdigit() else "recompress run makes one"
+            raise InputError(f"there is no model {name!r} with the alias {alias!r} in {registry.store.uri}; {way_out}")
         return name, str(found.version)
     name, slash, version = told.rpartition("/")
     if not slash or not version.isdigit() or registry._version(name, version) is None:

@@ -66,10 +66,10 @@ class Database:
             self._lock_engine = _engine(self.url.set(database=f"{self.path}.lock"), timeout) if self.is_sqlite else self.engine
 
     def prepare(self, *, create: bool) -> None:
-        """Make the table on first use, one process at a time. Raises ``StorageError`` when there is none and ``create`` is false."""
+        """Make the table on first use, one process at a time. Raises ``InputError`` when there is none and ``create`` is false."""
         if self.path is not None and not self.path.exists():
             if not create:
-                raise StorageError(f"there is no ledger at {self.path}; the first run makes one")
+                raise InputError(f"there is no ledger at {self.path}; the first run makes one")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -79,7 +79,7 @@ class Database:
         if there:
             return
         if not create:
-            raise StorageError(f"there is no ledger at {self.name}; the first run makes one")
+            raise InputError(f"there is no ledger at {self.name}; the first run makes one")
         with self.promotion_lock(self.timeout):
             if self.is_sqlite:
                 with self.reading() as connection:

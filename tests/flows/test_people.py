@@ -306,7 +306,7 @@ def test_where_there_is_no_ledger_nothing_is_made(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     for command in (["audit", "log"], ["approve", "0" * 64], ["rollback", "ner", "--reason", "slow"]):
         done = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         assert "there is no ledger at" in done.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
 

@@ -201,7 +201,7 @@ def test_import_refuses_what_is_not_its_own_continuation(ledger: Ledger, tmp_pat
 
 
 def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="there is no ledger at"):
+    with pytest.raises(InputError, match="there is no ledger at"):
         Ledger(tmp_path / "ledger.db", create=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -227,6 +227,16 @@ def test_raw_data_that_is_pinned_anew_needs_its_prepared_form_accepted(project: 
     assert bring(project, "toy").dataset.rows["train"] == 25
 
 
+def test_raw_data_that_nobody_pinned_is_not_prepared(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text() + "  mine: {benchmark: text-classification, format: jsonl, source: raw/mine, files: '{slice}.jsonl'}\n")
+    with pytest.raises(DataRefused, match=r"'mine' are not pinned: put the files into raw/mine, then `dvc add raw/mine`"):
+        accept(project, "mine")
+    (project / "raw/mine").mkdir()
+    with pytest.raises(DataRefused, match=r"'mine' are not pinned: `dvc add raw/mine`, and `recompress data accept mine` again"):
+        accept(project, "mine")
+
+
 def test_a_corrupt_cache_is_not_believed(project: Path) -> None:
     lose(project, "prepared/toy")
     for path in (project / ".dvc/cache").rglob("*"):
@@ -278,7 +288,9 @@ def test_a_copy_is_adopted_if_and_only_if_it_hashes_to_the_pin(project: Path, tm
 
 
 def test_a_folder_that_is_missing_empty_or_full_of_links_is_not_adopted(project: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match="is missing"):
+    with pytest.raises(InputError, match=r"params.yaml is a file; data adopt takes the folder"):
+        adopt(project, project / "params.yaml")
+    with pytest.raises(InputError, match="is not there"):
         adopt(project, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataRefused, match="is empty"):
