@@ -19,7 +19,7 @@ from recompress.compression import parameters_in
 from recompress.errors import IntegrityError
 from recompress.measure.size import parameters
 from recompress.method import get_method
-from recompress.packed import PackedEmbedding, PackedLinear, Quantized, pack, packed_embedding, packed_linear, unpack
+from recompress.packed import PackedEmbedding, PackedLinear, Quantized, pack, packed_embedding, packed_linear, place, unpack
 from recompress.runtimes import runtime_of
 from tests.six import checkpoint_of, features_of, inputs_of
 
@@ -72,7 +72,7 @@ def test_a_packed_module_is_the_formula(kind: str) -> None:
 def test_large_matrices_are_unpacked_in_parts(monkeypatch: Any) -> None:
     packed = packed_linear(matrix(), nn.Linear(8, 6))
     whole = packed.weight
-    monkeypatch.setattr("recompress.packed.CHUNK", 9)
+    monkeypatch.setattr("recompress.packed.modules.CHUNK", 9)
     assert torch.equal(packed.weight, whole)
     assert torch.equal(packed.matrix(torch.tensor([5, 0, 3])), whole[[5, 0, 3]])
 
@@ -149,3 +149,12 @@ def test_the_runtime_and_the_weights_must_agree(packed_model: Path, tmp_path: Pa
     info.write_text(info.read_text().replace('"packed"', '"torch"'))
     with pytest.raises(IntegrityError, match="the runtime is torch, but"):
         load(tmp_path / "model")
+
+
+def test_a_module_that_stands_in_two_places_is_replaced_in_both() -> None:
+    shared = nn.Linear(8, 6)
+    network = nn.ModuleDict({"a": nn.Sequential(shared), "b": nn.Sequential(shared, nn.Linear(6, 8))})
+    place(network, "b.0", packed_linear(matrix(), shared))
+    assert isinstance(network.get_submodule("a.0"), PackedLinear)
+    assert network.get_submodule("a.0") is network.get_submodule("b.0")
+    assert isinstance(network.get_submodule("b.1"), nn.Linear)

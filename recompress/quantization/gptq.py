@@ -3,7 +3,8 @@
     q_j = scale * (clamp(round(w_j / scale) + zero) - zero)         e = (w_j - q_j) / U[j, j]         W[:, j:] -= e U[j, j:]
 
 with U of ``recompress.second_order`` and the steps of ``recompress.quantization.grid``. With ``act_order`` the columns with the largest inputs are rounded
-first, while all others can still make up for them; steps then are those of the weights as they came. Layer after layer.
+first, while all others can still make up for them; steps then are those of the weights as they came. Weights that are zero, because they were pruned, stay so.
+Layer after layer.
 Source: Frantar et al. 2022, arXiv:2210.17323, eq. 2 and 3, algorithm 1; the order of columns is from the authors' later code.
 """
 
@@ -17,13 +18,13 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from recompress.architecture import SIX
+from recompress.architecture import SIX, encoder_linears
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.method import Claim, Inputs, method
-from recompress.packed import Quantized, packed_linear
+from recompress.packed import PackedLinear, Quantized, packed_linear
 from recompress.quantization.grid import FewBits, Grid, codes_on, grid_of, pack_embeddings, prove_packed, quantized, refuse, values_of
 from recompress.second_order import block_of, inverse_root, permute, sweep
 from recompress.surgery import weight_of
@@ -41,12 +42,14 @@ class Gptq(FewBits):
 
 
 def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], config: FewBits, order: Int[Tensor, " in"] | None = None) -> Quantized:
-    """The codes of ``weight``. ``root`` is U of the columns in ``order``. Without an order, ``weight`` is overwritten with what it becomes."""
+    """The codes of ``weight``; of zeros those of zero. ``root`` is U of the columns in ``order``. Without an order, ``weight`` is overwritten."""
     columns = weight.shape[1]
     size = config.group_size or columns
     grid = grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric)
     places = list(range(columns)) if order is None else order.tolist()
     codes = torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device)
+    zero = weight == 0
+    pruned = bool(zero.any())
 
     def settle(column: int, part: Float[Tensor, "out width"], j: int) -> Float[Tensor, " out"]:
         place = places[column]
@@ -56,6 +59,8 @@ def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"
             grid.scales[:, group], grid.zeros[:, group] = fresh.scales[:, 0], fresh.zeros[:, 0]
         one = Grid(grid.scales[:, group : group + 1], grid.zeros[:, group : group + 1])
         code = codes_on(part[:, j : j + 1], one, config.bits)
+        if pruned:
+            code = torch.where(zero[:, place : place + 1], one.zeros.to(torch.uint8), code)
         codes[:, place] = code[:, 0]
         return values_of(code, one)[:, 0]
 
@@ -64,8 +69,11 @@ def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Gptq) -> list[Claim]:
-    """Packed, in so many bits."""
-    return prove_packed(before, after, config)
+    """Packed, in so many bits, and every zero still one."""
+    pairs = [(weight_of(linear) == 0, after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
+    zeros = sum(int(zero.sum()) for zero, _ in pairs)
+    kept = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
+    return [*prove_packed(before, after, config), Claim("zeros that stayed zero", zeros, kept)]
 
 
 @method(

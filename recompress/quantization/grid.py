@@ -102,10 +102,15 @@ def pack_embeddings(network: PreTrainedModel, config: FewBits) -> None:
     """The token embeddings, where the settings ask for it."""
     if not config.embeddings:
         return
+    replace_embeddings(network, packed_embedding(rounded(network.get_input_embeddings().weight.detach(), config)))
+
+
+def replace_embeddings(network: PreTrainedModel, packed: PackedEmbedding) -> None:
+    """Put packed token embeddings where the others were, and under an output layer that is tied to them."""
     embedding = network.get_input_embeddings()
     name = next(name for name, module in network.named_modules() if module is embedding)
     tied = getattr(network.get_output_embeddings(), "weight", None) is embedding.weight
-    place(network, name, packed_embedding(rounded(embedding.weight.detach(), config)))
+    place(network, name, packed)
     if tied:
         tie_packed(network)
 
@@ -132,15 +137,21 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     whole = tensor_bytes(old)
     for (rows, columns), _ in pairs:
         whole += _packed_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
-    if config.embeddings:
-        rows, columns = old.get_input_embeddings().weight.shape
-        whole += _packed_bytes(rows, columns, config) - 4 * rows * columns
+    whole += bytes_of_embeddings(old, config)
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
         Claim("embeddings packed", float(config.embeddings), float(isinstance(new.get_input_embeddings(), PackedEmbedding))),
         Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
         Claim("bytes of all tensors", whole, tensor_bytes(new)),
     ]
+
+
+def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:
+    """What packing the token embeddings adds to the bytes of all tensors: a negative number, or 0 where the settings do not ask for it."""
+    if not config.embeddings:
+        return 0
+    rows, columns = map(int, network.get_input_embeddings().weight.shape)
+    return _packed_bytes(rows, columns, config) - 4 * rows * columns
 
 
 def code_bytes(columns: int, bits: int) -> int:

@@ -141,6 +141,22 @@ def test_gptq_and_awq_lose_less_than_rounding(bits: Any, seed: int) -> None:
     assert loss(hessian, weight, by_awq) <= by_rounding * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("group_size", [None, 8])
+def test_gptq_leaves_zeros_zero_and_makes_up_for_their_rounding(group_size: int | None, act_order: bool) -> None:
+    config = Gptq(bits=3, group_size=group_size)
+    hessian, weight = inputs_and_weight(16, 32, 0)
+    weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0
+    order = hessian.diagonal().argsort(descending=True, stable=True) if act_order else None
+    given_hessian = hessian.clone()
+    if order is not None:
+        permute(given_hessian, order)
+    made = values(gptq.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
+    assert (made[weight == 0] == 0).all()
+    assert (made[weight != 0] != 0).any()
+    assert loss(hessian, weight, made) < loss(hessian, weight, values(grid.rounded(weight, config)).double())
+
+
 def test_awq_finds_the_best_exponent_of_its_list() -> None:
     config = FewBits(bits=3)
     hessian, weight = inputs_and_weight(8, 16, 5)
@@ -203,6 +219,17 @@ def test_errors_fall_as_bits_rise_and_the_same_seed_gives_the_same_bytes(name: s
     first = (tmp_path / f"{name}-4" / "model.safetensors").read_bytes()
     step(name, "gpt2", tmp_path / "again", bits=4)
     assert (tmp_path / "again" / f"{name}-4" / "model.safetensors").read_bytes() == first
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_gptq_after_pruning_keeps_every_zero(family: str, tmp_path: Path) -> None:
+    save(checkpoint_of(family), tmp_path / "dense")
+    run_step("wanda", get_method("wanda").config(sparsity=0.5), tmp_path / "dense", tmp_path / "source", inputs_of(family, tmp_path / "w"))
+    pruned = {path: weight_of(linear) == 0 for path, linear in encoder_linears(load(tmp_path / "source").torch_network)}
+    report = step("gptq", family, tmp_path, bits=4)
+    found = load(tmp_path / "gptq-4").torch_network
+    assert all((found.get_submodule(path).weight[zero] == 0).all() for path, zero in pruned.items())
+    assert {claim["what"]: claim["measured"] for claim in report.claims}["zeros that stayed zero"] == sum(int(zero.sum()) for zero in pruned.values()) > 0
 
 
 @pytest.mark.parametrize("name", METHODS)
