@@ -25,6 +25,14 @@ def weight_of(linear: Linear) -> Float[Tensor, "out in"]:
     return weight if isinstance(linear, nn.Linear) or not is_linear(linear) else weight.T
 
 
+def query_key_value(layer: Layer) -> tuple[Float[Tensor, "asked in"], Float[Tensor, "told in"], Float[Tensor, "told in"]]:
+    """The three weights of an attention, as views."""
+    if layer.architecture.fused:
+        query, key, value = weight_of(layer.query).chunk(3)
+        return query, key, value
+    return weight_of(layer.query), weight_of(layer.key), weight_of(layer.value)
+
+
 def keep_outputs(linear: Linear, kept: Sequence[int]) -> None:
     """Keep these outputs of a linear layer, in this order, with their biases."""
     rows = torch.as_tensor(kept, dtype=torch.long)
