@@ -1,94 +1,117 @@
-"""Magnitude: zero the weights that are smallest.
+"""Magnitude: zero the weights that are smallest, one by one, n of each m, or whole blocks; at once, or in rounds with training between.
 
-    score[o, i] = |W[o, i]|
+    score[o, i] = |W[o, i]|                         score of a block B: ||B||_2, or the mean of |B|
+    share of zeros after round k of r: 1 - (1 - sparsity)^(k / r), so that each round takes the same share of what is left
 
-Source: Han et al. 2015, arXiv:1506.02626, section 3 (by layer or over all); Mishra et al. 2021, arXiv:2104.08378, section 3 (n of m).
+Source: Han et al. 2015, arXiv:1506.02626, section 3 (by layer or over all; prune, train, prune again); Mishra et al. 2021, arXiv:2104.08378, section 3 (n of m);
+Narang, Undersander and Diamos 2017, arXiv:1711.02782, section 3 (blocks).
 Zeros are stored like other numbers: alone, this method saves neither bytes nor time. It keeps quality in fewer weights, for what comes after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from recompress.architecture import encoder_linears
+from recompress.architecture import SIX, encoder_linears
+from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
 from recompress.method import Claim, Inputs, method
-from recompress.pruning.mask import smallest, sparsity
-from recompress.settings import Settings, Share
+from recompress.pruning.rows import Amount, numbers, prove_rows, refuse, smallest_in_rows
+from recompress.pruning.rows import check as check_amount
+from recompress.pruning.scope import Scope, least_zeros, smallest_masks
 from recompress.surgery import weight_of
+from recompress.training.run import train
+from recompress.training.settings import Schedule
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")]
+Side = Annotated[int, Field(ge=1, le=4096)]
 
 
-class Magnitude(Settings):
+class Magnitude(Amount):
     """How many weights of the encoder's linear layers become zero, and among which they compete."""
 
-    sparsity: Share = 0.5
-    """Share of the weights set to zero."""
-    scope: Literal["global", "layer", "row"] = "layer"
-    """The smallest of all weights, of each matrix, or of each row of a matrix (the weights of one output)."""
-    pattern: Pattern | None = None
-    """``n:m``: of each m weights in a row, n stay; 2:4 is what some GPUs can use. It stands in the place of ``sparsity`` and ``scope``."""
+    scope: Scope = "layer"
+    """The smallest of all weights, of each matrix, or of each row of a matrix (the weights of one output). A pattern stands in its place."""
+    block: tuple[Side, Side] | None = None
+    """``[outputs, inputs]``: blocks of so many rows and columns are zeroed whole, and compete with each other as single weights would."""
+    block_norm: Literal["l2", "mean"] = "l2"
+    """What a block is judged by: the L2 norm of its weights, or the mean of their sizes."""
+    rounds: Annotated[int, Field(ge=1, le=100)] = 1
+    """In how many rounds. Between two rounds the network is trained; after the last one it is not."""
+    retrain: Schedule | None = None
+    """How the network is trained between two rounds; one epoch with the usual dials when left out."""
 
 
 def check(config: Magnitude) -> None:
-    """Raises ``InputError`` for a pattern that keeps everything, or that says something else than the sparsity."""
+    """Raises ``InputError`` for settings that contradict each other."""
+    check_amount(config)
+    if config.block is None:
+        if "block_norm" in config.model_fields_set:
+            raise InputError(f"block_norm {config.block_norm} judges blocks, and there are none; say block: [4, 4], or leave it out")
+    elif config.pattern is not None:
+        raise InputError(f"pattern {config.pattern} chooses single weights and block {list(config.block)} whole blocks; leave one of them out")
+    if config.rounds == 1 and config.retrain is not None:
+        raise InputError("retrain says how the network is trained between rounds, and there is only 1; raise rounds, or add the step finetune")
+    if config.pattern is not None and config.rounds > (most := int(numbers(config.pattern)[1] - numbers(config.pattern)[0])):
+        raise InputError(f"pattern {config.pattern} zeroes {most} of each group, which can be done in at most {most} rounds, got {config.rounds}")
+
+
+def block_scores(weight: Float[Tensor, "out in"], block: tuple[int, int], norm: Literal["l2", "mean"]) -> Float[Tensor, "out_blocks in_blocks"]:
+    """What each block is worth. The block's sides must divide the matrix."""
+    rows, columns = block
+    grid = weight.reshape(weight.shape[0] // rows, rows, weight.shape[1] // columns, columns)
+    return grid.square().sum((1, 3)).sqrt() if norm == "l2" else grid.abs().mean((1, 3))
+
+
+def spread(mask: Bool[Tensor, "out_blocks in_blocks"], block: tuple[int, int]) -> Bool[Tensor, "out in"]:
+    """A mask of blocks as a mask of weights."""
+    return mask.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+
+
+def masks_of(weights: Sequence[Float[Tensor, "_ _"]], config: Magnitude) -> list[Bool[Tensor, "_ _"]]:
+    """True where a weight is to become zero."""
+    if config.pattern is not None:
+        return [smallest_in_rows(weight.abs(), config.sparsity, config.pattern) for weight in weights]
+    if config.block is None:
+        return smallest_masks([weight.abs() for weight in weights], config.sparsity, config.scope)
+    scores = [block_scores(weight, config.block, config.block_norm) for weight in weights]
+    return [spread(mask, config.block) for mask in smallest_masks(scores, config.sparsity, config.scope)]
+
+
+def stage(config: Magnitude, number: int) -> Magnitude:
+    """What round ``number`` of all rounds (the first is 1) asks for; the last one asks for what the settings say."""
+    if number == config.rounds:
+        return config
     if config.pattern is None:
-        return
-    n, m = _numbers(config.pattern)
-    if n >= m:
-        raise InputError(f"pattern {config.pattern} keeps {n} of {m} weights; n is less than m, as in 2:4")
-    if "sparsity" in config.model_fields_set and abs(config.sparsity - (1 - n / m)) > 1e-9:
-        raise InputError(f"sparsity {config.sparsity:g} contradicts pattern {config.pattern}, which zeroes {1 - n / m:g}; leave sparsity out")
-
-
-def magnitude_mask(weight: Float[Tensor, "out in"], *, sparsity: float, rows: bool) -> Bool[Tensor, "out in"]:
-    """True where a weight is to become zero: the smallest of the matrix, or of each of its rows; counts are rounded down."""
-    scores = weight.abs()
-    if not rows:
-        return smallest(scores.flatten(), zeros_in(sparsity, scores.numel())).view_as(scores)
-    count = zeros_in(sparsity, scores.shape[1])
-    order = scores.argsort(dim=1, stable=True)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, order[:, :count], True)
-
-
-def pattern_mask(weight: Float[Tensor, "out in"], n: int, m: int) -> Bool[Tensor, "out in"]:
-    """True where a weight is to become zero: all but the ``n`` largest of each ``m`` neighbours in a row. ``in`` must be a multiple of ``m``."""
-    groups = weight.abs().reshape(len(weight), -1, m)
-    order = groups.argsort(dim=-1, stable=True)
-    return torch.zeros_like(groups, dtype=torch.bool).scatter(-1, order[..., : m - n], True).flatten(1)
-
-
-def zeros_in(sparsity: float, count: int) -> int:
-    """Whole weights in a share, rounded down."""
-    return int(sparsity * count + 1e-9)
+        return config.model_copy(update={"sparsity": 1 - (1 - config.sparsity) ** (number / config.rounds)})
+    n, m = numbers(config.pattern)
+    return config.model_copy(update={"pattern": f"{m - (m - n) * number // config.rounds}:{m}"})
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Magnitude) -> list[Claim]:
-    """The share of zeros: in each group of competitors as many as were asked for, or as many as there were before, where these are more."""
-    old = [weight_of(linear) for _, linear in encoder_linears(before.torch_network)]
-    new = [weight_of(linear) for _, linear in encoder_linears(after.torch_network)]
-    groups = _groups([weight == 0 for weight in old], config)
-    if config.pattern is None:
-        zeros = sum(int(group.sum(-1).clamp_min(zeros_in(config.sparsity, group.shape[-1])).sum()) for group in groups)
-        return [Claim("sparsity", zeros / sum(weight.numel() for weight in old), sparsity(after.torch_network))]
-    n, m = _numbers(config.pattern)
-    zeros = sum(int(group.sum(-1).clamp_min(m - n).sum()) for group in groups)
-    most = max(int(group.sum(-1).max()) for group in _groups([weight != 0 for weight in new], config))
-    return [
-        Claim("sparsity", zeros / sum(weight.numel() for weight in old), sparsity(after.torch_network)),
-        Claim(f"most weights left of {m}", min(n, most), most),
-    ]
+    """The share of zeros, or of blocks of zeros: in each group of competitors as many as were asked for, or as many as there were before, where these are more.
+    In one round, weights that stay are not changed; in several, they are trained."""
+    pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
+    weights = [(weight_of(old), weight_of(new)) for (_, old), (_, new) in pairs]
+    changed = sum(int(((new != 0) & (new != old)).sum()) for old, new in weights)
+    moved = Claim("weights that stayed and changed", 0, changed) if config.rounds == 1 else Claim("trained between rounds", 1, float(changed > 0))
+    lost = Claim("zeros that became something else", 0, sum(int(((old == 0) & (new != 0)).sum()) for old, new in weights))
+    if config.pattern is not None:
+        return [*prove_rows(before, after, config), lost, moved]
+    if config.block is None:
+        marks = [(old == 0, new == 0) for old, new in weights]
+    else:
+        block = config.block
+        marks = [(block_scores((old != 0).float(), block, "mean") == 0, block_scores((new != 0).float(), block, "mean") == 0) for old, new in weights]
+    total = sum(old.numel() for old, _ in marks)
+    asked = least_zeros([old for old, _ in marks], config.sparsity, config.scope)
+    what = "sparsity" if config.block is None else f"share of blocks of {config.block[0]} x {config.block[1]} that are zero"
+    return [Claim(what, asked / total, sum(int(new.sum()) for _, new in marks) / total), lost, moved]
 
 
 @method(
@@ -98,45 +121,36 @@ def prove(before: Checkpoint, after: Checkpoint, config: Magnitude) -> list[Clai
     prove=prove,
     check=check,
     source="Han et al. 2015, arXiv:1506.02626, section 3",
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
     shrinks="nothing by itself",
     speeds_up="nothing by itself; 2:4 on GPUs that know it",
 )
 def prune_magnitude(checkpoint: Checkpoint, config: Magnitude, inputs: Inputs) -> Checkpoint:
-    """Zero the smallest weights of the encoder's linear layers."""
-    network = checkpoint.torch_network
-    _refuse(network, config)
-    weights = [weight_of(linear) for _, linear in encoder_linears(network)]
-    if config.pattern is not None:
-        masks = [pattern_mask(weight, *_numbers(config.pattern)) for weight in weights]
-    elif config.scope == "global":
-        every = torch.cat([weight.abs().flatten() for weight in weights])
-        masks = list(torch.split(smallest(every, zeros_in(config.sparsity, every.numel())), [weight.numel() for weight in weights]))
-    else:
-        masks = [magnitude_mask(weight, sparsity=config.sparsity, rows=config.scope == "row") for weight in weights]
-    for weight, mask in zip(weights, masks, strict=True):
-        weight.masked_fill_(mask.view(weight.shape), 0)
+    """Zero the smallest weights or blocks of the encoder's linear layers, at once or in rounds with training between."""
+    _refuse(checkpoint, config)
+    for number in range(1, config.rounds + 1):
+        weights = [weight_of(linear) for _, linear in encoder_linears(checkpoint.torch_network)]
+        for weight, mask in zip(weights, masks_of(weights, stage(config, number)), strict=True):
+            weight.masked_fill_(mask, 0)
+        if number < config.rounds:
+            place, label = inputs.workdir / f"round-{number}", f"{inputs.label or 'magnitude'}, round {number}"
+            checkpoint = train(checkpoint, inputs.train, inputs.dev, config.retrain or Schedule(epochs=1), inputs.seed, place, curve=inputs.curve, label=label)
     return checkpoint
 
 
-def _groups(marks: Sequence[Bool[Tensor, "out in"]], config: Magnitude) -> list[Bool[Tensor, "... group"]]:
-    """Weights that compete with each other, along the last axis."""
-    if config.pattern is not None:
-        return [mark.reshape(len(mark), -1, _numbers(config.pattern)[1]) for mark in marks]
-    if config.scope == "global":
-        return [torch.cat([mark.flatten() for mark in marks])]
-    return list(marks) if config.scope == "row" else [mark.flatten() for mark in marks]
-
-
-def _refuse(network: PreTrainedModel, config: Magnitude) -> None:
-    if config.pattern is not None:
-        m = _numbers(config.pattern)[1]
-        for name, linear in encoder_linears(network):
-            if weight_of(linear).shape[1] % m:
-                raise InputError(f"pattern {config.pattern} needs rows of a multiple of {m} weights; {name} has {weight_of(linear).shape[1]}")
-    elif 0 < config.sparsity < (there := sparsity(network)):
-        raise InputError(f"sparsity {config.sparsity:g} is less than the {there:g} that the model has already; ask for more, or leave the step out")
-
-
-def _numbers(pattern: str) -> tuple[int, int]:
-    n, _, m = pattern.partition(":")
-    return int(n), int(m)
+def _refuse(checkpoint: Checkpoint, config: Magnitude) -> None:
+    if config.block is None:
+        refuse(checkpoint.torch_network, config, "magnitude")
+        return
+    linears = [(name, weight_of(linear)) for name, linear in encoder_linears(checkpoint.torch_network)]
+    for name, weight in linears:
+        if weight.shape[0] % config.block[0] or weight.shape[1] % config.block[1]:
+            shape = " x ".join(map(str, weight.shape))
+            raise InputError(f"block {list(config.block)} does not divide {name}, which is {shape}; choose sides that divide every matrix")
+    zero = [block_scores((weight != 0).float(), config.block, "mean") == 0 for _, weight in linears]
+    there = sum(int(mark.sum()) for mark in zero) / sum(mark.numel() for mark in zero)
+    if 0 < config.sparsity < there:
+        raise InputError(
+            f"magnitude: sparsity {config.sparsity:g} is less than the {there:g} of all blocks that are zero already; ask for more, or leave the step out"
+        )

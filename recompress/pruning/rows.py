@@ -26,18 +26,23 @@ CHUNK = 1 << 16
 """Weights that are sorted at once."""
 
 
-class OneShot(Settings):
-    """How many weights become zero, and what they are judged on."""
+class Amount(Settings):
+    """How many weights become zero."""
 
     sparsity: Share = 0.5
     """Share of the weights set to zero."""
     pattern: Pattern | None = None
     """``n:m``: of each m weights in a row, n stay; 2:4 is what some GPUs can use. It stands in the place of ``sparsity``."""
+
+
+class OneShot(Amount):
+    """How many weights become zero, and what they are judged on."""
+
     calibration_examples: Annotated[int, Field(ge=1)] = 128
     """Training examples, or windows of running text, that are looked at."""
 
 
-def check(config: OneShot) -> None:
+def check(config: Amount) -> None:
     """Raises ``InputError`` for a pattern that keeps everything, or that says something else than the sparsity."""
     if config.pattern is None:
         return
@@ -72,7 +77,7 @@ def numbers(pattern: str) -> tuple[int, int]:
     return int(n), int(m)
 
 
-def refuse(network: PreTrainedModel, config: OneShot, name: str) -> None:
+def refuse(network: PreTrainedModel, config: Amount, name: str) -> None:
     """Raises ``InputError`` where rows do not divide into groups, or have more zeros already than were asked for."""
     linears = [(path, weight_of(linear)) for path, linear in encoder_linears(network)]
     if config.pattern is not None:
@@ -86,7 +91,7 @@ def refuse(network: PreTrainedModel, config: OneShot, name: str) -> None:
         raise InputError(f"{name}: sparsity {config.sparsity:g} is less than the {there:g} that the model has already; ask for more, or leave the step out")
 
 
-def prove_rows(before: Checkpoint, after: Checkpoint, config: OneShot) -> list[Claim]:
+def prove_rows(before: Checkpoint, after: Checkpoint, config: Amount) -> list[Claim]:
     """The share of zeros: in each row, or in each m of a row, as many as were asked for, or as were there before, where these are more."""
     asked = found = total = most = 0
     n, m = numbers(config.pattern) if config.pattern else (0, 0)
