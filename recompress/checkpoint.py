@@ -53,6 +53,8 @@ class Info:
     """Key and value heads kept in each layer, where that is neither what the config says nor one for each query head."""
     head_size: Annotated[int, Field(ge=1)] | None = None
     """Channels of an attention head, where that is not what the config says."""
+    shares: tuple[int, ...] = ()
+    """For each layer the one whose weights it uses, where any uses another's."""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 
@@ -131,6 +133,8 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     import torch
 
     from recompress.benchmarks import get_benchmark
+    from recompress.factored import fit_factored
+    from recompress.shared import fit_shares, shares_of
     from recompress.surgery import fit_shapes
 
     if get_benchmark(benchmark).pretrained_head:
@@ -145,11 +149,14 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
         network: PreTrainedModel = get_benchmark(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
         base = _read_base(directory)
         found = base.state_dict()
+    fit_shares(network, shares_of(base))
+    prefix = network.base_model_prefix
+    fit_factored(network, {f"{prefix}.{name}": tensor for name, tensor in found.items()})
     expected = network.base_model.state_dict().keys()
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in expected - found.keys() if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    shapes = {f"{network.base_model_prefix}.{name}": tensor.shape for name, tensor in found.items()}
+    shapes = {f"{prefix}.{name}": tensor.shape for name, tensor in found.items()}
     fit_shapes(network, shapes, layers_of(base)[0].head_size)
     network.base_model.load_state_dict({name: tensor for name, tensor in found.items() if name in expected}, strict=False)
     return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length))
@@ -160,7 +167,9 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     from recompress.benchmarks import get_benchmark
+    from recompress.factored import fit_factored, tie_factored
     from recompress.packed import Packed, fit_packed, tie_packed
+    from recompress.shared import fit_shares
     from recompress.surgery import fit_shapes
 
     config = read_config(directory)
@@ -171,6 +180,9 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]), no_init_weights():
         network: PreTrainedModel = get_benchmark(info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     network.tie_weights()
+    fit_shares(network, info.shares)
+    if fit_factored(network, stored):
+        tie_factored(network)
     if fit_packed(network, stored):
         tie_packed(network)
     expected = distinct_tensors(network).keys()
@@ -179,7 +191,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
     fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()}, info.head_size)
     network.load_state_dict(stored, strict=False)
-    if not isinstance(network.get_input_embeddings(), Packed):
+    if isinstance(network.get_input_embeddings(), torch.nn.Embedding):
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
         raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
@@ -190,7 +202,9 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
 
 
 def _odd_shapes(network: PreTrainedModel) -> dict[str, Any]:
-    """Heads, their size, and neurons of each layer where the config cannot say them; nothing where it can."""
+    """Heads, their size, neurons and shared weights of each layer where the config cannot say them; nothing where it can."""
+    from recompress.shared import shares_of
+
     layers, config = layers_of(network), network.config
     heads, groups, neurons = (tuple(getattr(layer, name) for layer in layers) for name in ("heads", "groups", "neurons"))
     said = getattr(config, architecture_of(network).neurons_setting) or 4 * config.hidden_size  # GPT-2 leaves its usual width unsaid
@@ -200,6 +214,7 @@ def _odd_shapes(network: PreTrainedModel) -> dict[str, Any]:
         "heads": heads if {*heads} != {config.num_attention_heads} else (),
         "neurons": neurons if {*neurons} != {said} else (),
         "groups": groups if groups != heads and {*groups} != {said_groups} else (),
+        "shares": shares if (shares := shares_of(network)) != tuple(range(len(layers))) else (),
         "head_size": layers[0].head_size if layers[0].head_size != said_size else None,
     }
 

@@ -28,9 +28,11 @@ from recompress.architecture import Layer, Linear, is_linear, layers_of, shape_o
 from recompress.digest import sha256_bytes
 from recompress.directories import storage_error
 from recompress.errors import IntegrityError
+from recompress.factored import FactoredLinear, fit_factored
 from recompress.packed import fit_packed, place
 from recompress.progress import bar
 from recompress.runtimes.batches import Batch, Feature, batches_of
+from recompress.shared import share, shares_of
 from recompress.training.resume import PREFIX, keep_only, open_folder, seal
 from recompress.training.run import weights_sha256
 
@@ -80,14 +82,15 @@ Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
 def each_layer(
     network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, hessian: bool, said: Mapping[str, Any], workdir: Path, label: str
 ) -> None:
-    """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last.
+    """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last; layers with one set of weights are changed once, by
+    what the first of them sees.
 
     ``said`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
     that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
     folder = workdir / "layers"
     batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE)]
-    layers = layers_of(network)
+    layers, shares = layers_of(network), shares_of(network)
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
         newest = open_folder(folder, _stamp(network, features, said))
         try:
@@ -96,9 +99,11 @@ def each_layer(
             done = int(newest.name.removeprefix(PREFIX))
             for i in range(done):
                 _restore(layers[i].module, load_file(newest / _layer_file(i)))
+            share(network, shares)
             progress.update(2 * done * len(batches))
             for layer in layers[done:]:
-                _change(network, layer, layers[0].module, batches, newest, visit, progress, hessian=hessian)
+                if shares[layer.index] == layer.index:
+                    _change(network, layer, layers[0].module, batches, newest, visit, progress, hessian=hessian)
                 outputs = _outputs(network, layer.module, layers[0].module, batches, newest, progress)
                 newest = _write(folder, newest, layer.index + 1, layer.module.state_dict(), outputs)
         except OSError as error:
@@ -109,8 +114,11 @@ def each_layer(
 
 
 def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
-    """The linear layers of a layer by their inputs. All that there are must be among them."""
-    groups = [tuple(dict.fromkeys((layer.query, layer.key, layer.value))), (layer.out,), layer.neurons_in, (layer.neurons_out,)]
+    """The linear layers of a layer by their inputs; of one that is stored as two factors the first is in its group, the second alone. All that there are
+    must be among them."""
+    whole = [tuple(dict.fromkeys((layer.query, layer.key, layer.value))), (layer.out,), layer.neurons_in, (layer.neurons_out,)]
+    groups = [tuple(linear.first if isinstance(linear, FactoredLinear) else linear for linear in group) for group in whole]
+    groups += [(linear.second,) for group in whole for linear in group if isinstance(linear, FactoredLinear)]
     known = {id(linear) for group in groups for linear in group}
     assert all(id(module) in known for module in layer.module.modules() if is_linear(module)), "a linear layer that nobody has described"
     return groups
@@ -214,6 +222,7 @@ def _write(folder: Path, last: Path | None, number: int, changed: Mapping[str, T
 
 
 def _restore(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    fit_factored(module, stored)
     fit_packed(module, stored)
     device = next(module.parameters()).device
     module.load_state_dict(dict(stored))

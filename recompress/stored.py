@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,19 +75,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def distinct_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
-    """The tensors to store: each once, under the name that others are tied to, sorted by name; parameters in 32-bit floats, buffers as they are."""
+    """The tensors to store: each once, under the name that others are tied to, or that of the first layer which uses it, sorted by name; parameters in 32-bit
+    floats, buffers as they are."""
     import torch
 
-    follows = {name.rpartition(".")[0] for name in getattr(network, "all_tied_weights_keys", None) or ()}
+    follows = tuple({f"{name.rpartition('.')[0]}." for name in getattr(network, "all_tied_weights_keys", None) or ()})
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     seen: dict[int, str] = {}
     kept = {}
-    for name, tensor in sorted(network.state_dict().items(), key=lambda item: (item[0].rpartition(".")[0] in follows, item[0])):
+    for name, tensor in sorted(network.state_dict().items(), key=lambda item: (item[0].startswith(follows), _numbered(item[0]))):
         if tensor.numel() and tensor.data_ptr() in seen:
             continue
         seen[tensor.data_ptr()] = name
         kept[name] = tensor.detach().to(dtype=torch.float32 if name in parameters and tensor.is_floating_point() else tensor.dtype).contiguous()
     return dict(sorted(kept.items()))
+
+
+def _numbered(name: str) -> list[int | str]:
+    """For sorting: layer 2 comes before layer 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from torch import Tensor
 from recompress.architecture import encoder_linears, shape_of
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
+from recompress.factored import token_table
 from recompress.method import Claim
 from recompress.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, place, tie_packed
 from recompress.settings import Settings
@@ -102,12 +103,12 @@ def pack_embeddings(network: PreTrainedModel, config: FewBits) -> None:
     """The token embeddings, where the settings ask for it."""
     if not config.embeddings:
         return
-    replace_embeddings(network, packed_embedding(rounded(network.get_input_embeddings().weight.detach(), config)))
+    replace_embeddings(network, packed_embedding(rounded(token_table(network).weight.detach(), config)))
 
 
 def replace_embeddings(network: PreTrainedModel, packed: PackedEmbedding) -> None:
     """Put packed token embeddings where the others were, and under an output layer that is tied to them."""
-    embedding = network.get_input_embeddings()
+    embedding = token_table(network)
     name = next(name for name, module in network.named_modules() if module is embedding)
     tied = getattr(network.get_output_embeddings(), "weight", None) is embedding.weight
     place(network, name, packed)
@@ -119,7 +120,7 @@ def refuse(network: PreTrainedModel, config: FewBits) -> None:
     """Raises ``InputError`` for groups that do not divide a matrix, weights that 16-bit scales cannot hold, and tied layers that would come apart."""
     matrices = [(name, shape_of(linear)[1], linear.weight) for name, linear in encoder_linears(network)]
     if config.embeddings:
-        weight = network.get_input_embeddings().weight
+        weight = token_table(network).weight
         matrices.append(("the embeddings", weight.shape[1], weight))
     for name, width, weight in matrices:
         if config.group_size is not None and width % config.group_size:
@@ -140,7 +141,7 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     whole += bytes_of_embeddings(old, config)
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
-        Claim("embeddings packed", float(config.embeddings), float(isinstance(new.get_input_embeddings(), PackedEmbedding))),
+        Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
         Claim("bytes of all tensors", whole, tensor_bytes(new)),
     ]
@@ -150,7 +151,7 @@ def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:
     """What packing the token embeddings adds to the bytes of all tensors: a negative number, or 0 where the settings do not ask for it."""
     if not config.embeddings:
         return 0
-    rows, columns = map(int, network.get_input_embeddings().weight.shape)
+    rows, columns = map(int, token_table(network).weight.shape)
     return _packed_bytes(rows, columns, config) - 4 * rows * columns
 
 

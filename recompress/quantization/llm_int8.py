@@ -24,6 +24,7 @@ from recompress.architecture import SIX, encoder_linears
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
+from recompress.factored import token_table
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedEmbedding, PackedLinear, WithOutliers, packed_linear
@@ -86,7 +87,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8) -> list[Claim]
         Claim("columns in 16 bits", sum(asked), sum(kept)),
         Claim("largest rounding of the others, in steps", 0, max(_missed(*pair)[0] for pair in packed), tolerance=HALF_STEP),
         Claim("weights in those columns that are not what 16 bits make of them", 0, sum(_missed(*pair)[1] for pair in packed)),
-        Claim("embeddings packed", float(config.embeddings), float(isinstance(new.get_input_embeddings(), PackedEmbedding))),
+        Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
     ]
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recompress.architecture import layers_of
 from recompress.errors import IntegrityError
 from recompress.runtimes.graph import strip
+from recompress.shared import shares_of
 
 if TYPE_CHECKING:
     import onnx
@@ -58,9 +60,22 @@ def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
         model: onnx.ModelProto = program.model_proto
     finally:
         network.set_attn_implementation(usual)
+    if shares_of(network) != tuple(range(len(layers_of(network)))):
+        model = _stored_once(model)
     strip(model)
     _check_same(model, network)
     return model
+
+
+def _stored_once(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Layers with one set of weights are exported as if each had its own; of equal tensors one stays."""
+    import onnx_ir
+    from onnx_ir.passes.common import DeduplicateHashedInitializersPass
+
+    graph = onnx_ir.serde.deserialize_model(model)
+    DeduplicateHashedInitializersPass()(graph)
+    once: onnx.ModelProto = onnx_ir.serde.serialize_model(graph)
+    return once
 
 
 def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
