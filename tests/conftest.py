@@ -1,4 +1,4 @@
-"""What all tests share: telemetry off, few threads, and no stores but their own."""
+"""What all tests share: telemetry off, few threads, the same draws everywhere, and no stores but their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import tasks  # noqa: F401 - importing it switches every tool's telemetry off
 
@@ -14,6 +15,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers share the processor, and threads that wait for each other spin
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")  # a busy machine is no defect, and what fails here fails everywhere
 
 
 @pytest.fixture
