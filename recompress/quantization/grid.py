@@ -137,7 +137,7 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     numbers = sum(rows * columns for (rows, columns), _ in pairs)
     whole = tensor_bytes(old)
     for (rows, columns), _ in pairs:
-        whole += _packed_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
+        whole += matrix_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
     whole += bytes_of_embeddings(old, config)
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
@@ -152,14 +152,15 @@ def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:
     if not config.embeddings:
         return 0
     rows, columns = map(int, token_table(network).weight.shape)
-    return _packed_bytes(rows, columns, config) - 4 * rows * columns
+    return matrix_bytes(rows, columns, config) - 4 * rows * columns
 
 
 def code_bytes(columns: int, bits: int) -> int:
     return -(-columns * bits // 8)
 
 
-def _packed_bytes(rows: int, columns: int, config: FewBits) -> int:
+def matrix_bytes(rows: int, columns: int, config: FewBits) -> int:
+    """Codes, scales and zeros of one matrix."""
     groups = columns // (config.group_size or columns)
     return rows * (code_bytes(columns, config.bits) + groups * (2 if config.symmetric else 3)) + FORM_BYTES
 

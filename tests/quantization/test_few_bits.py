@@ -21,7 +21,7 @@ from recompress.compression import StepReport, check_chain, run_step
 from recompress.errors import InputError
 from recompress.method import get_method
 from recompress.packed import PackedLinear, Quantized, packed_linear
-from recompress.quantization import awq, gptq, grid
+from recompress.quantization import awq, column_by_column, grid
 from recompress.quantization.gptq import Gptq
 from recompress.quantization.grid import FewBits, Grid
 from recompress.runtimes import open_runtime
@@ -109,7 +109,7 @@ def round_by_hand(config: FewBits, weight: Tensor, order: list[int] | None = Non
 @pytest.mark.parametrize("act_order", [False, True])
 @pytest.mark.parametrize(("bits", "group_size", "symmetric"), [(4, None, False), (3, 8, False), (2, 8, True), (8, None, True)])
 def test_gptq_is_brain_surgery_with_explicit_inverses(bits: Any, group_size: int | None, symmetric: bool, act_order: bool, seed: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("recompress.quantization.gptq.block_of", lambda multiple: max(8, multiple))
+    monkeypatch.setattr("recompress.quantization.column_by_column.block_of", lambda multiple: max(8, multiple))
     config = Gptq(bits=bits, group_size=group_size, symmetric=symmetric)
     hessian, weight = inputs_and_weight(4, 24, seed)
     order = hessian.diagonal().argsort(descending=True, stable=True) if act_order else torch.arange(24)
@@ -118,7 +118,7 @@ def test_gptq_is_brain_surgery_with_explicit_inverses(bits: Any, group_size: int
     expected[:, order] = by_hand(weight[:, order], damped(ordered, 0.05), ordered_settle(config, weight, order.tolist()))
     given_hessian = hessian.clone()
     permute(given_hessian, order)
-    made = gptq.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.05), config, order if act_order else None)
+    made = column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.05), config, order if act_order else None)
     torch.testing.assert_close(values(made).double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -135,7 +135,7 @@ def test_gptq_and_awq_lose_less_than_rounding(bits: Any, seed: int) -> None:
     order = hessian.diagonal().argsort(descending=True)
     given_hessian = hessian.clone()
     permute(given_hessian, order)
-    by_gptq = values(gptq.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
+    by_gptq = values(column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
     by_awq = values(awq.quantize_matrix(weight.float(), hessian.diagonal().sqrt(), hessian.float(), config)).double()
     assert loss(hessian, weight, by_gptq) < by_rounding
     assert loss(hessian, weight, by_awq) <= by_rounding * (1 + 1e-6)
@@ -151,7 +151,7 @@ def test_gptq_leaves_zeros_zero_and_makes_up_for_their_rounding(group_size: int 
     given_hessian = hessian.clone()
     if order is not None:
         permute(given_hessian, order)
-    made = values(gptq.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
+    made = values(column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
     assert (made[weight == 0] == 0).all()
     assert (made[weight != 0] != 0).any()
     assert loss(hessian, weight, made) < loss(hessian, weight, values(grid.rounded(weight, config)).double())
