@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recompress.architecture import Layer, Linear, architecture_of, is_linear, is_norm, layers_of, outer_linears, shape_of
-from recompress.errors import IntegrityError
+from recompress.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,17 +33,26 @@ def query_key_value(layer: Layer) -> tuple[Float[Tensor, "asked in"], Float[Tens
     return weight_of(layer.query), weight_of(layer.key), weight_of(layer.value)
 
 
+def refuse_bound(layers: Sequence[Layer], name: str) -> None:
+    """Raises ``InputError`` for layers that cannot be cut one by one: those made of two matrices, packed, or with weights that several share."""
+    parts = [part for layer in layers for part in dict.fromkeys((layer.query, layer.key, layer.value, layer.out, *layer.neurons_in, layer.neurons_out))]
+    if not all(is_linear(part) for part in parts):
+        raise InputError(f"{name} cannot cut linear layers that are factorized or packed already; put it before that step")
+    if len({part.weight.data_ptr() for part in parts}) < len(parts):
+        raise InputError(f"{name} cannot cut layers that share their weights; put it before that step")
+
+
 def keep_outputs(linear: Linear, kept: Sequence[int]) -> None:
     """Keep these outputs of a linear layer, in this order, with their biases."""
     rows = torch.as_tensor(kept, dtype=torch.long)
-    _set_weight(linear, weight_of(linear)[rows])
+    set_weight(linear, weight_of(linear)[rows])
     if linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.data[rows].clone())
 
 
 def keep_inputs(linear: Linear, kept: Sequence[int]) -> None:
     """Keep these inputs of a linear layer, in this order."""
-    _set_weight(linear, weight_of(linear)[:, torch.as_tensor(kept, dtype=torch.long)])
+    set_weight(linear, weight_of(linear)[:, torch.as_tensor(kept, dtype=torch.long)])
 
 
 def keep_neurons(layer: Layer, kept: Sequence[int]) -> None:
@@ -188,7 +197,7 @@ def _check_fit(layer: Layer) -> None:
         raise IntegrityError(f"the stored shapes of layer {layer.index} do not fit each other")
 
 
-def _set_weight(linear: Linear, weight: Float[Tensor, "out in"]) -> None:
+def set_weight(linear: Linear, weight: Float[Tensor, "out in"]) -> None:
     stored = weight if isinstance(linear, nn.Linear) else weight.T
     linear.weight = nn.Parameter(stored.clone(memory_format=torch.contiguous_format))
     _note_shape(linear)

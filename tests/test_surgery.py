@@ -11,10 +11,22 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from recompress.architecture import is_norm, layers_of, outer_linears, shape_of
-from recompress.errors import IntegrityError
+from recompress.errors import InputError, IntegrityError
 from recompress.packed import place
 from recompress.runtimes import runtime_of
-from recompress.surgery import fit_shapes, keep_heads, keep_hidden, keep_inputs, keep_layers, keep_neurons, keep_outputs, note_heads, note_neurons, weight_of
+from recompress.surgery import (
+    fit_shapes,
+    keep_heads,
+    keep_hidden,
+    keep_inputs,
+    keep_layers,
+    keep_neurons,
+    keep_outputs,
+    note_heads,
+    note_neurons,
+    refuse_bound,
+    weight_of,
+)
 from tests.six import DECODERS, ENCODERS, HEADS, HIDDEN, LAYERS, NEURONS, SIX, checkpoint_of, features_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -172,6 +184,17 @@ def test_both_kinds_of_linear_layers_are_cut_alike(kind: Any) -> None:
     masked[:, [5, 0]] = x[:, [5, 0]]
     torch.testing.assert_close(narrow(x[:, [5, 0]]), linear(masked))
     assert str((4, 2)) in str(shape_of(narrow))
+
+
+def test_layers_that_are_bound_to_each_other_are_refused() -> None:
+    layers = layers_of(checkpoint_of("gpt2").torch_network)
+    refuse_bound(layers, "prune_structure")
+    layers[1].out.weight = layers[0].out.weight
+    with pytest.raises(InputError, match="prune_structure cannot cut layers that share their weights"):
+        refuse_bound(layers, "prune_structure")
+    shared = layers_of(checkpoint_of("bert").torch_network)
+    with pytest.raises(InputError, match="share their weights"):
+        refuse_bound([shared[0], shared[0]], "group_queries")
 
 
 def test_stored_shapes_that_do_not_fit_are_refused() -> None:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from recompress.architecture import SIX, Layer, is_linear, layers_of, shape_of
+from recompress.architecture import SIX, Layer, layers_of, shape_of
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
@@ -31,6 +31,7 @@ from recompress.pruning.by_loss import by_taylor, without_each_layer
 from recompress.pruning.cut import Cut, Left, apply_cut, pick, pick_heads, strongest
 from recompress.pruning.importance import Aggregation, Parts, by_activation, by_chance, by_magnitude
 from recompress.settings import Settings, Share
+from recompress.surgery import refuse_bound
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +107,7 @@ def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inpu
     """Cut out the heads, neurons, hidden dimensions and layers that matter least."""
     network = checkpoint.torch_network
     layers = layers_of(network)
-    refuse(network, layers, "prune_structure")
+    refuse_bound(layers, "prune_structure")
     _refuse(network, layers, config)
     parts, worth = _importance(checkpoint, layers, config, inputs)
     stay = chosen_layers(config, worth)
@@ -138,15 +139,6 @@ def chosen_layers(config: PruneStructure, worth: Float[Tensor, " layers"]) -> li
 def removed(share: float, count: int) -> int:
     """Whole parts in a share, rounded down; 0.29 of 100 is 29, whatever floats say."""
     return int(share * count + 1e-9)
-
-
-def refuse(network: PreTrainedModel, layers: Sequence[Layer], name: str) -> None:
-    """Raises ``InputError`` for a network whose layers no longer are matrices of their own."""
-    parts = [part for layer in layers for part in dict.fromkeys((layer.query, layer.key, layer.value, layer.out, *layer.neurons_in, layer.neurons_out))]
-    if not all(is_linear(part) for part in parts):
-        raise InputError(f"{name} cannot cut linear layers that are factorized or packed already; put it before that step")
-    if len({part.weight.data_ptr() for part in parts}) < len(parts):
-        raise InputError(f"{name} cannot cut layers that share their weights; put it before that step")
 
 
 def _refuse(network: PreTrainedModel, layers: Sequence[Layer], config: PruneStructure) -> None:
