@@ -26,6 +26,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
+from recompress.factored import token_table
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedEmbedding, PackedLinear, Vectors, packed_embedding, packed_linear
@@ -106,7 +107,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Vector) -> list[Claim]:
     packed = [(weight_of(linear), module) for linear, module in pairs if isinstance(module, PackedLinear) and "codebooks" in module.tensors]
     numbers = sum(rows * columns for rows, columns in shapes)
     asked = sum(matrix_bytes(*shape, config) for shape in shapes)
-    words, width = old.get_input_embeddings().weight.shape
+    words, width = token_table(old).weight.shape
     extra = matrix_bytes(words, width, config) - 4 * words * width if config.embeddings else 0
     measured = sum(module.stored_bytes for _, module in packed)
     worse = sum(bool((module.weight - weight).square().sum() > weight.square().sum()) for weight, module in packed)
@@ -114,7 +115,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Vector) -> list[Claim]:
         Claim("linear layers coded", len(pairs), len(packed)),
         Claim("bits of a weight, with codebooks and scales", 8 * asked / numbers, 8 * measured / numbers),
         Claim("matrices that zeros would be nearer to", 0, worse),
-        Claim("embeddings coded", float(config.embeddings), float(isinstance(new.get_input_embeddings(), PackedEmbedding))),
+        Claim("embeddings coded", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bytes of all tensors", tensor_bytes(old) + asked - 4 * numbers + extra, tensor_bytes(new)),
     ]
 
@@ -136,7 +137,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Vector) -> list[Claim]:
 def quantize_vector(checkpoint: Checkpoint, config: Vector, inputs: Inputs) -> Checkpoint:
     """Groups of weights as codes of a codebook, or as sums of several."""
     network = checkpoint.torch_network
-    for name, linear in [*encoder_linears(network), *([("the embeddings", network.get_input_embeddings())] if config.embeddings else [])]:
+    for name, linear in [*encoder_linears(network), *([("the embeddings", token_table(network))] if config.embeddings else [])]:
         columns = linear.weight.shape[1] if isinstance(linear, nn.Embedding) else shape_of(linear)[1]
         if columns % config.width:
             raise InputError(f"width {config.width} does not divide the {columns} columns of {name}; choose one that divides all")
@@ -156,6 +157,6 @@ def quantize_vector(checkpoint: Checkpoint, config: Vector, inputs: Inputs) -> C
     hessian = config.weighted and config.kind == "additive"
     each_layer(network, features, visit, hessian=hessian, said=said, workdir=inputs.workdir, label=inputs.label or "vector")
     if config.embeddings:
-        table = network.get_input_embeddings().weight.detach()
+        table = token_table(network).weight.detach()
         replace_embeddings(network, packed_embedding(quantize_matrix(table, torch.ones(table.shape[1]), None, config, seed("embeddings"))))
     return checkpoint
