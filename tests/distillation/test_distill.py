@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,84 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 from beartype import beartype
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
 from recompress.benchmarks import get_benchmark
 from recompress.checkpoint import Checkpoint, save
-from recompress.distillation import distill as file
+from recompress.distillation import learn
 from recompress.distillation.distill import Distill, distill
 from recompress.distillation.teacher import teacher_outputs, unlabelled_examples
 from recompress.errors import EffectMissing, InputError, IntegrityError
 from recompress.method import Inputs, get_method
-from recompress.training import train, trainer
+from recompress.training import train
 from recompress.training.settings import TrainingSettings
 from tests.tiny import TAGS, tiny_checkpoint, tiny_examples
 
-choose = jaxtyped(typechecker=beartype)(file.choose)
-divergence = jaxtyped(typechecker=beartype)(file.divergence)
-distillation_loss = jaxtyped(typechecker=beartype)(file.distillation_loss)
-mixed_loss = jaxtyped(typechecker=beartype)(file.mixed_loss)
-cross_entropy = jaxtyped(typechecker=beartype)(trainer.cross_entropy)
-shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 5))
-
-
-def softmax(row: list[float], temperature: float) -> list[float]:
-    powers = [math.exp(value / temperature) for value in row]
-    return [power / sum(powers) for power in powers]
-
-
-@given(shapes, st.floats(0.5, 8), st.integers(0, 2**31), st.floats(0, 1))
-@settings(deadline=None, max_examples=60)
-def test_the_loss_equals_a_loop(shape: tuple[int, int, int], temperature: float, seed: int, hard: float) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    student, teacher = (torch.randn(shape, generator=draw) for _ in range(2))
-    silent = torch.rand(shape[:2], generator=draw) < 0.4
-    teacher[silent] = 0
-    labels = torch.where(torch.rand(shape[:2], generator=draw) < 0.3, -100, torch.randint(shape[2], shape[:2], generator=draw))
-    soft, hard_terms = [], []
-    for b in range(shape[0]):
-        for u in range(shape[1]):
-            p, q = softmax(teacher[b, u].tolist(), temperature), softmax(student[b, u].tolist(), temperature)
-            if not silent[b, u]:
-                soft.append(sum(pi * math.log(pi / qi) for pi, qi in zip(p, q, strict=True)))
-            if labels[b, u] >= 0:
-                hard_terms.append(-math.log(softmax(student[b, u].tolist(), 1.0)[labels[b, u]]))
-    expected = temperature**2 * sum(soft) / max(1, len(soft))
-    assert distillation_loss(student, teacher, temperature=temperature).item() == pytest.approx(expected, abs=1e-4)
-    entropy = sum(hard_terms) / max(1, len(hard_terms))
-    assert cross_entropy(student, labels).item() == pytest.approx(entropy, abs=1e-4)
-    mixed = mixed_loss(student, {"teacher": teacher, "labels": labels}, temperature=temperature, hard_labels=hard)
-    assert mixed.item() == pytest.approx((1 - hard) * expected + hard * entropy, abs=1e-4)
-
-
-@given(st.integers(0, 2**31), st.floats(0.5, 8))
-@settings(deadline=None, max_examples=30)
-def test_the_divergence_is_never_negative_and_zero_for_equals_and_for_shifted_logits(seed: int, temperature: float) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(5, 4, generator=draw), torch.randn(5, 4, generator=draw)
-    assert (divergence(student, teacher, temperature=temperature) > -1e-6).all()
-    assert divergence(teacher + 3, teacher, temperature=temperature).abs().max() < 1e-5
-
-
-def test_the_gradient_keeps_its_size_when_the_temperature_changes() -> None:
-    draw = torch.Generator().manual_seed(0)
-    teacher = 0.01 * torch.randn(4, 3, 5, generator=draw)
-    sizes = []
-    for temperature in (1.0, 4.0, 16.0):
-        student = torch.zeros(4, 3, 5, requires_grad=True)
-        distillation_loss(student, teacher, temperature=temperature).backward()
-        sizes.append(student.grad.norm().item())
-    assert sizes == pytest.approx([sizes[0]] * 3, rel=0.02)
-
-
-def test_a_batch_of_silence_teaches_nothing_and_is_no_nan() -> None:
-    student = torch.randn(2, 3, 4, requires_grad=True)
-    loss = distillation_loss(student, torch.zeros(2, 3, 4), temperature=2.0)
-    loss.backward()
-    assert loss.item() == 0
-    assert student.grad.abs().max() == 0
+choose = jaxtyped(typechecker=beartype)(learn.choose)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.one_of(st.none(), st.integers(0, 30)), st.integers(-5, 2**40))

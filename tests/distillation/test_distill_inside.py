@@ -1,0 +1,166 @@
+"""Distillation as a step of a recipe: every dial on an encoder and a decoder, all together on all six, killed and resumed, corrected teachers, refusals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recompress.checkpoint import load, save
+from recompress.compression import run_step
+from recompress.distillation import correction
+from recompress.distillation.dials import Correction, Shape
+from recompress.distillation.distill import Distill, distill
+from recompress.errors import DataRefused, EffectMissing, InputError
+from recompress.method import Inputs
+from recompress.training.run import weights_sha256
+from tests.distillation.lessons import EVERYTHING, QUICK, lesson_of, lesson_run
+from tests.six import SIX, checkpoint_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inputs]:
+    return {family: lesson_of(family, tmp_path_factory.mktemp(family)) for family in SIX}
+
+
+def step(inputs: Inputs, family: str, folder: Path, **dials: Any) -> str:
+    """Run a step on a model that is not the teacher; the digest of what it left."""
+    save(checkpoint_of(family, seed=1), folder / "source")
+    run_step(
+        "distill", Distill(**(QUICK | {"epochs": 1, "batch_size": 8} | dials)), folder / "source", folder / "target", replace(inputs, workdir=folder / "work")
+    )
+    return weights_sha256(load(folder / "target").torch_network)
+
+
+@pytest.mark.parametrize("family", SIX)
+def test_all_dials_together_on_a_small_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
+    step(lessons[family], family, tmp_path, **EVERYTHING)
+    found = load(tmp_path / "target")
+    assert found.torch_network.config.hidden_size == 24
+    assert found.info.steps == ("distill",)
+
+
+DIALS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "hidden": {"hidden": 1.0, "layer_map": "top"},
+    "cosine": {"hidden": 1.0, "states_loss": "cosine"},
+    "embeddings": {"embeddings": 1.0},
+    "attention": {"attention": 1.0, "layer_map": "last", "relation_heads": 8},
+    "inside alone": {"answers": 0.0, "hidden": 1.0, "layer_map": (0, 2)},
+    "hard labels": {"hard_labels": 0.5},
+    "plain text": {"labelled": False},
+    "little text": {"labelled": False, "unlabelled": 17},
+    "small": {"student": Shape(layers=1)},
+    "corrected": {"teacher_correction": Correction(epochs=1, learning_rate=1e-2, batch_size=8, precision="fp32")},
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_each_dial_gives_another_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
+    found = {name: step(lessons[family], family, tmp_path / name.replace(" ", "_"), **dials) for name, dials in DIALS.items()}
+    assert len(set(found.values())) == len(DIALS), found
+
+
+def test_the_same_step_gives_the_same_bytes(lessons: dict[str, Inputs], tmp_path: Path) -> None:
+    assert step(lessons["gpt2"], "gpt2", tmp_path / "a", **EVERYTHING) == step(lessons["gpt2"], "gpt2", tmp_path / "b", **EVERYTHING)
+    assert step(replace(lessons["gpt2"], seed=3), "gpt2", tmp_path / "c", **EVERYTHING) != step(lessons["gpt2"], "gpt2", tmp_path / "d", **EVERYTHING)
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from recompress.training.trainer import SteadyTrainer
+from tests.distillation.lessons import lesson_run
+
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+inside, calls = SteadyTrainer.training_step, []
+
+def die(self, *rest):
+    if len(calls) == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(1)
+    return inside(self, *rest)
+
+SteadyTrainer.training_step = die
+lesson_run("llama", folder)
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """The digest of a student that nobody disturbed, and the steps of its teacher's correction."""
+    import torch
+
+    from recompress.training.trainer import SteadyTrainer
+
+    torch.set_num_threads(1)
+    steps: list[str] = []
+    inside = SteadyTrainer.training_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SteadyTrainer, "training_step", lambda self, *rest: (steps.append(self.args.output_dir), inside(self, *rest))[1])
+        digest = lesson_run("llama", tmp_path_factory.mktemp("whole"))
+    return digest, sum(place.endswith("correction") for place in steps)
+
+
+@pytest.mark.parametrize("moment", ["while the teacher is corrected", "while the student learns"])
+def test_killed_and_resumed_it_ends_with_the_same_weights(root: Path, tmp_path: Path, uninterrupted: tuple[str, int], moment: str) -> None:
+    digest, correcting = uninterrupted
+    number = correcting - 1 if "teacher" in moment else correcting + correcting - 1
+    killed = subprocess.run([sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path), str(number)], cwd=root, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    there = "correction" if "teacher" in moment else "training"
+    assert list((tmp_path / "work" / there).glob("checkpoint-*")), "an epoch was kept"
+    assert lesson_run("llama", tmp_path) == digest
+
+
+def test_a_corrected_teacher_is_kept_and_found_again(lessons: dict[str, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = step(lessons["gpt2"], "gpt2", tmp_path / "a", **DIALS["corrected"])
+    [kept] = (tmp_path / "a" / "work").glob("teacher-*")
+    assert weights_sha256(load(kept).torch_network) != weights_sha256(load(lessons["gpt2"].teacher_model).torch_network)
+    monkeypatch.setattr(correction, "train", None)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "work").rename(tmp_path / "b" / "work")
+    assert step(lessons["gpt2"], "gpt2", tmp_path / "b", **DIALS["corrected"]) == first
+    other: dict[str, Any] = {"teacher_correction": Correction(epochs=2, precision="fp32")}
+    with pytest.raises(TypeError):
+        step(lessons["gpt2"], "gpt2", tmp_path / "c", **other)
+
+
+def test_a_correction_that_corrects_nothing_fails(lessons: dict[str, Inputs], tmp_path: Path) -> None:
+    one_step = Distill(**(QUICK | {"teacher_correction": Correction(epochs=1, batch_size=1000)}))
+    with pytest.raises(EffectMissing, match="changed nothing of the teacher"):
+        distill(checkpoint_of("bert"), one_step, replace(lessons["bert"], workdir=tmp_path))
+    assert not list(tmp_path.glob("teacher-*"))
+
+
+def test_refusals_come_before_any_training(lessons: dict[str, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("correction", "learn"):
+        monkeypatch.setattr(f"recompress.distillation.{name}.train", None)
+    corrects = {"teacher_correction": Correction()}
+    inputs = lessons["llama"]
+    for changes, dials, kind, reason in (
+        ({"teacher_model": None}, {}, InputError, "needs the model of its teacher"),
+        ({}, {"hidden": 1.0, "layer_map": (1, 9)}, InputError, "names layer 9 of the teacher"),
+        ({}, {"attention": 1.0, "relation_heads": 5}, InputError, "relation_heads is 5"),
+        ({"teacher_model": lessons["bert"].teacher_model}, {}, InputError, "the teacher was made for token-classification"),
+        ({"unlabelled": []}, {"labelled": False}, DataRefused, "no text to learn from"),
+        ({}, {"student": Shape(heads=5)}, InputError, "no multiple of 5 heads"),
+    ):
+        with pytest.raises(kind, match=reason):
+            distill(checkpoint_of("llama"), Distill(**(dials | corrects)), replace(inputs, workdir=tmp_path, **changes))
+    bert = replace(lessons["bert"], workdir=tmp_path)
+    with pytest.raises(DataRefused, match="hard_labels is 0.5, but no example"):
+        distill(checkpoint_of("bert"), Distill(labelled=False, hard_labels=0.5), bert)
+    with pytest.raises(DataRefused, match="teacher_correction needs examples with labels"):
+        distill(checkpoint_of("bert"), Distill(labelled=False, **corrects), bert)
+    with pytest.raises(InputError, match="needs the outputs of a teacher"):
+        distill(checkpoint_of("bert"), Distill(hidden=1.0), replace(bert, teacher=None))
