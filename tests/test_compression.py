@@ -32,8 +32,8 @@ MINE = {
     "dynamic_int8": {},
     "onnx_fp32": {},
 }
-ON_ALL_SIX = {"wanda", "sparsegpt", "rtn", "gptq", "awq", "codebook"}
-"""Methods for encoders and decoders: tests/pruning/test_one_shot.py and tests/quantization try them on every architecture."""
+ON_ALL_SIX = {"wanda", "sparsegpt", "rtn", "gptq", "awq", "codebook", "gradual", "movement", "dynamic_sparse"}
+"""Methods for encoders and decoders: tests/pruning and tests/quantization try them on every architecture."""
 
 
 @pytest.fixture(autouse=True)
