@@ -85,10 +85,17 @@ def without_each_layer(network: PreTrainedModel, count: int, features: Sequence[
     """The mean loss without each of the ``count`` layers. Raises ``IntegrityError`` when one is no number."""
     found = []
     for i in range(count):
-        with torch.no_grad(), _without(network, i):
-            found.append(torch.cat([example_losses(logits, labels) for logits, labels in _answers(network, features)]).double().mean())
-    check_finite(*found)
-    return torch.stack(found)
+        with _without(network, i):
+            found.append(mean_loss(network, features))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def mean_loss(network: PreTrainedModel, features: Sequence[Feature]) -> float:
+    """The mean over examples of their losses. Raises ``IntegrityError`` when it is no number."""
+    with torch.no_grad():
+        found = torch.cat([example_losses(logits, labels) for logits, labels in _answers(network, features)]).double().mean()
+    check_finite(found)
+    return float(found)
 
 
 def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> Iterator[tuple[Float[Tensor, "batch units labels"], Int[Tensor, "batch units"]]]:
