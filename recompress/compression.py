@@ -19,7 +19,7 @@ from recompress.architecture import architecture_named
 from recompress.checkpoint import Checkpoint, load, read_info, write
 from recompress.directories import new_directory
 from recompress.errors import EffectMissing, InputError, IntegrityError
-from recompress.method import Claim, Inputs, Method, get_method
+from recompress.method import Claim, Inputs, Method, all_methods, get_method
 from recompress.records import Record
 from recompress.runtimes import runtime_of
 from recompress.runtimes.graph import numbers_in, read_graph
@@ -60,6 +60,7 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
     info = read_info(source)
     _check_takes(method, info.runtime, info.steps)
     _check_first(method, info.steps)
+    _check_order(method, info.steps)
     before = load(source)
     _check_supported(method, inputs.benchmark.name, _family(source))
     if method.check is not None:
@@ -105,6 +106,7 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
             raise InputError(f"{name} takes settings of the class {method.config.__name__}, got {type(config).__name__}")
         _check_takes(method, runtime, done)
         _check_first(method, done)
+        _check_order(method, done)
         _check_supported(method, benchmark, architecture)
         if method.check is not None:
             method.check(config)
@@ -133,6 +135,14 @@ def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:
 def _check_first(method: Method, steps: Sequence[str]) -> None:
     if method.first and steps:
         raise InputError(f"{method.name} begins with the base model, so that {steps[-1]} before it would be lost; make it the first step")
+
+
+def _check_order(method: Method, steps: Sequence[str]) -> None:
+    known = all_methods()
+    for step in steps:
+        reason = method.not_after.get(step) or (known[step].not_before.get(method.name) if step in known else None)
+        if reason:
+            raise InputError(f"{method.name} cannot follow {step}: {reason}")
 
 
 def _check_supported(method: Method, benchmark: str, architecture: str | None) -> None:

@@ -90,22 +90,22 @@ def each_layer(
     """
     folder = workdir / "layers"
     batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE)]
-    layers, shares = layers_of(network), shares_of(network)
+    layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
         newest = open_folder(folder, _stamp(network, features, said))
         try:
             if newest is None:
-                newest = _write(folder, None, 0, {}, (_begin(network, layers[0].module, batch)[0] for batch in batches))
+                newest = _write(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
             done = int(newest.name.removeprefix(PREFIX))
             for i in range(done):
-                _restore(layers[i].module, load_file(newest / _layer_file(i)))
+                _restore(layers[i], load_file(newest / _layer_file(i)))
             share(network, shares)
             progress.update(2 * done * len(batches))
-            for layer in layers[done:]:
-                if shares[layer.index] == layer.index:
-                    _change(network, layer, layers[0].module, batches, newest, visit, progress, hessian=hessian)
-                outputs = _outputs(network, layer.module, layers[0].module, batches, newest, progress)
-                newest = _write(folder, newest, layer.index + 1, layer.module.state_dict(), outputs)
+            for i in range(done, len(layers)):
+                if shares[i] == i:
+                    _change(network, layers_of(network)[i], layers[0], batches, newest, visit, progress, hessian=hessian)
+                outputs = _outputs(network, layers[i], layers[0], batches, newest, progress)
+                newest = _write(folder, newest, i + 1, layers[i].state_dict(), outputs)
         except OSError as error:
             storage = storage_error(error, folder)
             if storage is None:
@@ -127,8 +127,9 @@ def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
 def _change(
     network: PreTrainedModel, layer: Layer, first: nn.Module, batches: Sequence[Batch], source: Path, visit: Visit, progress: Any, *, hessian: bool
 ) -> None:
-    """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics go when it is done."""
-    groups = groups_of(layer)
+    """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics and linear layers go when it is done."""
+    groups, module = groups_of(layer), layer.module
+    del layer
     statistics = [Statistics(shape_of(group[0])[1]) for group in groups]
     text: dict[str, Bool[Tensor, "batch length"]] = {}
 
@@ -141,18 +142,18 @@ def _change(
     try:
         for i, batch in enumerate(batches):
             text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
-            _call(network, layer.module, first, batch, _hidden(source, i))
+            _call(network, module, first, batch, _hidden(source, i))
             progress.update(1)
     finally:
         for hook in hooks:
             hook.remove()
     names = {id(module): name for name, module in network.named_modules()}
-    for group in groups:
-        one = statistics.pop(0)
+    while groups:
+        group, one = groups.pop(0), statistics.pop(0)
         if not one.squares.isfinite().all():
             raise IntegrityError(f"what flows into {names[id(group[0])]} is not finite on the calibration text; the model is broken")
-        for name, module in visit({names[id(linear)]: linear for linear in group}, one).items():
-            place(network, name, module)
+        for name, made in visit({names[id(linear)]: linear for linear in group}, one).items():
+            place(network, name, made)
 
 
 def _outputs(network: PreTrainedModel, module: nn.Module, first: nn.Module, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:

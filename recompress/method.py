@@ -91,6 +91,10 @@ class Method:
     speeds_up: str = ""
     first: bool = False
     """Only the first step of a variant: it begins with the base model, so that a step before it would be lost."""
+    not_after: Mapping[str, str] = field(default_factory=dict)
+    """Methods that may not come before this one, and why; a name that is no method yet does no harm."""
+    not_before: Mapping[str, str] = field(default_factory=dict)
+    """Methods that may not come after this one, and why."""
     check: Callable[[Any], None] | None = None
     """Raises ``InputError`` when these settings cannot work on this machine or contradict each other; asked before anything runs."""
 
