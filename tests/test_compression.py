@@ -32,8 +32,8 @@ MINE = {
     "dynamic_int8": {},
     "onnx_fp32": {},
 }
-ON_ALL_SIX = {"wanda", "sparsegpt", "rtn", "gptq", "awq", "codebook", "gradual", "movement", "dynamic_sparse"}
-"""Methods for encoders and decoders: tests/pruning and tests/quantization try them on every architecture."""
+ON_ALL_SIX = {"wanda", "sparsegpt", "rtn", "gptq", "awq", "codebook", "gradual", "movement", "dynamic_sparse", "search", "group_queries"}
+"""Methods for encoders and decoders: tests/pruning, tests/quantization and tests/slimming try them on every architecture."""
 
 
 @pytest.fixture(autouse=True)
@@ -256,11 +256,12 @@ def test_benchmarks_and_architectures_that_a_method_does_not_know_are_refused() 
 
 def test_an_int8_engine_that_would_overflow_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recompress.quantization.dynamic_int8.int8_overflows", lambda: True)
-    with pytest.raises(InputError, match="lacks VNNI; set reduce_range: true"):
-        check_chain(chain("dynamic_int8"), "token-classification", None)
-    check_chain(chain("dynamic_int8", reduce_range=True), "token-classification", None)
+    with pytest.raises(InputError, match="lacks VNNI; set reduce_range: true, or auto"):
+        check_chain(chain("dynamic_int8", reduce_range=False), "token-classification", None)
+    for fine in (True, "auto"):
+        check_chain(chain("dynamic_int8", reduce_range=fine), "token-classification", None)
     with pytest.raises(InputError, match="lacks VNNI"):
-        step("dynamic_int8", saved("bert", tmp_path / "source"), tmp_path / "target")
+        step("dynamic_int8", saved("bert", tmp_path / "source"), tmp_path / "target", reduce_range=False)
     assert not (tmp_path / "target").exists()
 
 

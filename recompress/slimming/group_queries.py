@@ -34,8 +34,8 @@ CLOSE = 1e-6
 class GroupQueries(Settings):
     """How many key and value heads stay."""
 
-    groups: Annotated[int, Field(ge=1)]
-    """Key and value heads of each layer; they divide those that are there. 1 is multi-query attention."""
+    groups: Annotated[int, Field(ge=1)] | None = None
+    """Key and value heads of each layer, a divisor of those that are there; half of them when left out. 1 is multi-query attention."""
 
 
 def pooled(rows: Float[Tensor, "told ..."], groups: int, size: int) -> Float[Tensor, "fewer ..."]:
@@ -46,15 +46,16 @@ def pooled(rows: Float[Tensor, "told ..."], groups: int, size: int) -> Float[Ten
 def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries) -> list[Claim]:
     """Heads counted in every layer and in the config; keys and values are the means, and all else is what it was."""
     old, new = layers_of(before.torch_network), layers_of(after.torch_network)
+    groups = _wanted(old, config)
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     pooled_names = {name for name in was if any(f".{part}." in name for part in ("k_proj", "v_proj"))}
     far = 0.0
     for a, b in zip(old, new, strict=True):
         for here, there in ((a.key, b.key), (a.value, b.value)):
-            heads = weight_of(here).view(config.groups, -1, a.head_size, weight_of(here).shape[1])
+            heads = weight_of(here).view(groups, -1, a.head_size, weight_of(here).shape[1])
             far = max(far, float((sum(heads.unbind(1)) / heads.shape[1] - weight_of(there).view_as(heads[:, 0])).abs().max()))
     return [
-        Claim("key and value heads of all layers", config.groups * len(old), sum(layer.groups for layer in new)),
+        Claim("key and value heads of all layers", groups * len(old), sum(layer.groups for layer in new)),
         Claim("query heads of all layers", sum(layer.heads for layer in old), sum(layer.heads for layer in new)),
         Claim(
             "largest distance of keys and values from the means", 0, far, tolerance=CLOSE * max(1.0, *(float(was[name].abs().max()) for name in pooled_names))
@@ -79,10 +80,11 @@ def group_queries(checkpoint: Checkpoint, config: GroupQueries, inputs: Inputs) 
     network = checkpoint.torch_network
     layers = layers_of(network)
     refuse_bound(layers, "group_queries")
-    _refuse(layers, config.groups)
+    groups = _wanted(layers, config)
+    _refuse(layers, groups)
     for layer in layers:
         for linear in (layer.key, layer.value):
-            pool(linear, config.groups, layer.head_size)
+            pool(linear, groups, layer.head_size)
         note_shapes(layer)
     note_heads(network)
     return checkpoint
@@ -93,6 +95,10 @@ def pool(linear: Any, groups: int, size: int) -> None:
     if linear.bias is not None:
         linear.bias = nn.Parameter(pooled(linear.bias.data, groups, size))
     set_weight(linear, pooled(weight_of(linear), groups, size))
+
+
+def _wanted(layers: Sequence[Layer], config: GroupQueries) -> int:
+    return config.groups or max(1, layers[0].groups // 2)
 
 
 def _refuse(layers: Sequence[Layer], groups: int) -> None:
