@@ -32,7 +32,23 @@ MINE = {
     "dynamic_int8": {},
     "onnx_fp32": {},
 }
-ON_ALL_SIX = {"wanda", "sparsegpt", "rtn", "gptq", "awq", "codebook", "gradual", "movement", "dynamic_sparse", "search", "group_queries"}
+ON_ALL_SIX = {
+    "wanda",
+    "sparsegpt",
+    "rtn",
+    "gptq",
+    "awq",
+    "codebook",
+    "llm_int8",
+    "vector",
+    "mixed_precision",
+    "qat",
+    "gradual",
+    "movement",
+    "dynamic_sparse",
+    "search",
+    "group_queries",
+}
 """Methods for encoders and decoders: tests/pruning, tests/quantization and tests/slimming try them on every architecture."""
 
 

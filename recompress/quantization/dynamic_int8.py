@@ -4,6 +4,7 @@
     x       ~ t * (u - z)                 u in [0, 255],  t = (max x - min x) / 255, taken from each input
     x @ W   ~ t * s * ((u - z) @ q)
 
+An output layer that is tied to the embeddings computes in floats with what the embeddings' 8 bits stand for: the table is stored once.
 Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and 4, with ranges of activations taken at run time; done by ONNX Runtime's ``quantize_dynamic``.
 The result is an ONNX graph: the step leaves the torch runtime.
 """
@@ -12,7 +13,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from recompress.architecture import SIX
+from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import ONNX_FILE, Checkpoint
 from recompress.errors import InputError
 from recompress.method import Claim, Inputs, method
@@ -35,14 +39,20 @@ class DynamicInt8(Settings):
     """A scale for each output of a matrix (true) or one for the whole matrix (false, which costs quality and saves next to nothing)."""
     embeddings: bool = True
     """Store the embedding tables in 8 bits too, each with one scale. They are most of a small encoder's bytes and none of its time."""
-    reduce_range: bool = False
-    """Use 7 of the 8 bits. Needed on x86 processors without VNNI, where sums of 8-bit products overflow; costs some quality."""
+    reduce_range: bool | Literal["auto"] = "auto"
+    """Use 7 of the 8 bits. Needed on x86 processors without VNNI, where sums of 8-bit products overflow; costs some quality. ``auto`` does so where the
+    processor at hand needs it: the same recipe then gives other bytes on another processor, and ``recompress.json`` says which; true or false give the same."""
 
 
 def check(config: DynamicInt8) -> None:
     """Raises ``InputError`` where the result would be wrong on this processor."""
-    if not config.reduce_range and int8_overflows():
-        raise InputError("dynamic_int8 overflows on this processor, which lacks VNNI; set reduce_range: true")
+    if config.reduce_range is False and int8_overflows():
+        raise InputError("dynamic_int8 overflows on this processor, which lacks VNNI; set reduce_range: true, or auto")
+
+
+def reduces(config: DynamicInt8) -> bool:
+    """Whether 7 bits are used, on this processor."""
+    return int8_overflows() if config.reduce_range == "auto" else config.reduce_range
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8) -> list[Claim]:
@@ -55,6 +65,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8) -> list[Cl
     return [
         Claim("share of matrix weights in 8 bits", 1.0, found.products_int8 / found.products),
         Claim("share of embedding weights in 8 bits", float(config.embeddings), found.lookups_int8 / found.lookups),
+        Claim("bits that matrix weights use", 7 if after.info.onnx.get("reduce_range") else 8, found.bits_used),
+        Claim("7 bits, where asked or needed", float(reduces(config)), float(after.info.onnx.get("reduce_range", False))),
         Claim("bytes of model.onnx", expected, after.network.stat().st_size, tolerance=SLACK * expected + NODE_BYTES * len(model.graph.node)),
     ]
 
@@ -66,6 +78,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8) -> list[Cl
     prove=prove,
     check=check,
     gives="onnx",
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
     source="Jacob et al. 2018, arXiv:1712.05877, eq. 1 and 4; ONNX Runtime quantize_dynamic",
     shrinks="bytes, to about a quarter",
     speeds_up="CPUs with VNNI, about three times",
@@ -84,10 +98,10 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
             path,
             op_types_to_quantize=["MatMul", "Gather"] if config.embeddings else ["MatMul"],
             per_channel=config.per_channel,
-            reduce_range=config.reduce_range,
+            reduce_range=reduces(config),
             weight_type=QuantType.QInt8,
         )
     write_graph(read_graph(path), path)
     write_config(network, inputs.workdir)
-    told = {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump()}
+    told = {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump(), "reduce_range": reduces(config)}
     return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx=told))

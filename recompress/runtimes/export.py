@@ -43,10 +43,12 @@ def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
 
     ids = torch.ones((2, 5), dtype=torch.long)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    usual = network.config._attn_implementation
+    usual, usual_cache = network.config._attn_implementation, getattr(network.config, "use_cache", None)
     try:
         # torch's fused attention guards against rows without a single token: a dozen nodes a layer for a case that a [CLS] excludes.
         network.set_attn_implementation("eager")
+        if usual_cache is not None:
+            network.config.use_cache = False  # keys and values that decoders keep for generating are no part of the answer
         with quiet_export(), torch.no_grad():
             program: Any = torch.onnx.export(
                 Logits(network.eval()).eval(),
@@ -60,6 +62,8 @@ def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
         model: onnx.ModelProto = program.model_proto
     finally:
         network.set_attn_implementation(usual)
+        if usual_cache is not None:
+            network.config.use_cache = usual_cache
     if shares_of(network) != tuple(range(len(layers_of(network)))):
         model = _stored_once(model)
     strip(model)

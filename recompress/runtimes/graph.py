@@ -20,6 +20,8 @@ class Weights(NamedTuple):
     products_int8: int
     lookups: int
     lookups_int8: int
+    bits_used: int
+    """Bits that the largest code of a matrix product in 8 bits needs, its sign included; 0 where there is none."""
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
@@ -67,25 +69,33 @@ def check_graph(path: Path) -> None:
 
 
 def weights_in(model: onnx.ModelProto) -> Weights:
-    """Count the constant weights of matrix products (MatMul, Gemm and their integer forms) and of look-ups (Gather), and those of them in 8 bits."""
+    """Count the constant weights of matrix products (MatMul, Gemm and their integer forms) and of look-ups (Gather), and those of them in 8 bits, also where
+    they are turned into floats on their way to the product."""
     import onnx
 
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     eight = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     counts = {"products": 0, "products_int8": 0, "lookups": 0, "lookups_int8": 0}
+    floats = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     seen: set[str] = set()
+    largest = 0
     for node in model.graph.node:
         kind, operand = ("lookups", 0) if node.op_type == "Gather" else ("products", 1)
-        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather") or node.input[operand] not in stored:
+        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather"):
             continue
-        tensor = stored[node.input[operand]]
+        name = floats.get(node.input[operand], node.input[operand])
+        if name not in stored:
+            continue
+        tensor = stored[name]
         if tensor.name in seen or len(tensor.dims) < 2:
             continue
         seen.add(tensor.name)
         size = int(np.prod(tensor.dims))
         counts[kind] += size
         counts[f"{kind}_int8"] += size * (tensor.data_type in eight)
-    return Weights(**counts)
+        if kind == "products" and tensor.data_type in eight:
+            largest = max(largest, int(np.abs(onnx.numpy_helper.to_array(tensor).astype(np.int16)).max()))
+    return Weights(**counts, bits_used=0 if not largest else 7 if largest <= 64 else 8)
 
 
 def numbers_in(model: onnx.ModelProto) -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from recompress.architecture import SIX
+from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import ONNX_FILE, Checkpoint
 from recompress.method import Claim, Inputs, method
 from recompress.runtimes import runtime_of
@@ -50,6 +52,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: OnnxFp32) -> list[Claim
     family="slimming",
     prove=prove,
     gives="onnx",
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
     source="the ONNX standard; torch.onnx.export",
     shrinks="what has to be installed: no torch",
     speeds_up="CPUs, slightly",

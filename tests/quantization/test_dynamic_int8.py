@@ -10,14 +10,17 @@ import onnx
 import pytest
 import torch
 
-from recompress.checkpoint import load
+from recompress.architecture import encoder_linears
+from recompress.checkpoint import load, save
 from recompress.compression import StepReport, run_step
 from recompress.errors import EffectMissing, IntegrityError
 from recompress.method import get_method
 from recompress.quantization.dynamic_int8 import DynamicInt8, prove
-from recompress.runtimes import export
+from recompress.runtimes import export, open_runtime
 from recompress.runtimes.graph import numbers_in, read_graph, weights_in
+from recompress.runtimes.processor import int8_overflows
 from recompress.stored import distinct_tensors
+from tests import six
 from tests.families import checkpoint_of, inputs_of, remember_exports, saved
 
 
@@ -52,7 +55,8 @@ def test_what_is_in_eight_bits_is_what_was_asked(embeddings: bool, tmp_path: Pat
     assert found.products_int8 == found.products == sum(linear.numel() for linear in matrices(tmp_path / "source"))
     assert found.lookups_int8 == (found.lookups if embeddings else 0)
     assert report.parameters == report.parameters_before
-    assert load(tmp_path / "target").info.onnx == {"int8": True, "pad_id": 0, "per_channel": True, "embeddings": embeddings, "reduce_range": False}
+    told = {"int8": True, "pad_id": 0, "per_channel": True, "embeddings": embeddings, "reduce_range": int8_overflows()}
+    assert load(tmp_path / "target").info.onnx == told
 
 
 def matrices(source: Path) -> list[torch.Tensor]:
@@ -72,6 +76,46 @@ def test_stored_weights_follow_the_formula(per_channel: bool, reduce_range: bool
         expected = np.clip(np.round(weight / scale), -levels - 1, levels) * scale
         nearest = min(float(np.abs(matrix - expected).max()) for matrix in found if matrix.shape == weight.shape)
         assert nearest <= 1.01 * float(np.max(scale))
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_auto_takes_7_bits_where_the_processor_needs_them_and_says_so(needed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recompress.quantization.dynamic_int8.int8_overflows", lambda: needed)
+    report = quantize(tmp_path)
+    assert load(tmp_path / "target").info.onnx["reduce_range"] is needed
+    claims = {claim["what"]: claim["measured"] for claim in report.claims}
+    assert claims["bits that matrix weights use"] == (7 if needed else 8)
+    assert claims["7 bits, where asked or needed"] == needed
+
+
+def test_7_bits_that_are_8_are_noticed(tmp_path: Path) -> None:
+    quantize(tmp_path, reduce_range=False)
+    after = load(tmp_path / "target")
+    before = load(tmp_path / "source")
+    claims = {claim.what: claim for claim in prove(before, after, DynamicInt8(reduce_range=True))}
+    assert not claims["7 bits, where asked or needed"].kept
+    after.info.onnx["reduce_range"] = True
+    claims = {claim.what: claim for claim in prove(before, after, DynamicInt8(reduce_range=True))}
+    assert not claims["bits that matrix weights use"].kept
+
+
+@pytest.mark.parametrize("family", six.DECODERS)
+def test_on_decoders_the_table_is_stored_once(family: str, tmp_path: Path) -> None:
+    """Tied embeddings: 8 bits, once; windows of text are answered nearly as in floats, and as in floats where nothing is rounded."""
+    save(six.checkpoint_of(family), tmp_path / "source")
+    inputs = six.inputs_of(family, tmp_path / "work", 24)
+    run_step("dynamic_int8", DynamicInt8(), tmp_path / "source", tmp_path / "target", inputs)
+    run_step("onnx_fp32", get_method("onnx_fp32").config(), tmp_path / "source", tmp_path / "floats", inputs)
+    found = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
+    dense = six.checkpoint_of(family).torch_network
+    assert found.products_int8 == sum(linear.weight.numel() for _, linear in encoder_linears(dense))
+    assert found.lookups_int8 == found.lookups == sum(m.weight.numel() for m in dense.modules() if isinstance(m, torch.nn.Embedding))
+    features = six.features_of(six.checkpoint_of(family), family)
+    expected, exact, rounded = (open_runtime(tmp_path / name).logits(features) for name in ("source", "floats", "target"))
+    for was, same, near in zip(expected, exact, rounded, strict=True):
+        np.testing.assert_allclose(same, was, rtol=1e-3, atol=1e-4)
+        assert 0 < np.abs(near - was).mean() < 0.1 * np.abs(was - was.mean()).mean()
+    assert dense.config.use_cache is load(tmp_path / "source").torch_network.config.use_cache
 
 
 def test_an_effect_that_is_missing_is_noticed(tmp_path: Path) -> None:
