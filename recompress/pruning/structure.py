@@ -99,6 +99,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure) -> list
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
+    not_after={"share_layers": "layers that share their weights cannot be cut one by one; cut structure first"},
     source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.2; Men et al. 2024, arXiv:2403.03853, eq. 1; Michel et al. 2019, arXiv:1905.10650, eq. 2",
     shrinks="parameters and bytes",
     speeds_up="CPU and GPU, about as much as it shrinks",

@@ -71,6 +71,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries) -> list[C
     prove=prove,
     benchmarks=("language-modelling",),
     architectures=("llama",),
+    not_after={"share_layers": "layers that share their weights cannot be changed one by one; group queries first"},
     source="Ainslie et al. 2023, arXiv:2305.13245, section 2.1",
     shrinks="keys and values: some parameters, and the cache of a decoder that generates",
     speeds_up="generation, on CPU and GPU",

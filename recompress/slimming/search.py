@@ -107,6 +107,10 @@ def prove(before: Checkpoint, after: Checkpoint, config: Search) -> list[Claim]:
     needs=("calibration", "training"),
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
+    not_after={
+        **dict.fromkeys(("svd", "fisher_svd", "activation_svd", "factorize_embeddings"), "what it would cut is half of a product; search first"),
+        "share_layers": "layers that share their weights cannot be cut one by one; search first",
+    },
     source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.3",
     shrinks="parameters and bytes",
     speeds_up="CPU and GPU, about as much as it shrinks",

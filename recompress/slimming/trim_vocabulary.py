@@ -172,9 +172,9 @@ def _cut_otherwise(before: Checkpoint, after: Checkpoint) -> int:
     wrong = 0
     for _ in range(PROBES):
         text = before.tokenizer.decode(before.tokenizer.convert_tokens_to_ids([names[i] for i in draw.integers(0, len(names), 6)]), skip_special_tokens=True)
-        was = before.tokenizer.convert_ids_to_tokens(before.tokenizer(text)["input_ids"])
+        was = before.tokenizer.convert_ids_to_tokens(before.tokenizer(text, verbose=False)["input_ids"])
         if all(token in kept for token in was):
-            wrong += after.tokenizer(text)["input_ids"] != [kept[token] for token in was]
+            wrong += after.tokenizer(text, verbose=False)["input_ids"] != [kept[token] for token in was]
     return wrong
 
 
