@@ -6,7 +6,7 @@
 
 A place that was just dropped may grow again, and then keeps its weight. What grows takes part in the very step whose gradient found it; dropped weights lose
 their optimizer state.
-Source: Mocanu et al. 2018 (SET), arXiv:1707.04780, algorithm 1; Evci et al. 2020 (RigL), arXiv:1911.11134, section 3, eq. 1 and algorithm 1.
+Source: Mocanu et al. 2018 (SET), arXiv:1707.04780, algorithm 1; Evci et al. 2020 (RigL), arXiv:1911.11134, section 3 and algorithm 1.
 Zeros are stored like other numbers: alone, this method saves neither bytes nor time.
 """
 

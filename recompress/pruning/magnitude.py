@@ -4,7 +4,7 @@
     share of zeros after round k of r: 1 - (1 - sparsity)^(k / r), so that each round takes the same share of what is left
 
 Source: Han et al. 2015, arXiv:1506.02626, section 3 (by layer or over all; prune, train, prune again); Mishra et al. 2021, arXiv:2104.08378, section 3 (n of m);
-Narang, Undersander and Diamos 2017, arXiv:1711.02782, section 3 (blocks).
+Narang, Undersander and Diamos 2017, arXiv:1711.02782, section 3 (whole blocks, judged there by their largest weight).
 Zeros are stored like other numbers: alone, this method saves neither bytes nor time. It keeps quality in fewer weights, for what comes after it.
 """
 

@@ -49,8 +49,10 @@ def hold_zeros(network: PreTrainedModel) -> Iterator[None]:
 
     def after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
-            for weight, mask in masks:
-                weight.mul_(mask.to(weight.device))
+            for i, (weight, mask) in enumerate(masks):
+                if mask.device != weight.device:  # the network has moved since; its masks follow once
+                    masks[i] = (weight, mask := mask.to(weight.device))
+                weight.mul_(mask)
 
     hook = register_optimizer_step_post_hook(after_step) if masks else None
     try:

@@ -254,11 +254,12 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert weights_sha256(run(name, tmp_path / "killed", family, sparsity=0.7, **dials)) == whole
 
 
-@pytest.mark.parametrize("name", ["gradual", "movement"])
-def test_sparsity_0_is_plain_training(name: str, tmp_path: Path) -> None:
-    """The best weights are looked for from the first epoch on, as without pruning."""
+def test_sparsity_0_is_plain_training(tmp_path: Path) -> None:
+    """The best weights are looked for from the first epoch on, as without pruning; and whatever is dropped grows again, with its weight."""
     plain = weights_sha256(run("finetune", tmp_path / "plain", "llama"))
-    assert weights_sha256(run(name, tmp_path / "none", "llama", sparsity=0.0, begin=0.0, end=0.01)) == plain
+    for name in ("gradual", "movement"):
+        assert weights_sha256(run(name, tmp_path / name, "llama", sparsity=0.0, begin=0.0, end=0.01)) == plain
+    assert weights_sha256(run("dynamic_sparse", tmp_path / "dynamic", "llama", sparsity=0.0)) == plain
 
 
 def test_the_result_is_never_of_before_the_zeros_were_complete(tmp_path: Path) -> None:
