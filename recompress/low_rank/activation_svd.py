@@ -25,7 +25,7 @@ from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.low_rank.rank import Rank, check_rank, share_for
-from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors
+from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
 from recompress.method import Claim, Inputs, method
 from recompress.surgery import weight_of
 
@@ -82,6 +82,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: ActivationSvd) -> list[
 def factor_by_activation(checkpoint: Checkpoint, config: ActivationSvd, inputs: Inputs) -> Checkpoint:
     """Each matrix as the product of two that changes the layer's outputs least on calibration text."""
     network = checkpoint.torch_network
+    refuse_factored(network)
     share = share_for(config, network, [shape_of(linear) for _, linear in encoder_linears(network)])
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:

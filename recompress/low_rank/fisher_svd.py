@@ -23,7 +23,7 @@ from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError, IntegrityError
 from recompress.low_rank.rank import Rank, check_rank, share_for
-from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors
+from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
 from recompress.method import Claim, Inputs, method
 from recompress.packed import place
 from recompress.progress import bar
@@ -102,6 +102,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: FisherSvd) -> list[Clai
 def factor_by_fisher(checkpoint: Checkpoint, config: FisherSvd, inputs: Inputs) -> Checkpoint:
     """Each matrix as the product of two, rows that the labels depend on kept better than others."""
     network = checkpoint.torch_network
+    refuse_factored(network)
     linears = dict(encoder_linears(network))
     share = share_for(config, network, [shape_of(linear) for linear in linears.values()])
     features = calibration_features(checkpoint, inputs, config.calibration_examples)

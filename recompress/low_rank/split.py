@@ -6,7 +6,7 @@ All of them project: ``W' = W P`` or ``W' = P W`` with an orthogonal projection 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from recompress.architecture import Linear, encoder_linears, shape_of
 from recompress.checkpoint import Checkpoint
-from recompress.factored import FactoredLinear, factored_linear
+from recompress.errors import InputError
+from recompress.factored import FactoredLinear, factored_linear, is_factored
 from recompress.low_rank.rank import FLOAT_BYTES, Rank, numbers_with, rank_for, share_for, tensor_bytes
 from recompress.method import Claim
 from recompress.surgery import weight_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PROJECTED = 1e-4
 """The largest departure from a projection, as a share of ||W||^2, that 32-bit floats may give."""
@@ -32,6 +36,12 @@ NOT_BEFORE = {
     "prune_structure": "what it would cut is half of a product; cut structure first",
     "group_queries": "what it would merge is half of a product; group queries first",
 }
+
+
+def refuse_factored(network: PreTrainedModel) -> None:
+    """Raises ``InputError`` for a network that came factored, for example as a base model, where no earlier step tells."""
+    if is_factored(network):
+        raise InputError("the layers are factored already; start from the whole model")
 
 
 class Split(NamedTuple):

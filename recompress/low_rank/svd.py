@@ -17,7 +17,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import Checkpoint
 from recompress.factored import FactoredLinear
 from recompress.low_rank.rank import Rank, check_rank, share_for
-from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors
+from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
 from recompress.method import Claim, Inputs, method
 from recompress.packed import place
 from recompress.surgery import weight_of
@@ -68,6 +68,7 @@ def _beyond(weight: Float[Tensor, "out in"], module: FactoredLinear) -> float:
 def factor_by_svd(checkpoint: Checkpoint, config: Svd, inputs: Inputs) -> Checkpoint:
     """Each matrix as the product of two smaller ones that comes nearest to it."""
     network = checkpoint.torch_network
+    refuse_factored(network)
     linears = list(encoder_linears(network))
     share = share_for(config, network, [shape_of(linear) for _, linear in linears])
     for name, linear in linears:
