@@ -74,16 +74,20 @@ def _number(schema: Schema) -> str:
     high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     whole = schema["type"] == "integer"
     bottom, top = (above if low is None else low), (below if high is None else high)
-    kind = "a whole number" if whole else "a share" if (bottom, top) in ((0, 1), (0.5, 1), (0.9, 1)) else "a number"
+    kind = "a whole number" if whole else "a share" if below == 1 and bottom is not None and bottom >= 0 else "a number"
     if bottom is None and top is None:
         return kind
     if top is None:
-        return f"{kind} of at least {low:,g}" if above is None else f"{kind} above {above:,g}"
+        return f"{kind} of at least {_plain(low)}" if above is None else f"{kind} above {_plain(above)}"
     if bottom is None:
-        return f"{kind} of at most {high:,g}" if below is None else f"{kind} below {below:,g}"
+        return f"{kind} of at most {_plain(high)}" if below is None else f"{kind} below {_plain(below)}"
     if whole and above is None and below is None:
-        return f"{kind} from {low:,} to {high:,}"
-    return f"{kind} in {'[' if above is None else '('}{bottom:g}, {top:g}{']' if below is None else ')'}"
+        return f"{kind} from {_plain(low)} to {_plain(high)}"
+    return f"{kind} in {'[' if above is None else '('}{_plain(bottom)}, {_plain(top)}{']' if below is None else ')'}"
+
+
+def _plain(limit: float) -> str:
+    return f"{int(limit):,}" if limit == int(limit) else f"{limit:g}"
 
 
 def _joined(words: list[str]) -> str:

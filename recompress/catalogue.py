@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recompress.allowed import allowed_at
 from recompress.method import FAMILIES, Method, all_methods, get_method
 
 COLUMNS = ("name", "family", "needs", "shrinks", "speeds up", "source")
@@ -25,7 +26,7 @@ def describe(name: str) -> dict[str, Any]:
         "benchmarks": list(method.benchmarks),
         "architectures": list(method.architectures),
         "dials": [
-            {"name": key, "type": _type(field.annotation), "default": field.get_default(), "help": " ".join((field.description or "").split())}
+            {"name": key, "is": allowed_at(method.config, [key]), "default": field.get_default(), "help": " ".join((field.description or "").split())}
             for key, field in method.config.model_fields.items()
         ],
         "example": example(method),
@@ -46,7 +47,7 @@ def example(method: Method) -> str:
 def explain(name: str) -> str:
     """One method for a person."""
     told = describe(name)
-    dials = [f"  {dial['name']} = {_yaml(dial['default'])}  ({dial['type']})\n      {dial['help']}" for dial in told["dials"]]
+    dials = [f"  {dial['name']} = {_yaml(dial['default'])}  ({dial['is']})\n      {dial['help']}" for dial in told["dials"]]
     return "\n".join(
         [
             f"{told['name']}: {told['summary']}",
@@ -71,10 +72,6 @@ def table(*, markdown: bool = False) -> str:
         return "\n".join(["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(row) + " |" for row in rows)])
     widths = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS) - 1)]
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in (COLUMNS, *rows))
-
-
-def _type(annotation: Any) -> str:
-    return str(annotation).replace("typing.", "").replace("<class '", "").replace("'>", "")
 
 
 def _yaml(value: Any) -> str:
