@@ -59,7 +59,7 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
     started = perf_counter()
     info = read_info(source)
     _check_takes(method, info.runtime, info.steps)
-    _check_first(method, info.steps)
+    _check_losses(method, config, info.steps)
     _check_order(method, info.steps)
     before = load(source)
     _check_supported(method, inputs.benchmark.name, _family(source))
@@ -105,7 +105,7 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
         if not isinstance(config, method.config):
             raise InputError(f"{name} takes settings of the class {method.config.__name__}, got {type(config).__name__}")
         _check_takes(method, runtime, done)
-        _check_first(method, done)
+        _check_losses(method, config, done)
         _check_order(method, done)
         _check_supported(method, benchmark, architecture)
         if method.check is not None:
@@ -132,9 +132,10 @@ def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:
     raise InputError(f"{method.name} needs a model on the {method.takes} runtime, this one is on {runtime}")
 
 
-def _check_first(method: Method, steps: Sequence[str]) -> None:
-    if method.first and steps:
-        raise InputError(f"{method.name} begins with the base model, so that {steps[-1]} before it would be lost; make it the first step")
+def _check_losses(method: Method, config: Settings, steps: Sequence[str]) -> None:
+    lost = [step for step in steps if method.loses is not None and method.loses(config, step)]
+    if lost:
+        raise InputError(f"{method.name} begins anew, so that what {lost[-1]} did before it would be lost; put {method.name} first, or leave {lost[-1]} out")
 
 
 def _check_order(method: Method, steps: Sequence[str]) -> None:

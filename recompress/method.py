@@ -89,8 +89,8 @@ class Method:
     architectures: tuple[str, ...] = ("bert", "roberta", "xlm-roberta", "distilbert")
     shrinks: str = ""
     speeds_up: str = ""
-    first: bool = False
-    """Only the first step of a variant: it begins with the base model, so that a step before it would be lost."""
+    loses: Callable[[Any, str], bool] | None = None
+    """Whether a step with these settings begins with other weights, so that what a step of this name did before it would be lost; such a chain is refused."""
     not_after: Mapping[str, str] = field(default_factory=dict)
     """Methods that may not come before this one, and why; a name that is no method yet does no harm."""
     not_before: Mapping[str, str] = field(default_factory=dict)

@@ -5,9 +5,9 @@ loss = answers * ((1 - hard_labels) * KL + hard_labels * cross-entropy) + hidden
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recompress.distillation.layer_map import Rule
 from recompress.distillation.losses import StatesLoss
@@ -71,9 +71,19 @@ class Imitation(Schedule):
     unlabelled: Annotated[int, Field(ge=0)] | None = None
     """At most this many of the recipe's unlabelled examples, drawn with the seed; all of them when left out."""
     student: Shape | None = None
-    """Begin with a new network of this shape, whose weights are drawn with the seed, instead of with the model that the step is given."""
+    """Begin with a new network of a smaller shape, ``{layers, hidden, heads, neurons}``, each as before where it is left out, whose weights are drawn with the
+    seed, instead of with the model that the step is given."""
     teacher_correction: Correction | None = None
-    """Fine-tune the teacher on the same text first (language modelling), or on its labels; the teacher of the recipe stays as it is."""
+    """Fine-tune the teacher on the same text first (or on its labels, where the benchmark has any), by a schedule of its own, ``{epochs, learning_rate, …}``;
+    the teacher of the recipe stays as it is."""
+
+    @field_validator("layer_map", mode="before")
+    @classmethod
+    def _rule_or_list(cls, given: object) -> object:
+        listed = isinstance(given, list | tuple) and given and all(type(layer) is int and layer >= 0 for layer in given)
+        if not listed and given not in get_args(Rule):
+            raise ValueError(f"is {', '.join(get_args(Rule))}, or a list of the teacher's layers, counted from 1, with 0 for none")
+        return tuple(given) if isinstance(given, list) else given
 
     @property
     def looks_inside(self) -> bool:

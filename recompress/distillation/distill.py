@@ -34,6 +34,9 @@ from recompress.errors import DataRefused, InputError
 from recompress.method import Claim, Inputs, method
 from recompress.training.proof import prove_training
 
+KEPT = ("trim_vocabulary",)
+"""Steps whose work a new student keeps: it has the tokenizer of the model that it takes the place of."""
+
 
 class Distill(Imitation):
     """How the student learns."""
@@ -55,6 +58,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Distill) -> list[Claim]
     architectures=SIX,
     shrinks="nothing, or, with a student of a smaller shape, parameters and bytes",
     speeds_up="nothing, or CPU and GPU about as much as it shrinks",
+    loses=lambda config, step: config.student is not None and step not in KEPT,
 )
 def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoint:
     """Train the model, or a new one of a smaller shape, to answer like the baseline and to be like it inside.

@@ -62,7 +62,7 @@ def open_teacher(directory: Path) -> Checkpoint:
 def live_teacher(teacher: Checkpoint, student: Checkpoint) -> LiveTeacher:
     """The teacher, ready to be asked about the student's batches; see ``check_comparable``."""
     numbers = numbers_of(student.tokenizer, teacher.tokenizer)
-    rows = [one.torch_network.get_input_embeddings().weight.shape[0] for one in (student, teacher)]
+    rows = [one.torch_network.config.vocab_size for one in (student, teacher)]
     same = rows[0] == rows[1] and bool((numbers == torch.arange(len(numbers))).all())
     network = teacher.torch_network.eval()
     network.requires_grad_(False)

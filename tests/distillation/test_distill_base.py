@@ -86,7 +86,7 @@ def test_it_is_the_first_step_or_refused() -> None:
     steps = [("distill_base", DistillBase(layers=1)), ("finetune", Finetune())]
     check_chain(steps, "token-classification", "bert")
     for before in (("finetune", Finetune()), steps[0]):
-        with pytest.raises(InputError, match=f"distill_base begins with the base model, so that {before[0]} before it would be lost"):
+        with pytest.raises(InputError, match=f"distill_base begins anew, so that what {before[0]} did before it would be lost"):
             check_chain([before, *steps], "token-classification", "bert")
     assert get_method("distill_base").needs == ("training", "base")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 import pytest
 
 from recompress.checkpoint import load, save
-from recompress.compression import run_step
+from recompress.compression import check_chain, run_step
 from recompress.distillation import correction
 from recompress.distillation.dials import Correction, Shape
 from recompress.distillation.distill import Distill, distill
 from recompress.errors import DataRefused, EffectMissing, InputError
-from recompress.method import Inputs
+from recompress.method import Inputs, get_method
+from recompress.settings_file import read_settings
 from recompress.training.run import weights_sha256
 from tests.distillation.lessons import EVERYTHING, QUICK, lesson_of, lesson_run
 from tests.six import SIX, checkpoint_of
@@ -56,7 +56,7 @@ DIALS: dict[str, dict[str, Any]] = {
     "inside alone": {"answers": 0.0, "hidden": 1.0, "layer_map": (0, 2)},
     "hard labels": {"hard_labels": 0.5},
     "plain text": {"labelled": False},
-    "little text": {"labelled": False, "unlabelled": 17},
+    "in bf16": {"hidden": 1.0, "embeddings": 1.0, "attention": 1.0, "precision": "bf16"},
     "small": {"student": Shape(layers=1)},
     "corrected": {"teacher_correction": Correction(epochs=1, learning_rate=1e-2, batch_size=8, precision="fp32")},
 }
@@ -68,31 +68,43 @@ def test_each_dial_gives_another_student(lessons: dict[str, Inputs], family: str
     assert len(set(found.values())) == len(DIALS), found
 
 
+def test_a_new_student_does_not_throw_away_what_a_step_did() -> None:
+    new, cut = ("distill", Distill(student=Shape(layers=1))), ("prune_structure", get_method("prune_structure").config(layers=1))
+    trimmed = ("trim_vocabulary", get_method("trim_vocabulary").config())
+    check_chain([trimmed, new], "token-classification", "bert")
+    check_chain([trimmed, cut, ("distill", Distill(hidden=1.0))], "token-classification", "bert")
+    with pytest.raises(InputError, match="distill begins anew, so that what prune_structure did before it would be lost"):
+        check_chain([trimmed, cut, new], "token-classification", "bert")
+
+
+FORMS: dict[str, dict[str, Any]] = {"svd": {"parameters": 0.5}, "share_layers": {"groups": 1}, "factorize_embeddings": {"parameters": 0.5}}
+
+
+@pytest.mark.parametrize("before", FORMS)
+def test_it_goes_on_from_other_forms(lessons: dict[str, Inputs], before: str, tmp_path: Path) -> None:
+    inputs = replace(lessons["bert"], workdir=tmp_path / "work")
+    save(checkpoint_of("bert", seed=1), tmp_path / "source")
+    run_step(before, get_method(before).config(**FORMS[before]), tmp_path / "source", tmp_path / "changed", inputs)
+    run_step("distill", Distill(**QUICK, hidden=1.0, embeddings=1.0, attention=1.0), tmp_path / "changed", tmp_path / "target", inputs)
+    assert load(tmp_path / "target").info.steps == (before, "distill")
+
+
+def test_a_recipe_says_it_in_yaml(tmp_path: Path) -> None:
+    place = tmp_path / "step.yaml"
+    place.write_text("hidden: 1\nlayer_map: [0, 2]\nstudent: {layers: 2, heads: 2}\nteacher_correction: {epochs: 2}\nattention: 0.5\nrelation_heads: 8\n")
+    found = read_settings(place, Distill)
+    assert (found.layer_map, found.student, found.teacher_correction) == ((0, 2), Shape(layers=2, heads=2), Correction(epochs=2))
+    for wrong in ("layer_map: middle", "layer_map: [1, -1]", "student: {depth: 2}", "states_loss: l1", "hidden: -1", "relation_heads: 0"):
+        place.write_text(wrong)
+        with pytest.raises(InputError, match=wrong.split(":")[0] if "depth" not in wrong else "depth") as refused:
+            read_settings(place, Distill)
+        assert "\n" not in str(refused.value)
+        assert str(refused.value).count("got") == ("depth" not in wrong), "one reason is enough"
+
+
 def test_the_same_step_gives_the_same_bytes(lessons: dict[str, Inputs], tmp_path: Path) -> None:
     assert step(lessons["gpt2"], "gpt2", tmp_path / "a", **EVERYTHING) == step(lessons["gpt2"], "gpt2", tmp_path / "b", **EVERYTHING)
     assert step(replace(lessons["gpt2"], seed=3), "gpt2", tmp_path / "c", **EVERYTHING) != step(lessons["gpt2"], "gpt2", tmp_path / "d", **EVERYTHING)
-
-
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from recompress.training.trainer import SteadyTrainer
-from tests.distillation.lessons import lesson_run
-
-folder, number = Path(sys.argv[1]), int(sys.argv[2])
-inside, calls = SteadyTrainer.training_step, []
-
-def die(self, *rest):
-    if len(calls) == number:
-        os.kill(os.getpid(), signal.SIGKILL)
-    calls.append(1)
-    return inside(self, *rest)
-
-SteadyTrainer.training_step = die
-lesson_run("llama", folder)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +124,33 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("moment", ["while the teacher is corrected", "while the student learns"])
-def test_killed_and_resumed_it_ends_with_the_same_weights(root: Path, tmp_path: Path, uninterrupted: tuple[str, int], moment: str) -> None:
+def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path: Path, uninterrupted: tuple[str, int], moment: str) -> None:
     digest, correcting = uninterrupted
-    number = correcting - 1 if "teacher" in moment else correcting + correcting - 1
-    killed = subprocess.run([sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path), str(number)], cwd=root, capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    child = os.fork()
+    if child == 0:
+        _run_and_die(tmp_path, correcting - 1 if "teacher" in moment else 2 * correcting - 1)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
     there = "correction" if "teacher" in moment else "training"
     assert list((tmp_path / "work" / there).glob("checkpoint-*")), "an epoch was kept"
     assert lesson_run("llama", tmp_path) == digest
+
+
+def _run_and_die(folder: Path, steps: int) -> None:
+    from recompress.training.trainer import SteadyTrainer
+
+    inside, left = SteadyTrainer.training_step, steps
+
+    def die(self: Any, *rest: Any) -> Any:
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return inside(self, *rest)
+
+    SteadyTrainer.training_step = die  # type: ignore[method-assign]
+    lesson_run("llama", folder)
+    os._exit(0)
 
 
 def test_a_corrected_teacher_is_kept_and_found_again(lessons: dict[str, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
