@@ -30,6 +30,7 @@ MINE = {
     "prune_structure": {"heads": 0.5, "neurons": 0.25, "layers": 2, "calibration_examples": 8},
     "trim_vocabulary": {"keep_characters": False},
     "dynamic_int8": {},
+    "static_int8": {},
     "onnx_fp32": {},
 }
 ON_ALL_SIX = {
@@ -271,7 +272,7 @@ def test_benchmarks_and_architectures_that_a_method_does_not_know_are_refused() 
 
 
 def test_an_int8_engine_that_would_overflow_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recompress.quantization.dynamic_int8.int8_overflows", lambda: True)
+    monkeypatch.setattr("recompress.quantization.int8.int8_overflows", lambda: True)
     with pytest.raises(InputError, match="lacks VNNI; set reduce_range: true, or auto"):
         check_chain(chain("dynamic_int8", reduce_range=False), "token-classification", None)
     for fine in (True, "auto"):

@@ -12,63 +12,24 @@ The result is an ONNX graph: the step leaves the torch runtime.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 from recompress.architecture import SIX
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import ONNX_FILE, Checkpoint
-from recompress.errors import InputError
 from recompress.method import Claim, Inputs, method
-from recompress.runtimes.export import export_graph, quiet_export
-from recompress.runtimes.graph import read_graph, weights_in, write_graph
-from recompress.runtimes.processor import int8_overflows
-from recompress.settings import Settings
-from recompress.stored import distinct_tensors, write_config
-
-SLACK = 0.03
-"""Share of the expected bytes by which the file may differ: scales and names."""
-NODE_BYTES = 512
-"""What a node of the graph takes at most."""
+from recompress.quantization.int8 import Int8, check, exported, int8_claims, reduces, told
+from recompress.runtimes.export import quiet_export
+from recompress.runtimes.graph import read_graph, write_graph
+from recompress.stored import write_config
 
 
-class DynamicInt8(Settings):
+class DynamicInt8(Int8):
     """What is stored in 8 bits, and how."""
-
-    per_channel: bool = True
-    """A scale for each output of a matrix (true) or one for the whole matrix (false, which costs quality and saves next to nothing)."""
-    embeddings: bool = True
-    """Store the embedding tables in 8 bits too, each with one scale. They are most of a small encoder's bytes and none of its time."""
-    reduce_range: bool | Literal["auto"] = "auto"
-    """Use 7 of the 8 bits. Needed on x86 processors without VNNI, where sums of 8-bit products overflow; costs some quality. ``auto`` does so where the
-    processor at hand needs it: the same recipe then gives other bytes on another processor, and ``recompress.json`` says which; true or false give the same."""
-
-
-def check(config: DynamicInt8) -> None:
-    """Raises ``InputError`` where the result would be wrong on this processor."""
-    if config.reduce_range is False and int8_overflows():
-        raise InputError("dynamic_int8 overflows on this processor, which lacks VNNI; set reduce_range: true, or auto")
-
-
-def reduces(config: DynamicInt8) -> bool:
-    """Whether 7 bits are used, on this processor."""
-    return int8_overflows() if config.reduce_range == "auto" else config.reduce_range
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8) -> list[Claim]:
     """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
-    assert isinstance(after.network, Path)
-    model = read_graph(after.network)
-    found = weights_in(model)
-    numbers = sum(tensor.numel() for tensor in distinct_tensors(before.torch_network).values())
-    expected = 4 * numbers - 3 * (found.products_int8 + found.lookups_int8)
-    return [
-        Claim("share of matrix weights in 8 bits", 1.0, found.products_int8 / found.products),
-        Claim("share of embedding weights in 8 bits", float(config.embeddings), found.lookups_int8 / found.lookups),
-        Claim("bits that matrix weights use", 7 if after.info.onnx.get("reduce_range") else 8, found.bits_used),
-        Claim("7 bits, where asked or needed", float(reduces(config)), float(after.info.onnx.get("reduce_range", False))),
-        Claim("bytes of model.onnx", expected, after.network.stat().st_size, tolerance=SLACK * expected + NODE_BYTES * len(model.graph.node)),
-    ]
+    return list(int8_claims(before, after, config))
 
 
 @method(
@@ -89,8 +50,7 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     network = checkpoint.torch_network
-    model = export_graph(network)
-    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else the quantizer asks for a step that changes nothing here
+    model = exported(network)
     path = inputs.workdir / ONNX_FILE
     with quiet_export():
         quantize_dynamic(
@@ -103,5 +63,4 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
         )
     write_graph(read_graph(path), path)
     write_config(network, inputs.workdir)
-    told = {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump(), "reduce_range": reduces(config)}
-    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx=told))
+    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx=told(network, config)))

@@ -80,7 +80,7 @@ def test_stored_weights_follow_the_formula(per_channel: bool, reduce_range: bool
 
 @pytest.mark.parametrize("needed", [False, True])
 def test_auto_takes_7_bits_where_the_processor_needs_them_and_says_so(needed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recompress.quantization.dynamic_int8.int8_overflows", lambda: needed)
+    monkeypatch.setattr("recompress.quantization.int8.int8_overflows", lambda: needed)
     report = quantize(tmp_path)
     assert load(tmp_path / "target").info.onnx["reduce_range"] is needed
     claims = {claim["what"]: claim["measured"] for claim in report.claims}
@@ -105,16 +105,18 @@ def test_on_decoders_the_table_is_stored_once(family: str, tmp_path: Path) -> No
     save(six.checkpoint_of(family), tmp_path / "source")
     inputs = six.inputs_of(family, tmp_path / "work", 24)
     run_step("dynamic_int8", DynamicInt8(), tmp_path / "source", tmp_path / "target", inputs)
+    run_step("static_int8", get_method("static_int8").config(), tmp_path / "source", tmp_path / "static", inputs)
     run_step("onnx_fp32", get_method("onnx_fp32").config(), tmp_path / "source", tmp_path / "floats", inputs)
     found = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
+    assert found == weights_in(read_graph(tmp_path / "static" / "model.onnx"))
     dense = six.checkpoint_of(family).torch_network
     assert found.products_int8 == sum(linear.weight.numel() for _, linear in encoder_linears(dense))
     assert found.lookups_int8 == found.lookups == sum(m.weight.numel() for m in dense.modules() if isinstance(m, torch.nn.Embedding))
     features = six.features_of(six.checkpoint_of(family), family)
-    expected, exact, rounded = (open_runtime(tmp_path / name).logits(features) for name in ("source", "floats", "target"))
-    for was, same, near in zip(expected, exact, rounded, strict=True):
+    expected, exact, *rounded = (open_runtime(tmp_path / name).logits(features) for name in ("source", "floats", "target", "static"))
+    for was, same, *near in zip(expected, exact, *rounded, strict=True):
         np.testing.assert_allclose(same, was, rtol=1e-3, atol=1e-4)
-        assert 0 < np.abs(near - was).mean() < 0.1 * np.abs(was - was.mean()).mean()
+        assert all(0 < np.abs(now - was).mean() < 0.1 * np.abs(was - was.mean()).mean() for now in near)
     assert dense.config.use_cache is load(tmp_path / "source").torch_network.config.use_cache
 
 
