@@ -1,6 +1,6 @@
 """Search: the shape of a smaller network is searched, not given. Shapes of one size are cut from the whole, trained a little, and ranked; the best is trained.
 
-    shapes      = {(layers, heads, neurons, hidden width): parameters within 5 % of the budget}, ``candidates`` of them drawn with the seed
+    shapes      = {(layers, heads, neurons, hidden width): parameters, or time, within 5 % of the budget}, ``candidates`` of them drawn with the seed
     score       = the benchmark's metric on dev after a short training, then (where that is equal) the mean loss on dev
     result      = the shape with the best score, cut from the whole again, trained in full
 
@@ -17,13 +17,8 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-import json
-import logging
-import math
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,23 +29,24 @@ from recompress.benchmarks import ALL_BENCHMARKS, Example
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.digest import sha256_json
-from recompress.errors import InputError, TrainingDiverged
+from recompress.errors import InputError
 from recompress.method import Claim, Inputs, method
 from recompress.pruning.by_loss import by_taylor
 from recompress.pruning.cut import Cut, apply_cut, pick, pick_heads, strongest
 from recompress.pruning.importance import Parts, by_activation, by_magnitude
 from recompress.settings import Share
-from recompress.slimming.score import Score, dev_score
-from recompress.slimming.shapes import Shape, shape_now, shapes_within
+from recompress.slimming.shapes import Shape, every_shape, shape_now, shapes_within, sizes_of
+from recompress.slimming.time_share import shapes_in_time, time_share
+from recompress.slimming.trials import ranked, timed
 from recompress.surgery import parameters_of, refuse_bound
 from recompress.training.run import train, weights_sha256
 from recompress.training.settings import Schedule
 
-log = logging.getLogger(__name__)
 TOLERANCE = 0.05
 """How far from the budget a shape may be, as a share of it."""
+AGAIN = 0.1
+"""The same for a time that is measured a second time, while the machine does other things."""
 AXES = ("layers", "heads", "neurons", "hidden")
-WORST = (-math.inf, -math.inf)
 
 
 class Search(Schedule):
@@ -58,6 +54,8 @@ class Search(Schedule):
 
     parameters: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """The budget: parameters of the result as a share of those that are there, embeddings included. The result is within 5 % of it."""
+    latency: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """A budget of time in the place of that: what the result takes for a sequence of full length on one thread, as a share of what the model takes now."""
     candidates: Annotated[int, Field(ge=1, le=64)] = 8
     """Shapes that are tried."""
     trial_examples: Annotated[int, Field(ge=1)] = 2048
@@ -81,7 +79,9 @@ class Search(Schedule):
 
 
 def check(config: Search) -> None:
-    """Raises ``InputError`` when nothing may vary."""
+    """Raises ``InputError`` when nothing may vary, or there are two budgets."""
+    if config.latency is not None and "parameters" in config.model_fields_set:
+        raise InputError(f"search keeps to one budget, got parameters {config.parameters:g} and latency {config.latency:g}; leave one of them out")
     if not any(getattr(config, axis) for axis in AXES):
         raise InputError(f"search may vary nothing; let at least one of {', '.join(AXES)} be true")
 
@@ -90,9 +90,12 @@ def prove(before: Checkpoint, after: Checkpoint, config: Search) -> list[Claim]:
     """The budget, counted on what was read back; what may not vary is what it was."""
     old, new = shape_now(before.torch_network), shape_now(after.torch_network)
     wanted = config.parameters * parameters_of(before.torch_network.state_dict().values())
+    budget = Claim("parameters", wanted, parameters_of(after.torch_network.state_dict().values()), tolerance=TOLERANCE * wanted)
+    if config.latency is not None:
+        budget = Claim("share of the time", config.latency, time_share(before, after), tolerance=AGAIN * config.latency)
     fixed = [(axis, name) for axis in AXES for name in ((axis,) if axis != "heads" else ("groups", "heads_of_each")) if not getattr(config, axis)]
     return [
-        Claim("parameters", wanted, parameters_of(after.torch_network.state_dict().values()), tolerance=TOLERANCE * wanted),
+        budget,
         *(Claim(name.replace("_", " "), getattr(old, name), getattr(new, name)) for _, name in fixed),
         Claim("head size", layers_of(before.torch_network)[0].head_size, layers_of(after.torch_network)[0].head_size),
     ]
@@ -120,25 +123,31 @@ def search(checkpoint: Checkpoint, config: Search, inputs: Inputs) -> Checkpoint
     network = checkpoint.torch_network
     layers = layers_of(network)
     refuse_bound(layers, "search")
-    shapes = candidates(checkpoint, config, inputs.seed)
     parts, influences = _importance(checkpoint, layers, config, inputs)
     folder = inputs.workdir / f"search-{_stamp(checkpoint, config, inputs)[:16]}"  # another search has a folder of its own
     folder.mkdir(parents=True, exist_ok=True)
-    tried = [_tried(checkpoint, cut_to(shape, layers, parts, influences), shape, i, len(shapes), folder, config, inputs) for i, shape in enumerate(shapes)]
-    ranking = sorted(tried, key=lambda one: Score(*(one["score"] or WORST)), reverse=True)
-    _write(folder / "ranking.json", ranking)
-    for place, one in enumerate(ranking, 1):
-        log.info("search: %d. %s, on dev %s", place, one["shape"], one["score"])
-    if ranking[0]["score"] is None:
-        raise TrainingDiverged("search: no shape could be trained; lower learning_rate or raise warmup")
-    apply_cut(network, cut_to(Shape(**ranking[0]["shape"]), layers, parts, influences))
+
+    def make(shape: Shape) -> Checkpoint:
+        cut = Checkpoint(copy.deepcopy(network), checkpoint.tokenizer, checkpoint.info)
+        apply_cut(cut.torch_network, cut_to(shape, layers, parts, influences))
+        return cut
+
+    shapes = candidates(checkpoint, config, inputs.seed, lambda shape: timed(checkpoint, make, shape, folder))
+    schedule = Schedule(**{name: getattr(config, name) for name in Schedule.model_fields} | {"epochs": config.trial_epochs, "patience": None})
+    best, *_ = ranked(make, shapes, schedule, _some(inputs.train, config.trial_examples, inputs.seed), folder, inputs)
+    apply_cut(network, cut_to(best, layers, parts, influences))
     return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, folder / "winner", curve=inputs.curve, label=inputs.label or "search")
 
 
-def candidates(checkpoint: Checkpoint, config: Search, seed: int) -> list[Shape]:
+def candidates(checkpoint: Checkpoint, config: Search, seed: int, time_of: Callable[[Shape], float]) -> list[Shape]:
     """Shapes within the budget: all of them, or as many as are wanted, drawn with the seed. Raises ``InputError`` where there are none."""
+    network = checkpoint.torch_network
     vary = [axis for axis in AXES if getattr(config, axis)]
-    shapes = shapes_within(checkpoint.torch_network, config.parameters, TOLERANCE, config.smallest, vary)
+    if config.latency is not None:
+        now = shape_now(network)
+        every, sizes = every_shape(now, config.smallest, vary), sizes_of(network)
+        return shapes_in_time(every, now, sizes, time_of, share=config.latency, tolerance=TOLERANCE, count=config.candidates, seed=seed)
+    shapes = shapes_within(network, config.parameters, TOLERANCE, config.smallest, vary)
     drawn = np.random.default_rng(seed % 2**32).permutation(len(shapes))[: config.candidates]
     return [shapes[i] for i in sorted(drawn)]
 
@@ -158,28 +167,6 @@ def _importance(checkpoint: Checkpoint, layers: Sequence[Layer], config: Search,
     return by_magnitude(layers) if config.importance == "magnitude" else seen, influences
 
 
-def _tried(checkpoint: Checkpoint, cut: Cut, shape: Shape, number: int, count: int, folder: Path, config: Search, inputs: Inputs) -> dict[str, Any]:
-    """What a shape scores after a short training; read from the folder, where that is known."""
-    known, place = folder / f"candidate-{number:02d}.json", folder / f"trial-{number:02d}"
-    if known.is_file():
-        told: dict[str, Any] = json.loads(known.read_text())
-        return told
-    tried = Checkpoint(copy.deepcopy(checkpoint.torch_network), checkpoint.tokenizer, checkpoint.info)
-    apply_cut(tried.torch_network, cut)
-    size = parameters_of(tried.torch_network.state_dict().values())
-    schedule = Schedule(**{name: getattr(config, name) for name in Schedule.model_fields} | {"epochs": config.trial_epochs, "patience": None})
-    try:
-        train(tried, _some(inputs.train, config.trial_examples, inputs.seed), inputs.dev, schedule, inputs.seed, place, label=f"shape {number + 1} of {count}")
-        score = [*dev_score(tried, inputs.dev, "search")]
-    except TrainingDiverged as error:
-        log.warning("search: %s could not be trained (%s)", shape._asdict(), error)
-        score = None
-    told = {"shape": shape._asdict(), "parameters": size, "score": score}
-    _write(known, told)
-    shutil.rmtree(place, ignore_errors=True)
-    return told
-
-
 def _some(examples: list[Example], count: int, seed: int) -> list[Example]:
     drawn = np.random.default_rng(seed % 2**32).permutation(len(examples))[:count]
     return [examples[i] for i in sorted(drawn)]
@@ -191,10 +178,3 @@ def _stamp(checkpoint: Checkpoint, config: Search, inputs: Inputs) -> str:
     versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")]
     said = {"weights": weights_sha256(checkpoint.torch_network), "config": config.model_dump(mode="json"), "seed": inputs.seed, "versions": versions}
     return sha256_json({**said, "rows": rows, "train": len(inputs.train)})
-
-
-def _write(path: Path, value: Any) -> None:
-    """All or nothing."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    temporary.replace(path)

@@ -57,11 +57,14 @@ class Sizes(NamedTuple):
 
     def of(self, shape: Shape) -> int:
         """Parameters of a network of this shape."""
+        return self.fixed + self.rows * shape.hidden + self.squares * shape.hidden**2 + self.of_layers(shape)
+
+    def of_layers(self, shape: Shape) -> int:
+        """Those of its layers alone."""
         told = shape.groups * self.head_size
         asked, hidden = told * shape.heads_of_each, shape.hidden
         attention = asked * (2 * hidden + self.biases[0]) + told * (2 * hidden + self.biases[1])
-        layer = self.vectors * hidden + attention + shape.neurons * ((self.gates + 1) * hidden + self.biases[2])
-        return self.fixed + self.rows * hidden + self.squares * hidden**2 + shape.layers * layer
+        return shape.layers * (self.vectors * hidden + attention + shape.neurons * ((self.gates + 1) * hidden + self.biases[2]))
 
 
 def sizes_of(network: PreTrainedModel) -> Sizes:
@@ -84,12 +87,8 @@ def sizes_of(network: PreTrainedModel) -> Sizes:
     )
 
 
-def shapes_within(network: PreTrainedModel, share: float, tolerance: float, smallest: float, vary: Sequence[str]) -> list[Shape]:
-    """All shapes that have ``share`` of the network's parameters, give or take ``tolerance`` of these, in order. Only the axes in ``vary`` differ from what is
-    there, none by more than to the share ``smallest`` of it. Raises ``InputError`` where there is no such shape."""
-    now = shape_now(network)
-    sizes = sizes_of(network)
-    wanted = share * sizes.of(now)
+def every_shape(now: Shape, smallest: float, vary: Sequence[str]) -> list[Shape]:
+    """All shapes, in order. Only the axes in ``vary`` differ from what is there, none by more than to the share ``smallest`` of it."""
 
     def values(axis: str, there: int, steps: int) -> list[int]:
         few = [there * step // steps for step in range(1, steps + 1)]
@@ -102,7 +101,14 @@ def shapes_within(network: PreTrainedModel, share: float, tolerance: float, smal
         values("neurons", now.neurons, STEPS),
         values("hidden", now.hidden, STEPS),
     )
-    every = {shape: sizes.of(shape) for shape in itertools.starmap(Shape, grid)}
+    return list(itertools.starmap(Shape, grid))
+
+
+def shapes_within(network: PreTrainedModel, share: float, tolerance: float, smallest: float, vary: Sequence[str]) -> list[Shape]:
+    """All of these that have ``share`` of the network's parameters, give or take ``tolerance`` of these. Raises ``InputError`` where there is none."""
+    now, sizes = shape_now(network), sizes_of(network)
+    wanted = share * sizes.of(now)
+    every = {shape: sizes.of(shape) for shape in every_shape(now, smallest, vary)}
     found = [shape for shape, size in every.items() if abs(size - wanted) <= tolerance * wanted]
     if not found:
         least, most = min(every.values()), max(every.values())

@@ -6,11 +6,13 @@ import copy
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ from recompress.architecture import layers_of
 from recompress.checkpoint import Checkpoint, load, save
 from recompress.compression import StepReport, check_chain, run_step
 from recompress.digest import sha256_file
-from recompress.errors import InputError, TrainingDiverged
+from recompress.errors import EffectMissing, InputError, TrainingDiverged
 from recompress.method import Inputs, get_method
 from recompress.pruning.cut import apply_cut
 from recompress.pruning.importance import by_chance
@@ -31,7 +33,7 @@ from recompress.slimming.search import Search, candidates, cut_to
 from recompress.slimming.shapes import Shape, shape_now, shapes_within, sizes_of
 from recompress.surgery import parameters_of
 from tests.killed import Killed, killed_at
-from tests.six import HEADS, HIDDEN, LAYERS, NEURONS, SIX, benchmark_of, checkpoint_of, inputs_of
+from tests.six import HEADS, HIDDEN, LAYERS, LENGTH, NEURONS, SIX, benchmark_of, checkpoint_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW: dict[str, Any] = {
@@ -100,14 +102,18 @@ def test_every_shape_keeps_to_the_budget_and_to_what_may_vary(share: float, smal
             assert here == there if axis not in vary else smallest * there <= here <= there
 
 
+def never(shape: Shape) -> float:
+    raise AssertionError("no time is measured for a budget of parameters")
+
+
 def test_candidates_follow_the_seed_and_are_no_more_than_asked() -> None:
     checkpoint = checkpoint_of("bert")
-    first, again, other = (candidates(checkpoint, Search(candidates=5), seed) for seed in (0, 0, 1))
+    first, again, other = (candidates(checkpoint, Search(candidates=5), seed, never) for seed in (0, 0, 1))
     assert len(set(first)) == 5
     assert first == again != other
     every = shapes_within(checkpoint.torch_network, 0.8, 0.05, 0.25, ("neurons",))
     assert 0 < len(every) < 8
-    assert candidates(checkpoint, Search(parameters=0.8, layers=False, heads=False, hidden=False), 0) == every
+    assert candidates(checkpoint, Search(parameters=0.8, layers=False, heads=False, hidden=False), 0, never) == every
 
 
 @pytest.mark.parametrize("family", SIX)
@@ -160,12 +166,12 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_the_same_bytes(at: int, 
     assert known == min(at // 2, 3)
     tried: list[str] = []
     with monkeypatch.context() as now:
-        from recompress.slimming import search
+        from recompress.slimming import trials
 
-        usual = search.train
-        now.setattr(search, "train", lambda *given, **named: (tried.append(named["label"]), usual(*given, **named))[1])
+        usual = trials.train
+        now.setattr(trials, "train", lambda *given, **named: (tried.append(named["label"]), usual(*given, **named))[1])
         run("distilbert", tmp_path, "killed")
-    assert len(tried) == 3 - known + 1
+    assert len(tried) == 3 - known
     assert rankings(tmp_path, "killed") == rankings(whole, "whole")
     assert sha256_file(tmp_path / "killed" / "model.safetensors") == sha256_file(whole / "whole" / "model.safetensors")
 
@@ -178,21 +184,74 @@ def test_another_search_in_the_same_folder_starts_anew(tmp_path: Path) -> None:
 
 
 def test_a_shape_that_diverges_ranks_last_and_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recompress.slimming import search
+    from recompress.slimming import trials
 
-    usual, count = search.train, [0]
+    usual, count = trials.train, [0]
 
     def diverge(checkpoint: Checkpoint, *given: Any, **named: Any) -> Checkpoint:
         count[0] += 1
-        if count[0] == 1 or count[0] > 4:
+        if count[0] in (1, 4, 5, 6):
             raise TrainingDiverged("the loss became nan")
         return usual(checkpoint, *given, **named)
 
-    monkeypatch.setattr(search, "train", diverge)
+    monkeypatch.setattr(trials, "train", diverge)
     run("bert", tmp_path, "target")
     assert [one["score"] is None for one in rankings(tmp_path, "target")] == [False, False, True]
     with pytest.raises(TrainingDiverged, match="no shape could be trained"):
         run("bert", tmp_path, "other")
+
+
+def time_is(monkeypatch: pytest.MonkeyPatch, said: Callable[[Checkpoint, Checkpoint], float]) -> None:
+    from recompress.slimming import search, trials
+
+    for module in (search, trials):
+        monkeypatch.setattr(module, "time_share", said)
+
+
+def as_large(whole: Checkpoint, cut: Checkpoint) -> float:
+    """In the place of time: parameters of the layers, and something that is always there."""
+    now, here = shape_now(whole.torch_network), shape_now(cut.torch_network)
+    sizes = sizes_of(whole.torch_network)
+    return 0.1 + 0.9 * sizes.of_layers(here) / sizes.of_layers(now)
+
+
+@pytest.mark.parametrize("family", ["roberta", "llama"])
+def test_a_budget_of_time_is_kept_by_what_is_measured(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Shape] = []
+    time_is(monkeypatch, lambda whole, cut: (asked.append(shape_now(cut.torch_network)), as_large(whole, cut))[1])
+    report = run(family, tmp_path, "target", latency=0.5, candidates=2, epochs=1)
+    [claim] = [claim for claim in report.claims if claim["what"] == "share of the time"]
+    assert abs(claim["measured"] - 0.5) <= 0.05 * 0.5
+    assert 3 <= len(asked) <= 2 * 6 + 1  # some shapes, and the result once more
+    [times] = (tmp_path / "work-target").glob("search-*/times.json")
+    assert len(json.loads(times.read_text())) == len(asked) - 1
+    shutil.rmtree(tmp_path / "target")
+    asked.clear()
+    again = run(family, tmp_path, "target", latency=0.5, candidates=2, epochs=1)
+    assert len(asked) == 1
+    assert again.claims == report.claims
+
+
+def test_a_result_that_takes_longer_than_it_should_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([0.5, 0.7])
+    time_is(monkeypatch, lambda whole, cut: next(steps))
+    with pytest.raises(EffectMissing, match=r"share of the time: asked for 0.5, measured 0.7"):
+        run("bert", tmp_path, "target", latency=0.5, candidates=1, epochs=1)
+    time_is(monkeypatch, lambda whole, cut: 0.9)
+    with pytest.raises(InputError, match=r"no shape within 5% of 0.3 of the time \(the 6 that were timed take from 0.90 to 1.00\)"):
+        run("bert", tmp_path, "target", latency=0.3, candidates=1)
+
+
+def test_time_is_a_share_of_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recompress.slimming import time_share
+
+    seconds = np.array([[[2.0, 8.0, 2.0]] * 3, [[1.0, 1.0, 9.0]] * 3])
+    asked: list[Any] = []
+    monkeypatch.setattr(time_share, "interleave", lambda runtimes, questions, **_: (asked.append(questions), seconds)[1])
+    assert time_share.time_share(checkpoint_of("bert"), checkpoint_of("bert")) == 0.5
+    assert {len(question[0]["input_ids"]) for model in asked[0] for question in model} == {LENGTH}
+    monkeypatch.undo()
+    assert np.isfinite(time_share.time_share(checkpoint_of("bert"), checkpoint_of("bert")))
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
@@ -204,6 +263,8 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     nothing = Search(layers=False, heads=False, neurons=False, hidden=False)
     with pytest.raises(InputError, match="search may vary nothing"):
         check_chain([("search", nothing)], benchmark_of("bert"), "bert")
+    with pytest.raises(InputError, match="one budget, got parameters 0.5 and latency 0.4"):
+        check_chain([("search", Search(parameters=0.5, latency=0.4))], benchmark_of("bert"), "bert")
     with pytest.raises(InputError, match=r"no shape within 5% of .* change parameters, lower smallest, or let more vary"):
         run("bert", tmp_path, "target", parameters=0.1, hidden=False)
     assert not (tmp_path / "target").exists()
