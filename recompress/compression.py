@@ -98,7 +98,7 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
         raise InputError("a variant needs at least one step")
     if architecture is not None:
         architecture_named(architecture)
-    runtime = "torch"
+    runtime, zeros = "torch", 0.0
     done: list[str] = []
     for name, config in steps:
         method = get_method(name)
@@ -110,6 +110,7 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
         _check_supported(method, benchmark, architecture)
         if method.check is not None:
             method.check(config)
+        zeros = _check_zeros(method, config, zeros)
         runtime = method.gives
         done.append(name)
 
@@ -144,6 +145,21 @@ def _check_order(method: Method, steps: Sequence[str]) -> None:
         reason = method.not_after.get(step) or (known[step].not_before.get(method.name) if step in known else None)
         if reason:
             raise InputError(f"{method.name} cannot follow {step}: {reason}")
+
+
+def _check_zeros(method: Method, config: Settings, before: float) -> float:
+    """The share of zeros that is sure to be there after a step, where ``before`` was sure before it. A step that asks for fewer is refused."""
+    asked, pattern = getattr(config, "sparsity", None), getattr(config, "pattern", None)
+    if asked is None or method.family != "pruning":
+        return before if method.family == "training" else 0.0  # any other step may change what there is to be zero
+    if pattern is not None:
+        kept, _, group = pattern.partition(":")
+        asked = 1 - int(kept) / int(group)
+    elif 0 < asked < before and getattr(config, "block", None) is None:  # single zeros make no block
+        raise InputError(
+            f"{method.name}: sparsity {asked:g} is less than the {before:g} that a step before it asks for; ask for more, or leave one of them out"
+        )
+    return max(asked, before)
 
 
 def _check_supported(method: Method, benchmark: str, architecture: str | None) -> None:

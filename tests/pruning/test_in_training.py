@@ -20,9 +20,12 @@ from recompress.checkpoint import load, save
 from recompress.compression import StepReport, check_chain, run_step
 from recompress.errors import InputError
 from recompress.method import get_method
-from recompress.pruning import dynamic_sparse, movement
+from recompress.pruning import dynamic_sparse, movement, wanda
+from recompress.pruning.gradual import Gradual
 from recompress.pruning.in_training import beside, cubic, spaced
+from recompress.pruning.magnitude import Magnitude
 from recompress.pruning.mask import smallest, sparsity
+from recompress.pruning.structure import PruneStructure
 from recompress.surgery import weight_of
 from recompress.training.finetune import Finetune
 from recompress.training.run import weights_sha256
@@ -293,5 +296,11 @@ def test_what_is_refused_before_anything_runs() -> None:
         with pytest.raises(InputError, match=r"begin is less than end, got 0.8 and 0.7"):
             check_chain([(name, get_method(name).config(begin=0.8))], "language-modelling", "gpt2")
     check_chain([("gradual", get_method("gradual").config()), ("finetune", Finetune())], "token-classification", "xlm-roberta")
+    with pytest.raises(InputError, match=r"gradual: sparsity 0.4 is less than the 0.5 that a step before it asks for"):
+        check_chain([("wanda", wanda.Wanda(pattern="2:4")), ("finetune", Finetune()), ("gradual", Gradual(sparsity=0.4))], "language-modelling", "llama")
+    check_chain([("magnitude", Magnitude(sparsity=0.6)), ("magnitude", Magnitude(sparsity=0.3, block=(2, 2)))], "language-modelling", "llama")
+    check_chain(
+        [("magnitude", Magnitude(sparsity=0.6)), ("prune_structure", PruneStructure(heads=0.5)), ("magnitude", Magnitude())], "text-classification", "bert"
+    )
     with pytest.raises(InputError, match="cannot follow"):
         check_chain([("dynamic_int8", get_method("dynamic_int8").config()), ("movement", movement.Movement())], "text-classification", "bert")
