@@ -4,6 +4,7 @@
     kmeans:   W[o, i] ~ level[o, code]                     level[o]: the 2^bits means that minimise  sum_i h[i] (W[o, i] - level[o, code[o, i]])^2
 
 with h[i] = sum x[:, i]^2 where calibration is asked for, and 1 where it is not. Means begin at evenly spaced quantiles of the row and follow Lloyd's rounds.
+Weights that are zero, because they were pruned, stay so: in such a row the level nearest to zero becomes zero.
 Source: Dettmers et al. 2023 (QLoRA), arXiv:2305.14314, eq. 4 and appendix E (nf4); Han et al. 2016, arXiv:1510.00149, section 3 (k-means);
 Kim et al. 2023 (SqueezeLLM), arXiv:2306.07629, section 4.1 (weighted k-means, there weighted by gradients).
 """
@@ -27,7 +28,7 @@ from recompress.errors import InputError
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedLinear, Quantized, packed_linear
-from recompress.quantization.grid import LARGEST, code_bytes, held_above, tensor_bytes
+from recompress.quantization.grid import LARGEST, code_bytes, held_above, tensor_bytes, zeros_claim
 from recompress.settings import Settings
 from recompress.surgery import weight_of
 
@@ -96,6 +97,9 @@ def by_kmeans(weight: Float[Tensor, "out in"], importance: Float[Tensor, " in"],
             break
         levels = moved
     levels = levels.sort(dim=1).values.clamp(-LARGEST, LARGEST).half().to(weight.dtype)
+    pruned = (weight == 0).any(1, keepdim=True)
+    middle = levels.abs().argmin(1, keepdim=True)
+    levels = levels.scatter(1, middle, levels.gather(1, middle).masked_fill(pruned, 0))
     return Quantized(nearest(weight, levels), bits, torch.ones((len(weight), 1), device=weight.device), levels=levels)
 
 
@@ -120,6 +124,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Codebook) -> list[Claim
         Claim("linear layers packed", len(pairs), len(packed)),
         Claim("bits of a weight", *bits),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
+        zeros_claim(before, after),
     ]
 
 

@@ -16,15 +16,15 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from recompress.architecture import SIX, encoder_linears
+from recompress.architecture import SIX
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.method import Claim, Inputs, method
-from recompress.packed import PackedLinear, packed_linear
+from recompress.packed import packed_linear
 from recompress.quantization.column_by_column import quantize_matrix, root_of
-from recompress.quantization.grid import FewBits, pack_embeddings, prove_packed, refuse
+from recompress.quantization.grid import FewBits, pack_embeddings, prove_packed, refuse, zeros_claim
 from recompress.surgery import weight_of
 
 
@@ -41,10 +41,7 @@ class Gptq(FewBits):
 
 def prove(before: Checkpoint, after: Checkpoint, config: Gptq) -> list[Claim]:
     """Packed, in so many bits, and every zero still one."""
-    pairs = [(weight_of(linear) == 0, after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
-    zeros = sum(int(zero.sum()) for zero, _ in pairs)
-    kept = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
-    return [*prove_packed(before, after, config), Claim("zeros that stayed zero", zeros, kept)]
+    return [*prove_packed(before, after, config), zeros_claim(before, after)]
 
 
 @method(

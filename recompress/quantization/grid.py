@@ -26,6 +26,7 @@ from recompress.method import Claim
 from recompress.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, place, tie_packed
 from recompress.settings import Settings
 from recompress.stored import distinct_tensors
+from recompress.surgery import weight_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -145,6 +146,13 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
         Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
         Claim("bytes of all tensors", whole, tensor_bytes(new)),
     ]
+
+
+def zeros_claim(before: Checkpoint, after: Checkpoint) -> Claim:
+    """Every weight that was zero, because it was pruned, still is."""
+    pairs = [(weight_of(linear) == 0, after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
+    kept = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
+    return Claim("zeros that stayed zero", sum(int(zero.sum()) for zero, _ in pairs), kept)
 
 
 def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:

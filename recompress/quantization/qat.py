@@ -22,8 +22,8 @@ from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError, IntegrityError
 from recompress.factored import token_table
 from recompress.method import Claim, Inputs, method
-from recompress.packed import PackedLinear, packed_embedding, packed_linear, place, tie_packed
-from recompress.quantization.grid import FewBits, prove_packed, refuse
+from recompress.packed import packed_embedding, packed_linear, place, tie_packed
+from recompress.quantization.grid import FewBits, prove_packed, refuse, zeros_claim
 from recompress.quantization.in_training import Rounding
 from recompress.surgery import weight_of
 from recompress.training.settings import Schedule
@@ -84,12 +84,9 @@ def _codes(module: Any) -> Any:
 
 def prove(before: Checkpoint, after: Checkpoint, config: Qat) -> list[Claim]:
     """Packed, in so many bits; trained; and every zero still one."""
-    pairs = [(weight_of(linear) == 0, after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
-    zeros = sum(int(zero.sum()) for zero, _ in pairs)
-    kept = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
     was, now = _floats(before), _floats(after)
     moved = any(not tensor.equal(was[name]) for name, tensor in now.items() if name in was)
-    return [*prove_packed(before, after, config), Claim("weights moved", 1, float(moved)), Claim("zeros that stayed zero", zeros, kept)]
+    return [*prove_packed(before, after, config), Claim("weights moved", 1, float(moved)), zeros_claim(before, after)]
 
 
 def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:

@@ -130,6 +130,9 @@ def prove(before: Checkpoint, after: Checkpoint, config: Vector) -> list[Claim]:
     gives="packed",
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
+    not_after=dict.fromkeys(
+        ("magnitude", "wanda", "sparsegpt", "movement", "gradual", "dynamic_sparse"), "a vector holds no single zeros, so that the sparsity would be lost"
+    ),
     source="Stock et al. 2019, arXiv:1907.05686, eq. 3; Egiazarian et al. 2024, arXiv:2401.06118, eq. 3",
     shrinks="bytes, to about books * bits / width / 32 in the layers, and codebooks",
     speeds_up="nothing: weights are unpacked when they are used",

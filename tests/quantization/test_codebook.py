@@ -124,3 +124,16 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="group_size 24 does not divide the 32 columns"):
         step("bert", tmp_path, "x", kind="nf4", group_size=24)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["kmeans", "nf4"])
+def test_what_was_pruned_stays_zero(kind: str, tmp_path: Path) -> None:
+    save(checkpoint_of("bert"), tmp_path / "dense")
+    run_step("wanda", get_method("wanda").config(sparsity=0.4), tmp_path / "dense", tmp_path / "source", inputs_of("bert", tmp_path / "w"))
+    step("bert", tmp_path, "made", kind=kind)
+    found = load(tmp_path / "made").torch_network
+    for path, linear in encoder_linears(load(tmp_path / "source").torch_network):
+        made, zero = found.get_submodule(path).weight, weight_of(linear) == 0
+        assert zero.any()
+        assert (made[zero] == 0).all()
+        assert (made[~zero] != 0).float().mean() > 0.5

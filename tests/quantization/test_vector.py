@@ -17,8 +17,9 @@ from torch import Tensor
 
 from recompress.architecture import encoder_linears, shape_of
 from recompress.checkpoint import load, save
-from recompress.compression import StepReport, run_step
+from recompress.compression import StepReport, check_chain, run_step
 from recompress.errors import InputError, IntegrityError
+from recompress.method import get_method
 from recompress.packed import Vectors, packed_embedding, packed_linear
 from recompress.quantization import codebooks, vector
 from recompress.quantization.vector import Vector
@@ -193,6 +194,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
         step("bert", tmp_path, "x", books=3)
     with pytest.raises(InputError, match=r"width 5 does not divide the 32 columns of .*; choose one that divides all"):
         step("bert", tmp_path, "x", width=5)
+    for name in ("wanda", "magnitude", "gradual"):
+        with pytest.raises(InputError, match=f"vector cannot follow {name}: a vector holds no single zeros"):
+            check_chain([(name, get_method(name).config()), ("vector", Vector())], "token-classification", "bert")
     assert not (tmp_path / "x").exists()
 
 
