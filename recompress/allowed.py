@@ -75,18 +75,20 @@ def _number(schema: Schema) -> str:
     whole = schema["type"] == "integer"
     bottom, top = (above if low is None else low), (below if high is None else high)
     kind = "a whole number" if whole else "a share" if below == 1 and bottom is not None and bottom >= 0 else "a number"
-    if bottom is None and top is None:
-        return kind
-    if top is None:
-        return f"{kind} of at least {_plain(low)}" if above is None else f"{kind} above {_plain(above)}"
-    if bottom is None:
-        return f"{kind} of at most {_plain(high)}" if below is None else f"{kind} below {_plain(below)}"
+    opening, closing = "[" if above is None else "(", "]" if below is None else ")"
+    match bottom, top:
+        case None, None:
+            return kind
+        case _, None:
+            return f"{kind} {'of at least' if above is None else 'above'} {_plain(bottom)}"
+        case None, _:
+            return f"{kind} {'of at most' if below is None else 'below'} {_plain(top)}"
     if whole and above is None and below is None:
-        return f"{kind} from {_plain(low)} to {_plain(high)}"
-    return f"{kind} in {'[' if above is None else '('}{_plain(bottom)}, {_plain(top)}{']' if below is None else ')'}"
+        return f"{kind} from {_plain(bottom)} to {_plain(top)}"
+    return f"{kind} in {opening}{_plain(bottom)}, {_plain(top)}{closing}"
 
 
-def _plain(limit: float) -> str:
+def _plain(limit: Any) -> str:
     return f"{int(limit):,}" if limit == int(limit) else f"{limit:g}"
 
 
