@@ -41,7 +41,8 @@ class WhileTraining(Schedule):
     begin: Share = 0.0
     """Share of all steps after which pruning begins."""
     end: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Share of all steps after which nothing more is pruned; from here on the weights that are best on dev may be the result."""
+    """Share of all steps after which nothing more is pruned; from here on the weights that are best on dev may be the result,
+    and epochs count for ``patience``."""
 
 
 def check(config: WhileTraining) -> None:

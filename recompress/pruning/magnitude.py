@@ -51,7 +51,7 @@ def check(config: Magnitude) -> None:
     """Raises ``InputError`` for settings that contradict each other."""
     check_amount(config)
     if config.block is None:
-        if "block_norm" in config.model_fields_set:
+        if config.block_norm != "l2":
             raise InputError(f"block_norm {config.block_norm} judges blocks, and there are none; say block: [4, 4], or leave it out")
     elif config.pattern is not None:
         raise InputError(f"pattern {config.pattern} chooses single weights and block {list(config.block)} whole blocks; leave one of them out")

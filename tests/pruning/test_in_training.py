@@ -16,6 +16,7 @@ from jaxtyping import jaxtyped
 from torch.func import functional_call
 
 from recompress.architecture import encoder_linears
+from recompress.catalogue import example
 from recompress.checkpoint import load, save
 from recompress.compression import StepReport, check_chain, run_step
 from recompress.errors import InputError
@@ -26,6 +27,7 @@ from recompress.pruning.in_training import beside, cubic, spaced
 from recompress.pruning.magnitude import Magnitude
 from recompress.pruning.mask import smallest, sparsity
 from recompress.pruning.structure import PruneStructure
+from recompress.settings_file import SettingsFile
 from recompress.surgery import weight_of
 from recompress.training.finetune import Finetune
 from recompress.training.run import weights_sha256
@@ -304,3 +306,11 @@ def test_what_is_refused_before_anything_runs() -> None:
     )
     with pytest.raises(InputError, match="cannot follow"):
         check_chain([("dynamic_int8", get_method("dynamic_int8").config()), ("movement", movement.Movement())], "text-classification", "bert")
+
+
+@pytest.mark.parametrize("name", ["magnitude", *ALL, "lora", "finetune"])
+def test_the_example_that_a_method_shows_is_no_contradiction(name: str, tmp_path: Path) -> None:
+    """As a recipe would read it."""
+    (tmp_path / "step.yaml").write_text(example(get_method(name)))
+    config = SettingsFile(tmp_path / "step.yaml").read_as(get_method(name).config, (0, name))
+    check_chain([(name, config)], "language-modelling", "gpt2")
