@@ -36,11 +36,11 @@ CHUNK = 1 << 14
 
 
 class FactorizeEmbeddings(Rank):
-    """How large the factors may be. Exactly one of the first four is given."""
+    """How large the factors may be. One of the four is given; the share of parameters counts where none is."""
 
     rank: Annotated[int, Field(ge=1)] | None = None
     """Numbers that a token keeps in the small table."""
-    parameters: Annotated[float, Field(gt=0, lt=1)] | None = None
+    parameters: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     """Share of their parameters that the embeddings keep as two factors, in (0, 1)."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the sum of squared singular values that the embeddings keep, in (0, 1]; 1 leaves them whole."""

@@ -9,12 +9,12 @@ A matrix whose factors would not be smaller than it is left whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from recompress.errors import InputError
@@ -31,14 +31,21 @@ HALVINGS = 50
 
 
 class Rank(Settings):
-    """How large the factors may be. Exactly one of the three is given."""
+    """How large the factors may be. One of the three is given; the share of parameters counts where none is."""
 
-    parameters: Annotated[float, Field(gt=0, lt=1)] | None = None
+    parameters: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     """Share of its parameters that each matrix keeps as two factors, in (0, 1)."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the sum of squared singular values that each matrix keeps, in (0, 1]; 1 leaves all whole."""
     size_bytes: Annotated[int, Field(ge=1)] | None = None
     """Bytes of all tensors of the model, at most; the same share of each matrix."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_default_steps_back(cls, given: Any) -> Any:
+        """What is asked for otherwise takes the place of the share that counts by default."""
+        otherwise = isinstance(given, Mapping) and any(given.get(name) is not None for name in ("rank", "energy", "size_bytes"))
+        return {"parameters": None, **given} if otherwise else given
 
 
 def check_rank(config: Rank, names: Sequence[str] = ("parameters", "energy", "size_bytes")) -> None:

@@ -55,7 +55,8 @@ def test_bytes_are_met_and_one_rank_more_would_exceed_them(share: float) -> None
 
 
 def test_what_is_refused() -> None:
-    for dials in ({}, {"parameters": 0.5, "energy": 0.5}):
+    assert (Rank().parameters, Rank(energy=0.5).parameters) == (0.5, None)
+    for dials in ({"parameters": None}, {"parameters": 0.5, "energy": 0.5}, {"energy": 0.5, "size_bytes": 9}):
         with pytest.raises(InputError, match="exactly one of parameters, energy and size_bytes, got"):
             check_rank(Rank(**dials))
     network = checkpoint_of("bert").torch_network

@@ -144,7 +144,7 @@ def test_orders_that_make_no_sense_are_refused_before_anything_runs(tmp_path: Pa
         ((("svd", half), ("fisher_svd", half)), "fisher_svd cannot follow svd: the layers are factored already"),
         ((("wanda", {}), ("finetune", {}), ("activation_svd", half)), "activation_svd cannot follow wanda: zeros of a matrix are lost"),
         ((("svd", half), ("prune_structure", {"neurons": 0.5})), "prune_structure cannot follow svd: .*cut structure first"),
-        ((("svd", {}),), "give exactly one of parameters, energy and size_bytes, got none"),
+        ((("svd", {"parameters": None}),), "give exactly one of parameters, energy and size_bytes, got none"),
         ((("fisher_svd", {"parameters": 0.5, "energy": 0.5}),), "got parameters and energy"),
     ]:
         with pytest.raises(InputError, match=reason):
