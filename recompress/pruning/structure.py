@@ -54,8 +54,8 @@ class PruneStructure(Settings):
     """What makes a part worth keeping: what it does on training text, the size of its weights, what the labels' loss loses without it to first order, or
     nothing (for comparison)."""
     keep_layers: Literal["influence", "loss", "first", "last", "spread"] = "influence"
-    """Which layers stay: those that change their input most, those without which (one at a time) the loss is highest, the first, the last, or evenly spread
-    ones (every second, where half are kept)."""
+    """Which layers stay: those that change their input most, those without which (one at a time, a pass over the examples for each layer) the loss is highest,
+    the first, the last, or evenly spread ones (every second, where half are kept)."""
     scope: Literal["layer", "global"] = "layer"
     """Take heads, groups and neurons from every layer, or from all together, so that a layer that matters less loses more (at least one part of each stays)."""
     over_tokens: Aggregation = "mean"
