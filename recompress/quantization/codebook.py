@@ -25,10 +25,11 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
+from recompress.factored import token_table
 from recompress.layerwise import Group, Statistics, each_layer
 from recompress.method import Claim, Inputs, method
-from recompress.packed import PackedLinear, Quantized, packed_linear
-from recompress.quantization.grid import LARGEST, code_bytes, held_above, tensor_bytes, zeros_claim
+from recompress.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, packed_linear
+from recompress.quantization.grid import LARGEST, FewBits, code_bytes, held_above, refuse, replace_embeddings, tensor_bytes, zeros_claim
 from recompress.settings import Settings
 from recompress.surgery import weight_of
 
@@ -52,6 +53,8 @@ class Codebook(Settings):
     """kmeans: let weights with large inputs count for more."""
     rounds: Annotated[int, Field(ge=1, le=1000)] = 25
     """kmeans: Lloyd's rounds."""
+    embeddings: bool = False
+    """Store the token embeddings so too, unweighted; an output layer that is tied to them follows."""
     calibration_examples: Annotated[int, Field(ge=1)] = 128
     """Training examples, or windows of running text, that are looked at; none for nf4 and where ``weighted`` is false."""
 
@@ -115,13 +118,15 @@ def prove(before: Checkpoint, after: Checkpoint, config: Codebook) -> list[Claim
     pairs = [(shape_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]
     packed = [module for _, module in pairs if isinstance(module, PackedLinear)]
     bits = [8 * sum(count) / sum(rows * columns for (rows, columns), _ in pairs) for count in _codes(pairs, packed, config)]
+    shapes = [shape for shape, _ in pairs] + ([tuple(map(int, token_table(old).weight.shape))] if config.embeddings else [])
     expected = tensor_bytes(old)
-    for (rows, columns), _ in pairs:
+    for rows, columns in shapes:
         groups = columns // (config.group_size or columns)
         levels = 1 if config.kind == "nf4" else rows
         expected += rows * code_bytes(columns, config.bits) + 2 * rows * groups + 2 * levels * (1 << config.bits) + 8 - 4 * rows * columns
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
+        Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bits of a weight", *bits),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
         zeros_claim(before, after),
@@ -150,11 +155,7 @@ def _codes(pairs: list[tuple[tuple[int, int], nn.Module]], packed: list[PackedLi
 def quantize_codebook(checkpoint: Checkpoint, config: Codebook, inputs: Inputs) -> Checkpoint:
     """Weights as numbers of a short list of levels that lie where weights lie."""
     network = checkpoint.torch_network
-    for name, linear in encoder_linears(network):
-        if config.group_size is not None and shape_of(linear)[1] % config.group_size:
-            raise InputError(f"group_size {config.group_size} does not divide the {shape_of(linear)[1]} columns of {name}; choose one that divides all")
-        if float(linear.weight.detach().abs().max()) > LARGEST:
-            raise InputError(f"{name} holds weights above {LARGEST:g}, which the 16-bit scales of packed weights cannot reach")
+    refuse(network, FewBits(group_size=config.group_size, embeddings=config.embeddings))
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
         importance = statistics.squares if config.weighted else torch.ones_like(statistics.squares)
@@ -163,6 +164,9 @@ def quantize_codebook(checkpoint: Checkpoint, config: Codebook, inputs: Inputs) 
     features = calibration_features(checkpoint, inputs, config.calibration_examples if config.kind == "kmeans" and config.weighted else 1)
     said = {"method": "codebook", **config.model_dump(mode="json")}
     each_layer(network, features, visit, hessian=False, said=said, workdir=inputs.workdir, label=inputs.label or "codebook")
+    if config.embeddings:
+        table = token_table(network).weight.detach()
+        replace_embeddings(network, packed_embedding(_one(table, torch.ones(table.shape[1]), config)))
     return checkpoint
 
 

@@ -97,13 +97,22 @@ def test_on_every_architecture(family: str, tmp_path: Path) -> None:
         report = step(family, tmp_path, name, **dials)
         found = load(tmp_path / name)
         assert found.info.runtime == "packed"
-        assert report.claims[1]["measured"] == dials.get("bits", 4)
+        assert report.claims[2]["measured"] == dials.get("bits", 4)
         for path, linear in encoder_linears(checkpoint_of(family).torch_network):
             made, was = found.torch_network.get_submodule(path).weight, weight_of(linear)
             assert (made - was).square().mean() < 0.1 * was.square().mean()
             assert name == "nf4" or max(len(row.unique()) for row in made) <= 8
     step(family, tmp_path, "again", bits=3)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "means" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("family", ["roberta", "llama"])
+@pytest.mark.parametrize("kind", ["kmeans", "nf4"])
+def test_embeddings_by_a_flag(kind: str, family: str, tmp_path: Path) -> None:
+    plain, small = (step(family, tmp_path, str(on), kind=kind, embeddings=on) for on in (False, True))
+    rows, columns = checkpoint_of(family).torch_network.get_input_embeddings().weight.shape
+    packed = rows * (columns // 2 + 2) + 2 * 16 * (rows if kind == "kmeans" else 1)
+    assert abs(plain.size_bytes - small.size_bytes - (4 * rows * columns - packed)) < 1200
 
 
 def test_errors_fall_as_bits_rise(tmp_path: Path) -> None:
