@@ -1,4 +1,5 @@
-"""Magnitude: zero the weights that are smallest, one by one, n of each m, or whole blocks; at once, or in rounds with training between.
+"""Magnitude: zero the weights that are smallest, one by one, n of each m, or whole blocks; at once, or in rounds with training between; of the fine-tuned
+model, or of the base model before it is fine-tuned.
 
     score[o, i] = |W[o, i]|                         score of a block B: ||B||_2, or the mean of |B|
     share of zeros after round k of r: 1 - (1 - sparsity)^(k / r), so that each round takes the same share of what is left
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from recompress.architecture import SIX, encoder_linears
 from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.checkpoint import Checkpoint
+from recompress.checkpoint import Checkpoint, from_base
 from recompress.errors import InputError
 from recompress.method import Claim, Inputs, method
 from recompress.pruning.rows import Amount, numbers, prove_rows, refuse, smallest_in_rows
@@ -41,6 +42,8 @@ class Magnitude(Amount):
     """``[outputs, inputs]``: blocks of so many rows and columns are zeroed whole, and compete with each other as single weights would."""
     block_norm: Literal["l2", "mean"] = "l2"
     """What a block is judged by: the L2 norm of its weights, or the mean of their sizes."""
+    start: Literal["model", "base"] = "model"
+    """What is pruned: the model as it comes, or the base model with an untrained head, as the first step, to be fine-tuned afterwards."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     """In how many rounds. Between two rounds the network is trained; after the last one it is not."""
     retrain: Schedule | None = None
@@ -95,11 +98,12 @@ def stage(config: Magnitude, number: int) -> Magnitude:
 
 def prove(before: Checkpoint, after: Checkpoint, config: Magnitude) -> list[Claim]:
     """The share of zeros, or of blocks of zeros: in each group of competitors as many as were asked for, or as many as there were before, where these are more.
-    In one round, weights that stay are not changed; in several, they are trained."""
+    In one round, weights that stay are not changed; in several, they are trained; those of the base model are others."""
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
     weights = [(weight_of(old), weight_of(new)) for (_, old), (_, new) in pairs]
     changed = sum(int(((new != 0) & (new != old)).sum()) for old, new in weights)
-    moved = Claim("weights that stayed and changed", 0, changed) if config.rounds == 1 else Claim("trained between rounds", 1, float(changed > 0))
+    same = config.rounds == 1 and config.start == "model"
+    moved = Claim("weights that stayed and changed", 0, changed) if same else Claim("weights that stayed are others", 1, float(changed > 0))
     lost = Claim("zeros that became something else", 0, sum(int(((old == 0) & (new != 0)).sum()) for old, new in weights))
     if config.pattern is not None:
         return [*prove_rows(before, after, config), lost, moved]
@@ -123,11 +127,21 @@ def prove(before: Checkpoint, after: Checkpoint, config: Magnitude) -> list[Clai
     source="Han et al. 2015, arXiv:1506.02626, section 3",
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
+    needs=("base",),
+    loses=lambda config, step: config.start == "base",
     shrinks="nothing by itself",
     speeds_up="nothing by itself; 2:4 on GPUs that know it",
 )
 def prune_magnitude(checkpoint: Checkpoint, config: Magnitude, inputs: Inputs) -> Checkpoint:
-    """Zero the smallest weights or blocks of the encoder's linear layers, at once or in rounds with training between."""
+    """Zero the smallest weights or blocks of the encoder's linear layers, at once or in rounds with training between.
+
+    Raises ``InputError`` for blocks or patterns that do not divide a matrix, for fewer zeros than there are, and without the base model where it is to begin.
+    """
+    if config.start == "base":
+        if inputs.base is None:
+            raise InputError("magnitude with start: base needs the base model, and was given none")
+        info = checkpoint.info
+        checkpoint = from_base(inputs.base, info.benchmark, info.labels, info.max_length, inputs.seed)
     _refuse(checkpoint, config)
     for number in range(1, config.rounds + 1):
         weights = [weight_of(linear) for _, linear in encoder_linears(checkpoint.torch_network)]

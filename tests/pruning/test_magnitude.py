@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from recompress.architecture import encoder_linears
 from recompress.checkpoint import load, save
-from recompress.compression import StepReport, run_step
+from recompress.compression import StepReport, check_chain, run_step
 from recompress.digest import sha256_file
 from recompress.errors import InputError
 from recompress.method import get_method
@@ -211,7 +212,7 @@ def test_in_rounds_the_network_is_trained_between_and_ends_with_what_was_asked(f
     config = Magnitude(**dials, rounds=2, retrain=RETRAIN)
     report = run_step("magnitude", config, tmp_path / "source", tmp_path / "target", six.inputs_of(family, tmp_path / "work", 24))
     measured = {claim["what"]: claim["measured"] for claim in report.claims}
-    assert measured["trained between rounds"] == 1
+    assert measured["weights that stayed are others"] == 1
     assert report.claims[0]["measured"] == pytest.approx(dials.get("sparsity", 0.5), abs=1e-4)
     again = run_step("magnitude", config, tmp_path / "source", tmp_path / "again", six.inputs_of(family, tmp_path / "other", 24))
     assert again.claims == report.claims
@@ -234,17 +235,30 @@ def test_rounds_that_are_killed_end_with_the_same_weights(tmp_path: Path, monkey
     assert run(tmp_path / "killed") == expected
 
 
-def test_before_or_after_training(tmp_path: Path) -> None:
-    """A network whose head is fresh is pruned as well, and trained afterwards."""
-    from recompress.checkpoint import from_base
-
-    base = checkpoint_of("bert")
-    base.torch_network.base_model.save_pretrained(tmp_path / "base")
+@pytest.mark.parametrize("family", ["xlm-roberta", "llama"])
+def test_before_training_the_base_model_is_pruned_and_then_fine_tuned(family: str, tmp_path: Path) -> None:
+    base, trained = six.checkpoint_of(family), six.checkpoint_of(family, seed=1)
+    (base.torch_network if family == "llama" else base.torch_network.base_model).save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
-    save(from_base(tmp_path / "base", "token-classification", base.info.labels, 32, 0), tmp_path / "fresh")
-    prune(tmp_path / "fresh", tmp_path / "pruned", sparsity=0.6)
-    run_step("finetune", Finetune(learning_rate=1e-2, precision="fp32"), tmp_path / "pruned", tmp_path / "tuned", inputs_of(tmp_path / "train"))
-    assert sparsity(load(tmp_path / "tuned").torch_network) == sparsity(load(tmp_path / "pruned").torch_network) == pytest.approx(0.6, abs=1e-3)
+    save(trained, tmp_path / "baseline")
+    inputs = replace(six.inputs_of(family, tmp_path / "work", 24), base=tmp_path / "base")
+    run_step("magnitude", Magnitude(sparsity=0.6, start="base"), tmp_path / "baseline", tmp_path / "pruned", inputs)
+    pruned = load(tmp_path / "pruned")
+    for (_, old), (_, new) in zip(encoder_linears(base.torch_network), encoder_linears(pruned.torch_network), strict=True):
+        gone = smallest_masks([weight_of(old).abs()], 0.6, "layer")[0]
+        assert torch.equal(weight_of(new), weight_of(old).masked_fill(gone, 0))
+    assert pruned.info.labels == trained.info.labels
+    run_step("finetune", Finetune(learning_rate=1e-2, batch_size=8, precision="fp32"), tmp_path / "pruned", tmp_path / "tuned", inputs)
+    assert sparsity(load(tmp_path / "tuned").torch_network) == sparsity(pruned.torch_network) == pytest.approx(0.6, abs=1e-3)
+
+
+def test_a_base_model_that_is_missing_or_would_undo_a_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="magnitude with start: base needs the base model, and was given none"):
+        prune(saved("bert", tmp_path / "source"), tmp_path / "target", start="base")
+    chain = [("finetune", Finetune()), ("magnitude", Magnitude(start="base"))]
+    with pytest.raises(InputError, match="magnitude begins anew, so that what finetune did before it would be lost"):
+        check_chain(chain, "text-classification", "bert")
+    check_chain([chain[1], chain[0], ("magnitude", Magnitude(sparsity=0.7))], "text-classification", "bert")
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
