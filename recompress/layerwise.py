@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,9 +66,10 @@ class Statistics:
 
     def add(self, rows: Float[Tensor, "tokens inputs"]) -> None:
         self.tokens += len(rows)
-        self.absolute += rows.abs().sum(0, dtype=torch.float64)
-        self.squares += rows.square().sum(0, dtype=torch.float64)
-        self.largest = torch.maximum(self.largest, rows.abs().amax(0))
+        sizes = rows.abs()
+        self.absolute += sizes.sum(0, dtype=torch.float64)
+        self.squares += sizes.square().sum(0, dtype=torch.float64)
+        self.largest = torch.maximum(self.largest, sizes.amax(0))
         if self.hessian is not None:
             self.hessian.addmm_(rows.T, rows)
 
@@ -132,9 +133,16 @@ def _change(
     del layer
     statistics = [Statistics(shape_of(group[0])[1]) for group in groups]
     text: dict[str, Bool[Tensor, "batch length"]] = {}
+    waiting: set[int] = set()
 
     def hook_of(one: Statistics) -> Callable[[nn.Module, Any], None]:
-        return lambda _, given: one.add(given[0][text["mask"]].float())
+        def look(_: nn.Module, given: Any) -> None:
+            one.add(given[0][text["mask"]].float())
+            waiting.discard(id(one))
+            if not waiting:
+                raise _Reached
+
+        return look
 
     hooks = [group[0].register_forward_pre_hook(hook_of(one)) for group, one in zip(groups, statistics, strict=True)]
     for one in statistics:
@@ -142,7 +150,9 @@ def _change(
     try:
         for i, batch in enumerate(batches):
             text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
-            _call(network, module, first, batch, _hidden(source, i))
+            waiting.update(map(id, statistics))
+            with suppress(_Reached):  # what comes behind the last group's inputs is not asked for
+                _call(network, module, first, batch, _hidden(source, i))
             progress.update(1)
     finally:
         for hook in hooks:
@@ -171,7 +181,7 @@ def _call(network: PreTrainedModel, module: nn.Module, first: nn.Module, batch: 
 
 
 class _Reached(Exception):
-    """The first layer is reached; nothing behind it is to be computed."""
+    """What was looked for is reached; nothing behind it is to be computed."""
 
 
 def _begin(network: PreTrainedModel, first: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
