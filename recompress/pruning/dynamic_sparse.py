@@ -13,7 +13,6 @@ Zeros are stored like other numbers: alone, this method saves neither bytes nor 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -28,7 +27,7 @@ from recompress.checkpoint import Checkpoint
 from recompress.method import Claim, Inputs, method
 from recompress.pruning.in_training import ONE_IN_A_MILLION, beside, refuse_less, spaced
 from recompress.pruning.mask import smallest, sparsity
-from recompress.pruning.rows import zeros_in
+from recompress.pruning.scope import Distribution, zeros_of
 from recompress.settings import Share
 from recompress.surgery import weight_of
 from recompress.training.run import train
@@ -50,7 +49,7 @@ class DynamicSparse(Schedule):
     """Where new weights grow: at the largest gradients (``rigl``), or anywhere (``set``)."""
     sparsity: Share = 0.5
     """Share of the weights of the encoder's linear layers that are zero, from the first step to the last."""
-    distribution: Literal["uniform", "erdos_renyi"] = "erdos_renyi"
+    distribution: Distribution = "erdos_renyi"
     """How the zeros are spread over the matrices: the same share of each, or a smaller share of small and narrow ones."""
     start: Literal["magnitude", "random"] = "magnitude"
     """Which weights are zero at first: the smallest of each matrix, or any."""
@@ -65,33 +64,6 @@ class DynamicSparse(Schedule):
 def dropped_share(step: int, end: int, drop: float) -> float:
     """f_t at the head of this file."""
     return drop / 2 * (1 + math.cos(math.pi * step / end)) if step < end else 0.0
-
-
-def zeros_of(shapes: Sequence[tuple[int, int]], share: float, distribution: Literal["uniform", "erdos_renyi"]) -> list[int]:
-    """How many weights of each matrix are zero: ``share`` of all in sum, rounded down. What rounding leaves over goes to the first matrices."""
-    sizes = [rows * columns for rows, columns in shapes]
-    total = zeros_in(share, sum(sizes))
-    density = [1 - share] * len(sizes) if distribution == "uniform" else _erdos_renyi(shapes, sum(sizes) - total)
-    zeros = [int(size * (1 - part) + 1e-9) for size, part in zip(sizes, density, strict=True)]
-    for i, part in enumerate(density):
-        if part < 1 and sum(zeros) < total:
-            zeros[i] += 1
-    return zeros
-
-
-def _erdos_renyi(shapes: Sequence[tuple[int, int]], alive: int) -> list[float]:
-    """The density of each matrix; those that would be denser than dense are dense, and the others share what is left."""
-    dense: set[int] = set()
-    while True:
-        rest = [i for i in range(len(shapes)) if i not in dense]
-        raw = sum(sum(shapes[i]) for i in rest)
-        left = alive - sum(shapes[i][0] * shapes[i][1] for i in dense)
-        scale = left / raw if raw else 0.0
-        density = [1.0 if i in dense else scale * sum(shape) / (shape[0] * shape[1]) for i, shape in enumerate(shapes)]
-        over = {i for i in rest if density[i] > 1}
-        if not over:
-            return density
-        dense |= over
 
 
 def rewire(

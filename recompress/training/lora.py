@@ -10,6 +10,7 @@ Source: Hu et al. 2021, arXiv:2106.09685, eq. 3 and section 4.1; layers of peft.
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +100,7 @@ def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoi
         inputs.workdir / "training",
         curve=inputs.curve,
         label=inputs.label or "lora",
-        said={"method": "lora"},
+        said={"method": "lora", "peft": importlib.metadata.version("peft")},
         hold=False,  # the weights are fixed, and B is zero at first
     )
     merge(checkpoint.torch_network, adapters)

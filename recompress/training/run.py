@@ -75,7 +75,7 @@ def train(
     features, dev_features, dev = training_features(checkpoint, examples, dev, label)
     reads_on = isinstance(benchmark, ReadsOn)
     precision = choose_precision(schedule.precision)
-    dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, **(said or {})}
+    dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, "hold": hold, "counts_from": counts_from, **(said or {})}
     metric = f"eval_{benchmark.primary}"
     dev_batch = schedule.batch_size if reads_on else max(schedule.batch_size, 32)  # a vocabulary of logits for each token: no more than training holds
     args = arguments(schedule, seed=seed % 2**32, folder=workdir, precision=precision, metric=metric, dev_batch=dev_batch)

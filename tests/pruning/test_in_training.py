@@ -26,6 +26,7 @@ from recompress.pruning.gradual import Gradual
 from recompress.pruning.in_training import beside, cubic, spaced
 from recompress.pruning.magnitude import Magnitude
 from recompress.pruning.mask import smallest, sparsity
+from recompress.pruning.scope import zeros_of
 from recompress.pruning.structure import PruneStructure
 from recompress.settings_file import SettingsFile
 from recompress.surgery import weight_of
@@ -195,7 +196,7 @@ def test_rewiring_is_dropping_and_growing_one_by_one(rows: int, columns: int, se
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=6), st.floats(0, 0.98), st.sampled_from(["uniform", "erdos_renyi"]))
 def test_the_zeros_of_all_matrices_are_what_was_asked(shapes: list[tuple[int, int]], share: float, distribution: Any) -> None:
-    zeros = dynamic_sparse.zeros_of(shapes, share, distribution)
+    zeros = zeros_of(shapes, share, distribution)
     sizes = [rows * columns for rows, columns in shapes]
     assert sum(zeros) == int(share * sum(sizes) + 1e-9)
     assert all(0 <= count <= size for count, size in zip(zeros, sizes, strict=True))
@@ -215,7 +216,7 @@ def test_the_share_that_is_dropped_falls_along_a_cosine() -> None:
 def test_dynamic_sparse_is_as_sparse_at_every_step_and_moves(kind: str, distribution: str, seen: list[list[torch.Tensor]], tmp_path: Path) -> None:
     network = run("dynamic_sparse", tmp_path, "gpt2", kind=kind, distribution=distribution, sparsity=0.75, drop=0.5, until=0.7)
     shapes = [tuple(mark.shape) for mark in seen[0]]
-    asked = dynamic_sparse.zeros_of(shapes, 0.75, distribution)
+    asked = zeros_of(shapes, 0.75, distribution)
     for zeros in (*seen, [weight_of(linear) == 0 for _, linear in encoder_linears(network)]):
         assert [int(mark.sum()) for mark in zeros] == asked
     moved = [sum(int((a & ~b).sum()) for a, b in zip(before, after, strict=True)) for before, after in zip(seen, seen[1:], strict=False)]
