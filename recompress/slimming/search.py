@@ -125,7 +125,6 @@ def search(checkpoint: Checkpoint, config: Search, inputs: Inputs) -> Checkpoint
     refuse_bound(layers, "search")
     parts, influences = _importance(checkpoint, layers, config, inputs)
     folder = inputs.workdir / f"search-{_stamp(checkpoint, config, inputs)[:16]}"  # another search has a folder of its own
-    folder.mkdir(parents=True, exist_ok=True)
 
     def make(shape: Shape) -> Checkpoint:
         cut = Checkpoint(copy.deepcopy(network), checkpoint.tokenizer, checkpoint.info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from recompress.benchmarks import Example
 from recompress.checkpoint import Checkpoint
+from recompress.directories import storage_error
 from recompress.errors import TrainingDiverged
 from recompress.method import Inputs
 from recompress.slimming.score import Score, dev_score
@@ -30,7 +32,7 @@ WORST = Score(-math.inf, -math.inf)
 def timed(whole: Checkpoint, make: Make, shape: Shape, folder: Path) -> float:
     """A shape's share of the time; read from ``times.json``, where that is known."""
     known = folder / "times.json"
-    times: dict[str, float] = json.loads(known.read_text()) if known.is_file() else {}
+    times: dict[str, float] = _read(known) or {}
     name = "-".join(map(str, shape))
     if name not in times:
         times[name] = time_share(whole, make(shape))
@@ -41,15 +43,17 @@ def timed(whole: Checkpoint, make: Make, shape: Shape, folder: Path) -> float:
 def ranked(make: Make, shapes: Sequence[Shape], schedule: Schedule, examples: Sequence[Example], folder: Path, inputs: Inputs) -> list[Shape]:
     """The shapes, the best first, after a training of each with ``examples``; ``ranking.json`` and the log say what they scored.
 
-    Raises ``TrainingDiverged`` when none could be trained.
+    Raises ``TrainingDiverged`` when none could be trained, and ``StorageError`` when the folder cannot be written.
     """
     found = []
     for i, shape in enumerate(shapes):
         known, place = folder / f"candidate-{i:02d}.json", folder / f"trial-{i:02d}"
-        if not known.is_file():
-            _write(known, _tried(make(shape), shape, schedule, examples, place, inputs, f"shape {i + 1} of {len(shapes)}"))
+        told = _read(known)
+        if told is None:
+            told = _tried(make(shape), shape, schedule, examples, place, inputs, f"shape {i + 1} of {len(shapes)}")
+            _write(known, told)
             shutil.rmtree(place, ignore_errors=True)
-        found.append(json.loads(known.read_text()))
+        found.append(told)
     ranking = sorted(found, key=lambda one: Score(*one["score"]) if one["score"] else WORST, reverse=True)
     _write(folder / "ranking.json", ranking)
     for number, one in enumerate(ranking, 1):
@@ -69,8 +73,22 @@ def _tried(cut: Checkpoint, shape: Shape, schedule: Schedule, examples: Sequence
     return {**told, "score": [*dev_score(trained, inputs.dev, label)]}
 
 
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _write(path: Path, value: Any) -> None:
-    """All or nothing."""
+    """All or nothing. Raises ``StorageError`` when the folder cannot be written."""
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(error, path.parent) or error from None

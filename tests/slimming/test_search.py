@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import logging
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from recompress.architecture import layers_of
 from recompress.checkpoint import Checkpoint, load, save
 from recompress.compression import StepReport, check_chain, run_step
 from recompress.digest import sha256_file
-from recompress.errors import EffectMissing, InputError, TrainingDiverged
+from recompress.errors import EffectMissing, InputError, StorageError, TrainingDiverged
 from recompress.method import Inputs, get_method
 from recompress.pruning.cut import apply_cut
 from recompress.pruning.importance import by_chance
@@ -162,8 +164,12 @@ def test_a_search_that_was_killed_goes_on_and_ends_with_the_same_bytes(at: int, 
         with pytest.raises(Killed):
             run("distilbert", tmp_path, "killed")
     assert not (tmp_path / "killed").exists()
-    known = len(list((tmp_path / "work-killed").glob("search-*/candidate-*.json")))
+    scores = sorted((tmp_path / "work-killed").glob("search-*/candidate-*.json"))
+    known = len(scores)
     assert known == min(at // 2, 3)
+    if at > 6:
+        scores[-1].write_text('{"shape"')  # half a file is none
+        known -= 1
     tried: list[str] = []
     with monkeypatch.context() as now:
         from recompress.slimming import trials
@@ -181,6 +187,20 @@ def test_another_search_in_the_same_folder_starts_anew(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "target")
     run("bert", tmp_path, "target", candidates=1, epochs=1, trial_examples=8)
     assert len(list((tmp_path / "work-target").glob("search-*"))) == 2
+
+
+def test_a_full_disk_says_so_and_leaves_no_half_of_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recompress.slimming import trials
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    time_is(monkeypatch, lambda whole, cut: 0.5)
+    monkeypatch.setattr(trials, "os", SimpleNamespace(fsync=full))
+    with pytest.raises(StorageError, match="no space left while writing"):
+        run("bert", tmp_path, "target", latency=0.5, candidates=1)
+    assert not list((tmp_path / "work-target").glob("search-*/*.json"))
+    assert not (tmp_path / "target").exists()
 
 
 def test_a_shape_that_diverges_ranks_last_and_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
