@@ -1,10 +1,10 @@
-"""Fisher-weighted SVD: rows that the labels' loss depends on are kept better than others.
+"""Fisher-weighted SVD: inputs that the labels' loss depends on are kept better than others.
 
-    h[o] = sum over i of F[o, i]              F = sum over examples of (d loss / d W)^2               D = diag(sqrt(h))
-    D W = U S V^T                             W' = D^-1 U_r S_r V_r^T = W V_r V_r^T                   ||D (W - W')||_F^2 = sum of s_k^2 for k > r
+    h[i] = sum over o of F[o, i]              F = sum over examples of (d loss / d W)^2               D = diag(sqrt(h))
+    W D = U S V^T                             W' = U_r S_r V_r^T D^-1 = U_r U_r^T W                   ||(W - W') D||_F^2 = sum of s_k^2 for k > r
 
-The second form of W' needs no division, so that rows which no label depends on do no harm. The loss is the benchmark's cross-entropy on training examples,
-one at a time and without dropout; rows are the outputs of a layer.
+The second form of W' needs no division, so that inputs which no label depends on do no harm. The loss is the benchmark's cross-entropy on training examples,
+one at a time and without dropout. The paper writes a layer as X W, where a row of W belongs to an input; here that is a column.
 Source: Hsu et al. 2022 (FWSVD), arXiv:2207.00112, section 4.
 """
 
@@ -37,21 +37,21 @@ class FisherSvd(Rank):
     """Training examples, or windows of running text, whose gradients are summed."""
 
 
-def split_matrix(weight: Float[Tensor, "out in"], rows: Float[Tensor, " out"]) -> Split:
-    """All parts, by what they are worth; ``rows`` is h. Where it is zero everywhere, all rows count the same."""
+def split_matrix(weight: Float[Tensor, "out in"], importance: Float[Tensor, " in"]) -> Split:
+    """All parts, by what they are worth; ``importance`` is h. Where it is zero everywhere, all inputs count the same."""
     whole = weight.double()
-    weights = rows.double().sqrt() if float(rows.sum()) > 0 else torch.ones(len(whole), dtype=torch.float64, device=whole.device)
-    _, singular, right = torch.linalg.svd(whole * weights[:, None], full_matrices=False)
-    return Split(whole @ right.T, right, singular)
+    scale = importance.double().sqrt() if float(importance.sum()) > 0 else torch.ones(whole.shape[1], dtype=torch.float64, device=whole.device)
+    left, singular, _ = torch.linalg.svd(whole * scale, full_matrices=False)
+    return Split(left, left.T @ whole, singular)
 
 
-def row_importance(checkpoint: Checkpoint, linears: dict[str, Linear], features: list[dict[str, Any]], label: str) -> dict[str, Float[Tensor, " out"]]:
+def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], features: list[dict[str, Any]], label: str) -> dict[str, Float[Tensor, " in"]]:
     """h of each linear layer. Raises ``InputError`` where no example carries a label, and ``IntegrityError`` for gradients that are not finite."""
     from recompress.training.batches import collate
     from recompress.training.trainer import label_loss
 
     network: Any = checkpoint.torch_network.eval()
-    found = {name: torch.zeros(shape_of(linear)[0], dtype=torch.float64) for name, linear in linears.items()}
+    found = {name: torch.zeros(shape_of(linear)[1], dtype=torch.float64) for name, linear in linears.items()}
     wanted = {id(linear.weight) for linear in linears.values()}
     usual = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:
@@ -65,16 +65,16 @@ def row_importance(checkpoint: Checkpoint, linears: dict[str, Linear], features:
                 loss.backward()
                 for name, linear in linears.items():
                     squares = linear.weight.grad.double().square()
-                    found[name] += squares.sum(1 if isinstance(linear, nn.Linear) else 0)
+                    found[name] += squares.sum(0 if isinstance(linear, nn.Linear) else 1)
                     linear.weight.grad = None
                 progress.update(1)
     finally:
         for parameter, needed in usual:
             parameter.requires_grad_(needed)
             parameter.grad = None
-    if not all(bool(rows.isfinite().all()) for rows in found.values()):
+    if not all(bool(one.isfinite().all()) for one in found.values()):
         raise IntegrityError("gradients of the labels' loss are not finite on the training examples; the model is broken")
-    if not any(float(rows.sum()) > 0 for rows in found.values()):
+    if not any(float(one.sum()) > 0 for one in found.values()):
         raise InputError("no gradient reaches a layer: none of the training examples carries a label; use svd or activation_svd")
     return found
 
@@ -100,13 +100,13 @@ def prove(before: Checkpoint, after: Checkpoint, config: FisherSvd) -> list[Clai
     speeds_up="CPU and GPU, where ranks are small",
 )
 def factor_by_fisher(checkpoint: Checkpoint, config: FisherSvd, inputs: Inputs) -> Checkpoint:
-    """Each matrix as the product of two, rows that the labels depend on kept better than others."""
+    """Each matrix as the product of two, inputs that the labels depend on kept better than others."""
     network = checkpoint.torch_network
     refuse_factored(network)
     linears = dict(encoder_linears(network))
     share = share_for(config, network, [shape_of(linear) for linear in linears.values()])
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    importance = row_importance(checkpoint, linears, features, inputs.label or "fisher_svd")
+    importance = input_importance(checkpoint, linears, features, inputs.label or "fisher_svd")
     for name, linear in linears.items():
         made = factors_for(linear, split_matrix(weight_of(linear), importance[name]), config, share)
         if made is not None:

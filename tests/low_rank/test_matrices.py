@@ -67,13 +67,13 @@ def test_svd_is_the_nearest_of_its_rank(shape: tuple[int, int], rank: int) -> No
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rank", [1, 3])
-def test_fisher_svd_is_the_nearest_where_rows_count_by_their_gradients(shape: tuple[int, int], rank: int) -> None:
-    weight, rows = of(*shape), of(shape[0], seed=1).square()
+def test_fisher_svd_is_the_nearest_where_inputs_count_by_their_gradients(shape: tuple[int, int], rank: int) -> None:
+    weight, importance = of(*shape), of(shape[1], seed=1).square()
 
     def measure(made: Tensor) -> Tensor:
-        return (rows[:, None] * (weight - made).square()).sum()
+        return (importance * (weight - made).square()).sum()
 
-    split = by_fisher(weight, rows)
+    split = by_fisher(weight, importance)
     error = float(measure(product(split, rank)))
     assert error == pytest.approx(float(split.singular[rank:].square().sum()))
     assert error <= descended(measure, shape, rank) + 1e-6
@@ -98,9 +98,9 @@ def test_activation_svd_changes_outputs_by_what_is_left_out_and_by_no_more_than_
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_is_the_form_of_the_paper(shape: tuple[int, int]) -> None:
     """With D and L inverted, as the papers write it."""
-    weight, rows, inputs = of(*shape), of(shape[0], seed=1).square() + 0.1, of(50, shape[1], seed=2)
-    left, singular, right = torch.linalg.svd(rows.sqrt()[:, None] * weight, full_matrices=False)
-    torch.testing.assert_close(product(by_fisher(weight, rows), 3), (left[:, :3] / rows.sqrt()[:, None] * singular[:3]) @ right[:3])
+    weight, rows, inputs = of(*shape), of(shape[1], seed=1).square() + 0.1, of(50, shape[1], seed=2)
+    left, singular, right = torch.linalg.svd(rows.sqrt()[:, None] * weight.T, full_matrices=False)  # the paper's W is [in, out]
+    torch.testing.assert_close(product(by_fisher(weight, rows), 3).T, (left[:, :3] / rows.sqrt()[:, None] * singular[:3]) @ right[:3])
     root = torch.linalg.cholesky(inputs.T @ inputs)
     left, singular, right = torch.linalg.svd(weight @ root, full_matrices=False)
     expected = (left[:, :3] * singular[:3]) @ right[:3] @ torch.linalg.inv(root)
@@ -110,7 +110,7 @@ def test_it_is_the_form_of_the_paper(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_all_parts_are_the_whole(shape: tuple[int, int]) -> None:
     weight, rank = of(*shape), min(shape)
-    for split in (by_svd(weight), by_fisher(weight, of(shape[0], seed=1).square()), by_activation(weight, torch.eye(shape[1], dtype=torch.float64))):
+    for split in (by_svd(weight), by_fisher(weight, of(shape[1], seed=1).square()), by_activation(weight, torch.eye(shape[1], dtype=torch.float64))):
         torch.testing.assert_close(product(split, rank), weight)
     torch.testing.assert_close(product(by_table(weight, torch.ones(shape[0], dtype=torch.float64)), shape[1]), weight)
 
@@ -118,16 +118,16 @@ def test_all_parts_are_the_whole(shape: tuple[int, int]) -> None:
 def test_equal_importance_is_plain_svd() -> None:
     weight = of(7, 12)
     plain = product(by_svd(weight), 3)
-    torch.testing.assert_close(product(by_fisher(weight, torch.full((7,), 3.0)), 3), plain)
-    torch.testing.assert_close(product(by_fisher(weight, torch.zeros(7)), 3), plain)
+    torch.testing.assert_close(product(by_fisher(weight, torch.full((12,), 3.0)), 3), plain)
+    torch.testing.assert_close(product(by_fisher(weight, torch.zeros(12)), 3), plain)
     torch.testing.assert_close(product(by_activation(weight, 2 * torch.eye(12, dtype=torch.float64)), 3), plain)
     torch.testing.assert_close(product(by_table(weight, torch.ones(7, dtype=torch.float64)), 3), plain)
 
 
-def test_rows_and_inputs_that_are_always_zero_do_no_harm() -> None:
-    weight, rows = of(7, 12), of(7, seed=1).square()
-    rows[2:5] = 0
-    assert product(by_fisher(weight, rows), 3).isfinite().all()
+def test_inputs_that_are_always_zero_do_no_harm() -> None:
+    weight, importance = of(7, 12), of(12, seed=1).square()
+    importance[2:5] = 0
+    assert product(by_fisher(weight, importance), 3).isfinite().all()
     inputs = of(5, 12, seed=2)  # fewer than there are columns
     inputs[:, 3] = 0
     assert product(by_activation(weight, activation_svd.whitening(inputs.T @ inputs, 0.01)), 3).isfinite().all()
@@ -145,12 +145,12 @@ def test_frequent_tokens_are_kept_best() -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])
-def test_the_importance_of_rows_is_the_sum_of_squared_gradients_of_single_examples(family: str, tmp_path: Any) -> None:
+def test_the_importance_of_inputs_is_the_sum_of_squared_gradients_of_single_examples(family: str, tmp_path: Any) -> None:
     checkpoint = checkpoint_of(family)
     network: Any = checkpoint.torch_network
     linears = dict(encoder_linears(network))
     features = calibration_features(checkpoint, inputs_of(family, tmp_path), 3)
-    found = fisher_svd.row_importance(checkpoint, linears, features, "x")
+    found = fisher_svd.input_importance(checkpoint, linears, features, "x")
     expected: dict[str, Any] = dict.fromkeys(linears, 0.0)
     for feature in features:
         batch = collate([feature], 0)
@@ -158,7 +158,7 @@ def test_the_importance_of_rows_is_the_sum_of_squared_gradients_of_single_exampl
         gradients = torch.autograd.grad(label_loss(logits if logits.ndim == 3 else logits[:, None], batch), [one.weight for one in linears.values()])
         for (name, linear), gradient in zip(linears.items(), gradients, strict=True):
             rows = gradient if isinstance(linear, torch.nn.Linear) else gradient.T
-            expected[name] = expected[name] + rows.double().square().sum(1)
+            expected[name] = expected[name] + rows.double().square().sum(0)
     for name in linears:
         torch.testing.assert_close(found[name], expected[name])
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
@@ -168,4 +168,4 @@ def test_examples_without_labels_are_refused(tmp_path: Any) -> None:
     checkpoint = checkpoint_of("bert")
     features = [{**one, "labels": [-100] * len(one["labels"])} for one in calibration_features(checkpoint, inputs_of("bert", tmp_path), 2)]
     with pytest.raises(InputError, match="none of the training examples carries a label"):
-        fisher_svd.row_importance(checkpoint, dict(encoder_linears(checkpoint.torch_network)), features, "x")
+        fisher_svd.input_importance(checkpoint, dict(encoder_linears(checkpoint.torch_network)), features, "x")
