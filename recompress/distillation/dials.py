@@ -51,7 +51,7 @@ class Imitation(Schedule):
     answers: Weight = 1.0
     """Weight of the answers: soft labels, and hard ones as ``hard_labels`` says; 0 learns from the teacher's inside alone."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
-    """Softens both distributions: the higher, the more the unlikely labels count."""
+    """Softens both distributions: the higher, the more the unlikely labels count. 1 is usual for next tokens."""
     hard_labels: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the labels' own cross-entropy in the answers, in [0, 1]; 0 learns from the teacher alone."""
     hidden: Weight = 0.0

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recompress.architecture import layers_of
+from recompress.architecture import architecture_of, layers_of
 from recompress.benchmarks.scores import NO_LABEL
 from recompress.distillation.dials import Imitation
 from recompress.distillation.inside import PARTS, Inside, look_inside, relation_widths
@@ -42,6 +42,7 @@ class Objective:
     use_bf16: bool = False
     pairs: dict[int, int] = field(default_factory=dict)
     heads: int = 1
+    causal: bool = False
     projections: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     student_inside: Inside = field(default_factory=Inside)
     teacher_inside: Inside = field(default_factory=Inside)
@@ -73,7 +74,7 @@ class Objective:
             loss = loss + config.embeddings * self._states("embeddings", ours, theirs, text)
         if config.attention > 0:
             given, wanted = self.student_inside.relations, self.teacher_inside.relations
-            each = (relation_loss(given[part][m], wanted[part][n], text, heads=self.heads) for m, n in self.pairs.items() for part in PARTS)
+            each = (relation_loss(given[part][m], wanted[part][n], text, heads=self.heads, causal=self.causal) for m, n in self.pairs.items() for part in PARTS)
             loss = loss + config.attention * _mean(each)
         self.student_inside.clear()
         self.teacher_inside.clear()
@@ -110,6 +111,7 @@ def imitating(student: PreTrainedModel, teacher: LiveTeacher | None, config: Imi
     with ExitStack() as stack:
         if teacher is not None:
             objective.pairs, objective.heads = fit(config, student, teacher.network)
+            objective.causal = architecture_of(student).causal
             kinds = {"hidden": config.hidden, "embeddings": config.embeddings}
             widths = student.config.hidden_size, teacher.network.config.hidden_size
             objective.projections = projections(*(what for what, weight in kinds.items() if weight > 0), widths=widths, seed=seed)

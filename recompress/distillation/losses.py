@@ -5,7 +5,7 @@
     relations    1 / (A * tokens) * sum over heads and tokens of KL(R_teacher || R_student),   R = softmax(X X^T / sqrt(d_r))
 
 A relation's heads are cut anew: X, the queries, keys or values of a whole layer, is split into A relation heads of width d_r each, so that teacher and
-student may have heads of any number and size.
+student may have heads of any number and size. A decoder's tokens are related to those up to them, as its attention is.
 
 Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2 (the factor T^2 keeps the gradients' size when T changes); Jiao et al. 2020 (TinyBERT),
 arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021 (MiniLMv2), arXiv:2012.15828, section 3.1 (relations; here the mean of Q-Q, K-K and V-V).
@@ -47,11 +47,13 @@ def states_loss(
 
 
 def relation_loss(
-    student: Float[Tensor, "batch length width"], teacher: Float[Tensor, "batch length other"], text: Bool[Tensor, "batch length"], *, heads: int
+    student: Float[Tensor, "batch length width"], teacher: Float[Tensor, "batch length other"], text: Bool[Tensor, "batch length"], *, heads: int, causal: bool
 ) -> Float[Tensor, ""]:
-    """The KL of relations, the mean over relation heads and the tokens of the text. ``heads`` divides both widths."""
-    wanted, given = _log_relations(teacher, text, heads), _log_relations(student, text, heads)
-    each = torch.where(text[:, None, None, :], wanted.exp() * (wanted - given), 0.0).sum(dim=-1)
+    """The KL of relations, the mean over relation heads and the tokens of the text. ``heads`` divides both widths; ``causal`` for decoders."""
+    seen = text[:, None, None, :].expand(-1, 1, text.shape[1], -1)
+    seen = seen.tril() if causal else seen
+    wanted, given = _log_relations(teacher, seen, heads), _log_relations(student, seen, heads)
+    each = torch.where(seen, wanted.exp() * (wanted - given), 0.0).sum(dim=-1)
     return torch.where(text[:, None, :], each, 0.0).sum() / (heads * text.sum())
 
 
@@ -71,7 +73,9 @@ def columns(logits: Float[Tensor, "batch length vocabulary"], chosen: Int[Tensor
     return logits if chosen is None else logits[..., chosen.to(logits.device)]
 
 
-def _log_relations(states: Float[Tensor, "batch length width"], text: Bool[Tensor, "batch length"], heads: int) -> Float[Tensor, "batch heads length length"]:
+def _log_relations(
+    states: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 length length"], heads: int
+) -> Float[Tensor, "batch heads length length"]:
     split = states.float().view(*states.shape[:2], heads, -1).transpose(1, 2)
     scores = split @ split.transpose(-1, -2) / split.shape[-1] ** 0.5
-    return log_softmax(scores.masked_fill(~text[:, None, None, :], torch.finfo(scores.dtype).min), dim=-1)
+    return log_softmax(scores.masked_fill(~seen, torch.finfo(scores.dtype).min), dim=-1)

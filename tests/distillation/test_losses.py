@@ -102,23 +102,23 @@ def test_states_equal_a_loop_over_the_text(seed: int) -> None:
     assert states_loss(student, teacher, TEXT, kind="cosine").item() == pytest.approx(sum(cosines) / 4, abs=1e-5)
 
 
-def relations_by_hand(states: Tensor, b: int, token: int, head: int, heads: int) -> list[float]:
+def relations_by_hand(states: Tensor, b: int, token: int, head: int, heads: int, causal: bool) -> list[float]:
     size = states.shape[-1] // heads
     rows = states[b, :, head * size : (head + 1) * size].tolist()
-    seen = [row for row, there in zip(rows, TEXT[b].tolist(), strict=True) if there]
+    seen = [row for i, (row, there) in enumerate(zip(rows, TEXT[b].tolist(), strict=True)) if there and (i <= token or not causal)]
     return softmax([sum(x * y for x, y in zip(rows[token], other, strict=True)) / math.sqrt(size) for other in seen])
 
 
-@given(seeds, st.sampled_from([1, 2, 4]))
+@given(seeds, st.sampled_from([1, 2, 4]), st.booleans())
 @settings(deadline=None, max_examples=20)
-def test_relations_equal_a_loop_over_heads_and_tokens_whatever_the_widths(seed: int, heads: int) -> None:
+def test_relations_equal_a_loop_over_heads_and_tokens_whatever_the_widths(seed: int, heads: int, causal: bool) -> None:
     student, teacher = random(seed, 2, 3, 4), random(seed + 1, 2, 3, 8)
     each = [
-        kl(relations_by_hand(teacher, b, token, head, heads), relations_by_hand(student, b, token, head, heads))
+        kl(relations_by_hand(teacher, b, token, head, heads, causal), relations_by_hand(student, b, token, head, heads, causal))
         for head in range(heads)
         for b, token in TEXT.nonzero().tolist()
     ]
-    assert relation_loss(student, teacher, TEXT, heads=heads).item() == pytest.approx(sum(each) / (heads * 4), abs=1e-4)
+    assert relation_loss(student, teacher, TEXT, heads=heads, causal=causal).item() == pytest.approx(sum(each) / (heads * 4), abs=1e-4)
 
 
 @given(seeds)
@@ -129,7 +129,7 @@ def test_padding_changes_nothing_and_has_no_gradient(seed: int) -> None:
     for loss in (
         lambda mine: states_loss(mine, teacher, TEXT, kind="mse"),
         lambda mine: states_loss(mine, teacher, TEXT, kind="cosine"),
-        lambda mine: relation_loss(mine, teacher, TEXT, heads=2),
+        lambda mine: relation_loss(mine, teacher, TEXT, heads=2, causal=False),
         lambda mine: next_token_loss(mine, teacher, TEXT, temperature=1.0),
     ):
         assert loss(other).item() == pytest.approx(loss(student).item(), abs=1e-6)
@@ -146,8 +146,8 @@ def test_a_student_like_its_teacher_loses_nothing(seed: int) -> None:
     losses = [
         states_loss(same, same, TEXT, kind="mse"),
         states_loss(same, 2 * same, TEXT, kind="cosine"),  # a cosine does not see the length
-        relation_loss(same, same, TEXT, heads=2),
-        relation_loss(same, torch.cat([same[..., :2], 0 * same[..., :2], same[..., 2:], 0 * same[..., :2]], -1) * 2**0.25, TEXT, heads=2),
+        relation_loss(same, same, TEXT, heads=2, causal=False),
+        relation_loss(same, torch.cat([same[..., :2], 0 * same[..., :2], same[..., 2:], 0 * same[..., :2]], -1) * 2**0.25, TEXT, heads=2, causal=False),
         next_token_loss(same, same, TEXT, temperature=2.0),
     ]
     assert max(loss.item() for loss in losses) < 1e-6
