@@ -258,6 +258,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     monkeypatch.undo()
     assert list((tmp_path / "killed").rglob("seal.json"))
     assert weights_sha256(run(name, tmp_path / "killed", family, sparsity=0.7, **dials)) == whole
+    assert weights_sha256(run(name, tmp_path / "killed", family, sparsity=0.7, **dials)) == whole, "killed when the training was over"
 
 
 def test_sparsity_0_is_plain_training(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(family: str, tmp_path:
         run("killed")
     monkeypatch.undo()
     assert run("killed") == expected
+    assert run("killed") == expected, "killed when the training was over"
 
 
 def test_the_rank_of_a_change_is_found_through_rounding() -> None:
