@@ -55,7 +55,7 @@ class MixedPrecision(Settings):
     """Steps that lie evenly around zero, so that no zero points need be stored."""
     embeddings: bool = False
     """Store the token embeddings in 8 bits; they do not count in the budget."""
-    calibration_examples: Annotated[int, Field(ge=1)] = 32
+    calibration_examples: Annotated[int, Field(ge=1)] = 16
     """Training examples, or windows of running text, that layers are measured on: each costs a forward pass for each layer and number of bits."""
 
     def stored_in(self, bits: Literal[2, 3, 4, 8], *, embeddings: bool = False) -> FewBits:
