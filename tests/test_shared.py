@@ -19,7 +19,7 @@ from recompress.method import get_method
 from recompress.runtimes import runtime_of
 from recompress.shared import share, shares_of
 from recompress.stored import distinct_tensors
-from tests.cut import deep, factor_layers, share_two
+from tests.cut import deep, factor_embeddings, factor_layers, share_two
 from tests.six import DECODERS, LENGTH, SIX, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -113,7 +113,7 @@ def test_a_killed_step_goes_on_with_shared_layers(tmp_path: Path, monkeypatch: p
 def test_eight_bits_after_sharing_and_factoring_and_each_matrix_once_in_the_graph(tmp_path: Path) -> None:
     made = deep("distilbert", layers=2)
     share(made.torch_network, (0, 0))
-    save(factor_layers(made), tmp_path / "source")
+    save(factor_embeddings(factor_layers(made)), tmp_path / "source")
     report = run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "target", inputs_of("distilbert", tmp_path / "w"))
     assert report.parameters == report.parameters_before == parameters_in(made)
     assert [claim["measured"] for claim in report.claims[:2]] == [1, 1]

@@ -86,12 +86,6 @@ def test_they_learn_are_packed_and_answer_the_same(family: str, tmp_path: Path) 
         assert network.lm_head.first is network.get_input_embeddings().first
 
 
-def test_eight_bits_after_it(tmp_path: Path) -> None:
-    step("distilbert", tmp_path, rank=6)
-    report = run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / NAME, tmp_path / "int8", inputs_of("distilbert", tmp_path / "w"))
-    assert report.parameters == report.parameters_before
-
-
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="exactly one of rank, parameters, energy and size_bytes, got rank and energy"):
         step("bert", tmp_path, rank=3, energy=0.5)

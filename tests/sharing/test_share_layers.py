@@ -16,8 +16,8 @@ from recompress.method import get_method
 from recompress.shared import shares_of
 from recompress.sharing.share_layers import ShareLayers, shared_weights, shares_for
 from recompress.surgery import keep_neurons
-from recompress.training.run import weights_sha256
-from tests.cut import deep, factor_layers
+from recompress.training.run import train, weights_sha256
+from tests.cut import deep, factor_embeddings, factor_layers, share_two
 from tests.six import ENCODERS, SIX, checkpoint_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,7 +95,7 @@ def test_lists_leave_other_layers_alone(tmp_path: Path) -> None:
         assert torch.equal(new[i].neurons_out.weight, old[source].neurons_out.weight)
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", ["distilbert", "llama"])
 def test_training_teaches_the_one_tensor(family: str, tmp_path: Path) -> None:
     """Its gradient is the sum over the places where it is used, and it is one tensor afterwards, also out of a training checkpoint."""
     step(family, tmp_path, groups=2)
@@ -169,3 +169,27 @@ def test_layers_of_other_shapes_and_factored_ones_are_refused(tmp_path: Path) ->
         method.run(factor_layers(checkpoint_of("bert")), ShareLayers(), inputs_of("bert", tmp_path))
     made = method.run(factor_layers(checkpoint_of("bert")), ShareLayers(weights="first"), inputs_of("bert", tmp_path))
     assert shares_of(made.torch_network) == (0, 0)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_training_of_shared_and_factored_layers_that_is_killed_ends_with_the_same_bytes(family: str, tmp_path: Path) -> None:
+    """A training checkpoint keeps each tensor once, and gives it back to all places."""
+    from transformers import TrainerCallback
+
+    class Kill(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    config = get_method("finetune").config(epochs=2, batch_size=8, precision="fp32")
+
+    def learn(place: str, *callbacks: Any) -> str:
+        checkpoint, inputs = factor_embeddings(factor_layers(share_two(deep(family)))), inputs_of(family, tmp_path, 24)
+        trained = train(checkpoint, inputs.train, inputs.dev, config, 0, tmp_path / place, callbacks=callbacks)
+        assert shares_of(trained.torch_network) == (0, 1, 0, 1)
+        return weights_sha256(trained.torch_network)
+
+    with pytest.raises(KeyboardInterrupt):
+        learn("killed", Kill())
+    assert [path.name for path in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert learn("killed") == learn("whole")
