@@ -166,7 +166,7 @@ def quantize_codebook(checkpoint: Checkpoint, config: Codebook, inputs: Inputs) 
     each_layer(network, features, visit, hessian=False, said=said, workdir=inputs.workdir, label=inputs.label or "codebook")
     if config.embeddings:
         table = token_table(network).weight.detach()
-        replace_embeddings(network, packed_embedding(_one(table, torch.ones(table.shape[1]), config)))
+        replace_embeddings(network, packed_embedding(_one(table, torch.ones(table.shape[1], device=table.device), config)))
     return checkpoint
 
 

@@ -69,7 +69,7 @@ def smooth(network: PreTrainedModel, features: Sequence[Feature], alpha: float) 
     if is_factored(network) or shares_of(network) != tuple(range(len(layers_of(network)))):
         raise InputError("smooth folds scales into layers, and here some are stored as two factors or stand in several places; leave smooth out")
     folds = folds_of(network)
-    largest = {id(fold.after[0]): torch.zeros(weight_of(fold.after[0]).shape[1]) for fold in folds}
+    largest = {id(fold.after[0]): torch.zeros(weight_of(fold.after[0]).shape[1], device=network.device) for fold in folds}
 
     def watcher(linear: Linear) -> Watcher:
         def see(given: Float[Tensor, "batch length width"], _: Tensor, text: Bool[Tensor, "batch length"]) -> None:
@@ -115,4 +115,4 @@ def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> list[Tens
     model: Any = network.eval()
     batches = batches_of(features, network.config.pad_token_id or 0)
     with torch.no_grad():
-        return [model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits for _, batch in batches]
+        return [model(**{name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}).logits for _, batch in batches]

@@ -161,5 +161,6 @@ def quantize_vector(checkpoint: Checkpoint, config: Vector, inputs: Inputs) -> C
     each_layer(network, features, visit, hessian=hessian, said=said, workdir=inputs.workdir, label=inputs.label or "vector")
     if config.embeddings:
         table = token_table(network).weight.detach()
-        replace_embeddings(network, packed_embedding(quantize_matrix(table, torch.ones(table.shape[1]), None, config, seed("embeddings"))))
+        alike = torch.ones(table.shape[1], device=table.device)
+        replace_embeddings(network, packed_embedding(quantize_matrix(table, alike, None, config, seed("embeddings"))))
     return checkpoint

@@ -15,6 +15,7 @@ from jaxtyping import jaxtyped
 from safetensors.torch import load_file
 from torch import Tensor
 
+from recompress import layerwise
 from recompress.architecture import encoder_linears, shape_of
 from recompress.checkpoint import load, save
 from recompress.compression import StepReport, check_chain, run_step
@@ -187,6 +188,33 @@ def test_embeddings_by_a_flag(family: str, tmp_path: Path) -> None:
     stored = load_file(tmp_path / "made" / "model.safetensors")
     [name] = [name for name in stored if name.endswith((".codes",)) and len(stored[name]) == len(checkpoint_of(family).tokenizer)]
     assert stored[name].shape[1] == 32 // 4 * 5 // 8
+
+
+@pytest.mark.parametrize("name", ["vector", "llm_int8"])
+def test_killed_after_a_layer_and_called_again_it_ends_with_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(checkpoint_of("llama"), tmp_path / "source")
+    dials: dict[str, Any] = {"kind": "additive", "bits": 4, "refinements": 1} if name == "vector" else {"threshold": 2.0}
+
+    def run(target: str) -> bytes:
+        run_step(name, get_method(name).config(**dials), tmp_path / "source", tmp_path / target, inputs_of("llama", tmp_path / f"work-{target}", 24))
+        return (tmp_path / target / "model.safetensors").read_bytes()
+
+    whole, real = run("whole"), layerwise._write
+    numbers: list[int] = []
+
+    def killed(folder: Path, last: Path | None, number: int, *rest: Any) -> Path:
+        made = real(folder, last, number, *rest)
+        numbers.append(number)
+        if number == 1 and len(numbers) == 2:
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(layerwise, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed")
+    assert not (tmp_path / "resumed").exists()
+    assert run("resumed") == whole
+    assert numbers == [0, 1, 2]
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
