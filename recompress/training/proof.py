@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:
     """Claims on the number of parameters, on whether any weight moved, and on the zeros of the encoder's linear layers."""
     from recompress.architecture import encoder_linears
+    from recompress.stored import distinct_tensors
 
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     moved = any(name not in now or not tensor.equal(now[name]) for name, tensor in was.items())
@@ -20,7 +21,7 @@ def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:
     pruned = [(old.weight == 0, new.weight) for (_, old), (_, new) in pairs if old.weight.shape == new.weight.shape]
     zeros = sum(int((linear.weight == 0).sum()) for _, linear in encoder_linears(before.torch_network))
     return [
-        Claim("parameters", sum(tensor.numel() for tensor in was.values()), sum(tensor.numel() for tensor in now.values())),
+        Claim("parameters", *(sum(tensor.numel() for tensor in distinct_tensors(which.torch_network).values()) for which in (before, after))),
         Claim("weights moved", 1, float(moved)),
         Claim("zeros that stayed zero", zeros, sum(int((weight[mask] == 0).sum()) for mask, weight in pruned)),
     ]
