@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from recompress.architecture import SIX
+from recompress.architecture import SIX, layers_of
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import Checkpoint, from_base, load
 from recompress.digest import sha256_directory
@@ -35,7 +35,7 @@ class DistillBase(Imitation):
     """What the smaller base model is, and how it learns."""
 
     layers: Count | None = None
-    """Begin with this many of the base model's layers, evenly spread; or give ``student`` for a new network."""
+    """Begin with this many of the base model's layers, evenly spread; half of them when neither this nor ``student``, a new network, is given."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     """Passes over all the text."""
     answers: Weight = 1.0
@@ -48,13 +48,13 @@ class DistillBase(Imitation):
 
 def check(config: DistillBase) -> None:
     check_dials(config)
-    if (config.layers is None) == (config.student is None):
+    if config.layers is not None and config.student is not None:
         raise InputError("distill_base makes a student of some layers of the base model, or a new one of a smaller shape; give either layers or student")
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DistillBase) -> list[Claim]:
     """Its shape, and that it belongs to the labels of the model that it will be compared with."""
-    shape = config.student or Shape(layers=config.layers)
+    shape = config.student or Shape(layers=_count(config, before))
     return [*prove_shape(before, after, shape), Claim("labels", len(before.info.labels), len(after.info.labels))]
 
 
@@ -84,7 +84,7 @@ def distill_base(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) ->
     text = [*inputs.train, *inputs.unlabelled]
     examples = [text[i] for i in chosen_text(config, inputs)]
     base, student = (from_base(inputs.base, inputs.benchmark.name, checkpoint.info.labels, checkpoint.info.max_length, inputs.seed) for _ in range(2))
-    student = fresh_student(student, config.student, inputs.seed) if config.student else some_layers(student, config.layers or 1)
+    student = fresh_student(student, config.student, inputs.seed) if config.student else some_layers(student, _count(config, student))
     fit(config, student.torch_network, base.torch_network)
     sha256 = sha256_directory(inputs.base)
     if config.teacher_correction is not None:
@@ -101,6 +101,10 @@ def distill_base(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) ->
         label="distill_base",
         dev_counts=False,
     )
+
+
+def _count(config: DistillBase, whole: Checkpoint) -> int:
+    return config.layers or max(1, len(layers_of(whole.torch_network)) // 2)
 
 
 def _possible(config: DistillBase, *, language: bool) -> DistillBase:
