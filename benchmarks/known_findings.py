@@ -1,7 +1,7 @@
 """Do findings that others published come out here too, at the scale of a small machine?
 
     RECOMPRESS_DATA_MIRROR=/data python -m benchmarks.decoders decoders
-    RECOMPRESS_DATA_MIRROR=/data python -m benchmarks.known_findings decoders                        (about 40 minutes on one core, most of it retraining)
+    RECOMPRESS_DATA_MIRROR=/data python -m benchmarks.known_findings decoders                        (about 15 minutes on one core, half of it retraining)
     RECOMPRESS_DATA_MIRROR=/data python -m benchmarks.known_findings decoders --part pruning          (that part again; the others stay as they are)
 
 Three models: stories260k of the mirror, a real Llama of 0.26 M parameters, and the Llama and the GPT-2 of ``benchmarks.decoders``. Each line of the table names
@@ -98,7 +98,7 @@ def pruning(models: Mapping[str, Model]) -> Iterator[Row]:
     for one in models.values():
         for case, said in (("50 %", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
             looked = {**said, "calibration_examples": WINDOWS}
-            ways = {"SparseGPT": [("sparsegpt", looked)], "Wanda": [("wanda", looked)], "magnitude": [("magnitude", said)]}
+            ways: dict[str, list[Step]] = {"SparseGPT": [("sparsegpt", looked)], "Wanda": [("wanda", looked)], "magnitude": [("magnitude", said)]}
             yield from compare(one, case, ways)
 
 
@@ -107,7 +107,11 @@ def rounding(models: Mapping[str, Model]) -> Iterator[Row]:
         for bits in (4, 3):
             said: dict[str, Any] = {"bits": bits}
             looked = {**said, "calibration_examples": WINDOWS}
-            ways = {"GPTQ act-order": [("gptq", looked)], "GPTQ": [("gptq", {**looked, "act_order": False})], "rounding": [("rtn", said)]}
+            ways: dict[str, list[Step]] = {
+                "GPTQ act-order": [("gptq", looked)],
+                "GPTQ": [("gptq", {**looked, "act_order": False})],
+                "rounding": [("rtn", said)],
+            }
             yield from compare(one, f"{bits} bits, a scale for each row", ways)
 
 
@@ -145,14 +149,14 @@ def retraining(models: Mapping[str, Model]) -> Iterator[Row]:
             "depth, KL": [flat, ("distill", learn)],
         }
         [row] = compare(one, "", ways, tuple(ways), teacher)
-        [before] = compare(one, "", {"width, KL": [cut], "depth, KL": [flat]})
+        [before] = compare(one, "", {"width": [cut], "depth": [flat]})
     for case, names in (
         ("KL alone, or with hard labels", ("width, KL", "width, KL + hard labels")),
         ("width or depth, at equal size, retrained", ("width, KL", "depth, KL")),
         ("distilled or plain retraining", ("width, KL", "width, plain")),
     ):
         yield {**row, "case": case, **{key: {name: row[key][name] for name in names} for key in ("perplexities", "parameters")}}
-    yield {**before, "case": "width or depth, not retrained (the order of the finding may turn round)"}
+    yield {**before, "case": "width or depth, before they are retrained (arXiv:2407.14679 says that the order turns round)"}
 
 
 PARTS: dict[str, tuple[str, str, Callable[[Mapping[str, Model]], Iterator[Row]]]] = {
@@ -186,10 +190,8 @@ def shown(runs: Sequence[float]) -> str:
 def as_markdown(result: dict[str, Any]) -> str:
     lines = ["# Do known findings come out?", "", f"`{result['command']}`", "", f"{result['machine']}, {result['versions']}", ""]
     lines += [
-        "Perplexity on text that nothing was trained or calibrated on: the mean, and in brackets the smallest and the largest, where something is trained or lots are drawn. In each line the"
-    ]
-    lines += [
-        "expected best stands first. What it says at this scale, it says of models of a million parameters.",
+        "Perplexity on text that nothing was trained or calibrated on: the mean, and in brackets the smallest and the largest, where something is trained or",
+        "lots are drawn. In each line the expected best stands first. What it says, it says of models of a million parameters.",
         "",
     ]
     for name, part in result["parts"].items():

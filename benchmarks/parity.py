@@ -195,7 +195,7 @@ def cell(row: dict[str, Any] | None, own: dict[str, Any]) -> tuple[str, str]:
     if row is None:
         return "–", "–"
     if not row["perplexity"]:
-        return f"refused: {row['said']}", "–"
+        return f"refused: {row['said'][:90]}", "–"
     value = mean(row["perplexity"])
     if row["changed"] == 0:
         return f"**nothing done**: {100 * row['zeros']:.1f} % zeros, {100 * row['changed']:.1f} % changed", "–"
@@ -219,7 +219,9 @@ def as_markdown(result: dict[str, Any]) -> str:
                 continue
             own = table[job["name"], "ours"]
             others = [cell(table.get((job["name"], tool)), own) for tool in TOOLS]
-            spread = f"{mean(own['perplexity']):.3f} ({min(own['perplexity']):.3f} to {max(own['perplexity']):.3f})"
+            spread = f"{mean(own['perplexity']):.3f}"
+            if len(own["perplexity"]) > 1:
+                spread += f" ({min(own['perplexity']):.3f} to {max(own['perplexity']):.3f})"
             seconds = f"{min(own['wall']):.2f} / {min(own['processor']):.2f}"
             lines.append(f"| {job['name']} | {spread} | {others[0][0]} | {others[1][0]} | {seconds} | {others[0][1]} | {others[1][1]} |")
         lines.append("")
@@ -260,14 +262,15 @@ def main() -> None:
         others = [row for row in kept["models"].get(family, []) if (row["job"], row["tool"]) not in rows]
         kept["models"][family] = [*others, *rows.values()]
         result = {
-            "command": f"python -m benchmarks.parity decoders --llmcompressor … --gptqmodel … --draws {given.draws} --rows {given.rows} --threads {given.threads}",
+            "command": "python -m benchmarks.parity decoders --llmcompressor … --gptqmodel … "
+            f"--draws {given.draws} --rows {given.rows} --threads {given.threads}",
             "date": given.date,
             "machine": given.machine,
             "versions": kept["versions"],
             "what": f"Perplexity on {given.rows} lines of WikiText-2's test text in windows of {LENGTH} tokens, {WINDOWS} calibration windows "
-            f"({given.draws} draws: the mean, and ours from the smallest to the largest); {GROUP} columns share a scale, steps not symmetric, damping 0.01, "
-            f"32-bit floats (GPTQModel's AWQ: 16), threads: {given.threads}. Seconds: wall / processor, the best, without loading and saving; other work on the "
-            f"machine disturbs the first much and the second little. *worse*: by more than {100 * NEAR:g} %.",
+            f"(draws: {given.draws}; the mean, and of several ours from the smallest to the largest); {GROUP} columns share a scale, steps not symmetric, "
+            f"damping 0.01, 32-bit floats (GPTQModel's AWQ: 16), threads: {given.threads}. Seconds: wall / processor, the best, without loading and saving. "
+            f"*worse*: by more than {100 * NEAR:g} %.",
             "models": kept["models"],
         }
         place.write_text(json.dumps(result, indent=1) + "\n")

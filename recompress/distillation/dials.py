@@ -61,7 +61,7 @@ class Imitation(Schedule):
     states_loss: StatesLoss = "mse"
     """How states and embedded tokens are compared: mean squared difference, or 1 - cosine."""
     attention: Weight = 0.0
-    """Weight of the relations between tokens, as queries, keys and values show them."""
+    """Weight of the relations between tokens, as queries, keys and values show them. They can be ten times the answers at first: 0.1 is a good beginning."""
     relation_heads: Count | None = None
     """Heads into which relations are cut, in student and teacher alike; as many as the student has attention heads when left out."""
     layer_map: Rule | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "uniform"

@@ -40,8 +40,8 @@ class DistillBase(Imitation):
     """Passes over all the text."""
     answers: Weight = 1.0
     """Weight of the next-token distributions of a decoder. An encoder's base model has no answers, so that there it counts nothing."""
-    attention: Weight = 1.0
-    """Weight of the relations between tokens, as queries, keys and values show them."""
+    attention: Weight = 0.1
+    """Weight of the relations between tokens, as queries, keys and values show them; small, because they can be ten times the answers at first."""
     layer_map: Rule | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "last"
     """Which layer of the base model each layer of the student looks at: by rule, or a list of its layers, counted from 1, with 0 for none."""
 

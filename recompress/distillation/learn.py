@@ -91,7 +91,7 @@ def _sample(student: Checkpoint, text: Sequence[Example], soft_labels: SoftLabel
     """Features of some of the text, evenly spread."""
     places = np.linspace(0, len(text) - 1, num=min(SAMPLE, len(text)), dtype=np.int64)
     some = [text[i] for i in places]
-    features, _, _ = training_features(student, some, some[:1], label)
+    features, _, _ = training_features(student, some, some, label)  # dev is not looked at here
     return features if soft_labels is None else [{**feature, "teacher": soft_labels[i]} for feature, i in zip(features, places, strict=True)]
 
 

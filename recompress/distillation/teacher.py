@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from recompress.benchmarks import Benchmark, Example, get_benchmark
 from recompress.digest import sha256_bytes, sha256_directory, sha256_file
 from recompress.directories import new_directory
-from recompress.errors import DataRefused, IntegrityError
+from recompress.errors import DataRefused, InputError, IntegrityError
 from recompress.progress import bar
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class TeacherOutputs:
 def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path) -> TeacherOutputs:
     """Ask the model in ``teacher`` about every example, in bfloat16 where that is faster, and keep its answers in a new ``directory``.
 
-    Where ``directory`` already holds this teacher's answers to these examples, they are used. Raises ``DataRefused`` without examples, ``IntegrityError`` for
-    logits that are not finite, and what ``recompress.checkpoint.load`` and ``new_directory`` raise.
+    Where ``directory`` already holds this teacher's answers to these examples, they are used. Raises ``DataRefused`` without examples, ``InputError`` for a
+    teacher of language, ``IntegrityError`` for logits that are not finite, and what ``recompress.checkpoint.load`` and ``new_directory`` raise.
     """
     from safetensors.numpy import save_file
 
@@ -90,7 +90,10 @@ def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path)
         if (there.teacher_sha256, there.examples_sha256) == (said["teacher"], said["examples"]):
             return there
     checkpoint = load(teacher)
-    rows = unit_logits(checkpoint, get_benchmark(checkpoint.info.benchmark), examples)
+    benchmark = get_benchmark(checkpoint.info.benchmark)
+    if benchmark.pretrained_head:
+        raise InputError(f"the teacher {teacher} gives a vocabulary of answers for each token, too much to be kept; let it be asked while the student learns")
+    rows = unit_logits(checkpoint, benchmark, examples)
     logits = np.concatenate(rows)
     if not np.isfinite(logits).all():
         raise IntegrityError(f"the teacher {teacher} gives logits that are not finite for {sum(not np.isfinite(row).all() for row in rows)} examples")

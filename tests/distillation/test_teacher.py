@@ -13,6 +13,7 @@ from recompress.checkpoint import save
 from recompress.distillation.teacher import FILE, TeacherOutputs, teacher_outputs, unlabelled_examples
 from recompress.errors import DataRefused, InputError, IntegrityError
 from recompress.runtimes import runtime_of
+from tests import six
 from tests.tiny import TAGS, TOPICS, tiny_checkpoint, tiny_examples
 
 TOKENS = get_benchmark("token-classification")
@@ -111,6 +112,13 @@ def test_refusals(tmp_path: Path) -> None:
     save(checkpoint, tmp_path / "broken")
     with pytest.raises(IntegrityError, match="not finite"):
         teacher_outputs(tmp_path / "broken", tiny_examples(3), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_of_answers_is_not_kept(tmp_path: Path) -> None:
+    save(six.checkpoint_of("gpt2"), tmp_path / "model")
+    with pytest.raises(InputError, match="let it be asked while the student learns"):
+        teacher_outputs(tmp_path / "model", six.texts(3), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
