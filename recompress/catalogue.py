@@ -69,7 +69,8 @@ def table(*, markdown: bool = False) -> str:
     """All methods, by family."""
     rows = [(m["name"], m["family"], ", ".join(m["needs"]) or "–", m["shrinks"] or "–", m["speeds_up"] or "–", m["source"]) for m in describe_all()]
     if markdown:
-        return "\n".join(["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(row) + " |" for row in rows)])
+        head = ["# Methods", "", "Made by `make docs`. `recompress methods NAME` explains one, with its dials.", ""]
+        return "\n".join([*head, "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *("| " + " | ".join(row) + " |" for row in rows)])
     widths = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS) - 1)]
     return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in (COLUMNS, *rows))
 
