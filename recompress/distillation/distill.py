@@ -7,7 +7,7 @@ T is the temperature, w the share of hard labels, and a, h, e, r are weights; te
 soft labels that were made once; decoders from the next-token distributions of a teacher that is asked along the way, because a vocabulary of answers for each
 token is too much to keep. ``recompress.distillation.losses`` has the formulas of the parts.
 
-Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2; Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 7 to 10; Wang et al. 2021 (MiniLMv2),
+Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2; Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021 (MiniLMv2),
 arXiv:2012.15828, section 3.1; Sreenivas et al. 2024 (Minitron), arXiv:2408.11796, section 3 (teacher correction).
 """
 
@@ -52,7 +52,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Distill) -> list[Claim]
     family="distillation",
     prove=prove,
     check=check,
-    source="Hinton, Vinyals and Dean 2015, arXiv:1503.02531; Jiao et al. 2020, arXiv:1909.10351, eq. 7 to 10; Wang et al. 2021, arXiv:2012.15828, section 3.1",
+    source="Hinton, Vinyals and Dean 2015, arXiv:1503.02531; Jiao et al. 2020, arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021, arXiv:2012.15828, section 3.1",
     needs=("training", "teacher"),
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
