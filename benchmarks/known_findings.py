@@ -193,9 +193,9 @@ def shown(runs: Sequence[float]) -> str:
 def as_markdown(result: dict[str, Any]) -> str:
     lines = ["# Do known findings come out?", "", f"`{result['command']}`", "", f"{result['machine']}, {result['versions']}", ""]
     lines += [
-        "Perplexity on text that nothing was trained or calibrated on: the mean, and in brackets the smallest and the largest, of three runs where something is",
-        "trained, lots are drawn, or weights are rounded by GPTQ. All else was measured once, with one draw of calibration text, so that small differences there",
-        "prove nothing. In each line the expected best stands first. What it says, it says of models of a million parameters.",
+        "Perplexity on text that nothing was trained or calibrated on: the mean, and in brackets the smallest and the largest, of three runs where",
+        "something is trained, lots are drawn, or weights are rounded by GPTQ. All else was measured once, with one draw of calibration text, so that small",
+        "differences there prove nothing. In each line the expected best stands first. What it says, it says of models of a million parameters.",
         "",
     ]
     for name, part in result["parts"].items():
