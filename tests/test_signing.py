@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.signing import check_signature, key_id, public_pem, read_public_key, sign, signing_key
+from tests.children import Child
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-FORK = multiprocessing.get_context("fork")
 
 
 @given(value=st.dictionaries(st.text(max_size=5), st.integers(0, 100) | st.text(max_size=5), max_size=3), at=st.integers(0, 63), bit=st.integers(0, 7))
@@ -47,18 +48,19 @@ def test_a_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     assert key_id(read_public_key(public_pem(key))) == key_id(key)
 
 
-def tell(folder: Path, queue: multiprocessing.Queue[str]) -> None:
+def tell(folder: Path, queue: SimpleQueue[str]) -> None:
     queue.put(key_id(signing_key(folder)))
 
 
 def test_processes_that_make_a_key_at_once_get_the_same(tmp_path: Path) -> None:
-    queue: multiprocessing.Queue[str] = FORK.Queue()
-    workers = [FORK.Process(target=tell, args=(tmp_path, queue)) for _ in range(8)]
+    queue: SimpleQueue[str] = multiprocessing.get_context("fork").SimpleQueue()
+    workers = [Child(target=tell, args=(tmp_path, queue)) for _ in range(8)]
     for worker in workers:
         worker.start()
-    assert len({queue.get(timeout=20) for _ in workers}) == 1
     for worker in workers:
-        worker.join()
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    assert len({queue.get() for _ in workers}) == 1
 
 
 def test_keys_that_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -12,8 +11,7 @@ from sqlalchemy import text
 
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import GENESIS, Head, Ledger, LedgerBroken, Writer, read_lines, verify, write_lines
-
-FORK = multiprocessing.get_context("fork")
+from tests.children import Child
 
 
 @pytest.fixture
@@ -113,7 +111,7 @@ def append_many(where: Path | str, name: str, count: int) -> None:
 
 def test_processes_that_append_at_once_never_fork_the_chain(where: Path | str) -> None:
     """They race for the making of the ledger as well: it does not exist yet."""
-    workers = [FORK.Process(target=append_many, args=(where, f"worker {i}", 10)) for i in range(8)]
+    workers = [Child(target=append_many, args=(where, f"worker {i}", 10)) for i in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -138,7 +136,7 @@ def hold_and_die(where: Path | str, inside: str) -> None:
 
 @pytest.mark.parametrize("inside", ["lock", "transaction"])
 def test_a_killed_holder_lets_go_and_leaves_nothing(ledger: Ledger, where: Path | str, inside: str) -> None:
-    worker = FORK.Process(target=hold_and_die, args=(where, inside))
+    worker = Child(target=hold_and_die, args=(where, inside))
     worker.start()
     worker.join(30)
     assert worker.exitcode == -signal.SIGKILL

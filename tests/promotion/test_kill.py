@@ -5,7 +5,6 @@ Each point is killed ten times here. A longer run:  RECOMPRESS_TEST_KILLS=50 pyt
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -24,11 +23,11 @@ from recompress.model_files import MODEL_FOLDER
 from recompress.promotion import CRASH_POINTS, HEAD_TAG, PLAN_TAG, Promoter, champion_by_ledger, present_champion, propose
 from recompress.promotion.effects import UNDO_POINTS
 from recompress.promotion.states import OPENERS, PLAN_KINDS, UNFINISHED, follow
+from tests.children import Child
 from tests.ledger.stores import new_database
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-FORK = multiprocessing.get_context("fork")
 KILLS = int(os.environ.get("RECOMPRESS_TEST_KILLS", "10"))
 RECOVERY_POINTS = ("promotion:recovery-recorded", "promotion:move-recorded", "promotion:files-checked-again", "promotion:check-recorded", "promotion:committed")
 Crash = Callable[[str], None]
@@ -100,7 +99,7 @@ def die_at(point: str) -> Crash:
 
 def killed(work: Callable[[Crash], None], point: str) -> None:
     """Do some work in a process of its own, which must die at the point."""
-    worker = FORK.Process(target=work, args=(die_at(point),))
+    worker = Child(target=work, args=(die_at(point),))
     worker.start()
     worker.join(30)
     assert worker.exitcode == -signal.SIGKILL, f"{point} was not passed (exit code {worker.exitcode})"
@@ -187,7 +186,7 @@ def test_an_undoing_killed_anywhere_is_finished_by_the_next(stages: Callable[[],
     for _ in range(KILLS):
         stage = stages()
         work = stage.promote if version == "3" else stage.roll_back
-        worker = FORK.Process(target=work, args=(harm_and_die_at(stage, version, point),))
+        worker = Child(target=work, args=(harm_and_die_at(stage, version, point),))
         worker.start()
         worker.join(30)
         assert worker.exitcode == -signal.SIGKILL
@@ -241,7 +240,7 @@ def test_an_alias_that_somebody_moves_while_a_promotion_is_cut_off(stages: Calla
 def test_a_champion_that_was_deleted_while_the_alias_should_go_back_to_it(stages: Callable[[], Stage]) -> None:
     """No champion is better than a bad one, and nothing may be stuck."""
     stage = stages()
-    worker = FORK.Process(target=stage.promote, args=(harm_and_die_at(stage, "3", "promotion:undo-written"),))
+    worker = Child(target=stage.promote, args=(harm_and_die_at(stage, "3", "promotion:undo-written"),))
     worker.start()
     worker.join(30)
     shutil.rmtree(stage.root / "registry" / MODEL / "2")
@@ -257,7 +256,7 @@ def test_kills_at_random_moments(stages: Callable[[], Stage]) -> None:
     for i in range(2 * KILLS):
         stage = stages()
         work = stage.promote if i % 2 else stage.roll_back
-        worker = FORK.Process(target=work)
+        worker = Child(target=work)
         worker.start()
         time.sleep(draw.uniform(0, 0.12))
         worker.kill()

@@ -14,6 +14,7 @@ from recompress.ledger import Ledger
 from recompress.promotion import Promoter, PromotionRefused, champion_by_ledger, present_champion, progress_of
 from recompress.promotion.states import OPENERS
 from recompress.records import ChampionRef
+from tests.children import Child
 from tests.ledger.stores import new_database
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
 
@@ -37,7 +38,7 @@ def race(where: Path | str, root: Path, number: int, expected: ChampionRef | Non
 def run(where: Path | str, root: Path, numbers: range, expected: ChampionRef | None) -> tuple[list[str], Counter[str]]:
     """The versions that were promoted, and how often each reason was given."""
     start = FORK.Barrier(len(numbers))
-    workers = [FORK.Process(target=race, args=(where, root, number, expected, start)) for number in numbers]
+    workers = [Child(target=race, args=(where, root, number, expected, start)) for number in numbers]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -68,7 +69,7 @@ def test_the_same_plan_from_many_processes_is_carried_out_once(where: Path | str
     Ledger(where)
     directory = model_directory(tmp_path / "candidate", 0)
     start = FORK.Barrier(6)
-    workers = [FORK.Process(target=same, args=(where, tmp_path, directory, start)) for _ in range(6)]
+    workers = [Child(target=same, args=(where, tmp_path, directory, start)) for _ in range(6)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import shutil
 import sqlite3
 import tempfile
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from tasks.track import Store
+from tests.children import Child
 
 
 def new_store(root: Path) -> Path:
@@ -28,7 +28,7 @@ def _empty() -> Path:
     """Made in a process of its own, because MLflow keeps its connections open, and tests fork."""
     folder = Path(tempfile.mkdtemp(prefix="recompress-store-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    worker = multiprocessing.get_context("fork").Process(target=_make, args=(folder,))
+    worker = Child(target=_make, args=(folder,))
     worker.start()
     worker.join(120)
     assert worker.exitcode == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, Mo
 from recompress.promotion.states import UNFINISHED, progress_of
 from tasks.registry import ALIAS, MlflowRegistry, champion_of, fetch_model, load_for_prediction, open_registry
 from tasks.track import Store
+from tests.children import Child
 from tests.promotion.stage import make_plan
 from tests.tasks.stores import new_store
 from tests.tiny import tiny_checkpoint
@@ -30,7 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-FORK = multiprocessing.get_context("fork")
 TEXTS = ["leo kula jana", "juma cheza"]
 MODEL = "ner"
 
@@ -240,7 +239,7 @@ def killed(root: Path, directory: Path, point: str) -> None:
 @pytest.mark.parametrize("point", ["registry:half-uploaded", "registry:uploaded", "promotion:version-made", "promotion:alias-moved", "promotion:committed"])
 def test_a_promotion_that_is_killed_is_finished_by_the_next(tmp_path: Path, candidates: list[Path], point: str) -> None:
     root = new_store(tmp_path / "project")
-    worker = FORK.Process(target=killed, args=(root, candidates[0], point))
+    worker = Child(target=killed, args=(root, candidates[0], point))
     worker.start()
     worker.join(60)
     assert worker.exitcode == -signal.SIGKILL
@@ -269,7 +268,7 @@ def compete(root: Path, directory: Path, outcome: Path) -> None:
 def test_promoters_that_race_over_mlflow(tmp_path: Path, candidates: list[Path]) -> None:
     root = new_store(tmp_path / "project")
     outcomes = [tmp_path / f"outcome {i}" for i in range(3)]
-    workers = [FORK.Process(target=compete, args=(root, directory, outcome)) for directory, outcome in zip(candidates, outcomes, strict=True)]
+    workers = [Child(target=compete, args=(root, directory, outcome)) for directory, outcome in zip(candidates, outcomes, strict=True)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -16,6 +16,7 @@ import pytest
 from recompress.errors import StorageError
 from tasks.recompression import Recompression
 from tasks.track import Store, locked
+from tests.children import Child
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_step_killed_at_any_point_leaves_nothing_that_is_believed(home: Path) 
     calls = ("log_artifacts", "log_artifact", "set_tag")
     for call in calls:
         key = hashlib.sha256(call.encode()).hexdigest()
-        child = multiprocessing.get_context("fork").Process(target=_die_at, args=(home, call, key))
+        child = Child(target=_die_at, args=(home, call, key))
         child.start()
         child.join(60)
         assert child.exitcode == -signal.SIGKILL, call
