@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ SETTINGS = {
     "PREFECT_CLI_PROMPT": "false",
 }
 """Prefect's own start limit of 20 s is short of what a loaded machine needs."""
+ROOM = 64_000_000
+"""Bytes that must be free before a run begins: two databases and the first step."""
 
 
 def prepare(root: Path) -> None:
@@ -35,10 +38,18 @@ def prepare(root: Path) -> None:
 def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: Any) -> Any:
     """Run the flow ``flows.<name>`` in this process, with a temporary Prefect server unless ``PREFECT_API_URL`` names one."""
     prepare(root)
+    _check_room(root)
     _check_server()
     with listener(say):
         flow = getattr(importlib.import_module(f"flows.{name}"), name)
         return flow(root=str(root), **parameters)
+
+
+def _check_room(root: Path) -> None:
+    """Raises ``StorageError`` on a disk that is as good as full: servers that cannot write their databases end in pages of tracebacks of their own."""
+    free = shutil.disk_usage(root).free
+    if free < ROOM:
+        raise StorageError(f"{free / 1e6:.1f} MB are free at {root.resolve()}, and a run does not begin with less than {ROOM / 1e6:.0f} MB; make space")
 
 
 def _check_server() -> None:
