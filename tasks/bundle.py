@@ -20,6 +20,7 @@ from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import Dossier, committed_plans, folder_name, tell, write_bundle
 from recompress.evidence.dossier import origin_of
 from recompress.ledger import Entry
+from recompress.model_files import check_version
 from recompress.promotion.states import Progress
 from recompress.records import DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.keys import own_key, own_model_key
@@ -129,7 +130,9 @@ def export_bundle(project: Project, told: str, target: Path | None, *, with_mode
         copy = Path(place) / folder.name
         shutil.copytree(folder, copy)
         if with_model:
-            shutil.copytree(project.registry.fetch(model, version), copy / "model", ignore=shutil.ignore_patterns("registered_model_meta"))
+            files = project.registry.fetch(model, version)
+            check_version(files, find_plan(chain, model, version).said("promotion-committed")["manifest_sha256"])
+            shutil.copytree(files, copy / "model", ignore=shutil.ignore_patterns("registered_model_meta"))
         return pack(Path(place), target)
 
 

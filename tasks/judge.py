@@ -14,11 +14,11 @@ from recompress.digest import sha256_json
 from recompress.errors import IntegrityError
 from recompress.fingerprint import step_key
 from recompress.gate import Expected, Measured, choose, judge, read_measured
-from recompress.promotion import progress_of
+from recompress.promotion import Promoter, progress_of
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
-from tasks.audit import recorded_policy
+from tasks.audit import actor, recorded_policy
 from tasks.recompression import Recompression
-from tasks.registry import champion_of
+from tasks.registry import champion_of, open_registry
 from tasks.track import Result, check
 
 
@@ -46,7 +46,8 @@ class Judgement:
 
 @task(task_run_name="present champion", cache_policy=NO_CACHE, persist_result=False)
 def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champion:
-    """Who is to be beaten."""
+    """Who is to be beaten. Raises ``IntegrityError`` when it is not what the ledger promoted; what a killed promotion left open is finished or undone first."""
+    Promoter(run.ledger, open_registry(run.store), actor()).settle(run.plan.recipe.register_.model)
     found = champion_of(run.store, run.plan.recipe.register_.model)
     if found is None:
         return Champion()

@@ -15,7 +15,7 @@ from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import BundleReport, committed_plans, verify_bundle
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.listed import named_key
-from recompress.ledger import Head, write_lines
+from recompress.ledger import Entry, Head, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
 from recompress.signing import public_pem
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def log(project: Project, model: str | None) -> list[dict[str, Any]]:
-    entries = project.ledger.entries()
+    entries = _verified(project)
     if model is not None:
         check_model(entries, model)
     return log_lines(entries, model)
@@ -37,7 +37,7 @@ def log(project: Project, model: str | None) -> list[dict[str, Any]]:
 def who_was(project: Project, model: str, at: str) -> dict[str, Any]:
     """Every champion at a moment, or in the course of a day. Raises ``InputError`` for a model that is not known and a time that is none."""
     begin, end = parse_time(at, project.ledger.clock())
-    entries = project.ledger.entries()
+    entries = _verified(project)
     check_model(entries, model)
     found = core_who_was(entries, model, begin, end)
     return {"model": model, "from": rfc3339(begin), "to": rfc3339(end), "champions": [reign.as_json() for reign in found]}
@@ -49,7 +49,7 @@ def trace(project: Project, told: str) -> Trace:
     tags = project.registry.tags(model, version)
     if tags is None:
         raise InputError(f"there is no version {version} of {model} in the registry")
-    entries = project.ledger.entries()
+    entries = _verified(project)
     found = core_trace(entries, model, version, tags)
     try:
         dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
@@ -57,6 +57,12 @@ def trace(project: Project, told: str) -> Trace:
         return found
     candidate = dossier.evaluation("candidate")
     return found.model_copy(update={"metrics": candidate.metrics if candidate else {}})
+
+
+def _verified(project: Project) -> list[Entry]:
+    """The records, once their chain holds: a question is not answered from a ledger that was changed. Raises ``LedgerBroken``."""
+    project.ledger.verify()
+    return project.ledger.entries()
 
 
 def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | None, model: Path | None) -> BundleReport:
@@ -89,7 +95,7 @@ def _bundles(project: Project) -> tuple[list[tuple[str, Head]], list[Trouble]]:
             troubles.append(Trouble(where, "broken", str(error)))
     try:
         missing = [p for p in committed_plans(project.ledger.entries()) if not (project.evidence / name_of(p)).is_dir()]
-    except (IntegrityError, ValueError, KeyError):
+    except (IntegrityError, ValueError, KeyError, TypeError, AttributeError):
         return anchors, troubles  # the ledger is broken, and is told to be so elsewhere
     for progress in missing:
         told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"

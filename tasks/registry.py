@@ -168,6 +168,8 @@ def fetch_model(store: Store, uri: str, ledger: Ledger | None = None) -> Path:
     tags = registry.tags(name, version) or {}
     committed = ledger.last("promotion-committed", model=name, version=version) if ledger else None
     expected = committed.body["manifest_sha256"] if committed else tags.get(MANIFEST_TAG)
+    if ledger is not None and committed is None and "@" in uri:
+        raise IntegrityError(f"version {version} of {name} has the alias, but this ledger promoted no such version; `recompress audit verify` tells more")
     if expected is None:
         raise IntegrityError(f"version {version} of {name} has no tag {MANIFEST_TAG}, so its files cannot be checked; it was not made here")
     directory = registry.fetch(name, version)

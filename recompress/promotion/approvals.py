@@ -33,6 +33,7 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
     Raises ``InputError`` for a digest that no waiting plan has, ``GateRefused`` for an author who may not, or a plan that waits no longer, and
     ``IntegrityError`` for a key that is not the approver's.
     """
+    ledger.verify()
     progress = open_plan(ledger, digest)
     plan, rule = progress.plan, progress.plan.approval
     if not rule.required:
@@ -61,6 +62,7 @@ def reject(ledger: Ledger, digest: str, *, actor: str, reason: str) -> Entry:
     """Stop a plan for good. Anybody may. Raises ``InputError`` without a reason, or for a digest that no open plan has."""
     if not reason.strip():
         raise InputError("a rejection needs a reason: whoever made the candidate will read it")
+    ledger.verify()
     progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
     return progress.entries[-1]
 

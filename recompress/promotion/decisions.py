@@ -17,7 +17,8 @@ def propose(ledger: Ledger, plan: PromotionPlan, *, again: bool = False) -> Prog
     A plan that was refused, undone or has expired is opened again under a new digest. One that a person stopped or that was carried out is opened again only
     when ``again`` says so.
     """
-    if plan.expected is not None and plan.expected.model_sha256 == plan.model_sha256:
+    same = plan.expected is not None and plan.expected.model_sha256 == plan.model_sha256
+    if plan.expected is not None and (plan.expected.version == plan.version if plan.kind == "rollback" else same):
         raise GateRefused(f"{plan.candidate} is champion of {plan.model} already, as version {plan.expected.version}; there is nothing to promote")
     if plan.approval.signed and not plan.approval.signers:
         raise InputError("approvals must be signed, but no approver's public key is known; add one before anything waits for it")

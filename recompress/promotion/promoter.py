@@ -70,7 +70,9 @@ class Promoter:
         with self._held(plan.model, plan.kind) as (effects, _):
             progress = progress_of(self.ledger, digest)
             if progress.state == "committed":
-                return self._still(progress)
+                done = self._still(progress)
+                effects.check_files(progress, done.version, progress.said("promotion-committed")["manifest_sha256"])
+                return done
             progress = clear(self.ledger, progress, actor=self.actor)
             effects.at(progress, "cleared")
             self._check_champion(effects, progress)
@@ -104,6 +106,21 @@ class Promoter:
         """Compare the registry with the ledger. Gives the ledger's record of an alias that was moved behind its back; ``None`` when all is as it should be."""
         with self._held(model) as (effects, _):
             return effects.note_outside_move(model)
+
+    def settle(self, model: str) -> None:
+        """Leave nothing open behind the champion before anything is judged against it: the ledger verifies, what a killed process began is finished or undone,
+        the ledger knows the version as promoted, and its files are those that were promoted. Raises ``IntegrityError`` and ``StorageError``."""
+        with self._held(model) as (effects, _):
+            version = self.registry.champion(model)
+            if version is None:
+                return
+            committed = self.ledger.last("promotion-committed", model=model, version=version)
+            if committed is None:
+                effects.note_outside_move(model)
+                raise IntegrityError(
+                    f"version {version} of {model} is champion, but this ledger promoted no such version; recompress rollback {model} --reason '…' puts one back that it did"
+                )
+            effects.check_files(progress_of(self.ledger, committed.body["plan"]), version, committed.body["manifest_sha256"])
 
     @contextmanager
     def _held(self, model: str | None, kind: str = "") -> Iterator[tuple[Effects, Entry | None]]:

@@ -1,0 +1,88 @@
+"""Before anything is judged against a champion: it is the one that the ledger promoted, its files are what they were, and nothing is left half-done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from recompress.errors import IntegrityError
+from recompress.ledger import Ledger, LedgerBroken
+from recompress.model_files import MODEL_FOLDER
+from recompress.promotion import Promoter, approve, present_champion, reject
+from recompress.records import ApprovalRule
+from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
+
+
+class Killed(BaseException):
+    """What a kill does to the process, without the process."""
+
+
+def promote_one(promoter: Promoter, folder: Path) -> None:
+    directory = model_directory(folder / "model", 1)
+    promoter.promote(promoter.propose(*make_plan(directory, None)).digest, directory)
+
+
+def tamper(ledger: Ledger) -> None:
+    with ledger._database.writing() as connection:
+        connection.execute(text("DROP TRIGGER recompress_no_update"))
+        connection.execute(text("UPDATE recompress_ledger SET actor = 'mallory' WHERE sequence = 2"))
+
+
+def test_a_sound_champion_is_left_alone(promoter: Promoter, ledger: Ledger, tmp_path: Path) -> None:
+    promoter.settle(MODEL)
+    promote_one(promoter, tmp_path)
+    head = ledger.head()
+    promoter.settle(MODEL)
+    assert ledger.head() == head
+
+
+def test_a_champion_whose_files_were_changed_is_no_champion_to_judge_against(promoter: Promoter, registry: FolderRegistry, tmp_path: Path) -> None:
+    promote_one(promoter, tmp_path)
+    plan = make_plan(tmp_path / "model", None)
+    (registry.fetch(MODEL, "1") / MODEL_FOLDER / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(IntegrityError):
+        promoter.settle(MODEL)
+    with pytest.raises(IntegrityError):
+        promoter.promote(promoter.propose(*plan).digest, tmp_path / "model")
+
+
+def test_a_forged_version_is_refused_recorded_and_put_right_by_a_rollback(promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    promote_one(promoter, tmp_path)
+    tags = registry.tags(MODEL, "1") or {}
+    registry.set_champion(MODEL, registry.create_version(MODEL, model_directory(tmp_path / "forged", 2), tags))
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="version 2 of .* is champion, but this ledger promoted no such version"):
+            promoter.settle(MODEL)
+    assert len(ledger.entries("alias-moved-outside", model=MODEL)) == 1
+    assert promoter.rollback(MODEL, to="1", reason="somebody forged a version").version == "1"
+    promoter.settle(MODEL)
+
+
+def test_a_changed_ledger_settles_nothing_and_takes_no_decision(promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    promote_one(promoter, tmp_path)
+    directory = model_directory(tmp_path / "next", 3)
+    waiting = promoter.propose(*make_plan(directory, present_champion(registry, MODEL), rule=ApprovalRule(required=True)))
+    tamper(ledger)
+    head = ledger.head()
+    with pytest.raises(LedgerBroken, match="record 2"):
+        promoter.settle(MODEL)
+    with pytest.raises(LedgerBroken, match="record 2"):
+        approve(ledger, waiting.digest, actor="bob")
+    with pytest.raises(LedgerBroken, match="record 2"):
+        reject(ledger, waiting.digest, actor="bob", reason="it is slow")
+    assert ledger.head() == head
+
+
+def test_what_a_killed_promotion_left_open_is_finished_first(ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    def die(point: str) -> None:
+        if point == "promotion:alias-moved":
+            raise Killed
+
+    with pytest.raises(Killed):
+        promote_one(Promoter(ledger, registry, "ada", lock_timeout=5, crash_point=die), tmp_path)
+    assert not ledger.entries("promotion-committed")
+    Promoter(ledger, registry, "ada", lock_timeout=5).settle(MODEL)
+    assert len(ledger.entries("promotion-committed", model=MODEL)) == 1
+    assert registry.moves == ["1"]
