@@ -85,10 +85,13 @@ def who_was(entries: Iterable[Entry], model: str, begin: datetime, end: datetime
 def parse_time(text: str, now: datetime) -> tuple[datetime, datetime]:
     """A moment, or the whole of a day (``2026-11-17``), in UTC unless it says otherwise. Raises ``InputError`` for anything else, and for the future."""
     try:
+        if not DAY.match(text.strip()):
+            raise ValueError("20261117 and 2026-W47 mean a moment to Python, and a day to people")
         told = datetime.fromisoformat(text.strip())
-    except ValueError:
+        begin = told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+        _ = begin + timedelta(days=1)  # the calendar has ends
+    except (ValueError, OverflowError):
         raise InputError(f"{text!r} is no time; write 2026-11-17, or 2026-11-17T14:30 (UTC), or 2026-11-17T14:30+03:00") from None
-    begin = told if told.tzinfo else told.replace(tzinfo=UTC)
     if begin > now:
         raise InputError(f"{rfc3339(begin)} is still to come; it is {rfc3339(now)} now")
     return begin, begin + timedelta(days=1, microseconds=-1) if DAY.fullmatch(text.strip()) else begin

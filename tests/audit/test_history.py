@@ -95,7 +95,9 @@ def test_times_are_utc_unless_they_say_otherwise(text: str, begin: str, end: str
     assert parse_time(text, NOW) == (datetime.fromisoformat(begin), datetime.fromisoformat(end))
 
 
-@pytest.mark.parametrize("text", ["last tuesday", "", "2026-13-01", "17.11.2026", "2026-11-17T25:00"])
+@pytest.mark.parametrize(
+    "text", ["last tuesday", "", "2026-13-01", "17.11.2026", "2026-11-17T25:00", "20261117", "2026-W47", "0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is no time; write 2026-11-17"):
         parse_time(text, NOW)
