@@ -276,7 +276,9 @@ def test_time_is_a_share_of_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
 def test_other_importances(importance: str, tmp_path: Path) -> None:
-    run("gpt2", tmp_path, "target", importance=importance, candidates=1, epochs=1)
+    told = {name: run("gpt2", tmp_path, name, importance=name, candidates=1, epochs=1) for name in ("activation", importance)}
+    assert told[importance].parameters == told["activation"].parameters, "the shape is drawn, whatever is important"
+    assert sha256_file(tmp_path / importance / "model.safetensors") != sha256_file(tmp_path / "activation" / "model.safetensors")
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
