@@ -30,8 +30,8 @@ from recompress.pruning.mask import smallest, sparsity
 from recompress.pruning.scope import Distribution, zeros_of
 from recompress.settings import Share
 from recompress.surgery import weight_of
-from recompress.training.run import train
 from recompress.training.settings import Schedule
+from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -112,16 +112,11 @@ def train_sparse(checkpoint: Checkpoint, config: DynamicSparse, inputs: Inputs) 
         alive[name] = ~smallest(worth.flatten(), count).view_as(worth)
         linear.weight.data.masked_fill_(~alive[name], 0)
     with beside(network, ALIVE, alive):
-        return train(
+        return train_in_step(
             checkpoint,
-            inputs.train,
-            inputs.dev,
             config,
-            inputs.seed,
-            inputs.workdir / "training",
-            curve=inputs.curve,
-            label=inputs.label or "dynamic_sparse",
-            said={"method": "dynamic_sparse"},
+            inputs,
+            "dynamic_sparse",
             callbacks=[_rewirer(network, config, inputs.seed)],
             hold=False,  # zeros may grow
         )

@@ -18,7 +18,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.checkpoint import Checkpoint
 from recompress.method import Inputs, method
 from recompress.pruning.in_training import WhileTraining, check, prove, refuse_less
-from recompress.training.run import train
+from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -46,16 +46,11 @@ class Gradual(WhileTraining):
 def prune_gradually(checkpoint: Checkpoint, config: Gradual, inputs: Inputs) -> Checkpoint:
     """Train, and zero more and more of the smallest weights of the encoder's linear layers meanwhile."""
     start = refuse_less(checkpoint, config.sparsity, "gradual")
-    return train(
+    return train_in_step(
         checkpoint,
-        inputs.train,
-        inputs.dev,
         config,
-        inputs.seed,
-        inputs.workdir / "training",
-        curve=inputs.curve,
-        label=inputs.label or "gradual",
-        said={"method": "gradual"},
+        inputs,
+        "gradual",
         callbacks=[_pruner(checkpoint.torch_network, config, start)],
         hold=False,  # the pruner holds all zeros itself
         counts_from=config.end,

@@ -28,7 +28,7 @@ from recompress.method import Inputs, method
 from recompress.pruning.in_training import WhileTraining, beside, check, cubic, prove, refuse_less
 from recompress.pruning.scope import Scope, smallest_masks
 from recompress.surgery import weight_of
-from recompress.training.run import train
+from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -78,16 +78,11 @@ def prune_by_movement(checkpoint: Checkpoint, config: Movement, inputs: Inputs) 
     dense = {name: linear.weight.detach().clone() for name, linear in encoder_linears(network)}
     scores = {name: torch.zeros_like(weight).masked_fill_(weight == 0, -math.inf) for name, weight in dense.items()}
     with beside(network, DENSE, dense), beside(network, SCORES, scores):
-        return train(
+        return train_in_step(
             checkpoint,
-            inputs.train,
-            inputs.dev,
             config,
-            inputs.seed,
-            inputs.workdir / "training",
-            curve=inputs.curve,
-            label=inputs.label or "movement",
-            said={"method": "movement"},
+            inputs,
+            "movement",
             callbacks=[_mover(network, config, start)],
             counts_from=config.end,
         )

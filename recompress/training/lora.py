@@ -27,8 +27,8 @@ from recompress.method import Claim, Inputs, method
 from recompress.packed import place
 from recompress.surgery import weight_of
 from recompress.training.proof import prove_training
-from recompress.training.run import train
 from recompress.training.settings import Schedule
+from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,16 +91,12 @@ def prove(before: Checkpoint, after: Checkpoint, config: Lora) -> list[Claim]:
 def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoint:
     """Train low-rank changes of the encoder's linear layers and merge them; zeros stay zero."""
     adapters = adapt(checkpoint.torch_network, config, inputs.seed)
-    checkpoint = train(
+    checkpoint = train_in_step(
         checkpoint,
-        inputs.train,
-        inputs.dev,
         config,
-        inputs.seed,
-        inputs.workdir / "training",
-        curve=inputs.curve,
-        label=inputs.label or "lora",
-        said={"method": "lora", "peft": importlib.metadata.version("peft")},
+        inputs,
+        "lora",
+        said={"peft": importlib.metadata.version("peft")},
         hold=False,  # the weights are fixed, and B is zero at first
     )
     merge(checkpoint.torch_network, adapters)
