@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from recompress.records import ModelRef
 from tasks.compress import compress
 from tasks.data import bring_data
 from tasks.evaluate import evaluate
@@ -14,7 +15,7 @@ from tasks.judge import judge_all, present_champion
 from tasks.promote import promote
 from tasks.recompression import Outcome, recompression
 from tasks.report import write_report
-from tasks.train import find_base_model, make_teacher_outputs, train_baseline
+from tasks.train import find_base_model, train_baseline
 from tasks.validate import check_data
 
 
@@ -27,8 +28,9 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
 
         base = find_base_model(run)
         baseline = train_baseline(run, dataset, base)
-        teacher = make_teacher_outputs(run, dataset, baseline)
-        variants = [compress(run, name, baseline, dataset, teacher) for name in run.plan.steps]
+        variants: list[ModelRef] = []
+        for name in run.plan.steps:
+            variants.append(compress(run, name, [baseline, *variants], dataset))
         champion = present_champion(run, variants)
 
         models = [baseline, *variants, *champion.models]

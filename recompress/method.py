@@ -40,10 +40,10 @@ class Inputs:
     unlabelled: list[Example] = field(default_factory=list)
     """Text without labels, where the recipe names some."""
     teacher: TeacherOutputs | None = None
-    """What the baseline says about ``train`` and then ``unlabelled``; given to methods that need a teacher, but for language modelling, where the answers are
+    """What the teacher says about ``train`` and then ``unlabelled``; given to methods that need a teacher, but for language modelling, where the answers are
     too many to be kept."""
     teacher_model: Path | None = None
-    """The baseline's model directory, for a teacher that is asked while the student learns; given to methods that need a teacher."""
+    """The model directory of the teacher (the baseline, or the variant that a step names), asked while the student learns; for methods that need a teacher."""
     base: Path | None = None
     """The base model's directory; given to methods that need it."""
     curve: Callable[[int, Mapping[str, float]], None] | None = None

@@ -114,11 +114,6 @@ class Plan:
     def sha256(self) -> str:
         return sha256_json(self.as_json)
 
-    @property
-    def needs_teacher(self) -> bool:
-        methods = all_methods()
-        return any("teacher" in methods[step.method].needs for chain in self.steps.values() for step in chain)
-
 
 def read_recipe(path: Path, root: Path) -> Plan:
     """Read and check a recipe and its policy. ``root`` is the project's folder. Raises ``InputError``; nothing is run or written."""
@@ -126,6 +121,7 @@ def read_recipe(path: Path, root: Path) -> Plan:
     recipe = file.read_as(Recipe)
     steps = {name: _steps(file, name, len(chain)) for name, chain in recipe.variants.items()}
     _check_chains(file, recipe, steps)
+    _check_teachers(file, steps)
     _check_base(file, recipe.base)
     policy_path = (root / recipe.policy).resolve()
     if not policy_path.is_relative_to(root.resolve()):
@@ -163,6 +159,27 @@ def _check_chains(file: SettingsFile, recipe: Recipe, steps: dict[str, tuple[Ste
             check_chain([(step.method, step.config) for step in chain], recipe.benchmark, None)
         except InputError as error:
             raise InputError(f"{error} ({file.where(('variants', variant))})") from None
+
+
+def _check_teachers(file: SettingsFile, steps: dict[str, tuple[Step, ...]]) -> None:
+    """A variant that teaches must be there before the one that learns from it, and answer on torch, where a student can ask it."""
+    methods = all_methods()
+    above: list[str] = []
+    for variant, chain in steps.items():
+        for i, step in enumerate(chain):
+            teacher = getattr(step.config, "teacher", None)
+            where = file.where(("variants", variant, i, step.method, "teacher"))
+            if teacher is None:
+                continue
+            if teacher not in above:
+                raise InputError(
+                    f"teacher {teacher!r} is no variant above {variant!r} ({', '.join(above) or 'there is none'}); "
+                    f"name one that stands above, or leave teacher out for the baseline ({where})"
+                )
+            last = steps[teacher][-1].method
+            if methods[last].gives != "torch":
+                raise InputError(f"teacher {teacher!r} ends with {last}, on {methods[last].gives}; name a variant that ends on torch ({where})")
+        above.append(variant)
 
 
 def _check_base(file: SettingsFile, base: BaseChoice) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -14,30 +16,29 @@ from recompress.recipe import Step
 from recompress.records import DatasetRef, ModelRef
 from tasks.data import examples_of, unlabelled_of
 from tasks.recompression import Recompression
-from tasks.train import text_digests
+from tasks.train import make_teacher_outputs, text_digests
 
-Teacher = tuple[str, str] | None
+if TYPE_CHECKING:
+    from recompress.distillation.teacher import TeacherOutputs
 
 
 @task(task_run_name="compress {variant}", cache_policy=NO_CACHE, persist_result=False)
-def compress(run: Recompression, variant: str, baseline: ModelRef, dataset: DatasetRef, teacher: Teacher) -> ModelRef:
-    """The steps of one variant, in order, each from the model that the one before it left."""
-    model = baseline
+def compress(run: Recompression, variant: str, made: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
+    """The steps of one variant, in order, each from the model that the one before it left. ``made`` are the baseline and the variants before this one."""
+    model = made[0]
     for i, step in enumerate(run.plan.steps[variant], start=1):
-        model = compress_step(run, variant, i, step, model, baseline, dataset, teacher)
+        model = compress_step(run, variant, i, step, model, made, dataset)
     return model.model_copy(update={"name": variant})
 
 
-def compress_step(
-    run: Recompression, variant: str, number: int, step: Step, model: ModelRef, baseline: ModelRef, dataset: DatasetRef, teacher: Teacher
-) -> ModelRef:
+def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, made: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
     """One step: run by the core's runner, which saves, reads back and proves; kept in MLflow with its claims."""
     method = get_method(step.method)
     benchmark = get_benchmark(run.plan.recipe.benchmark)
     name = f"{variant}/{number} {step.method}"
-    taught = teacher if "teacher" in method.needs else None
-    others = {"teacher": baseline, "base": run.base}
+    others = {"teacher": _teacher_of(step, made), "base": run.base}
     needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
+    taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.compression import run_step
@@ -71,9 +72,14 @@ def compress_step(
     return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=kept["runtime"], steps=(*model.steps, step.method))
 
 
-def _read_teacher(run: Recompression, teacher: Teacher):  # type: ignore[no-untyped-def]
-    if teacher is None:
+def _teacher_of(step: Step, made: Sequence[ModelRef]) -> ModelRef:
+    """The variant that a step names as its teacher, or the baseline."""
+    return {model.name: model for model in made}[getattr(step.config, "teacher", None) or made[0].name]
+
+
+def _read_teacher(run: Recompression, said: tuple[str, str] | None) -> TeacherOutputs | None:
+    if said is None:
         return None
     from recompress.distillation.teacher import TeacherOutputs
 
-    return TeacherOutputs.load(run.store.fetch(teacher[0]))
+    return TeacherOutputs.load(run.store.fetch(said[0]))

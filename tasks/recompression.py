@@ -48,6 +48,8 @@ class Recompression:
         """What every MLflow run of this recompression names as its input, once it was brought."""
         self.base: ModelRef | None = None
         """The base model, once it was found, for steps that begin with it instead of the baseline."""
+        self.said: dict[str, tuple[str, str]] = {}
+        """What teachers said of the training text, by the digest of the teacher: uri and sha256."""
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
         self._runs: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The base model, the baseline, and what the baseline says about the training text."""
+"""The base model, the baseline, and what a teacher says about the training text."""
 
 from __future__ import annotations
 
@@ -63,23 +63,27 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
 
 
 @task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
-def make_teacher_outputs(run: Recompression, dataset: DatasetRef, baseline: ModelRef) -> tuple[str, str] | None:
-    """What the baseline says about every training and unlabelled example, once for all variants; ``None`` when no step asks. Gives (uri, sha256).
+def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: ModelRef) -> tuple[str, str] | None:
+    """What a teacher says about every training and unlabelled example, once for all variants that learn from it. Gives (uri, sha256).
 
-    ``None`` for language modelling too: a vocabulary of answers for each token is too much to keep, so that there the baseline is asked while students learn.
+    ``None`` for language modelling: a vocabulary of answers for each token is too much to keep, so that there the teacher is asked while students learn.
     """
-    if not run.plan.needs_teacher or get_benchmark(dataset.benchmark).pretrained_head:
+    if get_benchmark(dataset.benchmark).pretrained_head:
         return None
+    if teacher.sha256 in run.said:
+        return run.said[teacher.sha256]
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.distillation.teacher import teacher_outputs
 
-        teacher_outputs(run.store.fetch(baseline.uri), training_text(dataset), folder / "work" / "teacher")
+        teacher_outputs(run.store.fetch(teacher.uri), training_text(dataset), folder / "work" / "teacher")
         return {}, {"outputs": folder / "work" / "teacher"}
 
-    key = step_key("teacher", modules=["recompress.distillation.teacher"], config={}, inputs=[baseline.sha256, *text_digests(dataset)], seed=0)
-    kept = run.step("teacher", key=key, run="baseline", do=do, label="what the baseline says about the training text")["artifacts"]["outputs"]
-    return kept["uri"], kept["sha256"]
+    key = step_key("teacher", modules=["recompress.distillation.teacher"], config={}, inputs=[teacher.sha256, *text_digests(dataset)], seed=0)
+    name = "teacher" if teacher.kind == "baseline" else f"{teacher.name}/teacher"
+    kept = run.step(name, key=key, run=teacher.name, do=do, label=f"what {teacher.name} says about the training text")["artifacts"]["outputs"]
+    run.said[teacher.sha256] = kept["uri"], kept["sha256"]
+    return run.said[teacher.sha256]
 
 
 def training_text(dataset: DatasetRef) -> list[Example]:

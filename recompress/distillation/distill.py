@@ -7,7 +7,7 @@ T is the temperature, w the share of hard labels, and a, h, e, r are weights; te
 soft labels that were made once; decoders from the next-token distributions of a teacher that is asked along the way, because a vocabulary of answers for each
 token is too much to keep. ``recompress.distillation.losses`` has the formulas of the parts.
 
-Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2; Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021 (MiniLMv2),
+Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2; Mirzadeh et al. 2020, arXiv:1902.03393 (a teacher in between); Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021 (MiniLMv2),
 arXiv:2012.15828, section 3.1; Sreenivas et al. 2024 (Minitron), arXiv:2408.11796, section 3 (teacher correction).
 """
 
@@ -32,6 +32,7 @@ from recompress.distillation.student import fresh_student, prove_shape
 from recompress.distillation.teacher import TeacherOutputs, teacher_outputs
 from recompress.errors import DataRefused, InputError
 from recompress.method import Claim, Inputs, method
+from recompress.settings import Slug
 from recompress.training.proof import prove_training
 
 KEPT = ("trim_vocabulary",)
@@ -40,6 +41,10 @@ KEPT = ("trim_vocabulary",)
 
 class Distill(Imitation):
     """How the student learns."""
+
+    teacher: Slug | None = None
+    """The variant of the recipe that teaches, by name, one that stands above this one; the baseline when left out. A teacher between the two in size can teach
+    a small student better than a large one."""
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Distill) -> list[Claim]:
@@ -61,7 +66,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Distill) -> list[Claim]
     loses=lambda config, step: config.student is not None and step not in KEPT,
 )
 def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoint:
-    """Train the model, or a new one of a smaller shape, to answer like the baseline and to be like it inside.
+    """Train the model, or a new one of a smaller shape, to answer like its teacher and to be like it inside.
 
     Raises ``InputError`` without a teacher or for one that cannot be compared, ``IntegrityError`` when its outputs belong to other examples, ``DataRefused``
     without text, and ``EffectMissing`` when the student came no closer.

@@ -47,13 +47,19 @@ def test_the_champion_answers_plain_text(first: tuple[Path, dict[str, Any]]) -> 
     assert told["predictions"][0]["label"] in {"food", "sport", "work"}
 
 
-def test_a_changed_dial_reruns_that_variant_alone(first: tuple[Path, dict[str, Any]]) -> None:
+def test_a_changed_dial_reruns_that_variant_alone_and_a_variant_teaches_another(first: tuple[Path, dict[str, Any]]) -> None:
     recipe = first[0] / "recipe.yaml"
     before = recipe.read_text()
-    recipe.write_text(before.replace("sparsity: 0.5", "sparsity: 0.6"))
+    pupil = "    - prune_structure: {layers: 1, neurons: 0.25}\n    - distill: {epochs: 1, learning_rate: 3.0e-3, precision: fp32, TEACHER}\n"
+    pupils = f"  of_sparse:\n{pupil.replace('TEACHER', 'teacher: sparse')}  of_baseline:\n{pupil.replace(', TEACHER', '')}policy:"
+    recipe.write_text(before.replace("sparsity: 0.5", "sparsity: 0.6").replace("policy:", pupils))
     told = run(first[0], "run", "recipe.yaml")
     recipe.write_text(before)
-    assert {name.split("/")[0] for name in told["done"]} - {"verdicts", "report", "promotion"} == {"sparse"}
+    assert {name.split("/")[0] for name in told["done"]} - {"verdicts", "report", "promotion"} == {"sparse", "of_sparse", "of_baseline"}
+    assert "sparse/teacher" in told["done"]
+    assert "teacher" in told["reused"]
+    digests = {e["model"]: e["model_sha256"] for e in told["evaluations"]}
+    assert digests["of_sparse"] != digests["of_baseline"]
 
 
 def test_an_altered_artifact_is_noticed_and_its_step_runs_again(first: tuple[Path, dict[str, Any]]) -> None:
