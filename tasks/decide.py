@@ -15,7 +15,8 @@ from recompress.promotion import approve as core_approve
 from recompress.promotion import reject as core_reject
 from recompress.promotion import waiting as core_waiting
 from recompress.promotion.approvals import open_plan
-from recompress.records import ApprovalRule, PromotionPlan, Verdict
+from recompress.promotion.states import plan_in
+from recompress.records import ApprovalRule, Verdict
 from recompress.signing import read_private_key
 from tasks.audit import actor
 from tasks.bundle import heal, recall_dossier
@@ -65,7 +66,7 @@ def rollback(project: Project, model: str, to: str | None, reason: str, say: Say
 def rule_of(project: Project, model: str) -> ApprovalRule:
     """The rule for approvals by which this model was last promoted, with the keys that are known today."""
     opened = project.ledger.last("promotion-proposed", model=model)
-    rule = PromotionPlan.model_validate(opened.body["content"]).approval if opened else ApprovalRule()
+    rule = plan_in(opened).approval if opened else ApprovalRule()
     return rule.model_copy(update={"signers": approvers(project.root)}) if rule.signed else rule
 
 

@@ -16,6 +16,7 @@ from recompress.errors import ApprovalPending, GateRefused
 from recompress.fingerprint import code_fingerprint
 from recompress.ledger import Ledger
 from recompress.promotion import PLAN_TAG, Promoter
+from recompress.promotion.states import plan_in
 from recompress.records import ChampionRef, DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.audit import actor
 from tasks.bundle import heal, keep_dossier
@@ -101,7 +102,7 @@ def write_evidence(run: Recompression) -> None:
 def plan_behind(ledger: Ledger, champion: Champion) -> PromotionPlan | None:
     """The plan by which the champion was promoted, as the ledger has it."""
     opened = ledger.last("promotion-proposed", plan=champion.tags.get(PLAN_TAG, ""))
-    return PromotionPlan.model_validate(opened.body["content"]) if opened else None
+    return plan_in(opened) if opened else None
 
 
 def plan_for(
@@ -146,7 +147,7 @@ def plan_for(
 def rolled_back(ledger: Ledger, name: str, model_sha256: str) -> str | None:
     """The reason for which a person rolled this very model back, if that was the last thing done with it: a schedule must not promote it again."""
     for entry in reversed(ledger.entries("promotion-proposed", "rollback", model=name)):
-        plan = PromotionPlan.model_validate(entry.body["content"])
+        plan = plan_in(entry)
         if plan.kind == "promotion" and plan.model_sha256 == model_sha256:
             return None
         if plan.kind == "rollback" and plan.expected is not None and plan.expected.model_sha256 == model_sha256:

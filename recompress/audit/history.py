@@ -44,7 +44,7 @@ def log_lines(entries: Iterable[Entry], model: str | None = None) -> list[dict[s
     """A line for each record. With ``model`` only those that speak of it, and those of the recipes that made it."""
     found = list(entries)
     recipes = {plan_of(entry).get("facts", {}).get("recipe") for entry in found if entry.kind in OPENERS and entry.body.get("model") == model}
-    shown = [entry for entry in found if model is None or entry.body.get("model") == model or entry.body.get("recipe") in recipes - {None}]
+    shown = [entry for entry in found if model is None or entry.body.get("model") == model or entry.body.get("recipe") in [*recipes - {None}]]
     return [{"record": e.sequence, "time": e.time, "actor": e.actor, "kind": e.kind, "told": _told(e), "hash": e.hash} for e in shown]
 
 

@@ -62,7 +62,7 @@ class Documents:
         entries = self.entries
         while entries[0].kind == "rollback":
             judged = next(entry for entry in entries if entry.kind == "promotion-judged")
-            entries = records_of(self.chain, str(judged.body.get("promoted_before")))
+            entries = records_of(self.chain[: judged.sequence], str(judged.body.get("promoted_before")))  # an earlier one, so this comes to an end
         return entries
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from recompress.digest import FileEntry, sha256_json
 from recompress.errors import InputError, IntegrityError
-from recompress.ledger import Entry, Head
+from recompress.ledger import Entry, Head, LedgerBroken
 from recompress.model_files import MODEL_FOLDER, read_manifest
 from recompress.promotion.states import OPENERS, PLAN_KINDS, Progress, follow
 from recompress.records import Evaluation, PromotionPlan, Record, Verdict
@@ -117,7 +117,14 @@ def committed_plan(chain: list[Entry], plan: str) -> Progress:
 def origin_of(chain: list[Entry], progress: Progress) -> Progress:
     """The promotion that made the version: a rollback names the one before, which may be a rollback itself."""
     while progress.plan.kind == "rollback":
-        progress = committed_plan(chain, str(progress.said("promotion-judged")["promoted_before"]))
+        judged = progress.latest("promotion-judged")
+        before = str(judged.body.get("promoted_before")) if judged else ""
+        found = follow(_about(chain, before))
+        if judged is None or found is None or found.state != "committed" or found.entries[-1].sequence > judged.sequence:
+            raise LedgerBroken(
+                judged.sequence if judged else progress.entries[0].sequence, f"the rollback does not name an earlier promotion, it says {before[:12]!r}"
+            )
+        progress = found
     return progress
 
 

@@ -2,18 +2,18 @@
 
     hash = sha256(canonical JSON of {actor, body, kind, previous, sequence, time})        previous = hash of the record before, 64 zeros for the first
 
-Canonical JSON is RFC 8785. The body is kept as its canonical text, so that checking 100,000 records is hashing and nothing else.
+Canonical JSON is RFC 8785. The body is kept as its canonical text, so that it is hashed as it stands; what it must say is in ``body``.
 """
 
 from __future__ import annotations
 
-import json
 import json.encoder
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from recompress.digest import canonical_json, sha256_bytes
 from recompress.errors import InputError, IntegrityError
+from recompress.ledger.body import check_body, read_body, read_time
 
 GENESIS = "0" * 64
 MAX_BODY_BYTES = 1 << 18
@@ -86,8 +86,11 @@ class Entry(NamedTuple):
 
     @property
     def body(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.body_text)
-        return found
+        """What the record says. Raises ``LedgerBroken`` when it says what no record of its kind can say."""
+        try:
+            return read_body(self.kind, self.body_text)
+        except ValueError as error:
+            raise LedgerBroken(self.sequence, f"its body {error}") from None
 
     @property
     def head(self) -> Head:
@@ -118,7 +121,10 @@ quote = json.encoder.encode_basestring
 
 
 def make_entry(before: Head, *, time: str, actor: str, kind: str, body: dict[str, Any]) -> Entry:
-    """The record that follows ``before``. Raises ``InputError`` for a kind that is not known, an actor without a name, or a body that JSON cannot say."""
+    """The record that follows ``before``.
+
+    Raises ``InputError`` for a kind that is not known, an actor without a name, or a body that JSON cannot say or that lacks what its kind must say.
+    """
     if kind not in KINDS:
         from recompress.settings_file import unknown
 
@@ -129,6 +135,10 @@ def make_entry(before: Head, *, time: str, actor: str, kind: str, body: dict[str
         text = canonical_json(body).decode()
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"the body of a {kind} record cannot be said in JSON: {error}") from None
+    try:
+        check_body(kind, body)
+    except ValueError as error:
+        raise InputError(f"the body of a {kind} record {error}") from None
     if len(text) > MAX_BODY_BYTES:
         raise InputError(f"the body of a {kind} record has {len(text):,} characters, the limit is {MAX_BODY_BYTES:,}; record the digest of what is large")
     unhashed = Entry(before.sequence + 1, time, actor, kind, text, before.hash, "")
@@ -136,7 +146,7 @@ def make_entry(before: Head, *, time: str, actor: str, kind: str, body: dict[str
 
 
 def verify(entries: Iterable[Entry], *, head: Head | None = None, anchors: Iterable[Head] = ()) -> Head:
-    """Check a whole chain from its first record and give its head.
+    """Check a whole chain from its first record, and that every record says what its kind must say; give its head.
 
     The *stored* previous hash is compared with the one recomputed from the record before. ``anchors`` are heads that must lie on the chain; ``head`` is the one
     that it must end with. Raises ``LedgerBroken`` that names the first bad record.
@@ -155,9 +165,14 @@ def verify(entries: Iterable[Entry], *, head: Head | None = None, anchors: Itera
         except TypeError:  # SQLite keeps bytes in a column of text, if somebody writes them
             raise LedgerBroken(number, "it was changed; it holds something other than text") from None
         if entry.hash != digest:
-            raise LedgerBroken(number, f"it was changed; its content hashes to {digest[:12]}…, it says {entry.hash[:12]!r}…")
+            raise LedgerBroken(number, f"it was changed; its content hashes to {digest[:12]}…, it says {str(entry.hash)[:12]!r}…")
         if entry.previous != found.hash:
             raise LedgerBroken(number, f"it does not follow record {found.sequence}; that hashes to {found.hash[:12]}…, it says {entry.previous[:12]!r}…")
+        try:
+            read_time(entry.time)
+        except ValueError as error:
+            raise LedgerBroken(number, f"its time {error}") from None
+        _ = entry.body  # raises for what no record of its kind can say
         found = Head(number, digest)
         _check_anchor(wanted, found)
     if wanted:

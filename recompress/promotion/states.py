@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pydantic import ValidationError
+
 from recompress.errors import GateRefused, InputError, IntegrityError
-from recompress.ledger import Entry, Ledger, Writer
+from recompress.ledger import Entry, Ledger, LedgerBroken, Writer
 from recompress.records import PromotionPlan
 
 STEPS: dict[str, dict[str, str]] = {
@@ -114,6 +116,17 @@ class Progress:
         return entry.body
 
 
+def plan_in(entry: Entry) -> PromotionPlan:
+    """The plan that a record opens. Raises ``LedgerBroken`` when it is not the one whose digest the record names."""
+    try:
+        plan = PromotionPlan.model_validate(entry.body["content"])
+    except ValidationError:  # all that the record must say is there, so it says more
+        raise LedgerBroken(entry.sequence, "the plan inside says more than this version knows; use the version that wrote it") from None
+    if plan.digest != entry.body["plan"]:
+        raise LedgerBroken(entry.sequence, f"the plan inside does not have the digest {entry.body['plan'][:12]}…")
+    return plan
+
+
 def follow(entries: Iterable[Entry]) -> Progress | None:
     """The progress of one plan from its records, in order. Raises ``IntegrityError`` for a record that the table does not allow."""
     plan: PromotionPlan | None = None
@@ -121,13 +134,11 @@ def follow(entries: Iterable[Entry]) -> Progress | None:
     kept: list[Entry] = []
     for entry in entries:
         if plan is None and entry.kind in OPENERS:
-            plan, state = PromotionPlan.model_validate(entry.body["content"]), "proposed"
-            if plan.digest != entry.body["plan"]:
-                raise IntegrityError(f"ledger record {entry.sequence}: the plan inside does not have the digest {str(entry.body['plan'])[:12]}…")
+            plan, state = plan_in(entry), "proposed"
         elif entry.kind in STEPS.get(state, {}):
             state = STEPS[state][entry.kind]
         else:
-            raise IntegrityError(f"ledger record {entry.sequence}: {entry.kind} cannot follow on {state or 'nothing'}")
+            raise LedgerBroken(entry.sequence, f"{entry.kind} cannot follow on {state or 'nothing'}")
         kept.append(entry)
     return Progress(plan, state, tuple(kept)) if plan is not None else None
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from recompress.audit import AuditReport, check_all, trace
+from recompress.digest import canonical_json
 from recompress.errors import InputError, IntegrityError, StorageError
-from recompress.ledger import Head
+from recompress.ledger import Head, LedgerBroken
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG
 from recompress.records import ApprovalRule
 from tests.evidence.stories import DATA, Project, sha
+from tests.ledger.chains import forge
 from tests.promotion.stage import MODEL
 
 
@@ -176,6 +178,19 @@ def test_a_rollback_is_traced_to_where_it_was_made(project: Project) -> None:
     found = trace(project.ledger.entries(), MODEL, "1", project.registry.tags(MODEL, "1") or {})
     assert (found.version, found.instead_of, found.rollback, found.candidate) == ("1", "2", "slow on phones", "int8")
     assert found.data["sha256"] == DATA
+
+
+@pytest.mark.parametrize("told", ["itself", "nobody", None])
+def test_a_rollback_that_names_no_earlier_promotion_is_a_broken_record_and_no_endless_search(project: Project, told: str | None) -> None:
+    project.promoter.rollback(MODEL, reason="slow on phones")
+    entries = project.ledger.entries()
+    judged = next(entry for entry in reversed(entries) if entry.kind == "promotion-judged")
+    said = {key: value for key, value in judged.body.items() if key != "promoted_before"}
+    said |= {"promoted_before": judged.body["plan"] if told == "itself" else told} if told else {}
+    forged = forge(entries, judged.sequence, body_text=canonical_json(said).decode())
+    with pytest.raises(LedgerBroken, match="the rollback does not name an earlier promotion") as found:
+        trace(forged, MODEL, "1", {})
+    assert found.value.sequence == judged.sequence
 
 
 def test_a_version_that_was_never_promoted_has_no_trace(project: Project) -> None:

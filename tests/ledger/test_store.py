@@ -37,10 +37,10 @@ def test_records_are_chained_and_come_back_as_they_were_written(ledger: Ledger) 
 
 def test_entries_are_found_by_kind_and_by_what_their_body_says(ledger: Ledger) -> None:
     fill(ledger, 6)
-    ledger.append("approval", {"model": "mx1", "nested": {"model": "m_1"}}, actor="ada")
+    ledger.append("data-accepted", {"model": "mx1", "nested": {"model": "m_1"}}, actor="ada")
     assert [e.body["number"] for e in ledger.entries("verdict", model="m_1")] == [1, 4]
     assert ledger.entries(model="M_1") == []
-    assert ledger.entries("approval", model="m_1") == []
+    assert ledger.entries("data-accepted", model="m_1") == []
     assert ledger.last("verdict", model="m_1").body["number"] == 4  # type: ignore[union-attr]
     assert ledger.last("rejection") is None
 
@@ -189,7 +189,7 @@ def test_export_and_import(ledger: Ledger, tmp_path: Path) -> None:
 def test_import_refuses_what_is_not_its_own_continuation(ledger: Ledger, tmp_path: Path) -> None:
     fill(ledger, 3)
     other = Ledger(tmp_path / "other.db")
-    other.append("approval", {}, actor="eve")
+    other.append("data-accepted", {}, actor="eve")
     with pytest.raises(IntegrityError, match="holds another record 1 than the one to import"):
         other.import_entries(ledger.entries())
     with pytest.raises(LedgerBroken, match="record 2"):

@@ -169,6 +169,7 @@ def test_a_rule_that_asks_for_signatures_must_know_a_key(proposed: Propose) -> N
         ({"expires": "2036-01-01T00:00:00.000000Z"}, "does not come from the key"),
         ({"approver": "ada"}, "names 'ada' as approver"),
         ({"key": public_pem(EVE)}, "which is not bob's"),
+        ({"key": "no key"}, "a key for the approval of bob that is none: not a public key in PEM: 'no key'"),
         ({"signature": None}, "must be signed"),
     ],
 )
@@ -179,8 +180,9 @@ def test_an_approval_that_was_written_by_hand_is_checked_where_it_is_used(promot
     progress = proposed(SIGNED)
     forged = {key: value for key, value in (body | {"plan": progress.digest} | change).items() if value is not None}
     ledger.append("approval", forged, actor="bob")
-    with pytest.raises(RecompressError, match=message):
+    with pytest.raises(RecompressError, match=message) as refusal:
         carry_out(promoter, tmp_path, progress)
+    assert isinstance(refusal.value, IntegrityError) or message == "must be signed"
     assert promoter.registry.champion(MODEL) is None
 
 
