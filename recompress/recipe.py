@@ -38,6 +38,8 @@ class DatasetChoice(Settings):
     """A data set with a ``prepare`` stage in ``dvc.yaml``."""
     slices: tuple[str, ...] | None = None
     """Slices to use (languages, for example); all when left out."""
+    train_examples: Annotated[int, Field(ge=1)] | None = None
+    """Learn from at most so many examples of each slice, drawn with the recipe's seed; from all when left out. Dev and test stay whole."""
     waive: tuple[Waiver, ...] = ()
     unlabelled: Slug | None = None
     """A prepared data set of plain text that distillation may learn from besides the labelled one."""

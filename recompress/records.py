@@ -50,6 +50,14 @@ class DatasetRef(Record):
     """Examples in each split, after the choice of slices."""
     unlabelled: tuple[str, Sha256] | None = None
     """Directory and digest of a prepared text data set (one ``text`` column), where the recipe names one."""
+    train_draw: tuple[int, int] | None = None
+    """At most so many training examples of each slice, and the seed that they are drawn with; all of them when ``None``."""
+
+    @property
+    def training_digests(self) -> list[str]:
+        """What depends on the labelled training text depends on these."""
+        drawn = [] if self.train_draw is None else [f"at most {self.train_draw[0]} of each slice, seed {self.train_draw[1]}"]
+        return [self.sha256, *self.slices, *drawn]
 
 
 class ModelRef(Record):

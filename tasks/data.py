@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from recompress.benchmarks import Example
 from recompress.data.clean import likeness
 from recompress.data.sources import SourceSettings, names, read_settings_of
-from recompress.data.splits import labels_of, preparation, read_split
+from recompress.data.splits import draw, labels_of, preparation, read_split
 from recompress.digest import check_directory, sha256_directory
 from recompress.errors import DataRefused, InputError
 from recompress.records import DatasetRef, Split
@@ -122,6 +122,8 @@ def _bring_data(run: Recompression) -> DatasetRef:
     for split in ("train", "dev", "test"):
         if not brought.rows.get(split):
             raise DataRefused(f"data set {told.name!r} has no {split} examples in {', '.join(brought.slices)}")
+    if told.train_examples is not None:
+        brought = _with_fewer(brought, told.train_examples, recipe.seed)
     if told.unlabelled is not None:
         text = bring(run.root, told.unlabelled, say=run.say).dataset
         brought = brought.model_copy(update={"unlabelled": (text.uri, text.sha256)})
@@ -130,10 +132,17 @@ def _bring_data(run: Recompression) -> DatasetRef:
     return brought
 
 
+def _with_fewer(dataset: DatasetRef, at_most: int, seed: int) -> DatasetRef:
+    """The data set with fewer training examples. Its number of rows is that of what is learned from."""
+    fewer = dataset.model_copy(update={"train_draw": (at_most, seed)})
+    return fewer.model_copy(update={"rows": dataset.rows | {"train": len(examples_of(fewer, "train"))}})
+
+
 def examples_of(dataset: DatasetRef, split: Split) -> list[Example]:
     """The examples of the chosen slices. Raises ``IntegrityError`` when the folder has changed since it was brought."""
     check_directory(Path(dataset.uri), dataset.sha256)
-    return read_split(Path(dataset.uri), split, dataset.slices)
+    examples = read_split(Path(dataset.uri), split, dataset.slices)
+    return examples if split != "train" or dataset.train_draw is None else draw(examples, *dataset.train_draw)
 
 
 def unlabelled_of(dataset: DatasetRef) -> list[Example]:

@@ -53,7 +53,7 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
         "baseline",
         modules=["recompress.training", "recompress.checkpoint", type(benchmark).__module__],
         config=recipe.baseline.model_dump(mode="json"),
-        inputs=[base.sha256, dataset.sha256, *dataset.slices],
+        inputs=[base.sha256, *dataset.training_digests],
         seed=recipe.seed,
     )
     found = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
@@ -94,4 +94,4 @@ def training_text(dataset: DatasetRef) -> list[Example]:
 def text_digests(dataset: DatasetRef) -> list[str]:
     if not dataset.rows.get("train"):
         raise InputError(f"data set {dataset.name!r} has no training examples")
-    return [dataset.sha256, *dataset.slices, *(dataset.unlabelled or ())[1:]]
+    return [*dataset.training_digests, *(dataset.unlabelled or ())[1:]]

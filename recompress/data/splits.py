@@ -1,4 +1,4 @@
-"""Read prepared splits back."""
+"""Read prepared splits back, whole or a part of them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def read_split(directory: Path, split: Split, slices: Sequence[str] | None = Non
     if not examples:
         raise DataRefused(f"{directory / f'{split}.parquet'} holds no examples; a split may not be empty")
     return examples
+
+
+def draw(examples: Sequence[Example], at_most: int, seed: int) -> list[Example]:
+    """At most ``at_most`` examples of each slice, in their order. Which ones follows from the seed; of a smaller number all are in a larger one."""
+    import numpy as np
+
+    lots = np.random.default_rng(seed % 2**32).permutation(len(examples))
+    kept: list[int] = []
+    for name in {example.slice for example in examples}:
+        kept.extend([i for i in lots if examples[i].slice == name][:at_most])
+    return [examples[i] for i in sorted(kept)]
 
 
 def read_table(directory: Path, split: Split) -> pa.Table:

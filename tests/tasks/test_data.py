@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from recompress.data.splits import read_split
 from recompress.errors import DataRefused, InputError, IntegrityError
-from tasks.data import accept, adopt, bring, examples_of, status, unlabelled_of
+from tasks.data import _with_fewer, accept, adopt, bring, examples_of, status, unlabelled_of
 from tasks.pins import is_here, locked_inputs, locked_outputs, measure, pins_of, tracked
 from tasks.ways import other_versions
 from tasks.workbench import bench, run_dvc
@@ -132,6 +133,19 @@ def test_the_md5_is_the_one_that_dvc_gives(tmp_path: Path) -> None:
     pin = tracked(tmp_path)["data"]
     found = measure(folder)
     assert (pin.md5, pin.size, pin.files) == (found.md5, found.size, found.files)
+
+
+def test_of_the_training_text_a_part_can_be_drawn_and_nothing_else_of_the_data(project: Path) -> None:
+    whole = bring(project, "toy").dataset
+    fewer, fewest, otherwise = (_with_fewer(whole, count, seed) for count, seed in ((7, 3), (2, 3), (7, 4)))
+    rows, some, others = (examples_of(dataset, "train") for dataset in (fewer, fewest, otherwise))
+    assert (fewer.rows["train"], fewest.rows["train"], Counter(row.slice for row in rows)) == (14, 4, {"west": 7, "east": 7})
+    every = examples_of(whole, "train")
+    assert [row for row in every if row in rows] == rows, "in their order"
+    assert set(some) < set(rows) != set(others)
+    assert examples_of(_with_fewer(whole, 1000, 3), "train") == every
+    assert all(examples_of(fewer, split) == examples_of(whole, split) for split in ("dev", "test"))
+    assert len({tuple(dataset.training_digests) for dataset in (whole, fewer, fewest, otherwise)}) == 4
 
 
 def test_what_is_here_and_pinned_is_used_without_asking_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
