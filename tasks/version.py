@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 
 import recompress
+from recompress.records import Runtime
 
 NEEDED = ("mlflow", "numpy", "pandas", "jaxtyping", "pydantic", "rfc8785", "regex", "tokenizers", "transformers")
-NEEDED_BY = {"onnx": ("onnx", "onnxruntime"), "torch": ("torch", "safetensors")}
+NEEDED_BY: dict[Runtime, tuple[str, ...]] = {"torch": ("torch", "safetensors"), "packed": ("torch", "safetensors"), "onnx": ("onnx", "onnxruntime")}
 """Packages that the served model imports, pinned as they are here."""
 
 

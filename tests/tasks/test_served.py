@@ -14,15 +14,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from recompress.checkpoint import save
+from recompress.compression import run_step
+from recompress.method import get_method
 from recompress.model_files import check_version
 from recompress.predict import Predictor
 from recompress.promotion import MANIFEST_TAG, PLAN_TAG
+from recompress.records import Runtime
 from tasks.registry import ALIAS, MlflowRegistry
 from tasks.track import Store
+from tests.families import inputs_of
 from tests.tasks.stores import new_store
 from tests.tiny import tiny_checkpoint
 
@@ -40,12 +45,20 @@ print(json.dumps({"answers": answers, "code": recompress.predict.__file__, "pack
 """
 
 
+STEPS = {"packed": ("rtn", {"bits": 4, "group_size": 16}), "onnx": ("dynamic_int8", {})}
+"""What brings the classifier to the runtimes that it is not on as it was trained."""
+
+
 class Served:
     """A store with one version of a token classifier, made champion."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, runtime: Runtime = "torch") -> None:
         self.model = root / "model"
         save(tiny_checkpoint("token-classification"), self.model)
+        if runtime in STEPS:
+            (name, dials), source = STEPS[runtime], root / "source"
+            self.model.rename(source)
+            run_step(name, get_method(name).config(**dials), source, self.model, inputs_of(root / "work"))
         self.store = Store(new_store(root))
         self.registry = MlflowRegistry(self.store)
         self.registry.create_version(MODEL, self.model, {PLAN_TAG: "p" * 64})
@@ -59,12 +72,18 @@ class Served:
         return {**kept, "MLFLOW_TRACKING_URI": self.store.uri, "MLFLOW_REGISTRY_URI": self.store.uri, **more}
 
 
+@pytest.fixture(scope="module", params=get_args(Runtime))
+def served_on(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return Served(tmp_path_factory.mktemp(request.param), request.param)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(tmp_path_factory.mktemp("served"))
 
 
-def test_a_process_with_nothing_but_the_version_gets_the_same_answers(served: Served, tmp_path: Path) -> None:
+def test_a_process_with_nothing_but_the_version_gets_the_same_answers(served_on: Served, tmp_path: Path) -> None:
+    served = served_on
     environment = served.environment(RECOMPRESS_SERVE_MANIFEST=served.manifest)
     command = [sys.executable, "-c", LOAD, f"models:/{MODEL}@{ALIAS}", json.dumps(TEXTS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
