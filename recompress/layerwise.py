@@ -10,68 +10,32 @@ Linear layers with the same input (query, key and value; the gate and the neuron
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recompress.architecture import Layer, Linear, is_linear, layers_of, shape_of
-from recompress.digest import sha256_bytes
 from recompress.directories import storage_error
 from recompress.errors import IntegrityError
-from recompress.factored import FactoredLinear, fit_factored
-from recompress.packed import fit_packed, place
+from recompress.factored import FactoredLinear
+from recompress.layer_statistics import Statistics
+from recompress.layer_storage import hidden_of, keep, restore, stamp
+from recompress.packed import place
 from recompress.progress import bar
 from recompress.runtimes.batches import Batch, Feature, batches_of
 from recompress.shared import share, shares_of
-from recompress.training.resume import PREFIX, keep_only, open_folder, seal
-from recompress.training.run import weights_sha256
+from recompress.training.resume import PREFIX, open_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BATCH_SIZE = 4
 """Windows that are computed together: all that memory holds of the activations."""
-
-
-@dataclass
-class Statistics:
-    """What went into one group of linear layers, padding left out."""
-
-    width: int
-    tokens: int = 0
-    absolute: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
-    """Sum of absolute values."""
-    squares: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
-    """Sum of squares."""
-    largest: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
-    """The largest absolute value."""
-    hessian: Float[Tensor, "inputs inputs"] | None = None
-    """X^T X in 32-bit floats, where it was asked for. It belongs to the method, which may overwrite it."""
-
-    def begin(self, device: torch.device, *, hessian: bool) -> None:
-        self.absolute = torch.zeros(self.width, dtype=torch.float64, device=device)
-        self.squares = torch.zeros(self.width, dtype=torch.float64, device=device)
-        self.largest = torch.zeros(self.width, device=device)
-        self.hessian = torch.zeros((self.width, self.width), device=device) if hessian else None
-
-    def add(self, rows: Float[Tensor, "tokens inputs"]) -> None:
-        self.tokens += len(rows)
-        sizes = rows.abs()
-        self.absolute += sizes.sum(0, dtype=torch.float64)
-        self.squares += sizes.square().sum(0, dtype=torch.float64)
-        self.largest = torch.maximum(self.largest, sizes.amax(0))
-        if self.hessian is not None:
-            self.hessian.addmm_(rows.T, rows)
 
 
 Group = Mapping[str, Linear]
@@ -93,20 +57,20 @@ def each_layer(
     batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE)]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
-        newest = open_folder(folder, _stamp(network, features, said))
+        newest = open_folder(folder, stamp(network, features, {**said, "batch_size": BATCH_SIZE}))
         try:
             if newest is None:
-                newest = _write(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
+                newest = keep(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
             done = int(newest.name.removeprefix(PREFIX))
             for i in range(done):
-                _restore(layers[i], load_file(newest / _layer_file(i)))
+                restore(layers[i], newest, i)
             share(network, shares)
             progress.update(2 * done * len(batches))
             for i in range(done, len(layers)):
                 if shares[i] == i:
                     _change(network, layers_of(network)[i], layers[0], batches, newest, visit, progress, hessian=hessian)
                 outputs = _outputs(network, layers[i], layers[0], batches, newest, progress)
-                newest = _write(folder, newest, i + 1, layers[i].state_dict(), outputs)
+                newest = keep(folder, newest, i + 1, layers[i].state_dict(), outputs)
         except OSError as error:
             storage = storage_error(error, folder)
             if storage is None:
@@ -152,7 +116,7 @@ def _change(
             text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
             waiting.update(map(id, statistics))
             with suppress(_Reached):  # what comes behind the last group's inputs is not asked for
-                _call(network, module, first, batch, _hidden(source, i))
+                _call(network, module, first, batch, hidden_of(source, i))
             progress.update(1)
     finally:
         for hook in hooks:
@@ -168,7 +132,7 @@ def _change(
 
 def _outputs(network: PreTrainedModel, module: nn.Module, first: nn.Module, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
     for i, batch in enumerate(batches):
-        yield _call(network, module, first, batch, _hidden(source, i))
+        yield _call(network, module, first, batch, hidden_of(source, i))
         progress.update(1)
 
 
@@ -215,50 +179,3 @@ def _ready(network: PreTrainedModel) -> Iterator[None]:
     finally:
         if usual is not None:
             config.use_cache = usual
-
-
-def _write(folder: Path, last: Path | None, number: int, changed: Mapping[str, Tensor], hidden: Iterator[Tensor]) -> Path:
-    """A sealed checkpoint: all layers that are done, and what flows into the next. The one before it goes."""
-    made = folder / f"{PREFIX}{number}"
-    made.mkdir()
-    if last is not None:
-        for i in range(number - 1):
-            os.link(last / _layer_file(i), made / _layer_file(i))
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in changed.items()}, made / _layer_file(number - 1))
-    for i, tensor in enumerate(hidden):
-        save_file({"hidden": tensor.cpu().contiguous()}, made / _hidden_file(i))
-    seal(made)
-    keep_only(folder, {number})
-    return made
-
-
-def _restore(module: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    fit_factored(module, stored)
-    fit_packed(module, stored)
-    device = next(module.parameters()).device
-    module.load_state_dict(dict(stored))
-    module.to(device)
-
-
-def _hidden(source: Path, number: int) -> Tensor:
-    hidden: Tensor = load_file(source / _hidden_file(number))["hidden"]
-    return hidden
-
-
-def _hidden_file(number: int) -> str:
-    return f"hidden-{number:05d}.safetensors"
-
-
-def _layer_file(number: int) -> str:
-    return f"layer-{number:03d}.safetensors"
-
-
-def _stamp(network: PreTrainedModel, features: Sequence[Feature], said: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "weights": weights_sha256(network),
-        "features": sha256_bytes(json.dumps([feature["input_ids"] for feature in features]).encode()),
-        "said": dict(said),
-        "batch_size": BATCH_SIZE,
-        "threads": torch.get_num_threads(),  # sums in another order give other last bits
-        "versions": [importlib.metadata.version(name) for name in ("torch", "transformers")],
-    }

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recompress import layerwise
+from recompress import layer_storage
 from recompress.architecture import encoder_linears, layers_of, shape_of
 from recompress.checkpoint import Checkpoint
 from recompress.errors import IntegrityError
-from recompress.layerwise import Group, Statistics, each_layer, groups_of
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer, groups_of
 from recompress.method import get_method
 from recompress.runtimes.batches import pad_batch
 from recompress.surgery import weight_of
@@ -113,7 +114,7 @@ def test_a_kill_at_any_file_costs_nothing_but_time(name: str, family: str, tmp_p
 
 
 def _run_and_die(name: str, family: str, workdir: Path, moment: int) -> None:
-    real, left = layerwise.save_file, moment
+    real, left = layer_storage.save_file, moment
 
     def save(tensors: Any, path: Path) -> None:
         nonlocal left
@@ -123,7 +124,7 @@ def _run_and_die(name: str, family: str, workdir: Path, moment: int) -> None:
         left -= 1
         real(tensors, path)
 
-    layerwise.save_file = save  # type: ignore[assignment]
+    layer_storage.save_file = save  # type: ignore[assignment]
     run(name, family, workdir)
     os._exit(0)
 

@@ -23,7 +23,8 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.low_rank.rank import Rank, check_rank, share_for
 from recompress.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
 from recompress.method import Claim, Inputs, method

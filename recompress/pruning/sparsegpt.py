@@ -22,7 +22,8 @@ from recompress.architecture import SIX, encoder_linears
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.pruning.mask import smallest
 from recompress.pruning.rows import OneShot, check, numbers, prove_rows, refuse, smallest_in_rows, zeros_in

@@ -18,7 +18,8 @@ from recompress.architecture import SIX, encoder_linears
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.pruning.rows import OneShot, check, prove_rows, refuse, row_blocks, smallest_in_rows
 from recompress.surgery import weight_of

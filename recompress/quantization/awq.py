@@ -22,7 +22,8 @@ from recompress.architecture import SIX
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import Quantized, packed_linear
 from recompress.quantization.grid import FewBits, codes_on, grid_of, pack_embeddings, prove_packed, quantized, refuse, values_of

@@ -26,7 +26,8 @@ from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
 from recompress.factored import token_table
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, packed_linear
 from recompress.quantization.grid import LARGEST, FewBits, code_bytes, held_above, refuse, replace_embeddings, tensor_bytes, zeros_claim

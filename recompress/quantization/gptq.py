@@ -20,7 +20,8 @@ from recompress.architecture import SIX
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import packed_linear
 from recompress.quantization.column_by_column import quantize_matrix, root_of

@@ -25,7 +25,8 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.factored import token_table
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedEmbedding, PackedLinear, WithOutliers, packed_linear
 from recompress.packed.outliers import TOP, ZERO

@@ -22,7 +22,8 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
-from recompress.layerwise import Group, Statistics, each_layer
+from recompress.layer_statistics import Statistics
+from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedLinear, packed_linear, place
 from recompress.quantization.budget import Option, best_choice

@@ -199,7 +199,7 @@ def test_killed_after_a_layer_and_called_again_it_ends_with_the_same_bytes(name:
         run_step(name, get_method(name).config(**dials), tmp_path / "source", tmp_path / target, inputs_of("llama", tmp_path / f"work-{target}", 24))
         return (tmp_path / target / "model.safetensors").read_bytes()
 
-    whole, real = run("whole"), layerwise._write
+    whole, real = run("whole"), layerwise.keep
     numbers: list[int] = []
 
     def killed(folder: Path, last: Path | None, number: int, *rest: Any) -> Path:
@@ -209,7 +209,7 @@ def test_killed_after_a_layer_and_called_again_it_ends_with_the_same_bytes(name:
             raise KeyboardInterrupt
         return made
 
-    monkeypatch.setattr(layerwise, "_write", killed)
+    monkeypatch.setattr(layerwise, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
         run("resumed")
     assert not (tmp_path / "resumed").exists()
