@@ -6,6 +6,7 @@ when its holder dies: SQLite's is a transaction on a file of its own, PostgreSQL
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import NullPool
 
 from recompress.errors import InputError, IntegrityError, StorageError
-from recompress.ledger.entry import GENESIS
+from recompress.ledger.guards import TABLE, make_guards, missing_guards
 
 APPEND_KEY = 0x7265636F6D707265
 """PostgreSQL's name of the lock under which records are appended."""
@@ -23,7 +24,7 @@ PROMOTE_KEY = APPEND_KEY + 1
 
 metadata = MetaData()
 ledger = Table(
-    "recompress_ledger",
+    TABLE,
     metadata,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
     Column("time", String(32), nullable=False),
@@ -34,22 +35,12 @@ ledger = Table(
     Column("hash", String(64), nullable=False, unique=True),
 )
 
-_FOLLOWS = """SELECT coalesce(max(sequence), 0) + 1 FROM recompress_ledger"""
-_BEFORE = f"""coalesce((SELECT hash FROM recompress_ledger ORDER BY sequence DESC LIMIT 1), '{GENESIS}')"""
-# An INSERT OR REPLACE of SQLite deletes without asking a DELETE trigger, so inserts are checked too.
-SQLITE_TRIGGERS = (
-    "CREATE TRIGGER IF NOT EXISTS recompress_no_update BEFORE UPDATE ON recompress_ledger BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-    "CREATE TRIGGER IF NOT EXISTS recompress_no_delete BEFORE DELETE ON recompress_ledger BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-    f"CREATE TRIGGER IF NOT EXISTS recompress_in_order BEFORE INSERT ON recompress_ledger WHEN NEW.sequence IS NOT ({_FOLLOWS}) "
-    f"OR NEW.previous IS NOT {_BEFORE} BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-)
-POSTGRES_TRIGGERS = (
-    f"""CREATE OR REPLACE FUNCTION recompress_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF TG_OP = 'INSERT' AND NEW.sequence = ({_FOLLOWS}) AND NEW.previous = {_BEFORE} THEN RETURN NEW; END IF;
-        RAISE EXCEPTION 'the ledger is append-only'; END $$""",
-    "CREATE OR REPLACE TRIGGER recompress_rows BEFORE INSERT OR UPDATE OR DELETE ON recompress_ledger FOR EACH ROW EXECUTE FUNCTION recompress_append_only()",
-    "CREATE OR REPLACE TRIGGER recompress_all BEFORE TRUNCATE ON recompress_ledger FOR EACH STATEMENT EXECUTE FUNCTION recompress_append_only()",
-)
+DAMAGE = re.compile("is not a database|malformed|unsupported file format|Could not decode|no such column|column .* does not exist|invalid page")
+"""How SQLite and PostgreSQL say that what they hold is not what was put there."""
+
+
+class NoLedger(InputError):
+    """There is none at this place. Whether one ought to be, the place cannot say."""
 
 
 class Database:
@@ -66,10 +57,10 @@ class Database:
             self._lock_engine = _engine(self.url.set(database=f"{self.path}.lock"), timeout) if self.is_sqlite else self.engine
 
     def prepare(self, *, create: bool) -> None:
-        """Make the table on first use, one process at a time. Raises ``InputError`` when there is none and ``create`` is false."""
+        """Make the table on first use, one process at a time. Raises ``NoLedger`` when there is none and ``create`` is false."""
         if self.path is not None and not self.path.exists():
             if not create:
-                raise InputError(f"there is no ledger at {self.path}; the first run makes one")
+                raise NoLedger(f"there is no ledger at {self.path}; the first run makes one")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -79,15 +70,24 @@ class Database:
         if there:
             return
         if not create:
-            raise InputError(f"there is no ledger at {self.name}; the first run makes one")
+            raise NoLedger(f"there is no ledger at {self.name}; the first run makes one")
         with self.promotion_lock(self.timeout):
             if self.is_sqlite:
                 with self.reading() as connection:
                     connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             with self.writing() as connection:
                 metadata.create_all(connection)
-                for statement in SQLITE_TRIGGERS if self.is_sqlite else POSTGRES_TRIGGERS:
-                    connection.exec_driver_sql(statement)
+                make_guards(connection, is_sqlite=self.is_sqlite)
+
+    def missing_guards(self) -> list[str]:
+        """Names of the triggers that no longer guard the table as they did when it was made."""
+        with self.reading() as connection:
+            return missing_guards(connection, is_sqlite=self.is_sqlite)
+
+    def guard(self) -> None:
+        """Make the triggers anew."""
+        with self.writing() as connection:
+            make_guards(connection, is_sqlite=self.is_sqlite)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -108,7 +108,8 @@ class Database:
     @contextmanager
     def promotion_lock(self, timeout: float) -> Iterator[Connection]:
         """Hold the one lock under which aliases are moved, over any number of transactions."""
-        with speaking(self.name, timeout, "another promotion holds the ledger's lock"), self._lock_engine.connect() as connection:
+        file = f"{self.path}.lock" if self.is_sqlite else ""
+        with speaking(self.name, timeout, "another promotion holds the ledger's lock", lock=file), self._lock_engine.connect() as connection:
             if self.is_sqlite:
                 connection.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
                 connection = connection.execution_options(begin="IMMEDIATE")
@@ -123,8 +124,8 @@ class Database:
 
 
 @contextmanager
-def speaking(name: str, timeout: float, busy: str = "another process is writing to the ledger") -> Iterator[None]:
-    """Say what a database's errors mean, in one line. Passwords never stand in it."""
+def speaking(name: str, timeout: float, busy: str = "another process is writing to the ledger", lock: str = "") -> Iterator[None]:
+    """Say what a database's errors mean, in one line. Passwords never stand in it. ``lock`` is the file that holds the lock."""
     try:
         yield
     except DBAPIError as error:
@@ -133,6 +134,10 @@ def speaking(name: str, timeout: float, busy: str = "another process is writing 
             raise IntegrityError(f"the ledger {name} is append-only; a change of a record was refused") from None
         if any(word in said for word in ("is locked", "lock timeout", "LockNotAvailable")):
             raise StorageError(f"{busy} ({name}) for longer than {timeout:g} s; wait for it to end, then run again") from None
+        if DAMAGE.search(said) and lock:
+            raise IntegrityError(f"{lock} is damaged: {said}; nothing but a lock is in it, so delete it and go on") from None
+        if DAMAGE.search(said):
+            raise IntegrityError(f"the ledger {name} is damaged, or is no ledger: {said}; put back a copy of it") from None
         raise StorageError(f"the ledger {name} does not answer: {said}; check that it is there, can be written and has space") from None
     except SQLAlchemyError as error:
         raise StorageError(f"the ledger {name} cannot be used: {' '.join(str(error).split())[:200]}") from None

@@ -121,6 +121,16 @@ class Ledger:
             rows = connection.execute(select(ledger).order_by(ledger.c.sequence))
             return verify(map(Entry._make, rows), head=head, anchors=anchors)
 
+    def missing_guards(self) -> list[str]:
+        """Names of the triggers by which the database refuses changes, and which are gone or altered. Empty when all is as it was made."""
+        return self._database.missing_guards()
+
+    def guard(self) -> Head:
+        """Make those triggers anew, once the chain holds, and give its head. Raises ``LedgerBroken``: what was changed is not to be guarded."""
+        head = self.verify()
+        self._database.guard()
+        return head
+
     def import_entries(self, entries: Iterable[Entry]) -> int:
         """Take over a ledger that was exported, and give the number of records added.
 

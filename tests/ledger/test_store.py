@@ -103,6 +103,42 @@ def test_truncate_and_replace_are_refused_too(ledger: Ledger) -> None:
     ledger.verify()
 
 
+@pytest.mark.parametrize("how", ["drop", "switch off", "hollow out"])
+def test_triggers_that_were_dropped_or_altered_are_missed_until_they_are_made_anew(ledger: Ledger, how: str) -> None:
+    fill(ledger, 2)
+    is_sqlite = ledger._database.is_sqlite
+    name = "recompress_no_update" if is_sqlite else "recompress_rows"
+    dropped = f"DROP TRIGGER {name}" + ("" if is_sqlite else " ON recompress_ledger")
+    statements = {
+        "drop": [dropped],
+        "switch off": [f"ALTER TABLE recompress_ledger DISABLE TRIGGER {name}"],
+        "hollow out": [dropped, f"CREATE TRIGGER {name} BEFORE UPDATE ON recompress_ledger BEGIN SELECT 1; END"]
+        if is_sqlite
+        else ["CREATE OR REPLACE FUNCTION recompress_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$"],
+    }
+    if is_sqlite and how == "switch off":
+        pytest.skip("SQLite's triggers cannot be switched off")
+    assert ledger.missing_guards() == []
+    with ledger._database.writing() as connection:
+        for statement in statements[how]:
+            connection.exec_driver_sql(statement)
+    assert name in ledger.missing_guards()
+    assert ledger.guard() == ledger.head()
+    assert ledger.missing_guards() == []
+    with pytest.raises(IntegrityError, match="append-only"), ledger._database.writing() as connection:
+        connection.execute(text("UPDATE recompress_ledger SET actor = 'eve' WHERE sequence = 2"))
+
+
+def test_a_chain_that_does_not_hold_is_not_guarded(ledger: Ledger) -> None:
+    fill(ledger, 2)
+    with ledger._database.writing() as connection:
+        connection.execute(text("DROP TRIGGER recompress_no_update" if ledger._database.is_sqlite else "DROP TRIGGER recompress_rows ON recompress_ledger"))
+        connection.execute(text("UPDATE recompress_ledger SET actor = 'eve' WHERE sequence = 2"))
+    with pytest.raises(LedgerBroken, match="record 2: it was changed"):
+        ledger.guard()
+    assert ledger.missing_guards()
+
+
 def append_many(where: Path | str, name: str, count: int) -> None:
     ledger = Ledger(where, timeout=60)
     for i in range(count):
@@ -207,7 +243,7 @@ def test_a_ledger_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> No
 def test_places_that_cannot_hold_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a database, and long enough to be looked at as one" * 20)
     for place, error, message in [
-        (tmp_path / "file", StorageError, "not a database"),
+        (tmp_path / "file", IntegrityError, "not a database"),
         (tmp_path / "file" / "ledger.db", StorageError, "cannot be"),
         ("mysql://localhost/x", InputError, "SQLite or PostgreSQL, got 'mysql'"),
         ("ledger", InputError, "a file or a URL"),
@@ -217,6 +253,35 @@ def test_places_that_cannot_hold_a_ledger(tmp_path: Path) -> None:
             Ledger(place, timeout=2)  # type: ignore[arg-type]
         assert "secret" not in str(refusal.value)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("data", [b"short", b"not a database\n" * 1000, bytes(8192), None])
+def test_a_file_that_is_no_database_or_is_cut_short_is_a_matter_of_integrity(tmp_path: Path, data: bytes | None) -> None:
+    place = tmp_path / "ledger.db"
+    fill(Ledger(place), 40)
+    with sqlite3.connect(place) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    place.write_bytes(data if data is not None else place.read_bytes()[:6000])
+    for create in (True, False):
+        with pytest.raises(IntegrityError, match=r"is damaged, or is no ledger: .*; put back a copy of it") as refusal:
+            Ledger(place, create=create).verify()
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_table_of_other_columns_is_no_ledger(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        connection.execute("CREATE TABLE recompress_ledger (sequence INTEGER)")
+    connection.close()
+    with pytest.raises(IntegrityError, match="no such column"):
+        Ledger(tmp_path / "ledger.db").entries()
+
+
+def test_a_lock_that_is_no_database_is_named(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    (tmp_path / "ledger.db.lock").write_bytes(b"not a database\n" * 1000)
+    with pytest.raises(IntegrityError, match=r"ledger\.db\.lock is damaged: .*delete it and go on"), ledger.lock():
+        pass
 
 
 def test_the_sqlite_file_keeps_its_promises_on_disk(tmp_path: Path) -> None:
