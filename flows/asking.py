@@ -89,6 +89,18 @@ def audit_verify(root: Path, bundle: Path | None, key: Path | None, model_key: P
     return None
 
 
+@audit.command("guard")
+@as_json
+@click.pass_obj
+def audit_guard(root: Path, json_: bool) -> None:
+    """Make the triggers anew by which the ledger's database refuses changes, where `audit verify` says that they were dropped.
+
+    Example:  recompress audit guard
+    """
+    head = project(root).ledger.guard()
+    show({"head": str(head)}, json_, lambda: f"the database refuses changes again, behind record {head.sequence}")
+
+
 @audit.command("bundle")
 @click.argument("version")
 @click.option("--zip", "archive", type=FILE, help="Pack it into this file.")

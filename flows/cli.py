@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from flows.people import PEOPLE
-from flows.terminal import as_json, read_lines, say, show
+from flows.terminal import as_json, project, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError
 
@@ -206,10 +206,11 @@ def policy_accept(root: Path, recipe: Path, reason: str, json_: bool) -> None:
     Example:  recompress policy accept recipes/quickstart.yaml --reason "the phone app needs 6 MB, not 8"
     """
     from recompress.recipe import read_recipe
+    from tasks.anchors import sound_ledger
     from tasks.audit import accept_policy, open_ledger
 
     plan = read_recipe(recipe, root)
-    accept_policy(open_ledger(root), plan, reason)
+    accept_policy(sound_ledger(root, project(root).registry) or open_ledger(root), plan, reason)
     show({"policy_sha256": plan.policy.sha256}, json_, lambda: f"policy {plan.policy.sha256[:12]}… stands in the ledger with its reason")
 
 

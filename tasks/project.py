@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.errors import InputError
+from recompress.errors import InputError, IntegrityError
 from recompress.ledger import Ledger
-from recompress.promotion import ModelRegistry, Promoter
+from recompress.promotion import ModelRegistry, Promoter, champion_by_ledger
+from tasks.anchors import sound_ledger
 from tasks.audit import actor, open_ledger
 from tasks.track import Store
 
@@ -32,8 +33,8 @@ class Project:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Raises ``InputError`` when there is none yet: people ask and decide about what was recorded, they do not begin it."""
-        return open_ledger(self.root, create=False)
+        """Verified. Raises ``InputError`` when there is none yet: people ask and decide about what was recorded, they do not begin it."""
+        return sound_ledger(self.root, self.registry) or open_ledger(self.root, create=False)
 
     @cached_property
     def store(self) -> Store:
@@ -55,13 +56,24 @@ class Project:
         return Promoter(self.ledger, self.registry, actor())
 
     def resolve(self, told: str) -> tuple[str, str]:
-        """Model and version that ``name@champion``, ``name@3``, ``name/3`` or ``name`` means. Raises ``InputError``."""
-        name, at, version = told.replace("/", "@", 1).partition("@")
-        if not at or version == "champion":
+        """Model and version that ``name@champion``, ``name@3``, ``name/3`` or ``name`` means. Raises ``InputError``, and ``IntegrityError`` for an alias that is gone."""
+        name, _, version = told.replace("/", "@", 1).partition("@")
+        if means_alias(told):
             found = self.registry.champion(name)
+            known = champion_by_ledger(self.ledger, name) if found is None else None
+            if known is not None:
+                raise IntegrityError(
+                    f"nothing has the alias champion of {name}, but by the ledger it is version {known}; recompress rollback {name} --to {known} --reason '…' puts it back"
+                )
             if found is None:
                 raise InputError(f"there is no champion of {name!r}; `recompress audit log` shows what was ever promoted")
             return name, found
         if not (version.isascii() and version.isdigit()):
             raise InputError(f"{told!r} names no version; write name@champion or name@3")
         return name, version
+
+
+def means_alias(told: str) -> bool:
+    """Whether ``name`` or ``name@champion`` is asked for, and not a version by its number."""
+    _, at, version = told.replace("/", "@", 1).partition("@")
+    return not at or version == "champion"

@@ -15,20 +15,22 @@ from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import BundleReport, committed_plans, verify_bundle
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.listed import named_key
-from recompress.ledger import Entry, Head, write_lines
+from recompress.ledger import Head, Ledger, NoLedger, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
 from recompress.signing import public_pem
+from tasks.anchors import check_not_lost
+from tasks.audit import open_ledger
 from tasks.bundle import name_of, recall_dossier
 from tasks.keys import own_key, own_public_key, trusted_keys
-from tasks.project import Project
+from tasks.project import Project, means_alias
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def log(project: Project, model: str | None) -> list[dict[str, Any]]:
-    entries = _verified(project)
+    entries = project.ledger.entries()
     if model is not None:
         check_model(entries, model)
     return log_lines(entries, model)
@@ -37,32 +39,26 @@ def log(project: Project, model: str | None) -> list[dict[str, Any]]:
 def who_was(project: Project, model: str, at: str) -> dict[str, Any]:
     """Every champion at a moment, or in the course of a day. Raises ``InputError`` for a model that is not known and a time that is none."""
     begin, end = parse_time(at, project.ledger.clock())
-    entries = _verified(project)
+    entries = project.ledger.entries()
     check_model(entries, model)
     found = core_who_was(entries, model, begin, end)
     return {"model": model, "from": rfc3339(begin), "to": rfc3339(end), "champions": [reign.as_json() for reign in found]}
 
 
 def trace(project: Project, told: str) -> Trace:
-    """Everything that is known of a version. Raises ``InputError`` for one that does not exist or was never promoted."""
+    """Everything that is known of a version. Raises ``InputError`` for one that does not exist or was never promoted, ``IntegrityError`` for such a champion."""
     model, version = project.resolve(told)
     tags = project.registry.tags(model, version)
     if tags is None:
         raise InputError(f"there is no version {version} of {model} in the registry")
-    entries = _verified(project)
-    found = core_trace(entries, model, version, tags)
+    entries = project.ledger.entries()
+    found = core_trace(entries, model, version, tags, by_alias=means_alias(told))
     try:
         dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
     except IntegrityError:
         return found
     candidate = dossier.evaluation("candidate")
     return found.model_copy(update={"metrics": candidate.metrics if candidate else {}})
-
-
-def _verified(project: Project) -> list[Entry]:
-    """The records, once their chain holds: a question is not answered from a ledger that was changed. Raises ``LedgerBroken``."""
-    project.ledger.verify()
-    return project.ledger.entries()
 
 
 def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | None, model: Path | None) -> BundleReport:
@@ -78,12 +74,17 @@ def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | Non
 
 def verify_all(project: Project) -> AuditReport:
     """The chain, its anchors in the registry and in the bundles, the registry against the ledger, and every bundle. Writes nothing."""
-    anchors, troubles = _bundles(project)
-    report = check_all(project.ledger, project.registry, anchors)
+    try:
+        ledger = open_ledger(project.root, create=False)  # as it is: whether it holds is the question
+    except NoLedger:
+        check_not_lost(project.root, project.registry)
+        raise
+    anchors, troubles = _bundles(project, ledger)
+    report = check_all(ledger, project.registry, anchors)
     return replace(report, troubles=(*report.troubles, *troubles))
 
 
-def _bundles(project: Project) -> tuple[list[tuple[str, Head]], list[Trouble]]:
+def _bundles(project: Project, ledger: Ledger) -> tuple[list[tuple[str, Head]], list[Trouble]]:
     """Every bundle that is here, checked; their heads are anchors of the ledger."""
     anchors, troubles = [], []
     folders = sorted(path for path in project.evidence.glob("*") if path.is_dir() and not path.name.startswith("."))
@@ -94,8 +95,8 @@ def _bundles(project: Project) -> tuple[list[tuple[str, Head]], list[Trouble]]:
         except RecompressError as error:
             troubles.append(Trouble(where, "broken", str(error)))
     try:
-        missing = [p for p in committed_plans(project.ledger.entries()) if not (project.evidence / name_of(p)).is_dir()]
-    except (IntegrityError, ValueError, KeyError, TypeError, AttributeError):
+        missing = [p for p in committed_plans(ledger.entries()) if not (project.evidence / name_of(p)).is_dir()]
+    except IntegrityError:
         return anchors, troubles  # the ledger is broken, and is told to be so elsewhere
     for progress in missing:
         told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"

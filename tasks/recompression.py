@@ -15,8 +15,10 @@ from recompress.errors import InputError, StorageError
 from recompress.ledger import Ledger
 from recompress.recipe import Plan, read_recipe
 from recompress.records import DatasetRef, ModelRef
+from tasks.anchors import sound_ledger
 from tasks.audit import actor, open_ledger, record_policy
 from tasks.keys import approval_rule
+from tasks.registry import open_registry
 from tasks.track import Result, Store, locked
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,8 @@ class Recompression:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return open_ledger(self.root)
+        """Verified before anything is done, with the heads that the versions of this model keep."""
+        return sound_ledger(self.root, open_registry(self.store), self.plan.recipe.register_.model) or open_ledger(self.root)
 
     def note(self, kind: str, key: str, body: dict[str, Any]) -> None:
         """Write a record of what a step found, once for each key, however often the step is found again."""

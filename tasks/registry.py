@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import Ledger
 from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
-from recompress.promotion import MANIFEST_TAG, MODEL_TAG, PLAN_TAG
+from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG
+from tasks.anchors import sound_ledger
 from tasks.audit import ledger_if_any
 from tasks.track import Store
 from tasks.version import write_version
@@ -51,6 +52,20 @@ class MlflowRegistry:
     def __init__(self, store: Store, *, crash_point: Callable[[str], None] = lambda name: None) -> None:
         self.store = store
         self.crash_point = crash_point
+
+    @property
+    def shared(self) -> bool:
+        return not self.store.is_local
+
+    def heads(self) -> dict[tuple[str, str], str]:
+        if not self.store.exists:
+            return {}
+        with self.store.refusing():
+            found, page = list[Any](), None
+            while page != "":
+                some = self.store.client.search_model_versions(page_token=page)
+                found, page = [*found, *some], some.token or ""
+        return {(version.name, str(version.version)): version.tags[HEAD_TAG] for version in found if HEAD_TAG in version.tags}
 
     def champion(self, model: str) -> str | None:
         found = self._absent_is_none(lambda: self.store.client.get_model_version_by_alias(model, ALIAS))
@@ -188,7 +203,10 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[[list[
     if folder.is_dir():
         directory = folder
     else:
-        directory = fetch_model(store, f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{ALIAS}", ledger_if_any(root))
+        registry = MlflowRegistry(store)
+        # whoever only asks models of a shared server needs no ledger; a store of this project's own had one
+        ledger = sound_ledger(root, registry) if not registry.shared or ledger_if_any(root) else None
+        directory = fetch_model(store, f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{ALIAS}", ledger)
     predictor = Predictor(directory)
     return lambda texts: [{**answer, "summary": summary(answer)} for answer in predictor(texts)]
 

@@ -40,6 +40,11 @@ class Store:
         self._opened: tuple[MlflowClient, str] | None = None
 
     @property
+    def exists(self) -> bool:
+        """Whether there is something to look at already. A server is taken to be there."""
+        return not self.is_local or Path(self.uri.partition(":///")[2]).is_file()
+
+    @property
     def client(self) -> MlflowClient:
         return self._open()[0]
 

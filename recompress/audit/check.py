@@ -57,30 +57,37 @@ def check_all(ledger: Ledger, registry: ModelRegistry, anchors: Iterable[tuple[s
     models = sorted({str(e.body["model"]) for e in entries if e.kind in ("promotion-committed", "alias-moved-outside", "promotion-intent")})
     champions = {model: registry.champion(model) for model in models}
     heads, troubles = [*anchors], list[Trouble]()
+    for (model, version), told in sorted(registry.heads().items()):
+        if registry.shared and entries and model not in models:
+            continue  # another project's, with a ledger of its own
+        try:
+            heads.append((f"the tag of version {version} of {model}", Head.parse(told)))
+        except IntegrityError as error:
+            troubles.append(Trouble(f"{model} version {version}", "broken", str(error)))
     for model, champion in champions.items():
-        versions = {str(e.body["version"]) for e in entries if e.kind == "promotion-committed" and e.body["model"] == model}
-        for version in sorted(versions | ({champion} if champion else set())):
-            try:
-                heads += _tagged(registry, model, version)
-            except IntegrityError as error:
-                troubles.append(Trouble(f"{model} version {version}", "broken", str(error)))
         troubles += _registry(ledger, entries, registry, model, champion)
-    return AuditReport(head, len(heads), champions, (*_anchors(entries, heads), *troubles))
+    return AuditReport(head, len(heads), champions, (*_anchors(entries, heads), *troubles, *_guards(ledger)))
 
 
 def _broken_chain(error: LedgerBroken) -> Trouble:
     return Trouble("ledger", "broken", str(error))
 
 
-def _tagged(registry: ModelRegistry, model: str, version: str) -> list[tuple[str, Head]]:
-    """The head that a version keeps."""
-    told = (registry.tags(model, version) or {}).get(HEAD_TAG)
-    return [(f"the tag of version {version} of {model}", Head.parse(told))] if told is not None else []
+def _guards(ledger: Ledger) -> Iterator[Trouble]:
+    missing = ledger.missing_guards()
+    if missing:
+        yield Trouble(
+            "ledger",
+            "broken",
+            f"its database no longer refuses changes: {', '.join(missing)} was dropped or altered; find out by whom, then `recompress audit guard` makes it anew",
+        )
 
 
 def _anchors(entries: list[Entry], anchors: list[tuple[str, Head]]) -> Iterator[Trouble]:
     for place, head in anchors:
-        if head.sequence > len(entries):
+        if head.sequence and not entries:
+            yield Trouble("ledger", "broken", f"it is empty, but {place} names its record {head.sequence} ({head.hash[:12]}…); put back a copy of it")
+        elif head.sequence > len(entries):
             missing = len(entries) + 1
             yield Trouble("ledger", "broken", f"ledger record {missing}: it is missing; the ledger ends before it, and {place} names record {head.sequence}")
         elif head.sequence and entries[head.sequence - 1].hash != head.hash:

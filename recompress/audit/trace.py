@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recompress.errors import InputError
+from recompress.audit.history import MOVES, reigns
+from recompress.errors import InputError, IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.ledger import Entry
 from recompress.promotion.registry import MANIFEST_TAG, MODEL_TAG
@@ -47,19 +48,29 @@ class Trace(Record):
     """Where the registry says something else than the ledger."""
 
 
-def find_plan(entries: list[Entry], model: str, version: str) -> Progress:
-    """The latest promotion or rollback that made this version champion. Raises ``InputError`` when there was none."""
+def find_plan(entries: list[Entry], model: str, version: str, *, by_alias: bool = False) -> Progress:
+    """The latest promotion or rollback that made this version champion. Raises ``InputError`` when there was none.
+
+    With ``by_alias`` the registry calls it the champion; then it is an ``IntegrityError``, because somebody made it that without the ledger.
+    """
     found = [progress for progress in committed_plans(entries, model) if progress.said("promotion-committed")["version"] == version]
     if not found:
         known = sorted({str(progress.said("promotion-committed")["version"]) for progress in committed_plans(entries, model)}, key=lambda v: (len(v), v))
+        if by_alias:
+            raise IntegrityError(
+                f"version {version} of {model} has the alias champion, but this ledger promoted no such version; recompress rollback {model} --reason '…' puts one back that it did"
+            )
         way_out = f"these were: {', '.join(known)}" if known else "no version ever was"
         raise InputError(f"version {version} of {model} was not promoted by this ledger; {way_out}")
     return found[-1]
 
 
-def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str]) -> Trace:
-    """What the ledger knows of a version. ``tags`` are those of the registry. Raises ``InputError`` for a version that was never promoted."""
-    progress = find_plan(entries, model, version)
+def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str], *, by_alias: bool = False) -> Trace:
+    """What the ledger knows of a version. ``tags`` are those of the registry, ``by_alias`` says that it calls this version the champion.
+
+    Raises ``InputError`` for a version that was never promoted, and ``IntegrityError`` for such a champion.
+    """
+    progress = find_plan(entries, model, version, by_alias=by_alias)
     origin = origin_of(entries, progress)
     plan, facts, committed = origin.plan, origin.plan.facts, progress.said("promotion-committed")
     judged = origin.said("promotion-judged")
@@ -89,8 +100,17 @@ def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str
         instead_of=expected.version if expected else None,
         rollback=progress.plan.reason,
         ledger_head=str(progress.entries[-1].head),
-        disagreements=tuple(_disagreements(plan.model_sha256, committed, plan.digests, tags)),
+        disagreements=(*(_alias(entries, model, version) if by_alias else ()), *_disagreements(plan.model_sha256, committed, plan.digests, tags)),
     )
+
+
+def _alias(entries: list[Entry], model: str, version: str) -> list[str]:
+    """Nothing, where the ledger too says that this version is champion, or may be: a promotion that was cut off leaves it open."""
+    last = next(entry for entry in reversed(entries) if entry.kind in (*MOVES, "promotion-intent") and entry.body["model"] == model)
+    known = reigns(entries, model)[-1].version
+    if version == known or (last.kind == "promotion-intent" and last.body["version"] == version):
+        return []
+    return [f"the alias champion names version {version}, the ledger {f'version {known}' if known else 'none'}"]
 
 
 def _told(**values: str | None) -> dict[str, str]:

@@ -113,6 +113,13 @@ class Promoter:
         with self._held(model) as (effects, _):
             version = self.registry.champion(model)
             if version is None:
+                outside = effects.note_outside_move(model)
+                if outside is not None:
+                    was = outside.body["ledger"]
+                    raise IntegrityError(
+                        f"nothing has the alias champion of {model}, but by the ledger it was version {was}; recompress rollback {model} --to {was} --reason '…' "
+                        "puts it back, and without it the next run begins with a first promotion, if its policy allows one"
+                    )
                 return
             committed = self.ledger.last("promotion-committed", model=model, version=version)
             if committed is None:

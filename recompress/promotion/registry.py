@@ -22,6 +22,13 @@ class ModelRegistry(Protocol):
     Whoever calls ``move_champion`` holds the ledger's lock. Every method raises ``StorageError`` when the registry does not answer.
     """
 
+    @property
+    def shared(self) -> bool:
+        """Whether other projects, with ledgers of their own, may keep models here as well."""
+
+    def heads(self) -> dict[tuple[str, str], str]:
+        """What ``HEAD_TAG`` says on every version that has it, by model and version. A registry that does not exist yet has none, and is not made."""
+
     def champion(self, model: str) -> str | None:
         """The version that the alias names, or ``None``."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from recompress.digest import sha256_directory, sha256_json
 from recompress.errors import IntegrityError
 from recompress.model_files import MODEL_FOLDER, write_manifest
-from recompress.promotion import MANIFEST_TAG, PLAN_TAG
+from recompress.promotion import HEAD_TAG, MANIFEST_TAG, PLAN_TAG
 from recompress.records import ApprovalRule, ChampionRef, Finding, PromotionPlan, Verdict
 
 MODEL = "ner"
@@ -76,6 +76,13 @@ class FolderRegistry:
         self.root = root
         self.crash_point = crash_point
         root.mkdir(parents=True, exist_ok=True)
+
+    shared = False
+
+    def heads(self) -> dict[tuple[str, str], str]:
+        models = [folder.name for folder in self.root.iterdir()]
+        told = {(model, version): (self.tags(model, version) or {}).get(HEAD_TAG) for model in models for version in self.versions(model)}
+        return {place: head for place, head in told.items() if head is not None}
 
     def champion(self, model: str) -> str | None:
         alias = self.root / model / "champion"

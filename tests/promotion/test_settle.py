@@ -60,6 +60,17 @@ def test_a_forged_version_is_refused_recorded_and_put_right_by_a_rollback(promot
     promoter.settle(MODEL)
 
 
+def test_an_alias_that_is_gone_is_said_once_and_recorded(promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    promote_one(promoter, tmp_path)
+    registry.set_champion(MODEL, None)
+    with pytest.raises(IntegrityError, match="nothing has the alias champion of ner, but by the ledger it was version 1; recompress rollback ner --to 1"):
+        promoter.settle(MODEL)
+    assert [entry.body["registry"] for entry in ledger.entries("alias-moved-outside", model=MODEL)] == [None]
+    promoter.settle(MODEL)
+    assert promoter.rollback(MODEL, to="1", reason="somebody took the alias away").version == "1"
+    promoter.settle(MODEL)
+
+
 def test_a_changed_ledger_settles_nothing_and_takes_no_decision(promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
     promote_one(promoter, tmp_path)
     directory = model_directory(tmp_path / "next", 3)

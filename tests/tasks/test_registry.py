@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,6 +187,29 @@ def test_the_ledger_knows_better_than_the_tag(project: Project, candidates: list
     project.registry.set_tag(MODEL, "1", MANIFEST_TAG, write_manifest(directory))
     fetch_model(project.store, f"models:/{MODEL}@{ALIAS}")
     with pytest.raises(IntegrityError, match="belongs to another model"):
+        load_for_prediction(project.store, project.root, MODEL)
+
+
+def test_the_heads_that_versions_keep_tell_of_a_ledger_that_is_gone(project: Project, candidates: list[Path], tmp_path: Path) -> None:
+    assert MlflowRegistry(Store(tmp_path / "nowhere")).heads() == {}
+    assert not (tmp_path / "nowhere").exists(), "asking makes no store"
+    done = project.promote(candidates[0])
+    assert project.registry.heads() == {(MODEL, "1"): str(done.head)}
+    load_for_prediction(project.store, project.root, MODEL)
+    for left in (project.root / "ledger").iterdir():
+        left.unlink()
+    with pytest.raises(IntegrityError, match=f"the ledger is gone or empty, but the tag of version 1 of ner names its record {done.head.sequence} "):
+        load_for_prediction(project.store, project.root, MODEL)
+    assert load_for_prediction(project.store, project.root, str(candidates[0]))(TEXTS), "a folder needs no ledger"
+
+
+def test_a_changed_ledger_lets_no_registered_model_answer(project: Project, candidates: list[Path]) -> None:
+    project.promote(candidates[0])
+    with sqlite3.connect(project.root / "ledger" / "ledger.db") as connection:
+        connection.execute("DROP TRIGGER recompress_no_update")
+        connection.execute("UPDATE recompress_ledger SET actor = 'eve' WHERE sequence = 2")
+    connection.close()
+    with pytest.raises(IntegrityError, match="ledger record 2: it was changed"):
         load_for_prediction(project.store, project.root, MODEL)
 
 
