@@ -21,6 +21,8 @@ MAX_RATIO = 200
 SMALL = 1 << 20
 """So much may always be unpacked: short files of one character compress well."""
 CHUNK = 1 << 20
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 1024
+"""Of a file's name, and of its path below the bundle: what file systems take, with room for the folder that it is unpacked in."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -75,6 +77,10 @@ def _check(archive: Path, members: list[zipfile.ZipInfo]) -> None:
             check_path(name)
         except ValueError:
             raise IntegrityError(f"{archive} names {name[:120]!r}, which lies outside its folder or is no plain path; nothing was unpacked") from None
+        longest = max(len(part.encode()) for part in name.split("/"))
+        if longest > MAX_NAME_BYTES or len(name.encode()) > MAX_PATH_BYTES:
+            limits = f"the limits are {MAX_NAME_BYTES} for a name and {MAX_PATH_BYTES:,} for a path"
+            raise IntegrityError(f"{archive} names {name[:60]!r}…, with {len(name.encode()):,} bytes; {limits}; nothing was unpacked")
         if name in seen:
             raise IntegrityError(f"{archive} holds {name!r} twice; nothing was unpacked")
         seen.add(name)

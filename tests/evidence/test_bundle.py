@@ -439,6 +439,21 @@ def test_an_archive_that_names_a_place_outside_is_not_unpacked(tmp_path: Path, n
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "inner"]
 
 
+@pytest.mark.parametrize("name", ["a" * 256, "é" * 128, f"fine/{'b' * 300}/c.txt", "/".join(["folder"] * 200), "x" * 60_000])
+def test_a_name_that_no_file_system_takes_is_not_unpacked(made: Made, tmp_path: Path, name: str) -> None:
+    place = tmp_path / "inner"
+    place.mkdir()
+    shutil.copyfile(archive.pack(made.bundle, tmp_path / "bundle.zip"), tmp_path / "long.zip")
+    with zipfile.ZipFile(tmp_path / "long.zip", "a") as packed:
+        packed.writestr(zipfile.ZipInfo(name), "bad")
+    with pytest.raises(IntegrityError, match=r"bytes; the limits are 255 for a name and 1,024 for a path; nothing was unpacked") as refusal:
+        archive.unpack(tmp_path / "long.zip", place)
+    assert len(str(refusal.value)) < 600
+    assert not list(place.iterdir())
+    with pytest.raises(IntegrityError, match="the limits are"):
+        verify_bundle(tmp_path / "long.zip", PUBLIC)
+
+
 def test_archive_bombs_links_and_doubles_are_not_unpacked(tmp_path: Path) -> None:
     place = tmp_path / "inner"
     place.mkdir()
