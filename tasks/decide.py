@@ -10,7 +10,7 @@ from typing import Any
 from recompress.errors import IntegrityError
 from recompress.ledger import Entry, Ledger
 from recompress.ledger.store import rfc3339
-from recompress.promotion import Progress, Promoted, progress_of
+from recompress.promotion import Progress, Promoted, named
 from recompress.promotion import approve as core_approve
 from recompress.promotion import reject as core_reject
 from recompress.promotion import waiting as core_waiting
@@ -47,7 +47,7 @@ def reject(project: Project, digest: str, reason: str, *, person: str | None = N
 
 def carry_out(project: Project, digest: str, say: Say) -> Promoted:
     """Promote an approved plan, with the model that it was made for, and write its evidence. Raises ``ApprovalPending`` while a person has to decide."""
-    progress = progress_of(project.ledger, digest)
+    progress = named(project.ledger, digest)
     directory = None
     if progress.plan.kind == "promotion" and project.registry.find_version(progress.plan.model, digest) is None:
         directory = project.store.fetch(recall_dossier(project.store, progress.plan).candidate_uri)

@@ -5,7 +5,7 @@ what a killed process left behind. The registry is whatever answers to ``ModelRe
 """
 
 from recompress.promotion.approvals import approve, reject
-from recompress.promotion.decisions import judge, propose, waiting
+from recompress.promotion.decisions import judge, named, propose, waiting
 from recompress.promotion.effects import CRASH_POINTS, champion_by_ledger, present_champion
 from recompress.promotion.promoter import Promoted, Promoter
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry
@@ -27,6 +27,7 @@ __all__ = [
     "approve",
     "champion_by_ledger",
     "judge",
+    "named",
     "present_champion",
     "progress_of",
     "propose",

@@ -6,7 +6,6 @@ proof; where the plan's rule knows a person's public key, only a signature count
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from recompress.errors import ApprovalPending, GateRefused, InputError, IntegrityError
 from recompress.ledger import Entry, Ledger
 from recompress.ledger.store import rfc3339
-from recompress.promotion.decisions import waiting
-from recompress.promotion.states import OPENERS, Progress, progress_of, step
+from recompress.promotion.decisions import named
+from recompress.promotion.states import Progress, progress_of, step
 from recompress.records import PromotionPlan
 from recompress.signing import check_signature, key_id, public_pem, read_public_key, sign
 
@@ -134,12 +133,7 @@ def _check_signature(plan: PromotionPlan, said: dict[str, str], body: dict[str, 
 
 def open_plan(ledger: Ledger, digest: str) -> Progress:
     """A plan that still can be decided. Raises ``InputError`` that names the nearest digest, and ``GateRefused`` when the plan has ended."""
-    if not ledger.entries(*OPENERS, plan=digest):
-        plans = [progress.digest for progress in waiting(ledger)]
-        near = difflib.get_close_matches(digest, plans, n=1, cutoff=0.9)
-        way_out = f"is {near[0]} meant?" if near else f"waiting: {', '.join(plans)}" if plans else "none is waiting"
-        raise InputError(f"no plan has the digest {digest[:80]!r}; {way_out}")
-    progress = progress_of(ledger, digest)
+    progress = named(ledger, digest)
     if progress.ended:
         raise GateRefused(f"plan {digest[:12]}… is {progress.state}{_why(progress)}; nothing is left to decide")
     return progress

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from recompress.errors import GateRefused, InputError
 from recompress.ledger import Ledger
 from recompress.promotion.states import OPENERS, PLAN_KINDS, Progress, follow, progress_of, refuse, step
@@ -62,6 +64,17 @@ def waiting(ledger: Ledger) -> list[Progress]:
     """Plans that wait for a person, oldest first."""
     plans = [progress_of(ledger, entry.body["plan"]) for entry in ledger.entries(*OPENERS)]
     return [progress for progress in plans if progress.state == "judged" and progress.plan.approval.required]
+
+
+def named(ledger: Ledger, digest: str) -> Progress:
+    """The plan that somebody names by its digest. Raises ``InputError`` that names the plan that is nearest to it, among those that have not ended."""
+    if ledger.entries(*OPENERS, plan=digest):
+        return progress_of(ledger, digest)
+    opened = [progress_of(ledger, entry.body["plan"]) for entry in ledger.entries(*OPENERS)]
+    going_on = [progress.digest for progress in opened if not progress.ended]
+    near = difflib.get_close_matches(digest, going_on, n=1, cutoff=0.9)
+    way_out = f"is {near[0]} meant? " if near else "" if going_on else "nothing waits for anybody now; "
+    raise InputError(f"no plan has the digest {digest[:80]!r}; {way_out}`recompress approve` shows every plan that waits, and all 64 digits of one count")
 
 
 def _short(digest: str | None) -> str:

@@ -18,7 +18,7 @@ from recompress.errors import GateRefused, InputError, IntegrityError, StorageEr
 from recompress.ledger import Entry, Head, Ledger
 from recompress.model_files import check_model_directory
 from recompress.promotion.approvals import clear
-from recompress.promotion.decisions import judge, propose
+from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
 from recompress.promotion.recovery import recover
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry
@@ -66,7 +66,7 @@ class Promoter:
         or records that are not what they were, and ``StorageError`` when the ledger is held or the registry does not answer. The champion is then the old one,
         or the next call finishes or undoes what was begun.
         """
-        plan = progress_of(self.ledger, digest).plan
+        plan = named(self.ledger, digest).plan
         with self._held(plan.model, plan.kind) as (effects, _):
             progress = progress_of(self.ledger, digest)
             if progress.state == "committed":

@@ -60,7 +60,23 @@ def test_the_digest_counts_in_full(people: People) -> None:  # noqa: F811
     for command in (("approve",), ("reject", "--reason", "x")):
         for wrong in (plan[:12], plan[:-1], ("0" if plan[0] != "0" else "1") + plan[1:], plan.upper(), "", "0" * 64):
             assert "no plan has the digest" in people.refused(command[0], wrong, *command[1:], code=2, actor="bob")
-    assert f"is {plan} meant?" in people.refused("approve", ("0" if plan[0] != "0" else "1") + plan[1:], code=2, actor="bob")
+    people.ask("approve", people.propose(2, ASKED), actor="bob")
+    for wrong in (("0" if plan[0] != "0" else "1") + plan[1:], plan[:20] + "".join("0" if d != "0" else "1" for d in plan[20:23]) + plan[23:], plan[:-1]):
+        for command in (("approve", wrong), ("reject", wrong, "--reason", "x"), ("promote", wrong)):
+            told = people.refused(*command, code=2, actor="bob")
+            assert f"is {plan} meant? `recompress approve` shows every plan that waits" in told, command
+            told = people.refused(command[0], "0" * 64, *command[2:], code=2, actor="bob")
+            assert "meant?" not in told
+            assert "`recompress approve` shows every plan that waits" in told, command
+
+
+def test_a_wrong_digit_of_an_approved_plan_is_hinted_at_where_it_is_carried_out(people: People) -> None:  # noqa: F811
+    plan = people.propose(1, ASKED)
+    people.ask("approve", plan, actor="bob")
+    wrong = plan[:-1] + ("0" if plan[-1] != "0" else "1")
+    assert f"is {plan} meant?" in people.refused("promote", wrong, code=2)
+    people.ask("promote", plan)
+    assert "nothing waits for anybody now" in people.refused("promote", wrong, code=2), "a plan that has ended is not meant"
 
 
 @pytest.mark.parametrize("author", ["ada", "Ada", " ADA "])
