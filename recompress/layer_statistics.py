@@ -1,40 +1,45 @@
-"""What the inputs of a linear layer are like on calibration text: all that layer-by-layer methods learn from it."""
+"""What the inputs of a linear layer are like on calibration text: all that layer-by-layer methods learn from it, and of that what a method asks for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Kind = Literal["absolute", "squares", "largest", "hessian"]
+"""Of each input the sum of absolute values, the sum of squares, the largest absolute value; and X^T X of all of them."""
+DTYPES: dict[Kind, torch.dtype] = {"absolute": torch.float64, "squares": torch.float64, "largest": torch.float32, "hessian": torch.float32}
 
-@dataclass
+
 class Statistics:
-    """What went into one group of linear layers, padding left out."""
+    """What went into one group of linear layers, padding left out. ``statistics["squares"]``: ``[inputs]``, and ``["hessian"]``: ``[inputs, inputs]``.
 
-    width: int
-    tokens: int = 0
-    absolute: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
-    """Sum of absolute values."""
-    squares: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
-    """Sum of squares."""
-    largest: Float[Tensor, " inputs"] = field(default_factory=lambda: torch.empty(0))
-    """The largest absolute value."""
-    hessian: Float[Tensor, "inputs inputs"] | None = None
-    """X^T X in 32-bit floats, where it was asked for. It belongs to the method, which may overwrite it."""
+    They belong to the method, which may overwrite them.
+    """
 
-    def begin(self, device: torch.device, *, hessian: bool) -> None:
-        self.absolute = torch.zeros(self.width, dtype=torch.float64, device=device)
-        self.squares = torch.zeros(self.width, dtype=torch.float64, device=device)
-        self.largest = torch.zeros(self.width, device=device)
-        self.hessian = torch.zeros((self.width, self.width), device=device) if hessian else None
+    def __init__(self, width: int, wanted: Collection[Kind], device: torch.device) -> None:
+        self.tokens = 0
+        self._of: dict[Kind, Tensor] = {}
+        for kind in wanted:
+            self._of[kind] = torch.zeros((width, width) if kind == "hessian" else width, dtype=DTYPES[kind], device=device)
+
+    def __getitem__(self, kind: Kind) -> Tensor:
+        return self._of[kind]
+
+    @property
+    def are_finite(self) -> bool:
+        """A number that is not finite shows on the diagonal of X^T X, where no second matrix is needed to look for it."""
+        return all(bool((one.diagonal() if kind == "hessian" else one).isfinite().all()) for kind, one in self._of.items())
 
     def add(self, rows: Float[Tensor, "tokens inputs"]) -> None:
         self.tokens += len(rows)
-        sizes = rows.abs()
-        self.absolute += sizes.sum(0, dtype=torch.float64)
-        self.squares += sizes.square().sum(0, dtype=torch.float64)
-        self.largest = torch.maximum(self.largest, sizes.amax(0))
-        if self.hessian is not None:
-            self.hessian.addmm_(rows.T, rows)
+        for kind, one in self._of.items():
+            if kind == "hessian":
+                one.addmm_(rows.T, rows)
+            elif kind == "largest":
+                torch.maximum(one, rows.abs().amax(0), out=one)
+            else:
+                one += (rows.abs() if kind == "absolute" else rows.square()).sum(0, dtype=torch.float64)

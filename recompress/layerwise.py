@@ -10,22 +10,23 @@ Linear layers with the same input (query, key and value; the gate and the neuron
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from recompress.architecture import Layer, Linear, is_linear, layers_of, shape_of
 from recompress.directories import storage_error
 from recompress.errors import IntegrityError
 from recompress.factored import FactoredLinear
-from recompress.layer_statistics import Statistics
+from recompress.layer_statistics import Kind, Statistics
 from recompress.layer_storage import hidden_of, keep, restore, stamp
-from recompress.packed import place
+from recompress.packed import place, unpacked
 from recompress.progress import bar
 from recompress.runtimes.batches import Batch, Feature, batches_of
 from recompress.shared import share, shares_of
@@ -45,17 +46,18 @@ Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
 
 
 def each_layer(
-    network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, hessian: bool, said: Mapping[str, Any], workdir: Path, label: str
+    network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, wanted: Collection[Kind], said: Mapping[str, Any], workdir: Path, label: str
 ) -> None:
     """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last; layers with one set of weights are changed once, by
     what the first of them sees.
 
-    ``said`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
+    ``wanted`` are the statistics that it needs; ``said`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
     that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
     folder = workdir / "layers"
     batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE)]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
+    beside = Beside(network, layers[0])
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
         newest = open_folder(folder, stamp(network, features, {**said, "batch_size": BATCH_SIZE}))
         try:
@@ -68,8 +70,8 @@ def each_layer(
             progress.update(2 * done * len(batches))
             for i in range(done, len(layers)):
                 if shares[i] == i:
-                    _change(network, layers_of(network)[i], layers[0], batches, newest, visit, progress, hessian=hessian)
-                outputs = _outputs(network, layers[i], layers[0], batches, newest, progress)
+                    _change(network, layers_of(network)[i], beside, batches, newest, visit, progress, wanted)
+                outputs = _outputs(network, layers[i], beside, batches, newest, progress)
                 newest = keep(folder, newest, i + 1, layers[i].state_dict(), outputs)
         except OSError as error:
             storage = storage_error(error, folder)
@@ -90,12 +92,12 @@ def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
 
 
 def _change(
-    network: PreTrainedModel, layer: Layer, first: nn.Module, batches: Sequence[Batch], source: Path, visit: Visit, progress: Any, *, hessian: bool
+    network: PreTrainedModel, layer: Layer, beside: Beside, batches: Sequence[Batch], source: Path, visit: Visit, progress: Any, wanted: Collection[Kind]
 ) -> None:
     """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics and linear layers go when it is done."""
     groups, module = groups_of(layer), layer.module
     del layer
-    statistics = [Statistics(shape_of(group[0])[1]) for group in groups]
+    statistics = [Statistics(shape_of(group[0])[1], wanted, network.device) for group in groups]
     text: dict[str, Bool[Tensor, "batch length"]] = {}
     waiting: set[int] = set()
 
@@ -109,14 +111,12 @@ def _change(
         return look
 
     hooks = [group[0].register_forward_pre_hook(hook_of(one)) for group, one in zip(groups, statistics, strict=True)]
-    for one in statistics:
-        one.begin(network.device, hessian=hessian)
     try:
         for i, batch in enumerate(batches):
             text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
             waiting.update(map(id, statistics))
             with suppress(_Reached):  # what comes behind the last group's inputs is not asked for
-                _call(network, module, first, batch, hidden_of(source, i))
+                _call(network, module, beside, batch, hidden_of(source, i))
             progress.update(1)
     finally:
         for hook in hooks:
@@ -124,24 +124,42 @@ def _change(
     names = {id(module): name for name, module in network.named_modules()}
     while groups:
         group, one = groups.pop(0), statistics.pop(0)
-        if not one.squares.isfinite().all():
+        if not one.are_finite:
             raise IntegrityError(f"what flows into {names[id(group[0])]} is not finite on the calibration text; the model is broken")
         for name, made in visit({names[id(linear)]: linear for linear in group}, one).items():
             place(network, name, made)
 
 
-def _outputs(network: PreTrainedModel, module: nn.Module, first: nn.Module, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
-    for i, batch in enumerate(batches):
-        yield _call(network, module, first, batch, hidden_of(source, i))
-        progress.update(1)
+def _outputs(network: PreTrainedModel, module: nn.Module, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
+    with unpacked(module):
+        for i, batch in enumerate(batches):
+            yield _call(network, module, beside, batch, hidden_of(source, i))
+            progress.update(1)
 
 
-def _call(network: PreTrainedModel, module: nn.Module, first: nn.Module, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
+def _call(network: PreTrainedModel, module: nn.Module, beside: Beside, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
     """The output of one layer for stored inputs, with the masks and positions that the network itself makes."""
-    _, rest, named = _begin(network, first, batch)
+    rest, named = beside(batch)
     came = module(hidden.to(network.device), *rest, **named)
     output: Tensor = came[0] if isinstance(came, tuple) else came
     return output
+
+
+class Beside:
+    """What the network gives its layers beside the hidden states: masks and positions. They follow from the padding alone, so that batches which are padded
+    alike, one after another, share them."""
+
+    def __init__(self, network: PreTrainedModel, first: nn.Module) -> None:
+        self.network, self.first = network, first
+        self._mask: Int[np.ndarray, "batch length"] | None = None
+        self._made: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __call__(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        mask = batch["attention_mask"]
+        if self._mask is None or not np.array_equal(self._mask, mask):
+            _, rest, named = _begin(self.network, self.first, batch)
+            self._mask, self._made = mask, (rest, named)
+        return self._made
 
 
 class _Reached(Exception):

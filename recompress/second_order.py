@@ -19,8 +19,8 @@ from recompress.errors import InputError
 BLOCK = 128
 """Columns whose errors are collected before those behind them are changed."""
 
-Settle = Callable[[int, Float[Tensor, "out width"], int], Float[Tensor, " out"]]
-"""``settle(column, part, j)``: the values that column number ``column`` is to have; ``part`` is its block as it stands now, and ``part[:, j]`` the column."""
+Settle = Callable[[int, Float[Tensor, "width out"], int], Float[Tensor, " out"]]
+"""``settle(column, part, j)``: the values that column number ``column`` is to have; ``part`` is its block as it stands now, and ``part[j]`` the column."""
 
 
 def inverse_root(hessian: Float[Tensor, "n n"], damping: float, name: str = "a layer") -> Float[Tensor, "n n"]:
@@ -42,21 +42,21 @@ def inverse_root(hessian: Float[Tensor, "n n"], damping: float, name: str = "a l
     return hessian
 
 
-def sweep(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], settle: Settle, block: int = BLOCK) -> None:
-    """Settle all columns of ``weight`` in place, from left to right."""
-    columns = weight.shape[1]
+def sweep(turned: Float[Tensor, "in out"], root: Float[Tensor, "in in"], settle: Settle, block: int = BLOCK) -> None:
+    """Settle all columns of a weight in place, from left to right. It comes turned, so that each of its columns lies in one piece."""
+    columns = len(turned)
     for start in range(0, columns, block):
         end = min(start + block, columns)
-        part = weight[:, start:end]
+        part = turned[start:end]
         errors = torch.empty_like(part)
         for j in range(end - start):
             row = root[start + j, start + j : end]
             settled = settle(start + j, part, j)
-            errors[:, j] = (part[:, j] - settled) / row[0]
-            part[:, j:].addmm_(errors[:, j : j + 1], row[None], alpha=-1)
-            part[:, j] = settled
+            torch.sub(part[j], settled, out=errors[j]).div_(row[0])
+            part[j] = settled
+            part[j + 1 :].addr_(row[1:], errors[j], alpha=-1)
         if end < columns:
-            weight[:, end:].addmm_(errors, root[start:end, end:], alpha=-1)
+            turned[end:].addmm_(root[start:end, end:].T, errors, alpha=-1)
 
 
 def block_of(multiple: int) -> int:

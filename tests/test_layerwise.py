@@ -75,13 +75,12 @@ def test_a_later_layer_sees_what_earlier_ones_became(family: str, tmp_path: Path
         seen.update(dict.fromkeys(group, statistics))
         return halve(group, statistics)
 
-    each_layer(checkpoint.torch_network, features, visit, hessian=True, said={}, workdir=tmp_path, label="halve")
+    each_layer(checkpoint.torch_network, features, visit, wanted=("hessian", "squares"), said={}, workdir=tmp_path, label="halve")
     assert seen.keys() == expected.keys()
     for name, statistics in seen.items():
-        assert statistics.hessian is not None
         assert statistics.tokens == sum(len(feature["input_ids"]) for feature in features)
-        torch.testing.assert_close(statistics.hessian.double(), expected[name], rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(statistics.squares, expected[name].diagonal(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(statistics["hessian"].double(), expected[name], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(statistics["squares"], expected[name].diagonal(), rtol=1e-4, atol=1e-4)
     halved = {name: linear.weight for name, linear in encoder_linears(checkpoint.torch_network)}
     for name, linear in encoder_linears(checkpoint_of(family).torch_network):
         assert torch.equal(halved[name], linear.weight * 0.5)
@@ -142,7 +141,7 @@ def test_what_was_done_is_not_done_again_and_another_step_starts_anew(tmp_path: 
 
         features = features_of(checkpoint, "gpt2")
         try:
-            each_layer(checkpoint.torch_network, features, visit, hessian=False, said=said, workdir=tmp_path, label="halve")
+            each_layer(checkpoint.torch_network, features, visit, wanted={"squares"}, said=said, workdir=tmp_path, label="halve")
         except KeyboardInterrupt:
             return -visits
         return visits
@@ -157,7 +156,7 @@ def test_activations_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     checkpoint = checkpoint_of("bert")
     layers_of(checkpoint.torch_network)[0].query.bias.data[0] = float("inf")
     with pytest.raises(IntegrityError, match=r"flows into .* is not finite"):
-        each_layer(checkpoint.torch_network, features_of(checkpoint, "bert"), halve, hessian=False, said={}, workdir=tmp_path, label="x")
+        each_layer(checkpoint.torch_network, features_of(checkpoint, "bert"), halve, wanted={"squares"}, said={}, workdir=tmp_path, label="x")
 
 
 class Memory(TorchDispatchMode):

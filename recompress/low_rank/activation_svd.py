@@ -87,12 +87,11 @@ def factor_by_activation(checkpoint: Checkpoint, config: ActivationSvd, inputs: 
     share = share_for(config, network, [shape_of(linear) for _, linear in encoder_linears(network)])
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
-        assert statistics.hessian is not None
-        root = whitening(statistics.hessian, config.damping, next(iter(group)))
+        root = whitening(statistics["hessian"], config.damping, next(iter(group)))
         every = {name: factors_for(linear, split_matrix(weight_of(linear), root), config, share) for name, linear in group.items()}
         return {name: made for name, made in every.items() if made is not None}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "activation_svd", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, hessian=True, said=said, workdir=inputs.workdir, label=inputs.label or "activation_svd")
+    each_layer(network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "activation_svd")
     return checkpoint

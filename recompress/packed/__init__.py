@@ -7,7 +7,7 @@ modules into a network that is read back, by the names of the stored tensors; ``
 
 from recompress.packed.bits import pack, unpack
 from recompress.packed.fit import fit_packed, numbers_in, place, tie_packed
-from recompress.packed.modules import Packed, PackedEmbedding, PackedLinear, packed_embedding, packed_linear, packed_linears
+from recompress.packed.modules import Packed, PackedEmbedding, PackedLinear, packed_embedding, packed_linear, packed_linears, unpacked
 from recompress.packed.outliers import WithOutliers
 from recompress.packed.steps import Quantized
 from recompress.packed.vectors import Vectors
@@ -28,4 +28,5 @@ __all__ = [
     "place",
     "tie_packed",
     "unpack",
+    "unpacked",
 ]

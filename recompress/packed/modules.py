@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -90,12 +91,15 @@ class PackedLinear(Packed):
         super().__init__(tensors, rows, columns)
         self.out_features, self.in_features = rows, columns
         self.bias = None if bias is None else nn.Parameter(bias)
+        self.held: Tensor | None = None
+        """The matrix in floats, while ``unpacked`` holds it."""
 
     def forward(self, given: Float[Tensor, "... columns"]) -> Float[Tensor, "... rows"]:
         if self.format is OUTLIERS:
             made = outliers.product(self.tensors, given, self.columns_count)
             return made if self.bias is None else made + self.bias.to(made.dtype)
-        return nn.functional.linear(given, self.matrix().to(given.dtype), self.bias)
+        matrix = self.matrix() if self.held is None else self.held
+        return nn.functional.linear(given, matrix.to(given.dtype), self.bias)
 
 
 class PackedEmbedding(Packed):
@@ -116,6 +120,19 @@ def packed_linear(matrix: Matrix, linear: Linear) -> PackedLinear:
 
 def packed_embedding(matrix: Matrix) -> PackedEmbedding:
     return PackedEmbedding(matrix.tensors(), *matrix.shape)
+
+
+@contextmanager
+def unpacked(module: nn.Module) -> Iterator[None]:
+    """While many batches go through ``module``: its matrices are unpacked once, and not for each of them."""
+    chosen = [one for one in packed_linears(module).values() if one.format is not OUTLIERS]
+    for one in chosen:
+        one.held = one.matrix()
+    try:
+        yield
+    finally:
+        for one in chosen:
+            one.held = None
 
 
 def packed_linears(network: nn.Module) -> dict[str, PackedLinear]:

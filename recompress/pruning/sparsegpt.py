@@ -44,24 +44,26 @@ def prune_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], 
     block = block_of(m)
     rows, columns = weight.shape
     diagonal = root.diagonal()
-    zero: Bool[Tensor, "out in"] = weight == 0
+    turned = weight.T.contiguous()
+    zero: Bool[Tensor, "out in"] = (turned == 0).T
 
-    def choose(start: int, part: Float[Tensor, "out width"]) -> None:
+    def choose(start: int, part: Float[Tensor, "width out"]) -> None:
         """For the block, or the group of an n:m pattern, that begins at ``start``."""
         end = min(start + (m if pattern else block), columns)
-        scores = (part / diagonal[start:end]).square().masked_fill(zero[:, start:end], -1)
+        scores = (part.T / diagonal[start:end]).square().masked_fill(zero[:, start:end], -1)
         if pattern:
             zero[:, start:end] |= smallest_in_rows(scores, sparsity, pattern)
         else:
             count = zeros_in(sparsity, rows * end) - int(zero[:, :start].sum())
             zero[:, start:end] |= smallest(scores.flatten(), min(max(count, 0), scores.numel())).view_as(scores)
 
-    def settle(column: int, part: Float[Tensor, "out width"], j: int) -> Float[Tensor, " out"]:
+    def settle(column: int, part: Float[Tensor, "width out"], j: int) -> Float[Tensor, " out"]:
         if column % (m if pattern else block) == 0:
-            choose(column, part[:, j : j + m] if pattern else part)
-        return part[:, j].masked_fill(zero[:, column], 0)
+            choose(column, part[j : j + m] if pattern else part)
+        return part[j].masked_fill(zero[:, column], 0)
 
-    sweep(weight, root, settle, block)
+    sweep(turned, root, settle, block)
+    weight.copy_(turned.T)
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: SparseGpt) -> list[Claim]:
@@ -101,13 +103,12 @@ def prune_sparsegpt(checkpoint: Checkpoint, config: SparseGpt, inputs: Inputs) -
     refuse(network, config, "sparsegpt")
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
-        assert statistics.hessian is not None
-        root = inverse_root(statistics.hessian, config.damping, next(iter(group)))
+        root = inverse_root(statistics["hessian"], config.damping, next(iter(group)))
         for linear in group.values():
             prune_matrix(weight_of(linear), root, sparsity=config.sparsity, pattern=config.pattern)
         return {}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "sparsegpt", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, hessian=True, said=said, workdir=inputs.workdir, label=inputs.label or "sparsegpt")
+    each_layer(network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "sparsegpt")
     return checkpoint

@@ -62,10 +62,10 @@ def prune_wanda(checkpoint: Checkpoint, config: Wanda, inputs: Inputs) -> Checkp
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
         for linear in group.values():
             for rows in row_blocks(weight_of(linear)):
-                rows.masked_fill_(wanda_mask(rows, statistics.squares, sparsity=config.sparsity, pattern=config.pattern), 0)
+                rows.masked_fill_(wanda_mask(rows, statistics["squares"], sparsity=config.sparsity, pattern=config.pattern), 0)
         return {}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "wanda", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, hessian=False, said=said, workdir=inputs.workdir, label=inputs.label or "wanda")
+    each_layer(network, features, visit, wanted={"squares"}, said=said, workdir=inputs.workdir, label=inputs.label or "wanda")
     return checkpoint

@@ -92,12 +92,11 @@ def quantize_awq(checkpoint: Checkpoint, config: Awq, inputs: Inputs) -> Checkpo
     refuse(network, config)
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
-        hessian, absolute = statistics.hessian, statistics.absolute
-        assert hessian is not None
+        hessian, absolute = statistics["hessian"], statistics["absolute"]
         return {name: packed_linear(quantize_matrix(weight_of(linear), absolute, hessian, config), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "awq", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, hessian=True, said=said, workdir=inputs.workdir, label=inputs.label or "awq")
+    each_layer(network, features, visit, wanted={"absolute", "hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "awq")
     pack_embeddings(network, config)
     return checkpoint

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recompress.packed import Quantized
-from recompress.quantization.grid import FewBits, Grid, codes_on, grid_of, quantized, values_of
+from recompress.quantization.grid import FewBits, Grid, grid_of, quantized
 from recompress.second_order import block_of, inverse_root, permute, sweep
 
 
@@ -27,27 +27,25 @@ def root_of(hessian: Float[Tensor, "in in"], damping: float, name: str, *, act_o
 
 
 def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], config: FewBits, order: Int[Tensor, " in"] | None = None) -> Quantized:
-    """The codes of ``weight``; of zeros those of zero. ``root`` is U of the columns in ``order``. Without an order, ``weight`` is overwritten."""
+    """The codes of ``weight``; of zeros those of zero. ``root`` is U of the columns in ``order``."""
     columns = weight.shape[1]
-    size = config.group_size or columns
-    grid = grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric)
+    size, top = config.group_size or columns, (1 << config.bits) - 1
+    scales, zeros = (one.T.contiguous() for one in grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric))
     places = list(range(columns)) if order is None else order.tolist()
-    codes = torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device)
-    zero = weight == 0
-    pruned = bool(zero.any())
+    turned = weight.T.contiguous() if order is None else weight.T[order]
+    codes = torch.empty((columns, len(weight)), dtype=torch.uint8, device=weight.device)
+    pruned = (turned == 0) if bool((weight == 0).any()) else None
 
-    def settle(column: int, part: Float[Tensor, "out width"], j: int) -> Float[Tensor, " out"]:
-        place = places[column]
-        group = place // size
+    def settle(column: int, part: Float[Tensor, "width out"], j: int) -> Float[Tensor, " out"]:
+        group = places[column] // size
         if order is None and config.group_size and column % size == 0:  # steps for the weights as earlier columns have left them
-            fresh = grid_of(part[:, j : j + size], config.bits, None, symmetric=config.symmetric)
-            grid.scales[:, group], grid.zeros[:, group] = fresh.scales[:, 0], fresh.zeros[:, 0]
-        one = Grid(grid.scales[:, group : group + 1], grid.zeros[:, group : group + 1])
-        code = codes_on(part[:, j : j + 1], one, config.bits)
-        if pruned:
-            code = torch.where(zero[:, place : place + 1], one.zeros.to(torch.uint8), code)
-        codes[:, place] = code[:, 0]
-        return values_of(code, one)[:, 0]
+            fresh = grid_of(part[j : j + size].T, config.bits, None, symmetric=config.symmetric)
+            scales[group], zeros[group] = fresh.scales[:, 0], fresh.zeros[:, 0]
+        code = (part[j] / scales[group]).round_().add_(zeros[group]).clamp_(0, top)
+        if pruned is not None:
+            code = torch.where(pruned[column], zeros[group], code)
+        codes[places[column]] = code
+        return code.sub_(zeros[group]).mul_(scales[group])
 
-    sweep(weight if order is None else weight[:, order], root, settle, block_of(config.group_size or 1))
-    return quantized(codes, grid, config)
+    sweep(turned, root, settle, block_of(config.group_size or 1))
+    return quantized(codes.T.contiguous(), Grid(scales.T.contiguous(), zeros.T.contiguous()), config)

@@ -64,12 +64,11 @@ def quantize_gptq(checkpoint: Checkpoint, config: Gptq, inputs: Inputs) -> Check
     refuse(network, config)
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
-        assert statistics.hessian is not None
-        root, order = root_of(statistics.hessian, config.damping, next(iter(group)), act_order=config.act_order)
+        root, order = root_of(statistics["hessian"], config.damping, next(iter(group)), act_order=config.act_order)
         return {name: packed_linear(quantize_matrix(weight_of(linear), root, config, order), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "gptq", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, hessian=True, said=said, workdir=inputs.workdir, label=inputs.label or "gptq")
+    each_layer(network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "gptq")
     pack_embeddings(network, config)
     return checkpoint

@@ -124,11 +124,11 @@ def quantize_llm_int8(checkpoint: Checkpoint, config: LlmInt8, inputs: Inputs) -
     refuse(network, _embeddings(config))
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
-        places = outliers_of(statistics.largest, config)
+        places = outliers_of(statistics["largest"], config)
         return {name: packed_linear(quantize_matrix(weight_of(linear), places), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "llm_int8", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, hessian=False, said=said, workdir=inputs.workdir, label=inputs.label or "llm_int8")
+    each_layer(network, features, visit, wanted={"largest"}, said=said, workdir=inputs.workdir, label=inputs.label or "llm_int8")
     pack_embeddings(network, _embeddings(config))
     return checkpoint

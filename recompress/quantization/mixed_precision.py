@@ -151,10 +151,9 @@ def _by_gptq(checkpoint: Checkpoint, config: MixedPrecision, inputs: Inputs, cho
         wanted = {name: (linear, bits) for name, linear in group.items() if (bits := chosen[name]) is not None}
         if not wanted:
             return {}
-        assert statistics.hessian is not None
-        root, order = root_of(statistics.hessian, DAMPING, next(iter(group)), act_order=True)
+        root, order = root_of(statistics["hessian"], DAMPING, next(iter(group)), act_order=True)
         return {name: packed_linear(quantize_matrix(weight_of(linear), root, config.stored_in(bits), order), linear) for name, (linear, bits) in wanted.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "mixed_precision", "chosen": dict(chosen), **config.model_dump(mode="json")}
-    each_layer(checkpoint.torch_network, features, visit, hessian=True, said=said, workdir=inputs.workdir, label=inputs.label or "mixed_precision")
+    each_layer(checkpoint.torch_network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "mixed_precision")

@@ -27,7 +27,7 @@ from recompress.calibration import calibration_features
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
 from recompress.factored import token_table
-from recompress.layer_statistics import Statistics
+from recompress.layer_statistics import Kind, Statistics
 from recompress.layerwise import Group, each_layer
 from recompress.method import Claim, Inputs, method
 from recompress.packed import PackedEmbedding, PackedLinear, Vectors, packed_embedding, packed_linear
@@ -150,16 +150,18 @@ def quantize_vector(checkpoint: Checkpoint, config: Vector, inputs: Inputs) -> C
     def seed(name: str) -> int:
         return zlib.crc32(f"{inputs.seed} {name}".encode())
 
+    wanted: tuple[Kind, ...] = ("squares", "hessian") if config.weighted and config.kind == "additive" else ("squares",)
+
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
-        importance = statistics.squares if config.weighted else torch.ones_like(statistics.squares)
-        hessian = statistics.hessian if config.weighted else None
+        squares = statistics["squares"]
+        importance = squares if config.weighted else torch.ones_like(squares)
+        hessian = statistics["hessian"] if "hessian" in wanted else None
         made = {name: quantize_matrix(weight_of(linear), importance, hessian, config, seed(name)) for name, linear in group.items()}
         return {name: packed_linear(made[name], linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples if config.weighted else 1)
     said = {"method": "vector", "seed": inputs.seed, **config.model_dump(mode="json")}
-    hessian = config.weighted and config.kind == "additive"
-    each_layer(network, features, visit, hessian=hessian, said=said, workdir=inputs.workdir, label=inputs.label or "vector")
+    each_layer(network, features, visit, wanted=wanted, said=said, workdir=inputs.workdir, label=inputs.label or "vector")
     if config.embeddings:
         table = token_table(network).weight.detach()
         alike = torch.ones(table.shape[1], device=table.device)
