@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from recompress.errors import InputError, StorageError
+from tasks.hold import project_taken
+from tasks.orphans import end_server_with_this_process
 from tasks.recompression import listener
 from tasks.track import Store
 
@@ -36,11 +38,16 @@ def prepare(root: Path) -> None:
 
 
 def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: Any) -> Any:
-    """Run the flow ``flows.<name>`` in this process, with a temporary Prefect server unless ``PREFECT_API_URL`` names one."""
+    """Run the flow ``flows.<name>`` in this process, with a temporary Prefect server unless ``PREFECT_API_URL`` names one.
+
+    The project is held before that server starts: two that make one new database tell each other's errors in pages. Raises ``StorageError``.
+    """
     prepare(root)
     _check_room(root)
     _check_server()
-    with listener(say):
+    with listener(say), project_taken(root.resolve()):
+        if not os.environ.get("PREFECT_API_URL"):
+            end_server_with_this_process()
         flow = getattr(importlib.import_module(f"flows.{name}"), name)
         return flow(root=str(root), **parameters)
 

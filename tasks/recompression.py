@@ -17,14 +17,14 @@ from recompress.recipe import Plan, read_recipe
 from recompress.records import DatasetRef, ModelRef
 from tasks.anchors import sound_ledger
 from tasks.audit import actor, open_ledger, record_policy
+from tasks.hold import OUT_OF_ROOM, out_of_room, project_held
 from tasks.keys import approval_rule
 from tasks.registry import open_registry
-from tasks.track import Result, Store, locked
+from tasks.track import Result, Store
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 _listeners: list[Say] = []
-OUT_OF_ROOM = {13: "permission denied", 28: "no space left", 30: "read-only"}
 
 
 @dataclass(frozen=True)
@@ -162,21 +162,16 @@ def recompression(recipe: str, root: str) -> Iterator[Recompression]:
     home = Path(root).resolve()
     plan = read_plan(recipe, home)
     approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
-    try:
-        with locked(home / ".recompress" / "lock", busy="another recompression is running in this project; wait for it to end"):
-            run = Recompression(home, plan)
-            record_policy(run.ledger, plan)
-            try:
-                yield run
-            except BaseException as error:
-                with suppress(Exception):  # where the store is full or away, what went wrong first is what counts
-                    run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-                raise
-            run.finish("FINISHED")
-    except OSError as error:
-        if error.errno in OUT_OF_ROOM:
-            raise StorageError(f"{OUT_OF_ROOM[error.errno]} at {error.filename or home}; nothing is half-written, mend that and run again") from None
-        raise
+    with out_of_room(home), project_held(home):
+        run = Recompression(home, plan)
+        record_policy(run.ledger, plan)
+        try:
+            yield run
+        except BaseException as error:
+            with suppress(Exception):  # where the store is full or away, what went wrong first is what counts
+                run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        run.finish("FINISHED")
 
 
 @contextmanager

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from recompress.errors import StorageError
+from tasks import orchestrate
+from tasks.hold import project_held, project_taken
 from tasks.orchestrate import prepare, run_flow
+from tasks.track import locked
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -28,3 +33,33 @@ def test_prefect_keeps_to_the_project(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "environ", {})
     prepare(tmp_path)
     assert os.environ["PREFECT_HOME"] == str(tmp_path / ".prefect")
+
+
+def test_a_project_in_which_a_run_is_at_work_is_refused_before_any_server_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that start on one new ``.prefect`` at once tell each other's errors in pages."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    started: list[str] = []
+    monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: started.append("watcher"))
+    monkeypatch.setattr(importlib, "import_module", lambda name: started.append(name))
+    with locked(tmp_path / ".recompress" / "lock"), pytest.raises(StorageError, match="^another recompression is running in this project; wait for it to end$"):
+        run_flow("recompress", tmp_path, print, recipe="recipe.yaml")
+    assert started == []
+
+
+def test_the_project_is_held_while_the_flow_runs_and_handed_over_to_one_recompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: None)
+
+    def flow(root: str) -> str:
+        with project_held(tmp_path):
+            for hold in (project_held, project_taken):
+                with pytest.raises(StorageError, match="another recompression"), hold(tmp_path):
+                    pass
+        with pytest.raises(StorageError, match="another recompression"), project_held(tmp_path):
+            pass
+        return "done"
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(toy=flow))
+    assert run_flow("toy", tmp_path, print) == "done"
+    with project_held(tmp_path):
+        pass
