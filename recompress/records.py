@@ -52,12 +52,22 @@ class DatasetRef(Record):
     """Directory and digest of a prepared text data set (one ``text`` column), where the recipe names one."""
     train_draw: tuple[int, int] | None = None
     """At most so many training examples of each slice, and the seed that they are drawn with; all of them when ``None``."""
+    unlabelled_draw: tuple[int, int] | None = None
+    """At most so many of the unlabelled examples, and the seed that they are drawn with."""
 
     @property
     def training_digests(self) -> list[str]:
         """What depends on the labelled training text depends on these."""
         drawn = [] if self.train_draw is None else [f"at most {self.train_draw[0]} of each slice, seed {self.train_draw[1]}"]
         return [self.sha256, *self.slices, *drawn]
+
+    @property
+    def text_digests(self) -> list[str]:
+        """What depends on the labelled and the unlabelled training text depends on these."""
+        if self.unlabelled is None:
+            return self.training_digests
+        drawn = [] if self.unlabelled_draw is None else [f"at most {self.unlabelled_draw[0]} unlabelled, seed {self.unlabelled_draw[1]}"]
+        return [*self.training_digests, self.unlabelled[1], *drawn]
 
 
 class ModelRef(Record):

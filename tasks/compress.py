@@ -16,7 +16,7 @@ from recompress.recipe import Step
 from recompress.records import DatasetRef, ModelRef
 from tasks.data import examples_of, unlabelled_of
 from tasks.recompression import Recompression
-from tasks.train import make_teacher_outputs, text_digests
+from tasks.train import make_teacher_outputs
 
 if TYPE_CHECKING:
     from recompress.distillation.teacher import TeacherOutputs
@@ -38,6 +38,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
     name = f"{variant}/{number} {step.method}"
     others = {"teacher": _teacher_of(step, made), "base": run.base}
     needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
+    dataset = _text_for(step, dataset, run.plan.recipe.seed)
     taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
@@ -63,13 +64,19 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         step.method,
         modules=[method.run.__module__, "recompress.compression", type(benchmark).__module__],
         config=step.as_json,
-        inputs=[model.sha256, *text_digests(dataset), *(taught or ())[1:], *(other.sha256 for other in needed.values())],
+        inputs=[model.sha256, *dataset.text_digests, *(taught or ())[1:], *(other.sha256 for other in needed.values())],
         seed=run.plan.recipe.seed,
     )
     kept = run.step(name, key=key, run=variant, do=do)
     run.claims.setdefault(variant, []).append({"method": step.method, "claims": kept["claims"]})
     place = kept["artifacts"]["model"]
     return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=kept["runtime"], steps=(*model.steps, step.method))
+
+
+def _text_for(step: Step, dataset: DatasetRef, seed: int) -> DatasetRef:
+    """The data set with as much unlabelled text as a step asks for: what it does not learn from, no teacher need be asked about."""
+    at_most = getattr(step.config, "unlabelled", None)
+    return dataset if at_most is None else dataset.model_copy(update={"unlabelled_draw": (at_most, seed)})
 
 
 def _teacher_of(step: Step, made: Sequence[ModelRef]) -> ModelRef:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from recompress.benchmarks import Example
 from recompress.data.clean import likeness
 from recompress.data.sources import SourceSettings, names, read_settings_of
-from recompress.data.splits import draw, labels_of, preparation, read_split
+from recompress.data.splits import draw, draw_of_each, labels_of, preparation, read_split
 from recompress.digest import check_directory, sha256_directory
 from recompress.errors import DataRefused, InputError
 from recompress.records import DatasetRef, Split
@@ -142,12 +142,12 @@ def examples_of(dataset: DatasetRef, split: Split) -> list[Example]:
     """The examples of the chosen slices. Raises ``IntegrityError`` when the folder has changed since it was brought."""
     check_directory(Path(dataset.uri), dataset.sha256)
     examples = read_split(Path(dataset.uri), split, dataset.slices)
-    return examples if split != "train" or dataset.train_draw is None else draw(examples, *dataset.train_draw)
+    return examples if split != "train" or dataset.train_draw is None else draw_of_each(examples, *dataset.train_draw)
 
 
 def unlabelled_of(dataset: DatasetRef) -> list[Example]:
     """The unlabelled text that goes with a data set, in words as its benchmark splits them; of the same slices where it has them, and without what stands in
-    the test split. Empty where the recipe names none."""
+    the test split; as many as the data set says. Empty where the recipe names none."""
     if dataset.unlabelled is None:
         return []
     from recompress.benchmarks import get_benchmark
@@ -158,7 +158,8 @@ def unlabelled_of(dataset: DatasetRef) -> list[Example]:
     split = get_benchmark(dataset.benchmark).split
     tested = {likeness(example) for example in examples_of(dataset, "test")}
     rows = read_split(Path(uri), "train", shared or None)
-    return [Example(split(" ".join(row.words)), (), row.slice) for row in rows if likeness(row) not in tested]
+    text = [Example(split(" ".join(row.words)), (), row.slice) for row in rows if likeness(row) not in tested]
+    return text if dataset.unlabelled_draw is None else draw(text, *dataset.unlabelled_draw)
 
 
 def _bring_raw(work: Bench, name: str, pin: Pin) -> None:

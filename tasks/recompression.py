@@ -13,6 +13,7 @@ from typing import Any
 
 from recompress.errors import InputError, StorageError
 from recompress.ledger import Ledger
+from recompress.promotion import Promoter
 from recompress.recipe import Plan, read_recipe
 from recompress.records import DatasetRef, ModelRef
 from tasks.anchors import sound_ledger
@@ -50,8 +51,8 @@ class Recompression:
         """What every MLflow run of this recompression names as its input, once it was brought."""
         self.base: ModelRef | None = None
         """The base model, once it was found, for steps that begin with it instead of the baseline."""
-        self.said: dict[str, tuple[str, str]] = {}
-        """What teachers said of the training text, by the digest of the teacher: uri and sha256."""
+        self.said: dict[tuple[str, ...], tuple[str, str]] = {}
+        """What teachers said, by the digests of the teacher and of the text: uri and sha256."""
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
         self._runs: dict[str, str] = {}
@@ -164,6 +165,7 @@ def recompression(recipe: str, root: str) -> Iterator[Recompression]:
     approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
     with out_of_room(home), project_held(home):
         run = Recompression(home, plan)
+        Promoter(run.ledger, open_registry(run.store), actor()).settle(plan.recipe.register_.model)  # before hours of work, and again before judging
         record_policy(run.ledger, plan)
         try:
             yield run

@@ -8,9 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.base import check_base, find_base
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import get_benchmark
 from recompress.digest import sha256_directory
-from recompress.errors import InputError
 from recompress.fingerprint import step_key
 from recompress.records import DatasetRef, ModelRef
 from tasks.data import examples_of, unlabelled_of
@@ -64,34 +63,25 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
 
 @task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
 def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: ModelRef) -> tuple[str, str] | None:
-    """What a teacher says about every training and unlabelled example, once for all variants that learn from it. Gives (uri, sha256).
+    """What a teacher says about the training and the unlabelled text, once for all steps that learn from it by the same text. Gives (uri, sha256).
 
     ``None`` for language modelling: a vocabulary of answers for each token is too much to keep, so that there the teacher is asked while students learn.
     """
     if get_benchmark(dataset.benchmark).pretrained_head:
         return None
-    if teacher.sha256 in run.said:
-        return run.said[teacher.sha256]
+    asked = (teacher.sha256, *dataset.text_digests)
+    if asked in run.said:
+        return run.said[asked]
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.distillation.teacher import teacher_outputs
 
-        teacher_outputs(run.store.fetch(teacher.uri), training_text(dataset), folder / "work" / "teacher")
+        text = [*examples_of(dataset, "train"), *unlabelled_of(dataset)]
+        teacher_outputs(run.store.fetch(teacher.uri), text, folder / "work" / "teacher")
         return {}, {"outputs": folder / "work" / "teacher"}
 
-    key = step_key("teacher", modules=["recompress.distillation.teacher"], config={}, inputs=[teacher.sha256, *text_digests(dataset)], seed=0)
+    key = step_key("teacher", modules=["recompress.distillation.teacher"], config={}, inputs=asked, seed=0)
     name = "teacher" if teacher.kind == "baseline" else f"{teacher.name}/teacher"
     kept = run.step(name, key=key, run=teacher.name, do=do, label=f"what {teacher.name} says about the training text")["artifacts"]["outputs"]
-    run.said[teacher.sha256] = kept["uri"], kept["sha256"]
-    return run.said[teacher.sha256]
-
-
-def training_text(dataset: DatasetRef) -> list[Example]:
-    """The training examples and then the unlabelled ones: the order in which the teacher's outputs are kept."""
-    return [*examples_of(dataset, "train"), *unlabelled_of(dataset)]
-
-
-def text_digests(dataset: DatasetRef) -> list[str]:
-    if not dataset.rows.get("train"):
-        raise InputError(f"data set {dataset.name!r} has no training examples")
-    return [*dataset.training_digests, *(dataset.unlabelled or ())[1:]]
+    run.said[asked] = kept["uri"], kept["sha256"]
+    return run.said[asked]

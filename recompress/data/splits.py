@@ -39,14 +39,23 @@ def read_split(directory: Path, split: Split, slices: Sequence[str] | None = Non
 
 
 def draw(examples: Sequence[Example], at_most: int, seed: int) -> list[Example]:
-    """At most ``at_most`` examples of each slice, in their order. Which ones follows from the seed; of a smaller number all are in a larger one."""
-    import numpy as np
+    """At most ``at_most`` examples, in their order. Which ones follows from the seed; those of a smaller number are among those of a larger one."""
+    return [examples[i] for i in sorted(_lots(examples, seed)[:at_most])]
 
-    lots = np.random.default_rng(seed % 2**32).permutation(len(examples))
+
+def draw_of_each(examples: Sequence[Example], at_most: int, seed: int) -> list[Example]:
+    """At most ``at_most`` examples of each slice, in their order, drawn in the same way."""
     kept: list[int] = []
+    lots = _lots(examples, seed)
     for name in {example.slice for example in examples}:
         kept.extend([i for i in lots if examples[i].slice == name][:at_most])
     return [examples[i] for i in sorted(kept)]
+
+
+def _lots(examples: Sequence[Example], seed: int) -> list[int]:
+    import numpy as np
+
+    return [int(i) for i in np.random.default_rng(seed % 2**32).permutation(len(examples))]
 
 
 def read_table(directory: Path, split: Split) -> pa.Table:

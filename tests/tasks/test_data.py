@@ -268,6 +268,10 @@ def test_text_that_goes_with_a_data_set_comes_in_words_of_its_slices(project: Pa
     tagged = toy.model_copy(update={"unlabelled": (text.uri, text.sha256), "benchmark": "token-classification"})
     assert unlabelled_of(tagged)[1].words == ("maneno", "mawili"), "and nothing that stands in the test split"
     assert unlabelled_of(toy) == []
+    some = toy.model_copy(update={"unlabelled": (text.uri, text.sha256), "unlabelled_draw": (1, 0)})
+    assert len(unlabelled_of(some)) == 1
+    assert unlabelled_of(some)[0] in rows
+    assert len({tuple(one.text_digests) for one in (toy, tagged, some, some.model_copy(update={"unlabelled_draw": (1, 1)}))}) == 4
 
 
 # ways to raw data ---------------------------------------------------------------------------------------------------------------------------------------
