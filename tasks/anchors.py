@@ -10,7 +10,7 @@ from recompress.errors import IntegrityError, RecompressError
 from recompress.evidence.listed import read_document
 from recompress.ledger import Head, Ledger, NoLedger
 from recompress.ledger.anchor import check_head
-from recompress.promotion import ModelRegistry
+from recompress.promotion import ModelRegistry, champion_by_ledger
 from tasks.audit import open_ledger
 from tasks.keys import trusted_keys
 
@@ -25,10 +25,9 @@ def sound_ledger(root: Path, registry: ModelRegistry, model: str | None = None) 
         ledger = open_ledger(root, create=False)
     except NoLedger:
         ledger = None
-    if ledger is not None:
-        heads = [_parsed(place, told) for place, told in _tags(registry, model)] if model is not None else []
-        if ledger.verify(anchors=heads).sequence:
-            return ledger
+    if ledger is not None and ledger.head().sequence:
+        ledger.verify(anchors=[_parsed(place, told) for place, told in _tags(registry, model)] if model is not None else [])
+        return ledger
     check_not_lost(root, registry, model)
     return ledger
 
@@ -41,6 +40,15 @@ def check_not_lost(root: Path, registry: ModelRegistry, model: str | None = None
         number, _, digest = told.partition(":")
         raise IntegrityError(
             f"the ledger is gone or empty, but {place} names its record {number} ({digest[:12]}…); put back a copy of it, or name its place in RECOMPRESS_LEDGER"
+        )
+
+
+def check_alias(ledger: Ledger, registry: ModelRegistry, model: str) -> None:
+    """Raises ``IntegrityError`` when nothing has the alias of a model that has a champion by the ledger."""
+    known = champion_by_ledger(ledger, model)
+    if known is not None and registry.champion(model) is None:
+        raise IntegrityError(
+            f"nothing has the alias champion of {model}, but by the ledger it is version {known}; recompress rollback {model} --to {known} --reason '…' puts it back"
         )
 
 

@@ -83,7 +83,7 @@ def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Pat
     made = []
     chain = project.ledger.entries()
     for progress in committed_plans(chain):
-        if not (project.evidence / name_of(progress)).is_dir():
+        if not (project.evidence / folder_name(chain, progress)).is_dir():
             try:
                 made.append(make_bundle(project, chain, progress))
             except RecompressError as error:
@@ -94,7 +94,7 @@ def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Pat
 
 def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Path:
     """The bundle of a promotion that was carried out: the one that is there, or a new one, which is kept with the version's run as well."""
-    target = project.evidence / name_of(progress)
+    target = project.evidence / folder_name(chain, progress)
     model, version = progress.plan.model, str(progress.said("promotion-committed")["version"])
     with locked(project.root / ".recompress" / "evidence.lock"):
         if target.is_dir():
@@ -134,10 +134,6 @@ def export_bundle(project: Project, told: str, target: Path | None, *, with_mode
             check_version(files, find_plan(chain, model, version).said("promotion-committed")["manifest_sha256"])
             shutil.copytree(files, copy / "model", ignore=shutil.ignore_patterns("registered_model_meta"))
         return pack(Path(place), target)
-
-
-def name_of(progress: Progress) -> str:
-    return folder_name(progress.plan, str(progress.said("promotion-committed")["version"]), progress.entries[-1])
 
 
 def environment() -> dict[str, str]:

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.errors import InputError, IntegrityError
+from recompress.errors import InputError
 from recompress.ledger import Ledger
-from recompress.promotion import ModelRegistry, Promoter, champion_by_ledger
-from tasks.anchors import sound_ledger
+from recompress.promotion import ModelRegistry, Promoter
+from tasks.anchors import check_alias, sound_ledger
 from tasks.audit import actor, open_ledger
 from tasks.track import Store
 
@@ -60,12 +60,8 @@ class Project:
         name, _, version = told.replace("/", "@", 1).partition("@")
         if means_alias(told):
             found = self.registry.champion(name)
-            known = champion_by_ledger(self.ledger, name) if found is None else None
-            if known is not None:
-                raise IntegrityError(
-                    f"nothing has the alias champion of {name}, but by the ledger it is version {known}; recompress rollback {name} --to {known} --reason '…' puts it back"
-                )
             if found is None:
+                check_alias(self.ledger, self.registry, name)
                 raise InputError(f"there is no champion of {name!r}; `recompress audit log` shows what was ever promoted")
             return name, found
         if not (version.isascii() and version.isdigit()):

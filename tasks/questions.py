@@ -12,7 +12,7 @@ from recompress.audit import who_was as core_who_was
 from recompress.audit.history import check_model
 from recompress.digest import canonical_json
 from recompress.errors import InputError, IntegrityError, RecompressError
-from recompress.evidence import BundleReport, committed_plans, verify_bundle
+from recompress.evidence import BundleReport, committed_plans, folder_name, verify_bundle
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.listed import named_key
 from recompress.ledger import Head, Ledger, NoLedger, write_lines
@@ -21,7 +21,7 @@ from recompress.ledger.store import rfc3339
 from recompress.signing import public_pem
 from tasks.anchors import check_not_lost
 from tasks.audit import open_ledger
-from tasks.bundle import name_of, recall_dossier
+from tasks.bundle import recall_dossier
 from tasks.keys import own_key, own_public_key, trusted_keys
 from tasks.project import Project, means_alias
 
@@ -95,12 +95,13 @@ def _bundles(project: Project, ledger: Ledger) -> tuple[list[tuple[str, Head]], 
         except RecompressError as error:
             troubles.append(Trouble(where, "broken", str(error)))
     try:
-        missing = [p for p in committed_plans(ledger.entries()) if not (project.evidence / name_of(p)).is_dir()]
+        chain = ledger.entries()
+        missing = [p for p in committed_plans(chain) if not (project.evidence / folder_name(chain, p)).is_dir()]
     except IntegrityError:
         return anchors, troubles  # the ledger is broken, and is told to be so elsewhere
     for progress in missing:
         told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
-        troubles.append(Trouble(f"evidence/{name_of(progress)}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
+        troubles.append(Trouble(f"evidence/{folder_name(chain, progress)}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
     return anchors, troubles
 
 

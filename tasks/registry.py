@@ -17,7 +17,7 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import Ledger
 from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG
-from tasks.anchors import sound_ledger
+from tasks.anchors import check_alias, sound_ledger
 from tasks.audit import ledger_if_any
 from tasks.track import Store
 from tasks.version import write_version
@@ -129,7 +129,9 @@ class MlflowRegistry:
         except StorageError as error:
             raise IntegrityError(f"the files of version {version} of {model} cannot be fetched: {error}") from None
         if not directory.is_dir():
-            raise IntegrityError(f"version {version} of {model} has no files at {found.source}")
+            raise IntegrityError(
+                f"version {version} of {model} has no files at {found.source}; put them back, or recompress rollback {model} to one that has them"
+            )
         return directory
 
     def move_champion(self, model: str, version: str | None) -> None:
@@ -179,6 +181,8 @@ def fetch_model(store: Store, uri: str, ledger: Ledger | None = None) -> Path:
     Raises ``InputError`` when there is none, and ``IntegrityError``.
     """
     registry = MlflowRegistry(store)
+    if ledger is not None and uri.endswith(f"@{ALIAS}"):
+        check_alias(ledger, registry, uri.removeprefix("models:/").removesuffix(f"@{ALIAS}"))
     name, version = _resolve(registry, uri)
     tags = registry.tags(name, version) or {}
     committed = ledger.last("promotion-committed", model=name, version=version) if ledger else None

@@ -80,6 +80,8 @@ class Store:
             reason = str(error).strip().splitlines()[0][:240]
             if not self.is_local:
                 way_out = "check MLFLOW_TRACKING_URI and that the server runs"
+            elif "not a database" in reason or "malformed" in reason:
+                way_out = "it is damaged, so put back a copy of it"
             elif "full" in reason or "No space" in reason:
                 way_out = "free some space and run again"
             else:

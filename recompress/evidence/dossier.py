@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,12 +85,19 @@ class Story:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return folder_name(self.plan, self.version, self.committed)
+        return folder_name(self.chain, self.progress)
 
 
-def folder_name(plan: PromotionPlan, version: str, committed: Entry) -> str:
-    """``ner-v3``; a rollback has the number of its last record behind it, because a version may be promoted again any number of times."""
-    return f"{plan.model}-v{version}" + (f"-rollback-{committed.sequence}" if plan.kind == "rollback" else "")
+def folder_name(chain: Iterable[Entry], progress: Progress) -> str:
+    """``ner-v3``. Where the name was given before, the number of the plan's last record stands behind it: a rollback promotes a version again, and a registry
+    that was lost counts from 1 again."""
+    last, said = progress.entries[-1].sequence, progress.said("promotion-committed")
+    name = f"{progress.plan.model}-v{said['version']}"
+    if progress.plan.kind == "rollback":
+        return f"{name}-rollback-{last}"
+    same = {"model": said["model"], "version": said["version"]}.items()
+    again = any(entry.sequence < last and entry.kind == "promotion-committed" and same <= entry.body.items() for entry in chain)
+    return f"{name}-{last}" if again else name
 
 
 def tell(chain: list[Entry], plan: str, directory: Path, dossier: Dossier) -> Story:

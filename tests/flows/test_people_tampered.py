@@ -165,6 +165,19 @@ def test_a_champion_that_the_ledger_never_promoted_has_no_trace(people: People) 
     assert "nothing has the alias champion of ner, but by the ledger it is version 2" in one_line(people, "audit", "trace", "ner")
 
 
+def test_a_registry_that_was_lost_counts_from_one_again_and_each_promotion_keeps_its_own_evidence(people: People) -> None:  # noqa: F811
+    people.promote(1)
+    people.ask("audit", "bundle", "ner@1")
+    shutil.rmtree(people.registry.root / "ner")
+    assert "the alias champion names none, but by the ledger it should be version 1" in one_line(people, "audit", "verify")
+    assert "version 1 of ner was deleted" in one_line(people, "rollback", "ner", "--to", "1", "--reason", "it was lost", code=4)
+    plan = people.promote(2)
+    place = Path(people.ask("audit", "bundle", "ner@1")["bundle"])
+    assert place.name == f"ner-v1-{people.ledger.head().sequence}"
+    assert people.ask("audit", "verify", str(place))["plan"] == plan
+    assert people.ask("audit", "verify")["troubles"] == []
+
+
 @pytest.mark.parametrize("statement", ["DROP TRIGGER recompress_no_update", "DROP TRIGGER recompress_in_order", "ALTER"])
 def test_a_database_that_no_longer_refuses_changes_is_reported_until_it_does_again(people: People, statement: str) -> None:  # noqa: F811
     people.promote(1)

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from recompress.digest import sha256_directory
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import Ledger
 from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version
+from recompress.policy import Approval
 from recompress.predict import Predictor
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry, Promoted, Promoter, champion_by_ledger, present_champion
 from recompress.promotion.states import UNFINISHED, progress_of
@@ -201,6 +203,48 @@ def test_the_heads_that_versions_keep_tell_of_a_ledger_that_is_gone(project: Pro
     with pytest.raises(IntegrityError, match=f"the ledger is gone or empty, but the tag of version 1 of ner names its record {done.head.sequence} "):
         load_for_prediction(project.store, project.root, MODEL)
     assert load_for_prediction(project.store, project.root, str(candidates[0]))(TEXTS), "a folder needs no ledger"
+
+
+def test_an_alias_that_is_gone_is_missed_by_the_ledger(project: Project, candidates: list[Path]) -> None:
+    project.promote(candidates[0])
+    project.store.client.delete_registered_model_alias(MODEL, ALIAS)
+    with pytest.raises(IntegrityError, match="nothing has the alias champion of ner, but by the ledger it is version 1; recompress rollback ner --to 1"):
+        load_for_prediction(project.store, project.root, MODEL)
+    assert load_for_prediction(project.store, project.root, f"{MODEL}/1")(TEXTS)
+    assert project.promoter.rollback(MODEL, to="1", reason="somebody took the alias away").version == "1"
+    assert load_for_prediction(project.store, project.root, MODEL)(TEXTS)
+
+
+@pytest.mark.parametrize("lost", ["alias", "files", "ledger", "record"])
+def test_a_run_stops_before_any_work_where_champion_or_ledger_do_not_hold(
+    project: Project, candidates: list[Path], monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    from tasks import recompression
+
+    project.promote(candidates[0])
+    recipe = SimpleNamespace(name="toy", register_=SimpleNamespace(model=MODEL), policy="policy.yaml")
+    plan = SimpleNamespace(recipe=recipe, policy=SimpleNamespace(approval=Approval(), sha256="0" * 64), sha256="0" * 64)
+    monkeypatch.setattr(recompression, "read_plan", lambda *_: plan)
+    monkeypatch.setattr(recompression, "record_policy", lambda *_: None)
+    with recompression.recompression("recipe.yaml", str(project.root)):
+        pass
+    if lost == "alias":
+        project.store.client.delete_registered_model_alias(MODEL, ALIAS)
+    elif lost == "files":
+        (project.registry.fetch(MODEL, "1") / MODEL_FOLDER / "config.json").unlink()
+    else:
+        with sqlite3.connect(project.root / "ledger" / "ledger.db") as connection:
+            connection.execute("DROP TRIGGER recompress_no_delete")
+            connection.execute("DELETE FROM recompress_ledger" + (" WHERE sequence > 3" if lost == "record" else ""))
+        connection.close()
+    told = {
+        "alias": "nothing has the alias champion",
+        "files": "config.json",
+        "ledger": "the ledger is gone or empty",
+        "record": "ledger record 4: it is missing",
+    }
+    with pytest.raises(IntegrityError, match=told[lost]), recompression.recompression("recipe.yaml", str(project.root)):
+        raise AssertionError("work was begun")
 
 
 def test_a_changed_ledger_lets_no_registered_model_answer(project: Project, candidates: list[Path]) -> None:
