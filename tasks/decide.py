@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from recompress.errors import IntegrityError
 from recompress.ledger import Entry, Ledger
 from recompress.ledger.store import rfc3339
-from recompress.promotion import Progress, Promoted, named
+from recompress.promotion import Progress, Promoted, decisions, named
 from recompress.promotion import approve as core_approve
 from recompress.promotion import reject as core_reject
 from recompress.promotion import waiting as core_waiting
@@ -91,9 +90,7 @@ def as_json(progress: Progress) -> dict[str, Any]:
 
 
 def waits_until(progress: Progress) -> str | None:
-    if not progress.plan.approval.required:
-        return None
-    return rfc3339(datetime.fromisoformat(progress.entries[0].time) + timedelta(hours=progress.plan.approval.expires_after_hours))
+    return rfc3339(decisions.waits_until(progress)) if progress.plan.approval.required else None
 
 
 def describe(progress: Progress, verdict: Verdict | None) -> str:

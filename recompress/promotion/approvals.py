@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.errors import ApprovalPending, GateRefused, InputError, IntegrityError
 from recompress.ledger import Entry, Ledger
 from recompress.ledger.store import rfc3339
-from recompress.promotion.decisions import named
+from recompress.promotion.decisions import named, waits_until
 from recompress.promotion.states import Progress, progress_of, step
 from recompress.records import PromotionPlan
 from recompress.signing import check_signature, key_id, public_pem, read_public_key, sign
@@ -107,7 +107,7 @@ def _check_person(plan: PromotionPlan, actor: str) -> None:
 def _check_age(ledger: Ledger, progress: Progress, now: datetime, *, actor: str) -> None:
     hours = progress.plan.approval.expires_after_hours
     since = progress.entries[0].time
-    if now >= datetime.fromisoformat(since) + timedelta(hours=hours):
+    if now >= waits_until(progress):
         step(ledger, progress, "promotion-expired", {"waited_since": since}, actor=actor)
         raise GateRefused(f"plan {progress.digest[:12]}… has waited since {since}, longer than {hours:g} hours, and expired; run again, and ask again")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from datetime import datetime, timedelta
 
 from recompress.errors import GateRefused, InputError
 from recompress.ledger import Ledger
@@ -61,9 +62,15 @@ def judge(ledger: Ledger, digest: str, verdict: Verdict, *, actor: str) -> Progr
 
 
 def waiting(ledger: Ledger) -> list[Progress]:
-    """Plans that wait for a person, oldest first."""
+    """Plans that wait for a person, oldest first. One that has waited too long is left out: nobody can approve it."""
     plans = [progress_of(ledger, entry.body["plan"]) for entry in ledger.entries(*OPENERS)]
-    return [progress for progress in plans if progress.state == "judged" and progress.plan.approval.required]
+    now = ledger.clock()
+    return [progress for progress in plans if progress.state == "judged" and progress.plan.approval.required and now < waits_until(progress)]
+
+
+def waits_until(progress: Progress) -> datetime:
+    """When a plan that nobody approves expires."""
+    return datetime.fromisoformat(progress.entries[0].time) + timedelta(hours=progress.plan.approval.expires_after_hours)
 
 
 def named(ledger: Ledger, digest: str) -> Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from recompress.errors import InputError, StorageError
-from recompress.ledger import read_lines, verify
+from recompress.ledger import Ledger, read_lines, verify
 from recompress.ledger.anchor import check_head
 from recompress.policy import Approval
 from recompress.records import ApprovalRule
 from recompress.signing import public_pem, read_public_key
 from tests.evidence.people import People, people  # noqa: F401
+from tests.promotion.conftest import Clock
 
 BOB, EVE = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 ASKED = ApprovalRule(required=True, not_the_author=True)
@@ -115,6 +117,60 @@ def test_a_signed_approval(people: People, tmp_path: Path) -> None:  # noqa: F81
     assert "can be read by others" in people.refused("approve", plan, "--key", key_file(tmp_path / "open.pem", BOB, 0o644), code=5, actor="bob")
     assert people.ask("approve", plan, "--key", bob, actor="bob")["signed"] is True
     assert people.ask("promote", plan)["version"] == "1"
+
+
+@pytest.fixture
+def clock(people: People, monkeypatch: pytest.MonkeyPatch) -> Clock:  # noqa: F811
+    """The time by which every command acts."""
+    import tasks.audit
+
+    told = Clock()
+    people.ledger.clock = told
+    monkeypatch.setattr(tasks.audit, "Ledger", partial(Ledger, clock=told))
+    return told
+
+
+@pytest.mark.parametrize("rule", [ASKED, SIGNED])
+def test_an_approval_that_expired_carries_nothing_out(people: People, tmp_path: Path, clock: Clock, rule: ApprovalRule) -> None:  # noqa: F811
+    key = ("--key", key_file(tmp_path / "bob.pem", BOB)) if rule.signed else ()
+    plan = people.propose(1, rule.model_copy(update={"expires_after_hours": 24.0}))
+    told = people.ask("approve", plan, *key, actor="bob")
+    assert (told["expires"], told["signed"]) == ("2026-11-21T12:00:00.000000Z", rule.signed)
+    clock.wait(24)
+    code, _, err = people.call("promote", plan)
+    assert (code, f"the approval of plan {plan[:12]}… by bob expired at 2026-11-21T12:00:00.000000Z; run again, and ask again" in err) == (4, True)
+    for command in (("promote", plan), ("approve", plan, *key), ("reject", plan, "--reason", "late")):
+        assert "is expired" in people.refused(*command, code=4, actor="bob")
+    assert people.registry.champion("ner") is None
+    assert people.propose(1, rule.model_copy(update={"expires_after_hours": 24.0})) != plan, "the next run asks again"
+
+
+def test_a_plan_that_waited_too_long_waits_no_more(people: People, clock: Clock) -> None:  # noqa: F811
+    plan = people.propose(1, ASKED.model_copy(update={"expires_after_hours": 24.0}))
+    assert [waiting["waits_until"] for waiting in people.ask("approve")] == ["2026-11-21T12:00:00.000000Z"]
+    clock.wait(24)
+    assert people.ask("approve") == [], "nobody is asked what can no longer be approved"
+    code, _, err = people.call("approve", plan, actor="bob")
+    assert (code, "has waited since 2026-11-20T12:00:00.000000Z, longer than 24 hours, and expired; run again, and ask again" in err) == (4, True)
+    assert "is expired" in people.refused("promote", plan, code=4)
+
+
+def test_keys_that_are_no_approvers_keys(people: People, tmp_path: Path) -> None:  # noqa: F811
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+
+    from recompress.evidence.model_signature import model_key
+
+    plan = people.propose(1, SIGNED)
+    (tmp_path / "locked.pem").write_bytes(BOB.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    (tmp_path / "locked.pem").chmod(0o600)
+    (tmp_path / "folder.pem").mkdir(mode=0o700)
+    for file, code, message in [
+        (model_key(tmp_path, "elliptic"), 5, "is not an Ed25519 key"),
+        (tmp_path / "locked.pem", 5, "is not a private key in PEM without a password"),
+        (tmp_path / "folder.pem", 2, "cannot be read"),
+    ]:
+        assert message in people.refused("approve", plan, "--key", str(file), code=code, actor="bob")
+    people.ask("approve", plan, "--key", key_file(tmp_path / "bob.pem", BOB), actor="bob")
 
 
 def test_public_keys_of_approvers_come_from_their_folder(tmp_path: Path) -> None:
