@@ -47,8 +47,15 @@ def code_fingerprint(*modules: str) -> str:
 
 @cache
 def _source(name: str) -> Path | None:
-    spec = importlib.util.find_spec(name) if name.split(".")[0] == PACKAGE else None
-    return Path(spec.origin) if spec is not None and spec.origin else None
+    """Looked for by its path: to find a module's spec, importlib runs the packages above it, and with them seconds of what they import."""
+    package, *rest = name.split(".")
+    spec = importlib.util.find_spec(package) if package == PACKAGE else None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        place = Path(folder, *rest)
+        for source in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if source.is_file():
+                return source
+    return None
 
 
 @cache
@@ -64,15 +71,8 @@ def _imports(source: Path) -> frozenset[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _is_module(name))
+    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _source(name) is not None)
 
 
 def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return _source(name) is not None
-    except ModuleNotFoundError:
-        return False
