@@ -146,6 +146,20 @@ def test_the_bill_of_materials_is_cyclonedx(made: Made) -> None:
     assert all(len(h["content"]) == 64 and h["alg"] == "SHA-256" for part in model["components"] for h in part["hashes"])
 
 
+def test_the_bill_of_materials_follows_the_whole_schema(made: Made) -> None:
+    """CycloneDX's own, of the version that the bill names, for a bill made now and for one that was kept."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    golden = Path(__file__).parent.parent / "golden" / "bundle-1" / "bom.cdx.json"
+    for text in ((made.bundle / "bom.cdx.json").read_text(), golden.read_text()):
+        assert validator.validate_str(text) is None
+        for right, wrong in (('"machine-learning-model"', '"model"'), ('"SHA-256"', '"SHA-255"'), ('"specVersion"', '"specversion"')):
+            assert right in text
+            assert validator.validate_str(text.replace(right, wrong)) is not None, "the schema does look"
+
+
 def test_people_can_read_it(made: Made) -> None:
     card, gate, readme = ((made.bundle / name).read_text() for name in ("model-card.md", "gate-report.md", "README.md"))
     for digest in (made.story.plan.model_sha256, made.story.plan.digests["data"], str(made.story.plan.verdict_sha256)):
