@@ -35,8 +35,8 @@ from recompress.training.resume import PREFIX, open_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BATCH_SIZE = 4
-"""Windows that are computed together: all that memory holds of the activations."""
+WINDOWS, TOKENS = 4, 512
+"""So many windows, and of so many tokens, are computed together at most, but one at least: all that memory holds of the activations."""
 
 
 Group = Mapping[str, Linear]
@@ -55,11 +55,12 @@ def each_layer(
     that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
     folder = workdir / "layers"
-    batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE)]
+    size = min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
+    batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, size)]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
-        newest = open_folder(folder, stamp(network, features, {**said, "batch_size": BATCH_SIZE}))
+        newest = open_folder(folder, stamp(network, features, {**said, "batch_size": size}))
         try:
             if newest is None:
                 newest = keep(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
