@@ -11,14 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recompress.architecture import encoder_linears, layers_of
+from recompress.architecture import encoder_linears, is_linear, layers_of
 from recompress.checkpoint import from_base, load, save
 from recompress.compression import parameters_in, run_step
 from recompress.errors import IntegrityError
 from recompress.method import get_method
 from recompress.runtimes import runtime_of
+from recompress.runtimes.graph import read_graph, weights_in
 from recompress.shared import share, shares_of
 from recompress.stored import distinct_tensors
+from recompress.surgery import weight_of
 from tests.cut import deep, factor_embeddings, factor_layers, share_two
 from tests.six import DECODERS, LENGTH, SIX, features_of, inputs_of
 
@@ -117,6 +119,22 @@ def test_eight_bits_after_sharing_and_factoring_and_each_matrix_once_in_the_grap
     report = run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "target", inputs_of("distilbert", tmp_path / "w"))
     assert report.parameters == report.parameters_before == parameters_in(made)
     assert [claim["measured"] for claim in report.claims[:2]] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["dynamic_int8", "static_int8", "onnx_fp32"])
+def test_shared_matrices_too_large_for_the_exporter_to_turn_are_constants_all_the_same(name: str, tmp_path: Path) -> None:
+    """A shared weight behind a Transpose was passed over by the quantizer, and by the count that should have noticed it."""
+    made = deep("bert", layers=4, hidden_size=64, intermediate_size=256)
+    share(made.torch_network, (0, 1, 0, 1))
+    save(made, tmp_path / "source")
+    run_step(name, get_method(name).config(), tmp_path / "source", tmp_path / "target", inputs_of("bert", tmp_path / "w", 16))
+    model = read_graph(tmp_path / "target" / "model.onnx")
+    stored = {tensor.name for tensor in model.graph.initializer}
+    assert not [node.name for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in stored]
+    matrices = sum(weight_of(linear).numel() for linear in made.torch_network.modules() if is_linear(linear))  # a module that is shared comes once
+    found = weights_in(model)
+    assert found.products == matrices
+    assert found.products_int8 == (0 if name == "onnx_fp32" else matrices)
 
 
 def test_a_shared_model_is_a_base_too(tmp_path: Path) -> None:

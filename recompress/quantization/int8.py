@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import nn
+
+from recompress.architecture import is_linear
 from recompress.checkpoint import Checkpoint
 from recompress.errors import InputError
 from recompress.method import Claim
@@ -60,6 +63,13 @@ def told(network: PreTrainedModel, config: Int8) -> dict[str, Any]:
     return {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump(), "reduce_range": reduces(config)}
 
 
+def _matrix_weights(network: PreTrainedModel) -> int:
+    """Numbers in the weights of linear layers, each once; those of an output layer that is tied to the embeddings belong to these."""
+    tables = {module.weight.data_ptr() for module in network.modules() if isinstance(module, nn.Embedding)}
+    linears = {module.weight.data_ptr(): module.weight.numel() for module in network.modules() if is_linear(module)}
+    return sum(numbers for place, numbers in linears.items() if place not in tables)
+
+
 def int8_claims(before: Checkpoint, after: Checkpoint, config: Int8) -> Iterator[Claim]:
     """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
     assert isinstance(after.network, Path)
@@ -70,6 +80,7 @@ def int8_claims(before: Checkpoint, after: Checkpoint, config: Int8) -> Iterator
     said = bool(after.info.onnx.get("reduce_range"))
     yield Claim("share of matrix weights in 8 bits", 1.0, found.products_int8 / found.products)
     yield Claim("share of embedding weights in 8 bits", float(config.embeddings), found.lookups_int8 / found.lookups)
+    yield Claim("weights of matrix products", _matrix_weights(before.torch_network), found.products)
     yield Claim("bits that matrix weights use", 7 if said else 8, found.bits_used)
     yield Claim("7 bits, where asked or needed", float(reduces(config)), float(said))
     yield Claim("bytes of model.onnx", expected, after.network.stat().st_size, tolerance=SLACK * expected + NODE_BYTES * len(model.graph.node))

@@ -13,6 +13,7 @@ import numpy as np
 from recompress.architecture import layers_of
 from recompress.errors import IntegrityError
 from recompress.runtimes.graph import strip
+from recompress.runtimes.turned import turn_constants
 from recompress.shared import shares_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
             network.config.use_cache = usual_cache
     if shares_of(network) != tuple(range(len(layers_of(network)))):
         model = _stored_once(model)
+    turn_constants(model)
     strip(model)
     _check_same(model, network)
     return model

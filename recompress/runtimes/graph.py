@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+ON_THE_WAY = ("DequantizeLinear", "Transpose", "Identity", "Cast", "Reshape")
+"""Nodes that may stand between a stored weight and what computes with it."""
+
+
 class Weights(NamedTuple):
     """Numbers in the constant operands of a graph's matrix products and look-ups."""
 
@@ -70,20 +74,22 @@ def check_graph(path: Path) -> None:
 
 def weights_in(model: onnx.ModelProto) -> Weights:
     """Count the constant weights of matrix products (MatMul, Gemm and their integer forms) and of look-ups (Gather), and those of them in 8 bits, also where
-    they are turned into floats on their way to the product."""
+    they become floats or are turned round on their way to the product."""
     import onnx
 
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     eight = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     counts = {"products": 0, "products_int8": 0, "lookups": 0, "lookups_int8": 0}
-    floats = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    ways = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ON_THE_WAY}
     seen: set[str] = set()
     largest = 0
     for node in model.graph.node:
         kind, operand = ("lookups", 0) if node.op_type == "Gather" else ("products", 1)
         if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather"):
             continue
-        name = floats.get(node.input[operand], node.input[operand])
+        name = node.input[operand]
+        while name in ways:
+            name = ways[name]
         if name not in stored:
             continue
         tensor = stored[name]
