@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from flows.cli import main
 from recompress.digest import sha256_file
 from tests.tiny import tiny_checkpoint, tiny_examples
 
@@ -95,6 +98,13 @@ def environment(folder: Path) -> dict[str, str]:
         "PREFECT_HOME": str(folder / ".prefect"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
+
+
+def ask(folder: Path, *arguments: str) -> Any:
+    """``recompress … --json`` in this process, for commands that run no flow: what it says on stdout. They start in a second less than a process takes."""
+    done = CliRunner().invoke(main, ["--root", str(folder), *arguments, "--json"], env={"RECOMPRESS_ACTOR": "tester"})
+    assert done.exit_code == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:

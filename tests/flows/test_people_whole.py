@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.made import make_project, run
+from tests.flows.made import ask, make_project, run
 
 
 @pytest.mark.slow
@@ -26,23 +26,23 @@ def test_from_a_run_that_waits_to_evidence_and_the_same_model_again(tmp_path: Pa
     assert told["promotion"]["exit_code"] == 6
     assert f"recompress approve {plan}" in told["summary"]
     assert not (project / "evidence").exists()
-    [waiting] = run(project, "approve")
+    [waiting] = ask(project, "approve")
     assert waiting["digest"] == plan
-    assert run(project, "approve", plan)["approver"] == "tester"
-    assert run(project, "promote", plan)["version"] == "1"
+    assert ask(project, "approve", plan)["approver"] == "tester"
+    assert ask(project, "promote", plan)["version"] == "1"
 
     bundle = project / "evidence" / "toy-v1"
-    assert run(project, "audit", "verify", str(bundle))["approver"] == "tester"
+    assert ask(project, "audit", "verify", str(bundle))["approver"] == "tester"
     [kept] = (project / "mlflow" / "store" / "artifacts").rglob("evidence/toy-v1/bundle.json")
     assert kept.read_bytes() == (bundle / "bundle.json").read_bytes(), "it is kept with the version's run too"
     shutil.rmtree(bundle)
     assert run(project, "run", "recipe.yaml")["promotion"]["version"] == "1"
-    assert run(project, "audit", "verify")["troubles"] == [], "the next run made the bundle that was missing"
+    assert ask(project, "audit", "verify")["troubles"] == [], "the next run made the bundle that was missing"
 
-    trace = run(project, "audit", "trace", "toy@champion")
+    trace = ask(project, "audit", "trace", "toy@champion")
     assert trace["data"]["md5"].endswith(".dir")
     assert trace["metrics"]["accuracy"] == trace["score"]
-    assert [reign["version"] for reign in run(project, "audit", "who-was", "toy", "--at", trace["promoted_at"])["champions"]] == ["1"]
+    assert [reign["version"] for reign in ask(project, "audit", "who-was", "toy", "--at", trace["promoted_at"])["champions"]] == ["1"]
 
     again = run(project, "reproduce", "toy@1")
     assert again["same_inputs"]
