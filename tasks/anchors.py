@@ -18,15 +18,17 @@ from tasks.keys import trusted_keys
 def sound_ledger(root: Path, registry: ModelRegistry, model: str | None = None) -> Ledger | None:
     """The project's ledger, verified; ``None`` where there is none and nothing says that there was one.
 
-    With ``model`` only the versions of that model count, and all their heads must lie on the chain. Raises ``LedgerBroken`` for a chain that does not hold, and
-    ``IntegrityError`` for a ledger that is gone or empty while a head of it is kept elsewhere. The registry is asked only where one of these questions is open.
+    The heads in the project's bundles must lie on the chain, and with ``model`` those that the versions of that model keep. Raises ``LedgerBroken`` for a chain
+    that does not hold or was cut, and ``IntegrityError`` for a ledger that is gone or empty while a head of it is kept elsewhere. The registry, which is slow to
+    answer, is asked only where one of these questions is open.
     """
     try:
         ledger = open_ledger(root, create=False)
     except NoLedger:
         ledger = None
     if ledger is not None and ledger.head().sequence:
-        ledger.verify(anchors=[_parsed(place, told) for place, told in _tags(registry, model)] if model is not None else [])
+        tags = _tags(registry, model) if model is not None else iter(())
+        ledger.verify(anchors=[_parsed(place, told) for place, told in chain(tags, kept_in_bundles(root))])
         return ledger
     check_not_lost(root, registry, model)
     return ledger

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from recompress.digest import sha256_json
 from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import Dossier, committed_plans, folder_name, tell, write_bundle
+from recompress.evidence.bundle import LIST
 from recompress.evidence.dossier import origin_of
+from recompress.evidence.listed import read_document
 from recompress.ledger import Entry
 from recompress.model_files import check_version
 from recompress.promotion.states import Progress
@@ -98,6 +100,7 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
     model, version = progress.plan.model, str(progress.said("promotion-committed")["version"])
     with locked(project.root / ".recompress" / "evidence.lock"):
         if target.is_dir():
+            check_named(target, progress)
             return target
         for left in project.evidence.glob(".*.partial-*"):  # by somebody who was killed: nobody else is at work here
             shutil.rmtree(left, ignore_errors=True)
@@ -110,6 +113,16 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
         if run:
             project.store.client.log_artifacts(run, str(target), f"evidence/{target.name}")
     return target
+
+
+def check_named(folder: Path, progress: Progress) -> None:
+    """Raises ``IntegrityError`` when a bundle is the evidence of another promotion than the one that its folder is named for: each of them holds by itself."""
+    said = read_document(folder, LIST)
+    if said.get("plan") != progress.digest:
+        raise IntegrityError(
+            f"evidence/{folder.name} holds the evidence of {said.get('model')} version {said.get('version')}, plan {str(said.get('plan'))[:12]}…, and should hold that "
+            f"of plan {progress.digest[:12]}…; move it away, and `recompress audit bundle` writes the right one"
+        )
 
 
 def export_bundle(project: Project, told: str, target: Path | None, *, with_model: bool = False) -> Path:

@@ -21,7 +21,7 @@ from recompress.ledger.store import rfc3339
 from recompress.signing import public_pem
 from tasks.anchors import check_not_lost
 from tasks.audit import open_ledger
-from tasks.bundle import recall_dossier
+from tasks.bundle import check_named, recall_dossier
 from tasks.keys import own_key, own_public_key, trusted_keys
 from tasks.project import Project, means_alias
 
@@ -87,21 +87,25 @@ def verify_all(project: Project) -> AuditReport:
 def _bundles(project: Project, ledger: Ledger) -> tuple[list[tuple[str, Head]], list[Trouble]]:
     """Every bundle that is here, checked; their heads are anchors of the ledger."""
     anchors, troubles = [], []
+    try:
+        chain = ledger.entries()
+        promoted = {folder_name(chain, progress): progress for progress in committed_plans(chain)}
+    except IntegrityError:
+        promoted = {}  # the ledger is broken, and is told to be so elsewhere
     folders = sorted(path for path in project.evidence.glob("*") if path.is_dir() and not path.name.startswith("."))
     for folder in folders:
         where = f"evidence/{folder.name}"
         try:
-            anchors.append((where, Head.parse(_by_any(folder, trusted_keys(project.root)).ledger_head)))
+            found = _by_any(folder, trusted_keys(project.root))
+            anchors.append((where, Head.parse(found.ledger_head)))
+            if folder.name in promoted:
+                check_named(folder, promoted[folder.name])
         except RecompressError as error:
             troubles.append(Trouble(where, "broken", str(error)))
-    try:
-        chain = ledger.entries()
-        missing = [p for p in committed_plans(chain) if not (project.evidence / folder_name(chain, p)).is_dir()]
-    except IntegrityError:
-        return anchors, troubles  # the ledger is broken, and is told to be so elsewhere
-    for progress in missing:
-        told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
-        troubles.append(Trouble(f"evidence/{folder_name(chain, progress)}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
+    for name, progress in promoted.items():
+        if not (project.evidence / name).is_dir():
+            told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
+            troubles.append(Trouble(f"evidence/{name}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
     return anchors, troubles
 
 

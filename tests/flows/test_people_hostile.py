@@ -1,0 +1,56 @@
+"""Somebody is careless or means harm, and the commands are what they have: evidence in the wrong place, a ledger that was cut, text that is none."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from recompress.records import ApprovalRule
+from tests.evidence.people import People, people  # noqa: F401
+
+
+def two_with_evidence(people: People) -> Path:  # noqa: F811
+    """Two promotions and their bundles; the folder that holds them."""
+    for seed in (1, 2):
+        people.promote(seed)
+        people.ask("audit", "bundle", f"ner@{seed}")
+    return people.root / "evidence"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_bundle_in_the_place_of_another_is_named(people: People, tmp_path: Path, link: bool) -> None:  # noqa: F811
+    """Each of them holds by itself."""
+    evidence = two_with_evidence(people)
+    shutil.rmtree(evidence / "ner-v2")
+    (evidence / "ner-v2").symlink_to("ner-v1") if link else shutil.copytree(evidence / "ner-v1", evidence / "ner-v2")
+    said = "evidence/ner-v2 holds the evidence of ner version 1, plan "
+    assert said in people.refused("audit", "verify", code=5)
+    assert said in people.refused("audit", "bundle", "ner@2", "--zip", str(tmp_path / "evidence.zip"), code=5)
+    assert not (tmp_path / "evidence.zip").exists()
+    (evidence / "ner-v2").rename(tmp_path / "moved away")
+    people.ask("audit", "bundle", "ner@2")
+    assert people.ask("audit", "verify")["troubles"] == []
+
+
+def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bundle_names(people: People, tmp_path: Path) -> None:  # noqa: F811
+    """An old copy of the ledger, put back where a newer one was: it chains, and its answers are wrong."""
+    evidence = two_with_evidence(people)
+    waiting = people.propose(3, ApprovalRule(required=True))
+    database = people.root / "ledger" / "ledger.db"
+    with sqlite3.connect(database) as connection:
+        triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("DELETE FROM recompress_ledger WHERE sequence > 9")
+        for _, sql in triggers:
+            connection.execute(sql)
+    connection.close()
+    asked = [("log",), ("who-was", "ner", "--at", "2026-11-20"), ("trace", "ner@1"), ("guard",), ("export", str(tmp_path / "out.jsonl")), ("bundle", "ner@1")]
+    for command in [*(("audit", *told) for told in asked), ("approve",), ("reject", waiting, "--reason", "slow"), ("rollback", "ner", "--reason", "slow")]:
+        assert "ledger record 10: it is missing; the ledger ends at 9, and record 14 is anchored elsewhere" in people.refused(*command, code=5), command
+    assert not list(tmp_path.glob("out.jsonl*"))
+    shutil.rmtree(evidence)
+    assert people.call("audit", "log")[0] == 0
