@@ -140,9 +140,9 @@ class Effects:
         self.at(progress, "undo-recorded")
         return progress
 
-    def note_outside_move(self, model: str) -> Entry | None:
-        """Compare the registry with the ledger, and record an alias that was moved behind its back."""
-        found, known = self.registry.champion(model), champion_by_ledger(self.ledger, model)
+    def note_outside_move(self, model: str, *, moved_to: str | None = None) -> Entry | None:
+        """Compare the registry with the ledger, and record an alias that was moved behind its back. ``moved_to``: where an unfinished promotion had moved it."""
+        found, known = self.registry.champion(model), moved_to or champion_by_ledger(self.ledger, model)
         if found == known:
             return None
         return self.ledger.append("alias-moved-outside", {"model": model, "ledger": known, "registry": found}, actor=self.actor)

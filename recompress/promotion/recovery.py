@@ -66,5 +66,7 @@ def _act(effects: Effects, progress: Progress, action: str, found: str | None) -
     elif action == "record":
         effects.record_undone(progress)
     else:
-        effects.note_outside_move(progress.plan.model)
+        # once the move stands in the ledger, whoever undid it by hand moved the alias from there, back to the old champion or elsewhere
+        moved_to = progress.said("promotion-intent")["version"] if progress.state in ("alias-moved", "verified") else None
+        effects.note_outside_move(progress.plan.model, moved_to=moved_to)
         effects.refuse(progress, "alias-moved-outside", f"while the promotion was cut off, somebody made version {found} the champion")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from recompress.audit.history import reigns
 from recompress.errors import IntegrityError
 from recompress.ledger import Ledger, LedgerBroken
 from recompress.model_files import MODEL_FOLDER
@@ -97,3 +98,27 @@ def test_what_a_killed_promotion_left_open_is_finished_first(ledger: Ledger, reg
     Promoter(ledger, registry, "ada", lock_timeout=5).settle(MODEL)
     assert len(ledger.entries("promotion-committed", model=MODEL)) == 1
     assert registry.moves == ["1"]
+
+
+@pytest.mark.parametrize("at", ["promotion:move-recorded", "promotion:check-recorded"])
+def test_an_alias_put_back_by_hand_while_a_promotion_was_cut_off_ends_the_reign_that_the_ledger_tells_of(
+    promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path, at: str
+) -> None:
+    promote_one(promoter, tmp_path)
+    directory = model_directory(tmp_path / "next", 3)
+    plan = promoter.propose(*make_plan(directory, present_champion(registry, MODEL)))
+
+    def kill(name: str) -> None:
+        if name == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Promoter(ledger, registry, "ada", crash_point=kill).promote(plan.digest, directory)
+    registry.set_champion(MODEL, "1")
+    promoter.settle(MODEL)
+    outside = ledger.last("alias-moved-outside", model=MODEL)
+    assert outside is not None
+    assert outside.body == {"model": MODEL, "ledger": "2", "registry": "1"}
+    assert [(reign.version, reign.until is None) for reign in reigns(ledger.entries(), MODEL)] == [("1", False), ("2", False), ("1", True)]
+    assert promoter.promote(promoter.propose(*make_plan(directory, present_champion(registry, MODEL))).digest, directory).version == "3"
+    assert [(reign.version, reign.until is None) for reign in reigns(ledger.entries(), MODEL)][-1] == ("3", True)
