@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from recompress.errors import IntegrityError
-from recompress.evidence.dossier import committed_plans
+from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.ledger import GENESIS, Entry, Head, Ledger, LedgerBroken, verify
 from recompress.model_files import check_version
 from recompress.promotion.effects import champion_by_ledger
-from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.states import UNFINISHED, Progress, progress_of
 
 
@@ -111,25 +111,39 @@ def _registry(ledger: Ledger, entries: list[Entry], registry: ModelRegistry, mod
         )
     promoted = {str(p.said("promotion-committed")["version"]): p for p in committed_plans(entries, model)}
     for version, progress in promoted.items():
-        yield from _version_tags(registry, model, version, progress, is_champion=version == champion)
+        yield from _version_tags(registry, entries, version, progress, is_champion=version == champion)
 
 
-def _version_tags(registry: ModelRegistry, model: str, version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:
+def _version_tags(registry: ModelRegistry, entries: list[Entry], version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:
     """A version's tags, and for the champion its files, against what was committed."""
-    where, manifest = f"{model} version {version}", str(progress.said("promotion-committed")["manifest_sha256"])
+    model, manifest = progress.plan.model, str(progress.said("promotion-committed")["manifest_sha256"])
+    where = f"{model} version {version}"
     tags = registry.tags(model, version)
     if tags is None:
         yield Trouble(where, "broken" if is_champion else "notice", "it was deleted from the registry, and the head that it kept with it")
         return
-    if tags.get(MANIFEST_TAG) != manifest:
-        yield Trouble(where, "broken", f"its tag {MANIFEST_TAG} says {str(tags.get(MANIFEST_TAG))[:12]}…, the ledger {manifest[:12]}…")
-    if HEAD_TAG not in tags:
-        yield Trouble(where, "broken", f"its tag {HEAD_TAG}, which keeps the ledger's head, was removed")
+    for name, told in {MANIFEST_TAG: manifest, **tags_of(origin_of(entries, progress).plan)}.items():
+        if tags.get(name) != told:
+            yield Trouble(where, "broken", f"its tag {name} says {_short(tags.get(name))}, the ledger {_short(told)}")
+    yield from _kept_head(entries, where, tags, progress)
     if is_champion:
         try:
             check_version(registry.fetch(model, version), manifest)
         except IntegrityError as error:
             yield Trouble(where, "broken", str(error))
+
+
+def _kept_head(entries: list[Entry], where: str, tags: dict[str, str], progress: Progress) -> Iterator[Trouble]:
+    """A promotion ends by leaving its own record on the version, so an earlier head was put there by somebody else, or the promotion was cut off before."""
+    if HEAD_TAG not in tags:
+        yield Trouble(where, "broken", f"its tag {HEAD_TAG}, which keeps the ledger's head, was removed")
+        return
+    number, committed = tags[HEAD_TAG].partition(":")[0], progress.entries[-1].sequence
+    if number.isdecimal() and int(number) < committed:
+        begun = next(entry for entry in reversed(entries) if entry.kind == "promotion-intent")
+        kind: Literal["broken", "notice"] = "notice" if begun.body["plan"] == progress.digest else "broken"
+        way_out = "the next promotion sets it right" if kind == "notice" else "it was altered"
+        yield Trouble(where, kind, f"its tag {HEAD_TAG} names record {int(number)}, its promotion is record {committed}; {way_out}")
 
 
 def _unfinished(ledger: Ledger, model: str) -> Progress | None:
@@ -141,6 +155,10 @@ def _unfinished(ledger: Ledger, model: str) -> Progress | None:
 def _put_there_by_others(entries: list[Entry], model: str) -> Entry | None:
     last = next((e for e in reversed(entries) if e.kind in ("promotion-committed", "alias-moved-outside") and e.body["model"] == model), None)
     return last if last is not None and last.kind == "alias-moved-outside" and last.body["registry"] is not None else None
+
+
+def _short(told: str | None) -> str:
+    return "nothing" if told is None else told if len(told) <= 12 else f"{told[:12]}…"
 
 
 def _version(version: str | None) -> str:

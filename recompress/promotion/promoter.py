@@ -21,7 +21,7 @@ from recompress.promotion.approvals import clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
 from recompress.promotion.recovery import recover
-from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.rollback import judge_rollback, rollback_plan
 from recompress.promotion.states import Progress, progress_of
 from recompress.records import ApprovalRule, PromotionPlan, Verdict
@@ -186,15 +186,8 @@ class Promoter:
                 raise InputError(f"plan {digest[:12]}… has no version in the registry yet; give the model directory of {plan.candidate}")
             check_directory(directory, plan.model_sha256)
             check_model_directory(directory)
-            version = self.registry.create_version(plan.model, directory, self._tags(progress))
+            version = self.registry.create_version(plan.model, directory, {**tags_of(plan), HEAD_TAG: str(self.ledger.head())})
         return version, (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
-
-    def _tags(self, progress: Progress) -> dict[str, str]:
-        plan = progress.plan
-        tags = {PLAN_TAG: progress.digest, MODEL_TAG: plan.model_sha256, HEAD_TAG: str(self.ledger.head()), "recompress.candidate": plan.candidate}
-        tags |= {"recompress.verdict_sha256": str(plan.verdict_sha256), "recompress.policy_sha256": str(plan.policy_sha256)}
-        tags |= {f"recompress.{name}_sha256": digest for name, digest in plan.digests.items()}
-        return tags | {f"recompress.{name}": told for name, told in plan.facts.items() if f"recompress.{name}" not in tags}
 
     def _still(self, progress: Progress) -> Promoted:
         """A plan that was carried out before. Raises ``GateRefused`` when its version has been replaced since."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from recompress.records import PromotionPlan
+
 PLAN_TAG = "recompress.plan"
 """Digest of the plan that a version was made for."""
 MODEL_TAG = "recompress.model_sha256"
@@ -14,6 +16,14 @@ MANIFEST_TAG = "recompress.manifest_sha256"
 """Digest of all of the version's files."""
 HEAD_TAG = "recompress.ledger_head"
 """The ledger's head when the version was last promoted: an anchor outside the ledger."""
+
+
+def tags_of(plan: PromotionPlan) -> dict[str, str]:
+    """What the tags of the version that is made for a plan say, as long as nobody changes them; ``MANIFEST_TAG`` and ``HEAD_TAG`` come besides."""
+    tags = {PLAN_TAG: plan.digest, MODEL_TAG: plan.model_sha256, "recompress.candidate": plan.candidate}
+    tags |= {"recompress.verdict_sha256": str(plan.verdict_sha256), "recompress.policy_sha256": str(plan.policy_sha256)}
+    tags |= {f"recompress.{name}_sha256": digest for name, digest in plan.digests.items()}
+    return tags | {f"recompress.{name}": told for name, told in plan.facts.items() if f"recompress.{name}" not in {*tags, HEAD_TAG, MANIFEST_TAG}}
 
 
 class ModelRegistry(Protocol):
