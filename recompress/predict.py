@@ -2,20 +2,22 @@
 
 predictor = Predictor(directory)
 predictor(["habari za leo"])      # [{"label": "news", "score": 0.93}]  or  [{"words": […], "tags": […], "entities": […]}]
+                                  # or, of a model of language, [{"tokens": 5, "bytes": 14, "bits_per_byte": 2.31, "perplexity": 88.4}]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import Example, ReadsOn, get_benchmark
 from recompress.checkpoint import read_info
-from recompress.runtimes import open_runtime
+from recompress.errors import DataRefused
+from recompress.runtimes import Feature, open_runtime
 from recompress.tokenizer import load_tokenizer
 
 Answer = dict[str, Any]
@@ -35,8 +37,10 @@ class Predictor:
         self.runtime = open_runtime(directory, threads)
 
     def __call__(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer for each text, in order: label and score of a text, or words, tags and entities."""
+        """An answer for each text, in order: label and score of a text, or words, tags and entities, or how well a model of language foresees it."""
         labels = self.info.labels
+        if isinstance(self.benchmark, ReadsOn):
+            return [self._foreseen(self.benchmark.pieces, text) for text in texts]
         examples = [Example(self.benchmark.split(text)) for text in texts]
         features = self.benchmark.encode(self.tokenizer, examples, labels, self.info.max_length)
         answers = []
@@ -47,9 +51,25 @@ class Predictor:
             answers.append(_of_words(example, decided, scores) if self.info.benchmark == "token-classification" else _of_text(decided, scores))
         return answers
 
+    def _foreseen(self, pieces: Callable[..., list[Feature]], text: str) -> Answer:
+        """What the text costs a model of language, in windows as its benchmark makes them; nothing is known of a text without a second token."""
+        try:
+            features = pieces(self.tokenizer, [Example(self.benchmark.split(text))], self.info.max_length)
+        except DataRefused:
+            features = []
+        units = [self.benchmark.unit_logits(logits, feature) for logits, feature in zip(self.runtime.logits(features), features, strict=True)]
+        decided = [self.benchmark.decide(rows, ()) for rows in units]
+        totals = self.benchmark.counts([()] * len(decided), decided, ()).sum(axis=0)
+        metrics = self.benchmark.metrics(totals, ())
+        told = {name: round(float(metrics[name]), 6) if features else None for name in ("bits_per_byte", "perplexity")}
+        return {"tokens": int(totals[1]), "bytes": int(totals[2]), **told}
+
 
 def summary(answer: Answer) -> str:
-    """An answer in one line: ``news 0.93``, or ``PER Asha Juma · LOC Nairobi``."""
+    """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, or ``2.31 bits per byte, perplexity 88.4``."""
+    if "perplexity" in answer:
+        known = answer["perplexity"] is not None
+        return f"{answer['bits_per_byte']:.2f} bits per byte, perplexity {answer['perplexity']:.4g}" if known else "too short to be foreseen"
     if "label" in answer:
         return f"{answer['label']} {answer['score']:.2f}"
     return " · ".join(f"{entity['type']} {entity['text']}" for entity in answer["entities"]) or "no entity"
