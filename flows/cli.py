@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from flows.people import PEOPLE
-from flows.terminal import as_json, project, read_lines, say, show
+from flows.terminal import as_json, check_text, project, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError
 
@@ -28,11 +28,12 @@ class Door(click.Group):
     """Turns every error that a person is meant to read into one line and its exit code."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        context.meta["json"], context.meta["help"] = "--json" in args, bool({"--help", "-h"} & set(args))
+        context.meta["json"], context.meta["help"], context.meta["args"] = "--json" in args, bool({"--help", "-h"} & set(args)), tuple(args)
         return super().parse_args(context, args)
 
     def invoke(self, context: click.Context) -> Any:
         try:
+            check_text(context.meta["args"])
             return super().invoke(context)
         except RecompressError as error:
             if context.meta["json"]:

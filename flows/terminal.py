@@ -47,6 +47,15 @@ def project(root: Path) -> Project:
     return Project(root)
 
 
+def check_text(args: tuple[str, ...]) -> None:
+    """Raises ``InputError`` for an argument with bytes that are not UTF-8: no record, no name and no text can hold them."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the argument {arg[:80]!r} is not UTF-8 text; write it again, or convert it with iconv") from None
+
+
 def read_lines() -> tuple[str, ...]:
     """The lines of stdin. Raises ``InputError`` for bytes that are not UTF-8."""
     try:

@@ -11,11 +11,11 @@ from recompress.audit import trace as core_trace
 from recompress.audit import who_was as core_who_was
 from recompress.audit.history import check_model
 from recompress.digest import canonical_json
-from recompress.errors import InputError, IntegrityError, RecompressError
+from recompress.errors import InputError, IntegrityError, RecompressError, StorageError
 from recompress.evidence import BundleReport, committed_plans, folder_name, verify_bundle
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.listed import named_key
-from recompress.ledger import Head, Ledger, NoLedger, write_lines
+from recompress.ledger import Head, Ledger, NoLedger, verify, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
 from recompress.signing import public_pem
@@ -119,11 +119,15 @@ def export(project: Project, file: Path) -> dict[str, Any]:
     """The ledger as JSON lines, verified, with its signed head in ``FILE.head.json``. Raises ``InputError`` when the file exists."""
     if file.exists():
         raise InputError(f"{file} exists already and is not overwritten; choose another name")
-    entries = project.ledger.entries()
-    head = project.ledger.verify(head=entries[-1].head if entries else None)
-    count = write_lines(entries, file)
     beside = file.with_name(f"{file.name}.head.json")
-    beside.write_bytes(canonical_json(sign_head(own_key(project.root), head)))
+    entries = project.ledger.entries()
+    head = verify(entries)
+    signed = canonical_json(sign_head(own_key(project.root), head))  # before anything is written: there may be no key to sign with
+    try:
+        beside.write_bytes(signed)  # first: a kill in between leaves a head without records, which the next export replaces, and never records without a head
+    except OSError as error:
+        raise StorageError(f"the signed head cannot be written to {beside}: {error.strerror}; choose a place that can be written and has space") from None
+    count = write_lines(entries, file)
     return {"file": str(file), "records": count, "head": str(head), "signed_head": str(beside)}
 
 

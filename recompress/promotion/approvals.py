@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PURPOSE = "approval"
 SKEW = timedelta(minutes=5)
 """So far may the clocks of two machines lie apart."""
+STEERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's controls that let text be shown in another order than it stands in."""
 
 
 def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey | None = None) -> Entry:
@@ -59,11 +61,21 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
 
 def reject(ledger: Ledger, digest: str, *, actor: str, reason: str) -> Entry:
     """Stop a plan for good. Anybody may. Raises ``InputError`` without a reason, or for a digest that no open plan has."""
-    if not reason.strip():
-        raise InputError("a rejection needs a reason: whoever made the candidate will read it")
+    said = check_reason(reason, "a rejection needs a reason: whoever made the candidate will read it")
     ledger.verify()
-    progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": reason.strip()}, actor=actor)
+    progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": said}, actor=actor)
     return progress.entries[-1]
+
+
+def check_reason(reason: str, needed: str) -> str:
+    """A reason as it is recorded. Raises ``InputError`` (``needed``) for an empty one, and for characters that steer a terminal: the reason of a rollback stands
+    in the plan that people approve, and must not paint another plan over it."""
+    if not reason.strip():
+        raise InputError(needed)
+    for char in reason.strip():
+        if (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t") or unicodedata.bidirectional(char) in STEERING:
+            raise InputError(f"a reason is text for people; it holds {char!r}, which steers how a terminal shows it; leave that out")
+    return reason.strip()
 
 
 def clear(ledger: Ledger, progress: Progress, *, actor: str) -> Progress:

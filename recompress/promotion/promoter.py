@@ -17,7 +17,7 @@ from recompress.digest import check_directory
 from recompress.errors import GateRefused, InputError, IntegrityError, StorageError
 from recompress.ledger import Entry, Head, Ledger
 from recompress.model_files import check_model_directory
-from recompress.promotion.approvals import clear
+from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
 from recompress.promotion.recovery import recover
@@ -85,12 +85,9 @@ class Promoter:
 
     def rollback(self, model: str, *, reason: str, to: str | None = None, rule: ApprovalRule | None = None) -> Promoted:
         """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
-        if not reason.strip():
-            raise InputError("a rollback needs a reason: whoever looks at the ledger will want to know")
+        said = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
         self.watch(model)
-        plan = rollback_plan(
-            self.ledger, present_champion(self.registry, model), model, to=to, reason=reason.strip(), author=self.actor, rule=rule or ApprovalRule()
-        )
+        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=said, author=self.actor, rule=rule or ApprovalRule())
         progress = propose(self.ledger, plan, again=True)
         self.crash_point("rollback:proposed")
         progress = judge_rollback(self.ledger, progress, actor=self.actor)

@@ -54,3 +54,46 @@ def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bund
     assert not list(tmp_path.glob("out.jsonl*"))
     shutil.rmtree(evidence)
     assert people.call("audit", "log")[0] == 0
+
+
+def test_an_export_that_cannot_be_signed_or_written_leaves_nothing(people: People, tmp_path: Path) -> None:  # noqa: F811
+    two_with_evidence(people)
+    key, out = people.root / "keys" / "recompress.pem", tmp_path / "out.jsonl"
+    shutil.copy(key, tmp_path / "kept.pem")
+    key.write_text("no key\n")
+    assert "is not a private key" in people.refused("audit", "export", str(out), code=5)
+    assert not list(tmp_path.glob("out.jsonl*"))
+    shutil.copy(tmp_path / "kept.pem", key)
+    assert "cannot be written to" in people.refused("audit", "export", str(tmp_path / "nowhere" / "out.jsonl"), code=1)
+    assert people.ask("audit", "export", str(out))["records"] == 14
+    assert {file.name for file in tmp_path.glob("*out.jsonl*")} == {"out.jsonl", "out.jsonl.head.json"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("approve", "4\udcff6"),
+        ("promote", "\udcff"),
+        ("reject", "46", "--reason", "slow\udcff"),
+        ("rollback", "n\udcff", "--reason", "slow"),
+        ("rollback", "ner", "--reason", "slow on \udcffs"),
+        ("rollback", "ner", "--to", "\udcff", "--reason", "slow"),
+        ("audit", "trace", "n\udcff"),
+        ("predict", "ner", "a \udcff"),
+    ],
+)
+def test_bytes_that_are_no_text_are_one_line(people: People, command: tuple[str, ...]) -> None:  # noqa: F811
+    people.promote(1)
+    people.promote(2)
+    assert "is not UTF-8 text" in people.refused(*command, code=2)
+    assert people.ask(*command, code=2)["exit_code"] == 2
+
+
+@pytest.mark.parametrize("reason", ["slow\x1b[2J", "slow\rfast", "slow \u202etsaf", "slow\x00", "\x9b31m"])
+def test_a_reason_paints_nothing_over_the_plan_that_people_approve(people: People, reason: str) -> None:  # noqa: F811
+    people.promote(1)
+    people.promote(2)
+    waiting = people.propose(3, ApprovalRule(required=True))
+    assert "steers how a terminal shows it" in people.refused("rollback", "ner", "--reason", reason, code=2)
+    assert "steers how a terminal shows it" in people.refused("reject", waiting, "--reason", reason, code=2)
+    people.ask("reject", waiting, "--reason", "misses Yorùbá\nand \u200dHausa names")
