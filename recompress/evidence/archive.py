@@ -57,6 +57,8 @@ def unpack(archive: Path, folder: Path) -> Path:
                     left -= _write(archive, source, folder / member.filename, min(left, _limit(member)))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{archive} is not a zip file that can be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+    except OSError as error:  # places that the archive names and does not have; what goes wrong while writing is told apart below
+        raise IntegrityError(f"{archive} cannot be read as a zip file: {error.strerror}") from None
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
@@ -87,6 +89,10 @@ def _check(archive: Path, members: list[zipfile.ZipInfo]) -> None:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
             raise IntegrityError(f"{archive}: {name!r} is a link or no plain file; nothing was unpacked")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # each further way to compress is a decoder that fails in ways of its own
+            raise IntegrityError(
+                f"{archive}: {name!r} is compressed by method {member.compress_type}, only deflate is read; pack it again; nothing was unpacked"
+            )
         if member.file_size > _limit(member):
             raise IntegrityError(f"{archive}: {name!r} would grow from {member.compress_size:,} to {member.file_size:,} bytes; nothing was unpacked")
     if sum(member.file_size for member in members) > MAX_BYTES:
