@@ -14,7 +14,7 @@ from recompress.promotion import approve as core_approve
 from recompress.promotion import reject as core_reject
 from recompress.promotion import waiting as core_waiting
 from recompress.promotion.approvals import open_plan
-from recompress.promotion.states import plan_in
+from recompress.promotion.states import progress_of
 from recompress.records import ApprovalRule, Verdict
 from recompress.signing import read_private_key
 from tasks.audit import actor
@@ -64,8 +64,8 @@ def rollback(project: Project, model: str, to: str | None, reason: str, say: Say
 
 def rule_of(project: Project, model: str) -> ApprovalRule:
     """The rule for approvals by which this model was last promoted, with the keys that are known today."""
-    opened = project.ledger.last("promotion-proposed", model=model)
-    rule = plan_in(opened).approval if opened else ApprovalRule()
+    done = project.ledger.last("promotion-committed", model=model)  # what was proposed and never carried out sets no rule
+    rule = progress_of(project.ledger, done.body["plan"]).plan.approval if done else ApprovalRule()
     return rule.model_copy(update={"signers": approvers(project.root)}) if rule.signed else rule
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import random
 import shutil
 import sqlite3
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from recompress.errors import IntegrityError
+from recompress.evidence.archive import unpack
 from recompress.records import ApprovalRule
 from tests.evidence.people import People, people  # noqa: F401
 
@@ -97,3 +104,29 @@ def test_a_reason_paints_nothing_over_the_plan_that_people_approve(people: Peopl
     assert "steers how a terminal shows it" in people.refused("rollback", "ner", "--reason", reason, code=2)
     assert "steers how a terminal shows it" in people.refused("reject", waiting, "--reason", reason, code=2)
     people.ask("reject", waiting, "--reason", "misses Yorùbá\nand \u200dHausa names")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_plan_that_was_never_carried_out_changes_nothing_about_who_is_asked(people: People, asked: bool) -> None:  # noqa: F811
+    for seed in (1, 2):
+        people.promote(seed, ApprovalRule(required=asked))
+    people.ask("reject", people.propose(3, ApprovalRule(required=not asked)), "--reason", "not this one")
+    assert people.call("rollback", "ner", "--reason", "slow")[0] == (6 if asked else 0)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_with_changed_bytes_is_unpacked_or_refused_and_never_a_traceback(tmp_path: Path, method: int) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name in ("bundle.json", "plan.json"):
+            archive.writestr(f"ner-v1/{name}", json.dumps({"text": "habari za asubuhi " * 30, "name": name}))
+    data, draw = packed.getvalue(), random.Random(5)
+    for number in range(300):
+        changed = bytearray(data)
+        changed[draw.choice([draw.randrange(len(data)), len(data) - 1 - draw.randrange(160)])] = draw.randrange(256)
+        file, folder = tmp_path / "evidence.zip", tmp_path / str(number)
+        file.write_bytes(changed)
+        folder.mkdir()
+        with suppress(IntegrityError):
+            unpack(file, folder)
+            assert method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
