@@ -118,6 +118,21 @@ def audit_bundle(root: Path, version: str, archive: Path | None, with_model: boo
     show({"version": version, "bundle": str(place)}, json_, lambda: str(place))
 
 
+@audit.command("import")
+@click.argument("file", type=FILE)
+@as_json
+@click.pass_obj
+def audit_import(root: Path, file: Path, json_: bool) -> None:
+    """Take over a ledger that was exported as JSON lines: into an empty one, or behind the records that both have. All of it or nothing.
+
+    Example:  recompress audit import ledger.jsonl
+    """
+    from tasks import questions
+
+    added = questions.take_over(root, file)
+    show({"added": added}, json_, lambda: f"{added:,} records added")
+
+
 @audit.command("export")
 @click.argument("file", type=FILE)
 @as_json

@@ -105,10 +105,15 @@ def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model
 
 
 def spent_loss(run: Recompression, champion: Champion) -> float | None:
-    """What the promotions so far have lost together, as the ledger says of the champion's own; ``None`` (a refusal) when it does not say."""
-    if not champion.version:
+    """What the promotions so far have lost together, as the ledger says of the champion's own; ``None`` (a refusal) when it does not say.
+
+    Where nothing is champion any more, because somebody took the alias away, it is what the last promotion said: the budget does not begin again.
+    """
+    of_champion = {"version": champion.version} if champion.version else {}
+    committed = run.ledger.entries("promotion-committed", model=run.plan.recipe.register_.model, **of_champion)
+    if not champion.version and not committed:
         return 0.0
-    for entry in reversed(run.ledger.entries("promotion-committed", model=run.plan.recipe.register_.model, version=champion.version)):
+    for entry in reversed(committed):
         progress = progress_of(run.ledger, entry.body["plan"])
         if progress.plan.kind == "promotion":
             told = progress.said("promotion-judged").get("spent_loss_after")

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.errors import InputError
+from recompress.errors import InputError, IntegrityError
 from recompress.evidence.model_signature import installed, model_key, public_model_pem, read_model_key
 from recompress.policy import Approval
 from recompress.records import ApprovalRule
@@ -24,8 +24,17 @@ OWN, MODEL = "RECOMPRESS_SIGNING_KEY", "RECOMPRESS_MODEL_SIGNING_KEY"
 
 
 def own_key(root: Path) -> Ed25519PrivateKey:
-    """The key that signs bundles and ledger heads. Its public half is laid beside it."""
+    """The key that signs bundles and ledger heads. Its public half is laid beside it.
+
+    Raises ``IntegrityError`` where only the public half is there: with a new key in its place, nobody would believe what the lost one signed.
+    """
     given = os.environ.get(OWN)
+    public = root / "keys" / "recompress.pub.pem"
+    if not given and public.is_file() and not (root / "keys" / "recompress.pem").exists():
+        raise IntegrityError(
+            f"keys/recompress.pem is gone, but what it signed is not; put it back, or name it in {OWN}; to begin with a new key, "
+            "rename keys/recompress.pub.pem to keys/recompress-FORMER.pub.pem, so that older bundles are still believed"
+        )
     key = read_private_key(Path(given)) if given else signing_key(root / "keys")
     _lay_out(root, "recompress", public_pem(key))
     return key

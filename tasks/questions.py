@@ -15,7 +15,7 @@ from recompress.errors import InputError, IntegrityError, RecompressError, Stora
 from recompress.evidence import BundleReport, committed_plans, folder_name, verify_bundle
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.listed import named_key
-from recompress.ledger import Head, Ledger, NoLedger, verify, write_lines
+from recompress.ledger import Head, Ledger, NoLedger, read_lines, verify, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
 from recompress.signing import public_pem
@@ -113,6 +113,17 @@ def _by_any(folder: Path, keys: list[Ed25519PublicKey]) -> BundleReport:
     """A bundle checked with whichever key it names, if that is one of ours. Raises ``BundleBroken``."""
     inside = named_key(folder)
     return verify_bundle(folder, next((key for key in keys if public_pem(key) == inside), keys[0] if keys else own_public_key(folder.parent.parent)))
+
+
+def take_over(root: Path, file: Path) -> int:
+    """Import an exported ledger, and give the number of records added. Raises ``InputError``, ``LedgerBroken``, and ``IntegrityError`` for other records."""
+    if not (root / "dvc.yaml").is_file():
+        raise InputError(f"{root} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    if not file.is_file():
+        raise InputError(f"{file} is no file; name one that recompress audit export has written")
+    entries = list(read_lines(file))
+    verify(entries)  # before a ledger is made to put them in
+    return open_ledger(root).import_entries(entries)
 
 
 def export(project: Project, file: Path) -> dict[str, Any]:

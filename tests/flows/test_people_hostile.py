@@ -10,12 +10,15 @@ import sqlite3
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from recompress.errors import IntegrityError
 from recompress.evidence.archive import unpack
 from recompress.records import ApprovalRule
+from tasks.judge import spent_loss
 from tests.evidence.people import People, people  # noqa: F401
 
 
@@ -130,3 +133,43 @@ def test_an_archive_with_changed_bytes_is_unpacked_or_refused_and_never_a_traceb
         with suppress(IntegrityError):
             unpack(file, folder)
             assert method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def test_a_signing_key_that_was_lost_is_not_replaced_unseen(people: People, tmp_path: Path) -> None:  # noqa: F811
+    """Nobody would believe any more what the lost one has signed."""
+    two_with_evidence(people)
+    keys = people.root / "keys"
+    (keys / "recompress.pem").unlink()
+    before = (keys / "recompress.pub.pem").read_text()
+    assert "keys/recompress.pem is gone" in people.refused("audit", "export", str(tmp_path / "out.jsonl"), code=5)
+    assert (keys / "recompress.pub.pem").read_text() == before
+    assert not (keys / "recompress.pem").exists()
+    (keys / "recompress.pub.pem").rename(keys / "recompress-2026.pub.pem")
+    people.ask("audit", "export", str(tmp_path / "out.jsonl"))
+    assert people.ask("audit", "verify")["troubles"] == []
+
+
+def test_a_ledger_that_was_lost_is_taken_over_from_its_export_whole_or_not_at_all(people: People, tmp_path: Path) -> None:  # noqa: F811
+    two_with_evidence(people)
+    (people.root / "dvc.yaml").touch()
+    out, bad = tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
+    records = people.ask("audit", "export", str(out))["records"]
+    bad.write_bytes(out.read_bytes().replace(b"promotion-verified", b"promotion-verifiee", 1))
+    shutil.rmtree(people.root / "ledger")
+    for file, code in ((bad, 5), (tmp_path / "none.jsonl", 2)):
+        found, _, err = people.call("audit", "import", str(file))
+        assert (found, err.count("\n")) == (code, 1), err
+        assert not (people.root / "ledger").exists()
+    assert people.ask("audit", "import", str(out)) == {"added": records}
+    assert people.ask("audit", "import", str(out)) == {"added": 0}
+    assert people.ask("audit", "verify")["troubles"] == []
+
+
+def test_the_budget_does_not_begin_again_where_the_alias_was_taken_away(people: People) -> None:  # noqa: F811
+    run = SimpleNamespace(ledger=people.ledger, plan=SimpleNamespace(recipe=SimpleNamespace(register_=SimpleNamespace(model="ner"))))
+    nothing: Any = SimpleNamespace(version="")
+    assert spent_loss(cast(Any, run), nothing) == 0.0
+    people.promote(1)
+    spent = spent_loss(cast(Any, run), cast(Any, SimpleNamespace(version="1")))
+    assert spent
+    assert spent_loss(cast(Any, run), nothing) == spent
