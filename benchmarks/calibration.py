@@ -1,6 +1,6 @@
 """How long do the layer-by-layer methods take on a decoder of 100 million parameters, and how much memory?
 
-    python -m benchmarks.calibration --date 2026-11-20 --machine "2 cores AMD EPYC, CPU only"       (about 25 minutes on 2 cores)
+    python -m benchmarks.calibration --date 2026-11-20 --machine "2 cores AMD EPYC, CPU only"       (about half an hour)
     python -m benchmarks.calibration --method gptq --windows 8 --out /somewhere/else                (a minute, to see that it runs)
 
 A Llama of 101 million parameters with random weights is calibrated on 128 windows of 512 random tokens: time and memory follow from the shapes alone. Each
