@@ -107,7 +107,8 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.calibration", "--here", "--method", method, f"--windows={given.windows}", f"--threads={given.threads}"]
         rows.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    said = {"command": f"python -m benchmarks.calibration --threads {given.threads}", "date": given.date, "machine": given.machine, "versions": versions}
+    asked = "".join(f" --method {method}" for method in given.method or ())
+    said = {"command": f"python -m benchmarks.calibration{asked} --threads {given.threads}", "date": given.date, "machine": given.machine, "versions": versions}
     said |= {"windows": given.windows, "rows": rows}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "calibration.json").write_text(json.dumps(said, indent=1) + "\n")
