@@ -137,6 +137,24 @@ def test_shared_matrices_too_large_for_the_exporter_to_turn_are_constants_all_th
     assert found.products_int8 == (0 if name == "onnx_fp32" else matrices)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_factor_of_tied_embeddings_is_in_8_bits_for_both_of_its_uses(family: str, tmp_path: Path) -> None:
+    """The output layer multiplies with the same factor, turned."""
+    shape = {"gpt2": {"n_embd": 128, "n_inner": 256}, "llama": {"hidden_size": 128, "intermediate_size": 256}}[family]
+    save(deep(family, layers=2, **shape), tmp_path / "whole")
+    run_step(
+        "factorize_embeddings",
+        get_method("factorize_embeddings").config(rank=72),
+        tmp_path / "whole",
+        tmp_path / "source",
+        inputs_of(family, tmp_path / "a", 16),
+    )
+    run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "target", inputs_of(family, tmp_path / "b", 16))
+    found = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
+    network = load(tmp_path / "source").torch_network
+    assert found.products == found.products_int8 == sum(weight_of(one).numel() for one in network.modules() if is_linear(one)) + 72 * 128
+
+
 def test_a_shared_model_is_a_base_too(tmp_path: Path) -> None:
     made = share_two(deep("roberta"))
     save(made, tmp_path / "base")

@@ -15,26 +15,37 @@ if TYPE_CHECKING:
 
 
 def turn_constants(model: onnx.ModelProto) -> None:
-    """Replace, in place, each constant that is used through one and the same Transpose, and nowhere else, by what comes out of it."""
+    """Replace, in place, what a Transpose makes of a constant by a constant.
+
+    One that is used in no other way is turned itself. One that products use as it is, too (a factor of tied embeddings), gets a turned copy, so that both can be
+    quantized; a table that is looked up in, of all constants the largest, stays as it is.
+    """
     import onnx
 
     graph = model.graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in set(node.input):
             users.setdefault(name, []).append(node)
+    given_out = {given.name for given in graph.output}
     renamed: dict[str, str] = {}
     gone: list[onnx.NodeProto] = []
-    for name, tensor in stored.items():
-        nodes = users.get(name, [])
-        orders = {_order(node) for node in nodes}
-        if not nodes or len(orders) > 1 or None in orders or any(node.output[0] == given.name for node in nodes for given in graph.output):
+    for tensor in list(graph.initializer):
+        nodes = users.get(tensor.name, [])
+        turning = [node for node in nodes if node.op_type == "Transpose"]
+        others = [node for node in nodes if node.op_type != "Transpose"]
+        orders = {_order(node) for node in turning}
+        if len(orders) != 1 or any(node.op_type == "Gather" for node in others) or any(node.output[0] in given_out for node in turning):
             continue
         made = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor).transpose(orders.pop() or None))
-        tensor.CopyFrom(onnx.numpy_helper.from_array(made, name))
-        renamed.update({node.output[0]: name for node in nodes})
-        gone.extend(nodes)
+        name = f"{tensor.name}_turned" if others else tensor.name
+        turned = onnx.numpy_helper.from_array(made, name)
+        if others:
+            graph.initializer.append(turned)
+        else:
+            tensor.CopyFrom(turned)
+        renamed.update({node.output[0]: name for node in turning})
+        gone.extend(turning)
     for node in gone:
         graph.node.remove(node)
     for node in graph.node:
@@ -42,8 +53,6 @@ def turn_constants(model: onnx.ModelProto) -> None:
             node.input[i] = renamed.get(name, name)
 
 
-def _order(node: onnx.NodeProto) -> tuple[int, ...] | None:
-    """The order of axes of a Transpose, empty for the usual one; ``None`` for any other node."""
-    if node.op_type != "Transpose":
-        return None
+def _order(node: onnx.NodeProto) -> tuple[int, ...]:
+    """The order of axes of a Transpose, empty for the usual one."""
     return next((tuple(one.ints) for one in node.attribute if one.name == "perm"), ())
