@@ -124,7 +124,7 @@ def server(served: Served, tmp_path: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        for _ in range(900):
+        for _ in range(1500):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
                 break
