@@ -66,7 +66,11 @@ def test_a_run_that_ends_by_itself_leaves_no_watcher(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_process_that_is_gone_already_is_not_waited_for() -> None:
+def test_a_process_that_is_gone_already_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
+    waited: list[object] = []
+    monkeypatch.setattr(orphans.select, "select", lambda *given: waited.append(given))
+    monkeypatch.setattr(orphans.time, "sleep", waited.append)
     orphans.wait_for_end(gone.pid)
+    assert waited == []
