@@ -14,29 +14,10 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger import Head, LedgerBroken
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG
 from recompress.records import ApprovalRule
+from tests.audit.checking import broken, check
 from tests.evidence.stories import DATA, Project, sha
 from tests.ledger.chains import forge
 from tests.promotion.stage import MODEL
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    made = Project(tmp_path)
-    made.promote(1)
-    made.promote(2, ApprovalRule(required=True))
-    return made
-
-
-def check(project: Project) -> AuditReport:
-    """The report, after which the ledger is as it was."""
-    before = project.ledger.head()
-    report = check_all(project.ledger, project.registry)
-    assert project.ledger.head() == before
-    return report
-
-
-def broken(project: Project) -> list[str]:
-    return [f"{trouble.where}: {trouble.detail}" for trouble in check(project).broken]
 
 
 def test_all_is_well(project: Project) -> None:

@@ -14,7 +14,7 @@ from prefect.flow_engine import run_flow
 from prefect.testing.utilities import prefect_test_harness
 
 from recompress.records import ApprovalRule
-from tests.evidence.people import People, people  # noqa: F401
+from tests.evidence.people import People
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def fill_in(run: Any, **said: str) -> Any:
 
 
 @pytest.mark.slow
-def test_a_form_writes_the_same_record_as_the_command(server: None, people: People) -> None:  # noqa: F811
+def test_a_form_writes_the_same_record_as_the_command(server: None, people: People) -> None:
     asked = ApprovalRule(required=True, not_the_author=True)
     plan = people.propose(1, asked)
     run = begin(plan, people.root)
@@ -89,7 +89,7 @@ def test_a_form_writes_the_same_record_as_the_command(server: None, people: Peop
         ({"decision": "reject", "approver": "bob"}, "needs a reason"),
     ],
 )
-def test_a_form_that_decides_nothing_fails_the_run_and_writes_nothing(server: None, people: People, said: dict[str, str], message: str) -> None:  # noqa: F811
+def test_a_form_that_decides_nothing_fails_the_run_and_writes_nothing(server: None, people: People, said: dict[str, str], message: str) -> None:
     plan = people.propose(1, ApprovalRule(required=True, not_the_author=True))
     run = begin(plan, people.root)
     before = people.ledger.head()
@@ -102,7 +102,7 @@ def test_a_form_that_decides_nothing_fails_the_run_and_writes_nothing(server: No
 
 
 @pytest.mark.slow
-def test_a_rejection_by_form_ends_the_plan(server: None, people: People) -> None:  # noqa: F811
+def test_a_rejection_by_form_ends_the_plan(server: None, people: People) -> None:
     plan = people.propose(1, ApprovalRule(required=True))
     run = begin(plan, people.root)
     assert fill_in(run, decision="reject", plan=plan, approver="bob", reason="not before Monday") == "ACCEPT"

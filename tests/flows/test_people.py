@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,13 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from recompress.errors import InputError, StorageError
-from recompress.ledger import Ledger, read_lines, verify
-from recompress.ledger.anchor import check_head
+from recompress.errors import InputError
+from recompress.ledger import Ledger
 from recompress.policy import Approval
 from recompress.records import ApprovalRule
-from recompress.signing import public_pem, read_public_key
-from tests.evidence.people import People, people  # noqa: F401
+from recompress.signing import public_pem
+from tests.evidence.people import People
 from tests.promotion.conftest import Clock
 
 BOB, EVE = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -31,7 +29,7 @@ def key_file(place: Path, key: Ed25519PrivateKey, mode: int = 0o600) -> str:
     return str(place)
 
 
-def test_a_plan_is_shown_approved_and_carried_out_and_leaves_evidence(people: People) -> None:  # noqa: F811
+def test_a_plan_is_shown_approved_and_carried_out_and_leaves_evidence(people: People) -> None:
     plan = people.propose(1, ASKED)
     [waiting] = people.ask("approve")
     assert waiting["digest"] == plan
@@ -57,7 +55,7 @@ def test_a_plan_is_shown_approved_and_carried_out_and_leaves_evidence(people: Pe
     assert people.ask("approve") == []
 
 
-def test_the_digest_counts_in_full(people: People) -> None:  # noqa: F811
+def test_the_digest_counts_in_full(people: People) -> None:
     plan = people.propose(1, ASKED)
     for command in (("approve",), ("reject", "--reason", "x")):
         for wrong in (plan[:12], plan[:-1], ("0" if plan[0] != "0" else "1") + plan[1:], plan.upper(), "", "0" * 64):
@@ -72,7 +70,7 @@ def test_the_digest_counts_in_full(people: People) -> None:  # noqa: F811
             assert "`recompress approve` shows every plan that waits" in told, command
 
 
-def test_a_wrong_digit_of_an_approved_plan_is_hinted_at_where_it_is_carried_out(people: People) -> None:  # noqa: F811
+def test_a_wrong_digit_of_an_approved_plan_is_hinted_at_where_it_is_carried_out(people: People) -> None:
     plan = people.propose(1, ASKED)
     people.ask("approve", plan, actor="bob")
     wrong = plan[:-1] + ("0" if plan[-1] != "0" else "1")
@@ -82,11 +80,11 @@ def test_a_wrong_digit_of_an_approved_plan_is_hinted_at_where_it_is_carried_out(
 
 
 @pytest.mark.parametrize("author", ["ada", "Ada", " ADA "])
-def test_the_author_may_not_approve(people: People, author: str) -> None:  # noqa: F811
+def test_the_author_may_not_approve(people: People, author: str) -> None:
     assert "asks for the approval of somebody else" in people.refused("approve", people.propose(1, ASKED), code=4, actor=author)
 
 
-def test_an_approval_is_used_once_and_a_plan_that_ended_stays_ended(people: People) -> None:  # noqa: F811
+def test_an_approval_is_used_once_and_a_plan_that_ended_stays_ended(people: People) -> None:
     plan = people.propose(1, ASKED)
     people.ask("approve", plan, actor="bob")
     assert "was approved by bob already" in people.refused("approve", plan, code=4, actor="carol")
@@ -95,7 +93,7 @@ def test_an_approval_is_used_once_and_a_plan_that_ended_stays_ended(people: Peop
     assert "nothing is left to decide" in people.refused("reject", plan, "--reason", "late", code=4, actor="bob")
 
 
-def test_a_rejection_needs_a_reason_and_is_the_end(people: People) -> None:  # noqa: F811
+def test_a_rejection_needs_a_reason_and_is_the_end(people: People) -> None:
     plan = people.propose(1, ASKED)
     assert "needs a reason" in people.refused("reject", plan, "--reason", "  ", code=2, actor="bob")
     assert people.call("reject", plan)[0] == 2, "--reason is missing"
@@ -104,7 +102,7 @@ def test_a_rejection_needs_a_reason_and_is_the_end(people: People) -> None:  # n
     assert "is rejected by bob" in people.refused("approve", plan, code=4, actor="carol")
 
 
-def test_a_signed_approval(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_a_signed_approval(people: People, tmp_path: Path) -> None:
     plan = people.propose(1, SIGNED)
     bob, eve = key_file(tmp_path / "bob.pem", BOB), key_file(tmp_path / "eve.pem", EVE)
     (tmp_path / "public.pem").write_text(public_pem(BOB))
@@ -120,7 +118,7 @@ def test_a_signed_approval(people: People, tmp_path: Path) -> None:  # noqa: F81
 
 
 @pytest.fixture
-def clock(people: People, monkeypatch: pytest.MonkeyPatch) -> Clock:  # noqa: F811
+def clock(people: People, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which every command acts."""
     import tasks.audit
 
@@ -131,7 +129,7 @@ def clock(people: People, monkeypatch: pytest.MonkeyPatch) -> Clock:  # noqa: F8
 
 
 @pytest.mark.parametrize("rule", [ASKED, SIGNED])
-def test_an_approval_that_expired_carries_nothing_out(people: People, tmp_path: Path, clock: Clock, rule: ApprovalRule) -> None:  # noqa: F811
+def test_an_approval_that_expired_carries_nothing_out(people: People, tmp_path: Path, clock: Clock, rule: ApprovalRule) -> None:
     key = ("--key", key_file(tmp_path / "bob.pem", BOB)) if rule.signed else ()
     plan = people.propose(1, rule.model_copy(update={"expires_after_hours": 24.0}))
     told = people.ask("approve", plan, *key, actor="bob")
@@ -145,7 +143,7 @@ def test_an_approval_that_expired_carries_nothing_out(people: People, tmp_path: 
     assert people.propose(1, rule.model_copy(update={"expires_after_hours": 24.0})) != plan, "the next run asks again"
 
 
-def test_a_plan_that_waited_too_long_waits_no_more(people: People, clock: Clock) -> None:  # noqa: F811
+def test_a_plan_that_waited_too_long_waits_no_more(people: People, clock: Clock) -> None:
     plan = people.propose(1, ASKED.model_copy(update={"expires_after_hours": 24.0}))
     assert [waiting["waits_until"] for waiting in people.ask("approve")] == ["2026-11-21T12:00:00.000000Z"]
     clock.wait(24)
@@ -155,7 +153,7 @@ def test_a_plan_that_waited_too_long_waits_no_more(people: People, clock: Clock)
     assert "is expired" in people.refused("promote", plan, code=4)
 
 
-def test_keys_that_are_no_approvers_keys(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_keys_that_are_no_approvers_keys(people: People, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
     from recompress.evidence.model_signature import model_key
@@ -191,7 +189,7 @@ def test_public_keys_of_approvers_come_from_their_folder(tmp_path: Path) -> None
         approval_rule(tmp_path, signed)
 
 
-def test_going_back(people: People) -> None:  # noqa: F811
+def test_going_back(people: People) -> None:
     people.promote(1)
     assert "has no earlier champion" in people.refused("rollback", "ner", "--reason", "slow", code=2)
     people.promote(2)
@@ -205,7 +203,7 @@ def test_going_back(people: People) -> None:  # noqa: F811
     assert people.ask("audit", "verify")["holds"] is True
 
 
-def test_going_back_asks_the_same_people(people: People) -> None:  # noqa: F811
+def test_going_back_asks_the_same_people(people: People) -> None:
     people.promote(1, ASKED)
     people.promote(2, ASKED)
     code, _, err = people.call("rollback", "ner", "--reason", "slow")
@@ -216,7 +214,7 @@ def test_going_back_asks_the_same_people(people: People) -> None:  # noqa: F811
     assert people.ask("promote", waiting["digest"])["version"] == "1"
 
 
-def test_a_bundle_that_a_crash_prevented_is_made_by_whoever_comes_next(people: People) -> None:  # noqa: F811
+def test_a_bundle_that_a_crash_prevented_is_made_by_whoever_comes_next(people: People) -> None:
     people.promote(1)
     report = people.ask("audit", "verify")
     assert report["holds"] is True
@@ -234,7 +232,7 @@ def test_a_bundle_that_a_crash_prevented_is_made_by_whoever_comes_next(people: P
     assert {"ner-v1", "ner-v2"} < {path.name for path in (people.root / "evidence").iterdir()}
 
 
-def test_evidence_that_cannot_be_written_does_not_undo_the_promotion(people: People, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_evidence_that_cannot_be_written_does_not_undo_the_promotion(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = people.propose(1)
     monkeypatch.setenv("RECOMPRESS_SIGNING_KEY", str(people.root / "none.pem"))
     code, _, err = people.call("promote", plan)
@@ -247,7 +245,7 @@ def test_evidence_that_cannot_be_written_does_not_undo_the_promotion(people: Peo
     assert people.ask("audit", "bundle", "ner@1")["bundle"]
 
 
-def test_a_team_gives_its_own_keys(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_team_gives_its_own_keys(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from recompress.evidence.model_signature import model_key
 
     people.promote(1)
@@ -260,7 +258,7 @@ def test_a_team_gives_its_own_keys(people: People, tmp_path: Path, monkeypatch: 
     assert (people.root / "keys" / "recompress.pub.pem").read_text() == public_pem(BOB)
 
 
-def test_bundles_of_a_former_key_still_verify_once_it_is_named(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_bundles_of_a_former_key_still_verify_once_it_is_named(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     people.promote(1)
     people.ask("audit", "bundle", "ner@1")
     former = (people.root / "keys" / "recompress.pub.pem").read_text()
@@ -270,7 +268,7 @@ def test_bundles_of_a_former_key_still_verify_once_it_is_named(people: People, t
     assert people.ask("audit", "verify")["anchors"] == 2
 
 
-def test_a_bundle_verifies_elsewhere_by_the_public_key_alone(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_a_bundle_verifies_elsewhere_by_the_public_key_alone(people: People, tmp_path: Path) -> None:
     people.promote(1)
     archive = tmp_path / "evidence.zip"
     people.ask("audit", "bundle", "ner@champion", "--zip", str(archive), "--with-model")
@@ -285,146 +283,3 @@ def test_a_bundle_verifies_elsewhere_by_the_public_key_alone(people: People, tmp
     assert "there is no bundle" in elsewhere.refused("audit", "verify", str(tmp_path / "none"), "--key", str(tmp_path / "eve.pem"), code=2)
     assert "go with a BUNDLE" in elsewhere.refused("audit", "verify", "--key", str(tmp_path / "eve.pem"), code=2)
     assert "exists already" in people.refused("audit", "bundle", "ner@1", "--zip", str(archive), code=2)
-
-
-def test_verify_names_what_does_not_hold_and_ends_with_five(people: People) -> None:  # noqa: F811
-    people.promote(1)
-    people.promote(2)
-    for version in ("ner@1", "ner@2"):
-        people.ask("audit", "bundle", version)
-    assert people.ask("audit", "verify")["holds"] is True
-
-    people.registry.set_champion("ner", "1")
-    report = people.ask("audit", "verify", code=5)
-    assert [t["where"] for t in report["troubles"]] == ["ner"]
-    code, out, err = people.call("audit", "verify")
-    assert code == 5
-    assert "moved by other means" in out
-    assert "recompress: ner: the alias champion names version 1" in err
-    people.registry.set_champion("ner", "2")
-
-    card = people.root / "evidence" / "ner-v1" / "model-card.md"
-    text = card.read_text()
-    card.write_text(text.replace("0.75", "0.95"))
-    assert "evidence/ner-v1: model-card.md: it was changed" in people.refused("audit", "verify", code=5)
-    card.write_text(text)
-    assert people.call("audit", "verify")[0] == 0
-
-
-def test_a_cut_ledger_is_shown_by_the_bundles_alone(people: People) -> None:  # noqa: F811
-    """Somebody who can write the database and the registry, but not every copy of the evidence."""
-    import sqlite3
-
-    people.promote(1)
-    people.ask("audit", "bundle", "ner@1")
-    tags = people.registry.root / "ner" / "tags-1.json"
-    tags.write_text(json.dumps({name: value for name, value in json.loads(tags.read_text()).items() if name != "recompress.ledger_head"}))
-    with sqlite3.connect(people.root / "ledger" / "ledger.db") as connection:
-        connection.execute("DROP TRIGGER recompress_no_delete")
-        connection.execute("DELETE FROM recompress_ledger WHERE sequence > 4")
-    connection.close()
-    code, out, _ = people.call("audit", "verify")
-    assert code == 5
-    assert "ledger record 5: it is missing; the ledger ends before it, and evidence/ner-v1 names record 7" in out
-
-
-def test_questions(people: People) -> None:  # noqa: F811
-    people.promote(1)
-    people.promote(2, ASKED)
-    assert len(people.ask("audit", "log")) == people.ledger.head().sequence
-    assert people.ask("audit", "log", "--model", "ner")[-1]["kind"] == "promotion-committed"
-    assert "did you mean 'ner'" in people.refused("audit", "log", "--model", "neer", code=2)
-
-    last = people.ledger.entries()[-1].time
-    assert [reign["version"] for reign in people.ask("audit", "who-was", "ner", "--at", last)["champions"]] == ["2"]
-    assert {reign["version"] for reign in people.ask("audit", "who-was", "ner", "--at", last[:10])["champions"]} >= {"2"}
-    assert people.ask("audit", "who-was", "ner", "--at", "2020-01-01")["champions"] == []
-    assert "had no champion then" in people.call("audit", "who-was", "ner", "--at", "2020-01-01")[1]
-    assert "is still to come" in people.refused("audit", "who-was", "ner", "--at", "2099-01-01", code=2)
-    assert "is no time" in people.refused("audit", "who-was", "ner", "--at", "tuesday", code=2)
-
-    told = people.ask("audit", "trace", "ner@champion")
-    assert (told["version"], told["approver"], told["metrics"]["f1"]) == ("2", "bob", 0.75)
-    for digest in (
-        told["data"]["sha256"],
-        told["data"]["md5"],
-        told["code"]["git_commit"],
-        told["base"]["revision"],
-        told["policy_sha256"],
-        told["recipe"]["sha256"],
-    ):
-        assert digest in people.call("audit", "trace", "ner")[1]
-    assert people.ask("audit", "trace", "ner/1")["version"] == "1"
-    assert "there is no version 9" in people.refused("audit", "trace", "ner@9", code=2)
-    assert "there is no champion of 'none'" in people.refused("audit", "trace", "none@champion", code=2)
-    assert "names no version" in people.refused("audit", "trace", "ner@latest", code=2)
-
-
-def test_the_ledger_can_be_carried_away(people: People, tmp_path: Path) -> None:  # noqa: F811
-    people.promote(1)
-    told = people.ask("audit", "export", str(tmp_path / "ledger.jsonl"))
-    signed = json.loads((tmp_path / "ledger.jsonl.head.json").read_bytes())
-    head = check_head(signed, read_public_key(people.root / "keys" / "recompress.pub.pem"))
-    assert verify(read_lines(tmp_path / "ledger.jsonl"), head=head) == people.ledger.head()
-    assert told["records"] == head.sequence
-    assert "exists already" in people.refused("audit", "export", str(tmp_path / "ledger.jsonl"), code=2)
-
-
-def test_where_there_is_no_ledger_nothing_is_made(tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from flows.cli import main
-
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    for command in (["audit", "log"], ["approve", "0" * 64], ["rollback", "ner", "--reason", "slow"]):
-        done = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
-        assert done.exit_code == 2
-        assert "there is no ledger at" in done.stderr
-        assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
-
-
-def test_a_bundle_is_checked_outside_of_any_project(tmp_path: Path, root: Path) -> None:
-    from click.testing import CliRunner
-
-    from flows.cli import main
-
-    golden = root / "tests" / "golden"
-    done = CliRunner().invoke(main, ["--root", str(tmp_path), "audit", "verify", str(golden / "bundle-1"), "--key", str(golden / "bundle-1.pub.pem")])
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.endswith("Everything holds.\n")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_ledger_that_another_process_holds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from recompress.ledger import Ledger
-    from tasks.project import Project
-
-    plan = people.propose(1, ASKED)
-    impatient = Ledger(people.root / "ledger" / "ledger.db", timeout=0.2)
-    monkeypatch.setattr(Project, "ledger", property(lambda self: impatient))
-    with people.ledger.transaction():
-        code, _, err = people.call("approve", plan, actor="bob")
-    assert (code, "another process is writing" in err) == (1, True)
-    assert people.ledger.last("approval") is None
-
-
-def test_a_registry_that_does_not_answer(people: People, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from tasks.project import Project
-
-    class Away:
-        def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
-            def ask(*_: object) -> None:
-                raise StorageError("the registry does not answer; check MLFLOW_TRACKING_URI")
-
-            return ask
-
-    people.promote(1)
-    plan = people.propose(2)
-    monkeypatch.setattr(Project, "registry", property(lambda self: Away()))
-    for command in (("promote", plan), ("audit", "verify"), ("audit", "trace", "ner@champion"), ("rollback", "ner", "--reason", "slow")):
-        assert "the registry does not answer" in people.refused(*command, code=1)
-
-
-def test_json_is_one_object_also_when_it_fails(people: People) -> None:  # noqa: F811
-    told = people.ask("approve", "0" * 64, code=2)
-    assert (told["exit_code"], told["kind"]) == (2, "InputError")

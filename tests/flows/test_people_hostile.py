@@ -19,10 +19,10 @@ from recompress.errors import IntegrityError
 from recompress.evidence.archive import unpack
 from recompress.records import ApprovalRule
 from tasks.judge import spent_loss
-from tests.evidence.people import People, people  # noqa: F401
+from tests.evidence.people import People
 
 
-def two_with_evidence(people: People) -> Path:  # noqa: F811
+def two_with_evidence(people: People) -> Path:
     """Two promotions and their bundles; the folder that holds them."""
     for seed in (1, 2):
         people.promote(seed)
@@ -31,7 +31,7 @@ def two_with_evidence(people: People) -> Path:  # noqa: F811
 
 
 @pytest.mark.parametrize("link", [False, True])
-def test_a_bundle_in_the_place_of_another_is_named(people: People, tmp_path: Path, link: bool) -> None:  # noqa: F811
+def test_a_bundle_in_the_place_of_another_is_named(people: People, tmp_path: Path, link: bool) -> None:
     """Each of them holds by itself."""
     evidence = two_with_evidence(people)
     shutil.rmtree(evidence / "ner-v2")
@@ -45,7 +45,7 @@ def test_a_bundle_in_the_place_of_another_is_named(people: People, tmp_path: Pat
     assert people.ask("audit", "verify")["troubles"] == []
 
 
-def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bundle_names(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bundle_names(people: People, tmp_path: Path) -> None:
     """An old copy of the ledger, put back where a newer one was: it chains, and its answers are wrong."""
     evidence = two_with_evidence(people)
     waiting = people.propose(3, ApprovalRule(required=True))
@@ -66,7 +66,7 @@ def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bund
     assert people.call("audit", "log")[0] == 0
 
 
-def test_an_export_that_cannot_be_signed_or_written_leaves_nothing(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_an_export_that_cannot_be_signed_or_written_leaves_nothing(people: People, tmp_path: Path) -> None:
     two_with_evidence(people)
     key, out = people.root / "keys" / "recompress.pem", tmp_path / "out.jsonl"
     shutil.copy(key, tmp_path / "kept.pem")
@@ -92,7 +92,7 @@ def test_an_export_that_cannot_be_signed_or_written_leaves_nothing(people: Peopl
         ("predict", "ner", "a \udcff"),
     ],
 )
-def test_bytes_that_are_no_text_are_one_line(people: People, command: tuple[str, ...]) -> None:  # noqa: F811
+def test_bytes_that_are_no_text_are_one_line(people: People, command: tuple[str, ...]) -> None:
     people.promote(1)
     people.promote(2)
     assert "is not UTF-8 text" in people.refused(*command, code=2)
@@ -100,7 +100,7 @@ def test_bytes_that_are_no_text_are_one_line(people: People, command: tuple[str,
 
 
 @pytest.mark.parametrize("reason", ["slow\x1b[2J", "slow\rfast", "slow \u202etsaf", "slow\x00", "\x9b31m"])
-def test_a_reason_paints_nothing_over_the_plan_that_people_approve(people: People, reason: str) -> None:  # noqa: F811
+def test_a_reason_paints_nothing_over_the_plan_that_people_approve(people: People, reason: str) -> None:
     people.promote(1)
     people.promote(2)
     waiting = people.propose(3, ApprovalRule(required=True))
@@ -110,7 +110,7 @@ def test_a_reason_paints_nothing_over_the_plan_that_people_approve(people: Peopl
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_plan_that_was_never_carried_out_changes_nothing_about_who_is_asked(people: People, asked: bool) -> None:  # noqa: F811
+def test_a_plan_that_was_never_carried_out_changes_nothing_about_who_is_asked(people: People, asked: bool) -> None:
     for seed in (1, 2):
         people.promote(seed, ApprovalRule(required=asked))
     people.ask("reject", people.propose(3, ApprovalRule(required=not asked)), "--reason", "not this one")
@@ -135,7 +135,7 @@ def test_an_archive_with_changed_bytes_is_unpacked_or_refused_and_never_a_traceb
             assert method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def test_a_signing_key_that_was_lost_is_not_replaced_unseen(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_a_signing_key_that_was_lost_is_not_replaced_unseen(people: People, tmp_path: Path) -> None:
     """Nobody would believe any more what the lost one has signed."""
     two_with_evidence(people)
     keys = people.root / "keys"
@@ -149,7 +149,7 @@ def test_a_signing_key_that_was_lost_is_not_replaced_unseen(people: People, tmp_
     assert people.ask("audit", "verify")["troubles"] == []
 
 
-def test_a_ledger_that_was_lost_is_taken_over_from_its_export_whole_or_not_at_all(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_a_ledger_that_was_lost_is_taken_over_from_its_export_whole_or_not_at_all(people: People, tmp_path: Path) -> None:
     two_with_evidence(people)
     (people.root / "dvc.yaml").touch()
     out, bad = tmp_path / "out.jsonl", tmp_path / "bad.jsonl"
@@ -165,7 +165,7 @@ def test_a_ledger_that_was_lost_is_taken_over_from_its_export_whole_or_not_at_al
     assert people.ask("audit", "verify")["troubles"] == []
 
 
-def test_the_budget_does_not_begin_again_where_the_alias_was_taken_away(people: People) -> None:  # noqa: F811
+def test_the_budget_does_not_begin_again_where_the_alias_was_taken_away(people: People) -> None:
     run = SimpleNamespace(ledger=people.ledger, plan=SimpleNamespace(recipe=SimpleNamespace(register_=SimpleNamespace(model="ner"))))
     nothing: Any = SimpleNamespace(version="")
     assert spent_loss(cast(Any, run), nothing) == 0.0

@@ -12,7 +12,7 @@ import pytest
 
 from recompress.ledger import Entry
 from recompress.records import ApprovalRule
-from tests.evidence.people import People, people  # noqa: F401
+from tests.evidence.people import People
 from tests.ledger.chains import forge
 from tests.promotion.stage import model_directory
 
@@ -35,11 +35,11 @@ def commands(plan: str, place: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def database(people: People) -> Path:  # noqa: F811
+def database(people: People) -> Path:
     return people.root / "ledger" / "ledger.db"
 
 
-def rewrite(people: People, entries: list[Entry]) -> None:  # noqa: F811
+def rewrite(people: People, entries: list[Entry]) -> None:
     """Put other records in the place of those that are there, the triggers as they were."""
     with sqlite3.connect(database(people)) as connection:
         triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
@@ -52,7 +52,7 @@ def rewrite(people: People, entries: list[Entry]) -> None:  # noqa: F811
     connection.close()
 
 
-def one_line(people: People, *command: str, code: int = 5) -> str:  # noqa: F811
+def one_line(people: People, *command: str, code: int = 5) -> str:
     """The one line of an error on stderr; with ``--json``, one object that says the same code."""
     found, out, err = people.call(*command, actor="bob")
     assert found == code, (command, found, out, err)
@@ -68,7 +68,7 @@ def one_line(people: People, *command: str, code: int = 5) -> str:  # noqa: F811
 
 @pytest.mark.parametrize("text", ["[1]", "{}", "no JSON", '{"plam":"x"}', '{"plan":7,"model":["ner"],"version":null}'])
 @pytest.mark.parametrize("kind", ["promotion-proposed", "promotion-judged", "promotion-intent", "promotion-committed"])
-def test_a_malformed_record_is_named_by_every_command(people: People, tmp_path: Path, kind: str, text: str) -> None:  # noqa: F811
+def test_a_malformed_record_is_named_by_every_command(people: People, tmp_path: Path, kind: str, text: str) -> None:
     people.promote(1)
     waiting = people.propose(2, ASKED)
     entries = people.ledger.entries()
@@ -80,7 +80,7 @@ def test_a_malformed_record_is_named_by_every_command(people: People, tmp_path: 
     assert people.ledger.head() == head
 
 
-def test_without_tampering_the_same_commands_work(people: People, tmp_path: Path) -> None:  # noqa: F811
+def test_without_tampering_the_same_commands_work(people: People, tmp_path: Path) -> None:
     """Or the test above would prove nothing."""
     people.promote(1)
     waiting = people.propose(2, ASKED)
@@ -106,7 +106,7 @@ def empty(file: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", [delete, cut_to_nothing, empty])
-def test_a_ledger_that_is_gone_is_missed_by_whoever_keeps_a_head_of_it(people: People, tmp_path: Path, gone: Callable[[Path], None]) -> None:  # noqa: F811
+def test_a_ledger_that_is_gone_is_missed_by_whoever_keeps_a_head_of_it(people: People, tmp_path: Path, gone: Callable[[Path], None]) -> None:
     people.promote(1)
     head = people.ledger.head()
     gone(database(people))
@@ -116,7 +116,7 @@ def test_a_ledger_that_is_gone_is_missed_by_whoever_keeps_a_head_of_it(people: P
     assert people.registry.champion("ner") == "1"
 
 
-def test_a_bundle_alone_misses_it_too(people: People) -> None:  # noqa: F811
+def test_a_bundle_alone_misses_it_too(people: People) -> None:
     people.promote(1)
     people.ask("audit", "bundle", "ner@1")
     shutil.rmtree(people.registry.root / "ner")
@@ -129,7 +129,7 @@ def test_a_bundle_alone_misses_it_too(people: People) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("gone", [delete, cut_to_nothing])
-def test_where_nobody_keeps_a_head_there_simply_is_no_ledger_yet(people: People, gone: Callable[[Path], None]) -> None:  # noqa: F811
+def test_where_nobody_keeps_a_head_there_simply_is_no_ledger_yet(people: People, gone: Callable[[Path], None]) -> None:
     people.propose(1, ASKED)
     gone(database(people))
     for command in (*ASKING[:2], ASKING[3], ("approve",)):
@@ -137,7 +137,7 @@ def test_where_nobody_keeps_a_head_there_simply_is_no_ledger_yet(people: People,
 
 
 @pytest.mark.parametrize("size", [5, 100, 5000, None])
-def test_a_file_that_is_no_database_is_one_line(people: People, tmp_path: Path, size: int | None) -> None:  # noqa: F811
+def test_a_file_that_is_no_database_is_one_line(people: People, tmp_path: Path, size: int | None) -> None:
     people.promote(1)
     with sqlite3.connect(database(people)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_database_is_one_line(people: People, tmp_path: Path, 
         assert "is damaged, or is no ledger" in one_line(people, *command), command
 
 
-def test_a_champion_that_the_ledger_never_promoted_has_no_trace(people: People) -> None:  # noqa: F811
+def test_a_champion_that_the_ledger_never_promoted_has_no_trace(people: People) -> None:
     people.promote(1)
     people.promote(2)
     tags = people.registry.tags("ner", "2") or {}
@@ -165,7 +165,7 @@ def test_a_champion_that_the_ledger_never_promoted_has_no_trace(people: People) 
     assert "nothing has the alias champion of ner, but by the ledger it is version 2" in one_line(people, "audit", "trace", "ner")
 
 
-def test_a_registry_that_was_lost_counts_from_one_again_and_each_promotion_keeps_its_own_evidence(people: People) -> None:  # noqa: F811
+def test_a_registry_that_was_lost_counts_from_one_again_and_each_promotion_keeps_its_own_evidence(people: People) -> None:
     people.promote(1)
     people.ask("audit", "bundle", "ner@1")
     shutil.rmtree(people.registry.root / "ner")
@@ -179,7 +179,7 @@ def test_a_registry_that_was_lost_counts_from_one_again_and_each_promotion_keeps
 
 
 @pytest.mark.parametrize("statement", ["DROP TRIGGER recompress_no_update", "DROP TRIGGER recompress_in_order", "ALTER"])
-def test_a_database_that_no_longer_refuses_changes_is_reported_until_it_does_again(people: People, statement: str) -> None:  # noqa: F811
+def test_a_database_that_no_longer_refuses_changes_is_reported_until_it_does_again(people: People, statement: str) -> None:
     people.promote(1)
     with sqlite3.connect(database(people)) as connection:
         if statement == "ALTER":

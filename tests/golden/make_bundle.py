@@ -18,8 +18,8 @@ from recompress.evidence import write_bundle
 from recompress.evidence.model_signature import model_key
 from recompress.promotion import approve
 from recompress.signing import public_pem
+from tests.evidence.bundles import BOB, SIGNED
 from tests.evidence.stories import KEY, Project
-from tests.evidence.test_bundle import BOB, SIGNED
 
 
 def make(target: Path, work: Path) -> None:

@@ -1,0 +1,1 @@
+from tests.audit.checking import project  # noqa: F401

@@ -1,0 +1,1 @@
+from tests.evidence.bundles import made  # noqa: F401

@@ -1,0 +1,1 @@
+from tests.evidence.people import people  # noqa: F401

@@ -1,0 +1,1 @@
+from tests.tasks.projects import project  # noqa: F401
