@@ -8,7 +8,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.flow_runs import suspend_flow_run
 
-from tasks.form import Decision, carry_out, pause_key, record, show_plan
+from tasks.people.form import Decision, carry_out, pause_key, record, show_plan
 
 
 @flow(name="approve", flow_run_name="approve {plan}", persist_result=True)

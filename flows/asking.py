@@ -24,9 +24,9 @@ def audit_log(root: Path, model: str | None, json_: bool) -> None:
 
     Example:  recompress audit log --model quickstart
     """
-    from tasks import questions
+    from tasks.people import audit_queries
 
-    rows = questions.log(project(root), model)
+    rows = audit_queries.log(project(root), model)
     show(rows, json_, lambda: "\n".join(f"{row['record']:>5}  {row['time'][:19]}Z  {row['actor']:<20} {row['kind']:<22} {row['told']}" for row in rows))
 
 
@@ -40,10 +40,10 @@ def audit_who_was(root: Path, model: str, at: str, json_: bool) -> None:
 
     Example:  recompress audit who-was quickstart --at 2026-11-17
     """
-    from tasks import questions
+    from tasks.people import audit_queries
 
-    found = questions.who_was(project(root), model, at)
-    show(found, json_, lambda: questions.tell_reigns(found))
+    found = audit_queries.who_was(project(root), model, at)
+    show(found, json_, lambda: audit_queries.tell_reigns(found))
 
 
 @audit.command("trace")
@@ -55,10 +55,10 @@ def audit_trace(root: Path, version: str, json_: bool) -> None:
 
     Example:  recompress audit trace quickstart@champion
     """
-    from tasks import questions
+    from tasks.people import audit_queries
 
-    found = questions.trace(project(root), version)
-    show(found.as_json(), json_, lambda: questions.tell_trace(found))
+    found = audit_queries.trace(project(root), version)
+    show(found.as_json(), json_, lambda: audit_queries.tell_trace(found))
     if found.disagreements:
         fail(IntegrityError(f"registry and ledger disagree about {version}: {found.disagreements[0]}"), json_)
 
@@ -75,15 +75,15 @@ def audit_verify(root: Path, bundle: Path | None, key: Path | None, model_key: P
 
     Example:  recompress audit verify evidence/quickstart-v1 --key recompress.pub.pem
     """
-    from tasks import questions
+    from tasks.people import audit_queries
 
     if bundle is not None:
-        found = questions.verify_one(root, bundle, key, model_key, model)
-        return show(found.as_json(), json_, lambda: questions.tell_bundle(found))
+        found = audit_queries.verify_one(root, bundle, key, model_key, model)
+        return show(found.as_json(), json_, lambda: audit_queries.tell_bundle(found))
     if key or model_key or model:
         raise InputError("--key, --model-key and --model go with a BUNDLE")
-    report = questions.verify_all(project(root))
-    show(report.as_json(), json_, lambda: questions.tell_report(report))
+    report = audit_queries.verify_all(project(root))
+    show(report.as_json(), json_, lambda: audit_queries.tell_report(report))
     if report.broken:
         fail(IntegrityError(f"{report.broken[0].where}: {report.broken[0].detail}"), json_)
     return None
@@ -112,7 +112,7 @@ def audit_bundle(root: Path, version: str, archive: Path | None, with_model: boo
 
     Example:  recompress audit bundle quickstart@champion --zip evidence.zip --with-model
     """
-    from tasks.bundle import export_bundle
+    from tasks.people.bundle import export_bundle
 
     place = export_bundle(project(root), version, archive, with_model=with_model)
     show({"version": version, "bundle": str(place)}, json_, lambda: str(place))
@@ -127,9 +127,9 @@ def audit_import(root: Path, file: Path, json_: bool) -> None:
 
     Example:  recompress audit import ledger.jsonl
     """
-    from tasks import questions
+    from tasks.people import audit_queries
 
-    added = questions.take_over(root, file)
+    added = audit_queries.take_over(root, file)
     show({"added": added}, json_, lambda: f"{added:,} records added")
 
 
@@ -142,7 +142,7 @@ def audit_export(root: Path, file: Path, json_: bool) -> None:
 
     Example:  recompress audit export ledger.jsonl
     """
-    from tasks import questions
+    from tasks.people import audit_queries
 
-    told = questions.export(project(root), file)
+    told = audit_queries.export(project(root), file)
     show(told, json_, lambda: f"{told['records']:,} records in {told['file']}, signed head in {told['signed_head']}")

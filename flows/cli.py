@@ -78,8 +78,8 @@ def run(root: Path, recipe: Path, json_: bool) -> None:
 
     Example:  recompress run recipes/quickstart.yaml
     """
-    from tasks.orchestrate import run_flow
-    from tasks.recompression import read_plan
+    from tasks.running.orchestrate import run_flow
+    from tasks.running.recompression import read_plan
 
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
     outcome = run_flow("recompress", root, say, recipe=str(recipe))
@@ -98,7 +98,7 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
 
     Example:  recompress predict quickstart@champion "Return the shortest path between two nodes."
     """
-    from tasks.promote import predict as ask
+    from tasks.steps.promote import predict as ask
 
     lines = text or read_lines()
     empty = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
@@ -119,7 +119,7 @@ def report(root: Path, recipe: Path, json_: bool) -> None:
 
     Example:  recompress report recipes/quickstart.yaml
     """
-    from tasks.report import last_page
+    from tasks.steps.report import last_page
 
     found = last_page(root, recipe)
     show(found, json_, lambda: f"{found['page']}\n{found['summary']}")
@@ -134,7 +134,7 @@ def methods(name: str | None, markdown: bool, json_: bool) -> None:
 
     Example:  recompress methods prune_structure
     """
-    from recompress.catalogue import describe, describe_all, explain, table
+    from recompress.methods.catalogue import describe, describe_all, explain, table
 
     if name:
         show(describe(name), json_, lambda: explain(name))
@@ -155,7 +155,7 @@ def data_status(root: Path, json_: bool) -> None:
 
     Example:  recompress data status
     """
-    from tasks.data import status
+    from tasks.data.bring import status
 
     rows = status(root)
     show(rows, json_, lambda: "\n".join(f"{row['name']:<16} {row['state']:<10} {row['detail']}" for row in rows))
@@ -170,7 +170,7 @@ def data_adopt(root: Path, directory: Path, json_: bool) -> None:
 
     Example:  recompress data adopt ~/masakhane-ner/MasakhaNER2.0/data
     """
-    from tasks.data import adopt
+    from tasks.data.bring import adopt
 
     name = adopt(root, directory)
     show({"adopted": name, "from": str(directory)}, json_, lambda: f"{name}: adopted; it hashes to its pin")
@@ -185,7 +185,7 @@ def data_accept(root: Path, name: str, json_: bool) -> None:
 
     Example:  recompress data accept pydocs
     """
-    from tasks.data import accept
+    from tasks.data.bring import accept
 
     changed = accept(root, name)
     show({"accepted": name, "changed": changed}, json_, lambda: f"{name}: the new hash stands in dvc.lock; commit it")
@@ -207,8 +207,8 @@ def policy_accept(root: Path, recipe: Path, reason: str, json_: bool) -> None:
     Example:  recompress policy accept recipes/quickstart.yaml --reason "the phone app needs 6 MB, not 8"
     """
     from recompress.recipe import read_recipe
-    from tasks.anchors import sound_ledger
-    from tasks.audit import accept_policy, open_ledger
+    from tasks.people.anchors import sound_ledger
+    from tasks.people.ledger import accept_policy, open_ledger
 
     plan = read_recipe(recipe, root)
     accept_policy(sound_ledger(root, project(root).registry) or open_ledger(root), plan, reason)
@@ -223,7 +223,7 @@ def doctor(root: Path, json_: bool) -> None:
 
     Example:  recompress doctor
     """
-    from tasks.doctor import examine
+    from tasks.running.doctor import examine
 
     findings = examine(root)
     show([f._asdict() for f in findings], json_, lambda: "\n".join(f.line for f in findings))
@@ -241,7 +241,7 @@ def serve(root: Path, prefect_port: int, mlflow_port: int, host: str) -> None:
 
     Example:  recompress serve
     """
-    from tasks.orchestrate import serve_pages
+    from tasks.running.orchestrate import serve_pages
 
     serve_pages(root, host, prefect_port, mlflow_port, say)
 

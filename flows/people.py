@@ -23,7 +23,7 @@ def approve(root: Path, digest: str | None, key: Path | None, json_: bool) -> No
 
     Example:  recompress approve 466d6454850cc2505f491ef3e61297fc6b87cb87377a79fe1afaa01134849cdd
     """
-    from tasks import decide
+    from tasks.people import decide
 
     here = project(root)
     if digest is None:
@@ -53,7 +53,7 @@ def reject(root: Path, digest: str, reason: str, json_: bool) -> None:
 
     Example:  recompress reject 466d6454850cc2505f491ef3e61297fc6b87cb87377a79fe1afaa01134849cdd --reason "not before Monday"
     """
-    from tasks import decide
+    from tasks.people import decide
 
     here = project(root)
     told, text = decide.look(here, digest)
@@ -71,7 +71,7 @@ def promote(root: Path, digest: str, json_: bool) -> None:
 
     Example:  recompress promote 466d6454850cc2505f491ef3e61297fc6b87cb87377a79fe1afaa01134849cdd
     """
-    from tasks import decide
+    from tasks.people import decide
 
     done = decide.carry_out(project(root), digest, say)
     show(_promoted(done), json_, lambda: f"version {done.version} is champion of {done.model}; ledger head {done.head}")
@@ -88,7 +88,7 @@ def rollback(root: Path, model: str, to: str | None, reason: str, json_: bool) -
 
     Example:  recompress rollback ner-masakhane --to 3 --reason "misses Hausa place names"
     """
-    from tasks import decide
+    from tasks.people import decide
 
     done = decide.rollback(project(root), model, to, reason, say)
     show(_promoted(done), json_, lambda: f"version {done.version} is champion of {done.model} again; ledger head {done.head}")
@@ -104,7 +104,7 @@ def reproduce(root: Path, version: str, keep: bool, json_: bool) -> None:
 
     Example:  recompress reproduce quickstart@champion
     """
-    from tasks.reproduce import reproduce as again
+    from tasks.people.reproduce import reproduce as again
 
     found = again(project(root), version, say, keep=keep)
     show(found.as_json(), json_, found.text)

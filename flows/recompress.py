@@ -8,15 +8,15 @@ from __future__ import annotations
 from prefect import flow
 
 from recompress.records import ModelRef
-from tasks.compress import compress
-from tasks.data import bring_data
-from tasks.evaluate import evaluate
-from tasks.judge import judge_all, present_champion
-from tasks.promote import promote
-from tasks.recompression import Outcome, recompression
-from tasks.report import write_report
-from tasks.train import find_base_model, train_baseline
-from tasks.validate import check_data
+from tasks.data.bring import bring_data
+from tasks.data.validate import check_data
+from tasks.running.recompression import Outcome, recompression
+from tasks.steps.compress import compress
+from tasks.steps.evaluate import evaluate
+from tasks.steps.judge import judge_all, present_champion
+from tasks.steps.promote import promote
+from tasks.steps.report import write_report
+from tasks.steps.train import find_base_model, train_baseline
 
 
 @flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)

@@ -14,7 +14,7 @@ import click
 from recompress.errors import InputError, RecompressError
 
 if TYPE_CHECKING:
-    from tasks.project import Project
+    from tasks.running.project import Project
 
 STARTED = time.monotonic()
 FILE = click.Path(path_type=Path)
@@ -42,7 +42,7 @@ def fail(error: RecompressError, json_: bool) -> NoReturn:
 
 
 def project(root: Path) -> Project:
-    from tasks.project import Project
+    from tasks.running.project import Project
 
     return Project(root)
 

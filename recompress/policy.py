@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from recompress.digest import sha256_json
-from recompress.settings import Settings
-from recompress.settings_file import read_settings
+from recompress.integrity.digest import sha256_json
+from recompress.settings.base import Settings
+from recompress.settings.file import read_settings
 
 Margin = Annotated[float, Field(gt=0, lt=1)]
 """A loss in points of the metric, absolute: 0.02 lets an F1 of 0.75 fall to 0.73."""
@@ -38,7 +38,7 @@ class Comparison(Settings):
 
 
 class Examples(Settings):
-    """The least number of test examples. The bounds of ``recompress.statistics`` were checked down to 50."""
+    """The least number of test examples. The bounds of ``recompress.gate.statistics`` were checked down to 50."""
 
     overall: Annotated[int, Field(ge=100)] = 300
     per_slice: Annotated[int, Field(ge=50)] = 100

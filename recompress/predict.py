@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, get_benchmark
-from recompress.checkpoint import read_info
 from recompress.errors import DataRefused
+from recompress.models.checkpoint import read_info
+from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
-from recompress.tokenizer import load_tokenizer
 
 Answer = dict[str, Any]
 OUTSIDE = "O"

@@ -11,12 +11,12 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from recompress.benchmarks import BenchmarkName
-from recompress.digest import sha256_json
 from recompress.errors import InputError
-from recompress.method import all_methods
+from recompress.integrity.digest import sha256_json
+from recompress.methods.registry import all_methods
 from recompress.policy import Policy, read_policy
-from recompress.settings import Settings, Sha256, Slug
-from recompress.settings_file import SettingsFile, unknown
+from recompress.settings.base import Settings, Sha256, Slug
+from recompress.settings.file import SettingsFile, unknown
 from recompress.training.settings import TrainingSettings
 
 
@@ -154,7 +154,7 @@ def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:
 
 
 def _check_chains(file: SettingsFile, recipe: Recipe, steps: dict[str, tuple[Step, ...]]) -> None:
-    from recompress.compression import check_chain
+    from recompress.methods.runner import check_chain
 
     for variant, chain in steps.items():
         try:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from recompress.digest import sha256_json
-from recompress.settings import Sha256, Slug
+from recompress.integrity.digest import sha256_json
+from recompress.settings.base import Sha256, Slug
 
 Split = Literal["train", "dev", "test"]
 Runtime = Literal["torch", "packed", "onnx"]
@@ -41,7 +41,7 @@ class DatasetRef(Record):
     benchmark: str
     uri: str
     sha256: Sha256
-    """Digest of the directory, as ``recompress.digest.sha256_directory`` gives it."""
+    """Digest of the directory, as ``recompress.integrity.digest.sha256_directory`` gives it."""
     md5: str
     """What DVC calls the same bytes (``….dir``)."""
     labels: tuple[str, ...]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from recompress.architecture import layers_of
-from recompress.checkpoint import Checkpoint
+from recompress.models.architecture import layers_of
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.surgery import keep_heads, keep_neurons
 from recompress.runtimes import runtime_of
-from recompress.surgery import keep_heads, keep_neurons
 from tests.families import checkpoint_of, config_of, features_of, network_of, tokenizer_of
 
 BENCHMARKS = ("token-classification", "text-classification")

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from recompress.architecture import encoder_linears
-from recompress.checkpoint import Checkpoint
-from recompress.factored import factored_embedding, factored_linear, tie_factored
-from recompress.packed import place
-from recompress.shared import share
-from recompress.surgery import weight_of
+from recompress.models.architecture import encoder_linears
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.factored import factored_embedding, factored_linear, tie_factored
+from recompress.models.packed import place
+from recompress.models.shared_layers import share
+from recompress.models.surgery import weight_of
 from tests.six import checkpoint_of
 
 RANK = 5

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.checkpoint import Checkpoint, Info, save
-from recompress.method import Inputs
+from recompress.methods.registry import Inputs
+from recompress.models.checkpoint import Checkpoint, Info, save
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.checkpoint import Checkpoint, Info
-from recompress.method import Inputs
+from recompress.methods.registry import Inputs
+from recompress.models.checkpoint import Checkpoint, Info
 from tests.tiny import PLAIN, TAGS, TOPICS, tiny_examples, tiny_tokenizer
 
 if TYPE_CHECKING:

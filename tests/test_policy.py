@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recompress.errors import InputError
 from recompress.policy import Policy, read_policy
-from tests.gate_cases import DIALS
+from tests.gate.cases import DIALS
 
 GOOD = """metric: f1
 baseline: {margin: 0.03, slices: {swa: 0.05}}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.checkpoint import save
+from recompress.models.checkpoint import save
 from recompress.predict import Predictor, summary
 from recompress.runtimes import open_runtime
 from tests.six import DECODERS, LANGUAGE, LENGTH, checkpoint_of

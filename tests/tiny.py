@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.checkpoint import Checkpoint, Info
+from recompress.models.checkpoint import Checkpoint, Info
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
+from recompress.integrity.model_files import check_version
 from recompress.ledger import GENESIS, Entry, Head, Ledger, LedgerBroken, verify
-from recompress.model_files import check_version
 from recompress.promotion.effects import champion_by_ledger
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.states import UNFINISHED, Progress, progress_of

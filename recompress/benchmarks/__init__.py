@@ -94,7 +94,7 @@ def get_benchmark(name: str) -> Benchmark:
     every: tuple[Benchmark, ...] = (TokenClassification(), TextClassification(), LanguageModelling())
     known = {benchmark.name: benchmark for benchmark in every}
     if name not in known:
-        from recompress.settings_file import unknown
+        from recompress.settings.file import unknown
 
         raise InputError(unknown("benchmark", name, known, "benchmark"))
     return known[name]

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from recompress.digest import sha256_json
 from recompress.errors import DataRefused
+from recompress.integrity.digest import sha256_json
 from recompress.records import Record
-from recompress.settings_file import unknown
+from recompress.settings.file import unknown
 
 Stage = Literal["raw", "prepared"]
 Status = Literal["passed", "failed", "waived"]

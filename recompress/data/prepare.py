@@ -22,9 +22,9 @@ from recompress.benchmarks import Example
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
-from recompress.digest import sha256_bytes
-from recompress.directories import new_directory
 from recompress.errors import DataRefused, RecompressError
+from recompress.integrity.atomic_directory import new_directory
+from recompress.integrity.digest import sha256_bytes
 from recompress.records import Split
 
 log = logging.getLogger(__name__)

@@ -23,11 +23,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from recompress.digest import sha256_bytes
-from recompress.directories import new_directory
 from recompress.errors import DataRefused, RecompressError
-from recompress.settings import Settings
-from recompress.settings_file import SettingsFile
+from recompress.integrity.atomic_directory import new_directory
+from recompress.integrity.digest import sha256_bytes
+from recompress.settings.base import Settings
+from recompress.settings.file import SettingsFile
 
 log = logging.getLogger(__name__)
 OUT = Path("collected/pydocs")

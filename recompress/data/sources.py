@@ -13,8 +13,8 @@ from recompress.benchmarks import Example
 from recompress.data.readers import Format, Problem, ProblemKind, read_rows
 from recompress.errors import DataRefused, InputError
 from recompress.records import Split
-from recompress.settings import Settings, Share
-from recompress.settings_file import SettingsFile, unknown
+from recompress.settings.base import Settings, Share
+from recompress.settings.file import SettingsFile, unknown
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

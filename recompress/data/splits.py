@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.benchmarks import Example
 from recompress.errors import DataRefused
 from recompress.records import Split
-from recompress.settings_file import unknown
+from recompress.settings.file import unknown
 
 if TYPE_CHECKING:
     import pyarrow as pa

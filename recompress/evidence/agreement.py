@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from recompress.digest import FileEntry, sha256_json, sha256_manifest
 from recompress.errors import RecompressError
 from recompress.evidence.broken import BundleBroken
+from recompress.integrity.digest import FileEntry, sha256_json, sha256_manifest
+from recompress.integrity.model_files import MODEL_FOLDER
+from recompress.integrity.signing import check_signature, read_public_key
 from recompress.ledger import Entry, Head
-from recompress.model_files import MODEL_FOLDER
 from recompress.promotion.approvals import PURPOSE, approval_claim
 from recompress.promotion.states import OPENERS, PLAN_KINDS, STEPS
-from recompress.signing import check_signature, read_public_key
 
 
 class Pair(NamedTuple):

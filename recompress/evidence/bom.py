@@ -10,8 +10,8 @@ from math import isfinite
 from typing import Any
 
 import recompress
-from recompress.digest import FileEntry
 from recompress.evidence.dossier import Story
+from recompress.integrity.digest import FileEntry
 from recompress.records import Evaluation
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:recompress:evidence")

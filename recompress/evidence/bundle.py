@@ -10,17 +10,17 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, manifest, sha256_json
-from recompress.directories import new_directory
 from recompress.evidence.bom import bom
 from recompress.evidence.dossier import Story
 from recompress.evidence.model_signature import public_model_pem, sign_model
 from recompress.evidence.pages import gate_report, model_card, readme
 from recompress.evidence.provenance import envelope, statement
+from recompress.integrity.atomic_directory import new_directory
+from recompress.integrity.digest import FileEntry, canonical_json, manifest, sha256_json
+from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER
+from recompress.integrity.signing import public_pem, sign
 from recompress.ledger import write_lines
 from recompress.ledger.anchor import sign_head
-from recompress.model_files import MANIFEST_FILE, MODEL_FOLDER
-from recompress.signing import public_pem, sign
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recompress.digest import FileEntry, sha256_json
 from recompress.errors import InputError, IntegrityError
+from recompress.integrity.digest import FileEntry, sha256_json
+from recompress.integrity.model_files import MODEL_FOLDER, read_manifest
 from recompress.ledger import Entry, Head, LedgerBroken
-from recompress.model_files import MODEL_FOLDER, read_manifest
 from recompress.promotion.states import OPENERS, PLAN_KINDS, Progress, follow
 from recompress.records import Evaluation, PromotionPlan, Record, Verdict
 

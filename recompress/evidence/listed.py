@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, sha256_file, sha256_json
 from recompress.errors import IntegrityError
 from recompress.evidence.archive import MAX_FILES, check_path
 from recompress.evidence.broken import BundleBroken
 from recompress.evidence.bundle import FORMAT, LIST, MODEL, PURPOSE, SIGNATURE, entries_of, is_plain_base64
-from recompress.signing import check_signature, public_pem
+from recompress.integrity.digest import FileEntry, canonical_json, sha256_file, sha256_json
+from recompress.integrity.signing import check_signature, public_pem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

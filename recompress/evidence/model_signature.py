@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from recompress.digest import FileEntry
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.evidence.provenance import PAYLOAD_TYPE, pae
-from recompress.signing import MAX_KEY_BYTES
+from recompress.integrity.digest import FileEntry
+from recompress.integrity.signing import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from cryptography.exceptions import InvalidSignature
 
 import recompress
-from recompress.digest import canonical_json, sha256_json
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import Story
-from recompress.signing import key_id
+from recompress.integrity.digest import canonical_json, sha256_json
+from recompress.integrity.signing import key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -55,7 +55,7 @@ def statement(story: Story) -> dict[str, Any]:
 
 
 def _dependencies(story: Story) -> list[dict[str, Any]]:
-    """What it was made from. Digests of directories are those of ``recompress.digest.sha256_directory``."""
+    """What it was made from. Digests of directories are those of ``recompress.integrity.digest.sha256_directory``."""
     plan = story.origin.plan
     notes = {
         "data": {"dvc_md5": plan.facts.get("data_md5", ""), "dataset": plan.facts.get("dataset", "")},

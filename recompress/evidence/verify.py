@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.digest import FileEntry, canonical_json, check_manifest
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence.agreement import Documents, agree
 from recompress.evidence.archive import unpack
@@ -22,10 +21,11 @@ from recompress.evidence.bundle import MODEL
 from recompress.evidence.listed import check_list, read_document
 from recompress.evidence.model_signature import check_signed_files, check_signed_model, installed
 from recompress.evidence.provenance import open_envelope
+from recompress.integrity.digest import FileEntry, canonical_json, check_manifest
+from recompress.integrity.model_files import LEFT_OUT, MANIFEST_FILE, MODEL_FOLDER, check_version, read_manifest
+from recompress.integrity.signing import key_id
 from recompress.ledger import LedgerBroken, read_lines, verify
 from recompress.ledger.anchor import check_head
-from recompress.model_files import LEFT_OUT, MANIFEST_FILE, MODEL_FOLDER, check_version, read_manifest
-from recompress.signing import key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

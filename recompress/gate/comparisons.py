@@ -14,9 +14,9 @@ import numpy as np
 from recompress.gate.inputs import Scores
 from recompress.gate.measured import Measured
 from recompress.gate.reasons import passed, refused
+from recompress.gate.statistics import HolmStep, LossEstimate, Metric, estimate_loss, holm, mcnemar, pair, resample
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
-from recompress.statistics import HolmStep, LossEstimate, Metric, estimate_loss, holm, mcnemar, pair, resample
 
 Side = Literal["baseline", "champion"]
 WHOLE = ""

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
-from recompress.digest import sha256_file
 from recompress.errors import IntegrityError
+from recompress.integrity.digest import sha256_file
 from recompress.records import Evaluation, Record
-from recompress.settings import Sha256
+from recompress.settings.base import Sha256
 
 COLUMNS = ("example", "slice", "reference", "counts")
 

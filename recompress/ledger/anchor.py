@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import IntegrityError
+from recompress.integrity.signing import check_signature, public_pem, sign
 from recompress.ledger.entry import Head
-from recompress.signing import check_signature, public_pem, sign
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

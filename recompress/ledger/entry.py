@@ -11,8 +11,8 @@ import json.encoder
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from recompress.digest import canonical_json, sha256_bytes
 from recompress.errors import InputError, IntegrityError
+from recompress.integrity.digest import canonical_json, sha256_bytes
 from recompress.ledger.body import check_body, read_body, read_time
 
 GENESIS = "0" * 64
@@ -126,7 +126,7 @@ def make_entry(before: Head, *, time: str, actor: str, kind: str, body: dict[str
     Raises ``InputError`` for a kind that is not known, an actor without a name, or a body that JSON cannot say or that lacks what its kind must say.
     """
     if kind not in KINDS:
-        from recompress.settings_file import unknown
+        from recompress.settings.file import unknown
 
         raise InputError(unknown("kind of ledger record", kind, KINDS, "ledger"))
     if not actor.strip() or len(actor) > MAX_ACTOR or not actor.isprintable():

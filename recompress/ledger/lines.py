@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recompress.digest import canonical_json
 from recompress.errors import StorageError
+from recompress.integrity.digest import canonical_json
 from recompress.ledger.entry import MAX_BODY_BYTES, Entry, LedgerBroken
 
 MAX_LINE_BYTES = 4 * MAX_BODY_BYTES

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select, text
 
-from recompress.digest import canonical_json
 from recompress.errors import IntegrityError
+from recompress.integrity.digest import canonical_json
 from recompress.ledger.database import Database, ledger
 from recompress.ledger.entry import GENESIS, Entry, Head, make_entry, verify
 

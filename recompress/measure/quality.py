@@ -40,7 +40,7 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
 
     Raises ``DataRefused`` without examples or for labels that the model does not know, and ``IntegrityError`` for logits that are not finite.
     """
-    from recompress.checkpoint import load
+    from recompress.models.checkpoint import load
 
     if not examples:
         raise DataRefused("the test split is empty; there is nothing to measure quality on")

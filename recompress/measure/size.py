@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recompress.checkpoint import ONNX_FILE, WEIGHTS_FILE, read_info
-from recompress.digest import manifest
+from recompress.integrity.digest import manifest
+from recompress.models.checkpoint import ONNX_FILE, WEIGHTS_FILE, read_info
 
 
 def size_bytes(directory: Path) -> int:
@@ -22,7 +22,7 @@ def parameters(directory: Path) -> int:
         from recompress.runtimes.graph import numbers_in, read_graph
 
         return numbers_in(read_graph(directory / ONNX_FILE))
-    from recompress.packed import numbers_in as numbers_in_tensors
-    from recompress.stored import read_tensors
+    from recompress.models.files import read_tensors
+    from recompress.models.packed import numbers_in as numbers_in_tensors
 
     return numbers_in_tensors(read_tensors(directory / WEIGHTS_FILE))

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.checkpoint import read_info
 from recompress.errors import DataRefused
 from recompress.measure.request import Request, ask
 from recompress.measure.size import parameters, size_bytes
+from recompress.models.checkpoint import read_info
+from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature
-from recompress.tokenizer import load_tokenizer
 
 Metrics = dict[str, float]
 TEXTS = 32

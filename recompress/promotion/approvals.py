@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import ApprovalPending, GateRefused, InputError, IntegrityError
+from recompress.integrity.signing import check_signature, key_id, public_pem, read_public_key, sign
 from recompress.ledger import Entry, Ledger
 from recompress.ledger.store import rfc3339
 from recompress.promotion.decisions import named, waits_until
 from recompress.promotion.states import Progress, progress_of, step
 from recompress.records import PromotionPlan
-from recompress.signing import check_signature, key_id, public_pem, read_public_key, sign
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recompress.digest import check_directory
 from recompress.errors import IntegrityError
+from recompress.integrity.digest import check_directory
+from recompress.integrity.model_files import MODEL_FOLDER, check_version
 from recompress.ledger import Entry, Head, Ledger, Lock
-from recompress.model_files import MODEL_FOLDER, check_version
 from recompress.promotion.registry import HEAD_TAG, MODEL_TAG, ModelRegistry
 from recompress.promotion.states import Progress, PromotionRefused, refuse, step
 from recompress.records import ChampionRef

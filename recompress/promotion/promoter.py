@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from recompress.digest import check_directory
 from recompress.errors import GateRefused, InputError, IntegrityError, StorageError
+from recompress.integrity.digest import check_directory
+from recompress.integrity.model_files import check_model_directory
 from recompress.ledger import Entry, Head, Ledger
-from recompress.model_files import check_model_directory
 from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion

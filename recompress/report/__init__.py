@@ -1,0 +1,1 @@
+"""The page: what a run found, in one file that opens offline."""

@@ -20,7 +20,7 @@ from recompress.records import Runtime as RuntimeName
 from recompress.runtimes.batches import BATCH_SIZE, Feature
 
 if TYPE_CHECKING:
-    from recompress.checkpoint import Checkpoint
+    from recompress.models.checkpoint import Checkpoint
 
 __all__ = ["BATCH_SIZE", "Feature", "Runtime", "open_runtime", "runtime_of"]
 
@@ -36,8 +36,8 @@ class Runtime(Protocol):
 
 
 def open_runtime(directory: Path, threads: int = 1) -> Runtime:
-    """The runtime that serves a model directory. Raises ``InputError`` and ``IntegrityError`` as ``recompress.checkpoint.load`` does."""
-    from recompress.checkpoint import load, read_info
+    """The runtime that serves a model directory. Raises ``InputError`` and ``IntegrityError`` as ``recompress.models.checkpoint.load`` does."""
+    from recompress.models.checkpoint import load, read_info
 
     _check_threads(threads)
     info = read_info(directory)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recompress.architecture import layers_of
 from recompress.errors import IntegrityError
+from recompress.models.architecture import layers_of
+from recompress.models.shared_layers import shares_of
 from recompress.runtimes.graph import strip
 from recompress.runtimes.turned import turn_constants
-from recompress.shared import shares_of
 
 if TYPE_CHECKING:
     import onnx

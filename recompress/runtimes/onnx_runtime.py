@@ -16,7 +16,7 @@ from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer
 from recompress.runtimes.processor import int8_overflows
 
 if TYPE_CHECKING:
-    from recompress.checkpoint import Info
+    from recompress.models.checkpoint import Info
 
 log = logging.getLogger(__name__)
 ONNX_FILE = "model.onnx"

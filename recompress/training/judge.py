@@ -17,7 +17,7 @@ from recompress.errors import DataRefused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recompress.checkpoint import Checkpoint
+    from recompress.models.checkpoint import Checkpoint
 
 Features = list[dict[str, Any]]
 

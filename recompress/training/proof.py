@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recompress.method import Claim
+from recompress.methods.registry import Claim
 
 if TYPE_CHECKING:
-    from recompress.checkpoint import Checkpoint
+    from recompress.models.checkpoint import Checkpoint
 
 
 def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:
     """Claims on the number of parameters, on whether any weight moved, and on the zeros of the encoder's linear layers."""
-    from recompress.architecture import encoder_linears
-    from recompress.stored import distinct_tensors
+    from recompress.models.architecture import encoder_linears
+    from recompress.models.files import distinct_tensors
 
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     moved = any(name not in now or not tensor.equal(now[name]) for name, tensor in was.items())

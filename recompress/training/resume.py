@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from recompress.digest import FileEntry, check_manifest, manifest
 from recompress.errors import IntegrityError, StorageError
+from recompress.integrity.digest import FileEntry, check_manifest, manifest
 
 log = logging.getLogger(__name__)
 STAMP = "training.json"

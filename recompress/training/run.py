@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, get_benchmark
-from recompress.digest import sha256_bytes
+from recompress.integrity.digest import sha256_bytes
 from recompress.training.judge import dev_metrics, token_costs, training_features
 from recompress.training.precision import choose_precision
 from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerCallback
 
-    from recompress.checkpoint import Checkpoint
+    from recompress.models.checkpoint import Checkpoint
     from recompress.training.trainer import Objective
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def train(
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
     number, and ``StorageError`` when ``workdir`` cannot be written.
     """
-    from recompress.pruning.mask import hold_zeros
+    from recompress.methods.pruning.mask import hold_zeros
     from recompress.training.callbacks import StopEarly, Watch
     from recompress.training.trainer import SteadyTrainer, arguments, label_loss
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recompress.settings import Settings, Share
+from recompress.settings.base import Settings, Share
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recompress.checkpoint import Checkpoint
-from recompress.method import Inputs
+from recompress.methods.registry import Inputs
+from recompress.models.checkpoint import Checkpoint
 from recompress.training.run import train
 from recompress.training.settings import Schedule
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from recompress.audit import AuditReport, check_all, trace
-from recompress.digest import canonical_json
+from recompress.audit import check_all, trace
 from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.integrity.digest import canonical_json
 from recompress.ledger import Head, LedgerBroken
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG
-from recompress.records import ApprovalRule
 from tests.audit.checking import broken, check
 from tests.evidence.stories import DATA, Project, sha
 from tests.ledger.chains import forge

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.benchmarks.language_modelling import LanguageModelling, surprise
-from recompress.checkpoint import Checkpoint, from_base, load, save
 from recompress.errors import DataRefused, InputError, IntegrityError
+from recompress.models.checkpoint import Checkpoint, from_base, load, save
 from recompress.runtimes import open_runtime, runtime_of
 from tests.six import DECODERS, LANGUAGE, LENGTH, byte_tokenizer, checkpoint_of, config_of, features_of, inputs_of, texts
 from tests.tiny import tiny_tokenizer
@@ -195,7 +195,7 @@ def test_quality_is_measured_on_the_rows_of_the_data(tmp_path: Path) -> None:
 
 
 def test_calibration_takes_windows(tmp_path: Path) -> None:
-    from recompress.calibration import calibration_features
+    from recompress.methods.calibration import calibration_features
 
     checkpoint, inputs = checkpoint_of("llama"), inputs_of("llama", tmp_path)
     found = calibration_features(checkpoint, inputs, 5)

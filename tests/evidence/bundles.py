@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.evidence import write_bundle
 from recompress.evidence.model_signature import model_key
+from recompress.integrity.signing import public_pem
 from recompress.records import ApprovalRule
-from recompress.signing import public_pem
 from tests.evidence.stories import KEY, Project
 
 PUBLIC = KEY.public_key()

@@ -80,14 +80,14 @@ class People(Stories):
 @pytest.fixture
 def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> People:
     """The commands, with MLflow's place taken by a folder."""
-    import tasks.bundle
-    import tasks.decide
-    import tasks.questions
-    from tasks.project import Project
+    import tasks.people.audit_queries
+    import tasks.people.bundle
+    import tasks.people.decide
+    from tasks.running.project import Project
 
     made = People(tmp_path / "project")
     monkeypatch.setattr(Project, "registry", property(lambda self: made.registry))
     monkeypatch.setattr(Project, "store", property(lambda self: NoStore()))
-    for module in (tasks.bundle, tasks.decide, tasks.questions):
+    for module in (tasks.people.bundle, tasks.people.decide, tasks.people.audit_queries):
         monkeypatch.setattr(module, "recall_dossier", made.recall)
     return made

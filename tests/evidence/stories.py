@@ -8,9 +8,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from recompress.digest import sha256_directory, sha256_json
 from recompress.evidence import Dossier, Story, tell
 from recompress.evidence.dossier import committed_plan, origin_of
+from recompress.integrity.digest import sha256_directory, sha256_json
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter, approve, present_champion
 from recompress.records import ApprovalRule, Evaluation, Finding, PromotionPlan, Verdict

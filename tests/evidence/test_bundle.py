@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recompress.digest import canonical_json, sha256_json
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence import BundleBroken, verify_bundle, write_bundle
 from recompress.evidence.bundle import seal
 from recompress.evidence.model_signature import check_signed_model, model_key, public_model_pem
 from recompress.evidence.provenance import PAYLOAD_TYPE, envelope, pae
+from recompress.integrity.digest import canonical_json, sha256_json
+from recompress.integrity.signing import public_pem
 from recompress.ledger import Ledger, read_lines
-from recompress.signing import public_pem
 from tests.evidence.bundles import PUBLIC, Made
 from tests.evidence.stories import KEY, OTHER, Project
 from tests.promotion.stage import MODEL
@@ -85,7 +85,7 @@ def refuse(*_, **__): raise OSError("no network here")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
 from recompress.evidence import verify_bundle
-from recompress.signing import read_public_key
+from recompress.integrity.signing import read_public_key
 print(verify_bundle(Path({str(made.bundle)!r}), read_public_key(Path("key.pem"))).version)
 sys.exit(bool({{"torch", "transformers", "mlflow", "prefect", "pandas"}} & set(sys.modules)))
 """

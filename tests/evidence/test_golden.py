@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recompress.evidence import BundleBroken, verify_bundle
-from recompress.signing import read_public_key
+from recompress.integrity.signing import read_public_key
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

@@ -12,7 +12,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from flows.cli import main
-from recompress.digest import sha256_file
+from recompress.integrity.digest import sha256_file
 from tests.tiny import tiny_checkpoint, tiny_examples
 
 RECIPE = """
@@ -64,7 +64,7 @@ stages:
 
 def make_project(folder: Path) -> Path:
     """The whole project, its data prepared and pinned by DVC."""
-    from recompress.checkpoint import save
+    from recompress.models.checkpoint import save
 
     save(tiny_checkpoint("text-classification", layers=2), folder / "base")
     for split, count, seed in (("train", 300, 1), ("dev", 60, 2), ("test", 240, 3)):

@@ -18,7 +18,7 @@ import pytest
 from recompress.errors import IntegrityError
 from recompress.evidence.archive import unpack
 from recompress.records import ApprovalRule
-from tasks.judge import spent_loss
+from tasks.steps.judge import spent_loss
 from tests.evidence.people import People
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recompress.errors import StorageError
+from recompress.integrity.signing import read_public_key
 from recompress.ledger import Ledger, read_lines, verify
 from recompress.ledger.anchor import check_head
-from recompress.signing import read_public_key
 from tests.evidence.people import People
 
 
@@ -123,7 +123,7 @@ def test_a_bundle_is_checked_outside_of_any_project(tmp_path: Path, root: Path) 
 
 
 def test_a_ledger_that_another_process_holds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.project import Project
+    from tasks.running.project import Project
 
     plan = people.propose(1, ASKED)  # noqa: F821
     impatient = Ledger(people.root / "ledger" / "ledger.db", timeout=0.2)
@@ -135,7 +135,7 @@ def test_a_ledger_that_another_process_holds(people: People, monkeypatch: pytest
 
 
 def test_a_registry_that_does_not_answer(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.project import Project
+    from tasks.running.project import Project
 
     class Away:
         def __getattr__(self, name: str):  # type: ignore[no-untyped-def]

@@ -16,8 +16,8 @@ from pathlib import Path
 from recompress.errors import ApprovalPending
 from recompress.evidence import write_bundle
 from recompress.evidence.model_signature import model_key
+from recompress.integrity.signing import public_pem
 from recompress.promotion import approve
-from recompress.signing import public_pem
 from tests.evidence.bundles import BOB, SIGNED
 from tests.evidence.stories import KEY, Project
 

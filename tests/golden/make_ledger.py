@@ -19,13 +19,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.errors import IntegrityError
+from recompress.integrity.model_files import MODEL_FOLDER
+from recompress.integrity.signing import public_pem
 from recompress.ledger import KINDS, Ledger, write_lines
 from recompress.ledger.anchor import sign_head
-from recompress.model_files import MODEL_FOLDER
 from recompress.promotion import Promoter, PromotionRefused, approve, present_champion, progress_of, propose, reject
 from recompress.promotion.states import OPENERS
 from recompress.records import ApprovalRule
-from recompress.signing import public_pem
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory, sha
 
 

@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.errors import IntegrityError
+from recompress.integrity.signing import public_pem
 from recompress.ledger.anchor import check_head, sign_head
-from recompress.signing import public_pem
 from tests.ledger.chains import chain
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()

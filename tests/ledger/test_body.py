@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from recompress.digest import canonical_json
 from recompress.errors import InputError
+from recompress.integrity.digest import canonical_json
 from recompress.ledger import GENESIS, KINDS, Head, LedgerBroken, verify
 from recompress.ledger.body import NEEDED
 from recompress.ledger.entry import make_entry

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from recompress.errors import IntegrityError
+from recompress.integrity.signing import read_public_key
 from recompress.ledger import Ledger, read_lines, verify
 from recompress.ledger.anchor import check_head
 from recompress.promotion import progress_of
-from recompress.signing import read_public_key
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("ledger-*"))
 

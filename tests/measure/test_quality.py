@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.checkpoint import save
-from recompress.digest import canonical_json
 from recompress.errors import DataRefused, IntegrityError
+from recompress.integrity.digest import canonical_json
 from recompress.measure.quality import CHUNK, evaluate_quality, predict
+from recompress.models.checkpoint import save
 from recompress.runtimes import runtime_of
 from tests.tiny import TAGS, tiny_checkpoint, tiny_examples
 

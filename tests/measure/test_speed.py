@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from recompress.checkpoint import save
-from recompress.digest import sha256_json
 from recompress.errors import DataRefused, RecompressError
+from recompress.integrity.digest import sha256_json
 from recompress.measure.machine import machine_facts
 from recompress.measure.memory import peak_bytes
 from recompress.measure.request import Request, ask
 from recompress.measure.size import parameters, size_bytes
 from recompress.measure.speed import measure_all
+from recompress.models.checkpoint import save
 from tests.tiny import tiny_checkpoint, tiny_examples
 
 TOLD = {
@@ -28,9 +28,9 @@ TOLD = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A baseline, a smaller one, and the baseline exported to ONNX."""
     from recompress.benchmarks import get_benchmark
-    from recompress.compression import run_step
-    from recompress.method import Inputs
-    from recompress.quantization.dynamic_int8 import DynamicInt8
+    from recompress.methods.quantization.dynamic_int8 import DynamicInt8
+    from recompress.methods.registry import Inputs
+    from recompress.methods.runner import run_step
 
     folder = tmp_path_factory.mktemp("models")
     save(tiny_checkpoint(layers=3, hidden=64), folder / "base")

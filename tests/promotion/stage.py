@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from recompress.digest import sha256_directory, sha256_json
 from recompress.errors import IntegrityError
-from recompress.model_files import MODEL_FOLDER, write_manifest
+from recompress.integrity.digest import sha256_directory, sha256_json
+from recompress.integrity.model_files import MODEL_FOLDER, write_manifest
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, PLAN_TAG
 from recompress.records import ApprovalRule, ChampionRef, Finding, PromotionPlan, Verdict
 

@@ -7,10 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.errors import ApprovalPending, GateRefused, InputError, IntegrityError, RecompressError, StorageError
+from recompress.integrity.signing import public_pem
 from recompress.ledger import Ledger
 from recompress.promotion import Progress, Promoter, approve, present_champion, progress_of, propose, reject, waiting
 from recompress.records import ApprovalRule
-from recompress.signing import public_pem
 from tests.promotion.conftest import Clock
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from recompress.errors import IntegrityError
+from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.ledger import Head, Ledger, verify
-from recompress.model_files import MODEL_FOLDER
 from recompress.promotion import CRASH_POINTS, HEAD_TAG, PLAN_TAG, Promoter, champion_by_ledger, present_champion, propose
 from recompress.promotion.effects import UNDO_POINTS
 from recompress.promotion.states import OPENERS, PLAN_KINDS, UNFINISHED, follow

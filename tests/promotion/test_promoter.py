@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recompress.errors import GateRefused, InputError, IntegrityError, StorageError
+from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.ledger import Head, Ledger
-from recompress.model_files import MODEL_FOLDER
 from recompress.promotion import (
     CRASH_POINTS,
     HEAD_TAG,

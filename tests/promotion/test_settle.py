@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from recompress.audit.history import reigns
 from recompress.errors import IntegrityError
+from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.ledger import Ledger, LedgerBroken
-from recompress.model_files import MODEL_FOLDER
 from recompress.promotion import Promoter, approve, present_champion, reject
 from recompress.records import ApprovalRule
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory

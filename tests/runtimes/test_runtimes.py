@@ -12,10 +12,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from recompress.checkpoint import load
-from recompress.compression import run_step
 from recompress.errors import InputError, IntegrityError
-from recompress.method import get_method
+from recompress.methods.registry import get_method
+from recompress.methods.runner import run_step
+from recompress.models.checkpoint import load
 from recompress.runtimes import open_runtime, processor, runtime_of
 from recompress.runtimes.batches import answer, batches_of, pad_batch
 from tests.families import checkpoint_of, features_of, inputs_of, remember_exports, saved

@@ -15,13 +15,13 @@ import torch
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.language_modelling import LanguageModelling
-from recompress.checkpoint import Checkpoint, from_base, load, save
-from recompress.compression import run_step
 from recompress.errors import DataRefused
-from recompress.pruning.mask import sparsity
+from recompress.methods.pruning.mask import sparsity
+from recompress.methods.runner import run_step
+from recompress.methods.training.finetune import Finetune
+from recompress.models.checkpoint import Checkpoint, from_base, load, save
 from recompress.runtimes import runtime_of
 from recompress.training import train
-from recompress.training.finetune import Finetune
 from recompress.training.judge import token_costs
 from recompress.training.run import weights_sha256
 from recompress.training.settings import TrainingSettings
@@ -103,7 +103,7 @@ def test_a_baseline_is_trained_from_a_plain_decoder(family: str, tmp_path: Path)
 
 @pytest.mark.parametrize("family", SIX)
 def test_finetuning_holds_zeros_on_every_architecture(family: str, tmp_path: Path) -> None:
-    from recompress.architecture import encoder_linears
+    from recompress.models.architecture import encoder_linears
 
     checkpoint = checkpoint_of(family)
     for _, linear in encoder_linears(checkpoint.torch_network):

@@ -17,7 +17,7 @@ import torch
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import DataRefused, InputError, StorageError, TrainingDiverged
-from recompress.settings_file import read_settings
+from recompress.settings.file import read_settings
 from recompress.training import train
 from recompress.training.precision import choose_precision
 from recompress.training.run import weights_sha256
@@ -168,7 +168,7 @@ def test_only_the_best_and_the_last_checkpoint_are_kept_and_none_is_a_model_with
 
 
 def test_zeros_stay_zero(tmp_path: Path) -> None:
-    from recompress.pruning.mask import sparsity
+    from recompress.methods.pruning.mask import sparsity
 
     checkpoint = tiny_checkpoint()
     weight = checkpoint.torch_network.bert.encoder.layer[0].intermediate.dense.weight

@@ -1,0 +1,195 @@
+"""The statistics behind the gate: how much worse is one model than another, and how sure can this sample make us?
+
+Two models answer the same examples. Metrics are functions of summed counts, so a bootstrap draw is a weighted sum of count rows:
+
+    loss = metric(other) - metric(candidate)
+    draw = the same, with n examples drawn again with replacement
+    upper bound = loss + a + sqrt(h^2 + a^2)        h = BCa quantile of the draws - loss,  a = z^2 / (2 n)
+
+``h`` is Efron's bias-corrected and accelerated bound. Alone it calls a candidate certain that lost nothing *by chance* (no difference in the sample, no spread
+in the draws); ``a`` is the term by which Wilson's score bound for a count of lost examples exceeds the plain one, so that no difference seen in n examples
+still leaves z^2 / n open. ``studies/gate_simulation.py`` measures what each choice does to the error rate.
+
+Draws are stratified: every slice keeps its number of examples, because the sizes of slices are set by whoever made the test split, not by chance. An average
+over slices would otherwise be blamed for the luck of how many hard languages a draw holds.
+
+Sources: Efron 1987, "Better bootstrap confidence intervals", JASA 82:171-185, eq. 2.3 and 6.6; Wilson 1927, JASA 22:209-212; Holm 1979, Scand. J. Statist.
+6:65-70; McNemar 1947, Psychometrika 12:153-157, in its exact form; Davison and Hinkley 1997, "Bootstrap methods", ch. 5 (quantiles at k of B + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+NORMAL = NormalDist()
+CHUNK = 1_000
+"""Draws made at once: bounds memory, and never changes the result."""
+TIE = 1e-12
+
+Metric = Callable[[Num[np.ndarray, "*draws k"]], Float[np.ndarray, "*draws"]]
+"""From summed counts to the metric, for one sum or for a batch; NaN where it is undefined."""
+
+
+class Stratum(NamedTuple):
+    """One slice of a paired sample with equal rows merged: what a bootstrap needs to know of it, whatever the order of examples was."""
+
+    rows: Float[np.ndarray, "rows width"]
+    """Counts of the candidate, then of the other model: ``width`` is twice the number of counts."""
+    times: Int[np.ndarray, " rows"]
+    """How many examples have these counts."""
+
+    @property
+    def examples(self) -> int:
+        return int(self.times.sum())
+
+
+def pair(candidate: Num[np.ndarray, "examples k"], other: Num[np.ndarray, "_ _"], slices: Sequence[str]) -> dict[str, Stratum]:
+    """The paired sample by slice. Row i of both belongs to the same example. Raises ``ValueError`` when the shapes differ."""
+    if candidate.shape != other.shape or len(slices) != len(candidate):
+        raise ValueError(f"a paired sample needs equal shapes, got {candidate.shape}, {other.shape} and {len(slices)} slices")
+    both, names = np.concatenate([candidate, other], axis=1), np.asarray(slices)
+    return {str(name): Stratum(*_merged(both[names == name])) for name in np.unique(names)}
+
+
+def _merged(rows: Num[np.ndarray, "examples width"]) -> tuple[Float[np.ndarray, "rows width"], Int[np.ndarray, " rows"]]:
+    unique, times = np.unique(rows, axis=0, return_counts=True)
+    return unique.astype(np.float64), times
+
+
+def resample(strata: Mapping[str, Stratum], *, draws: int, seed: int) -> dict[str, Float[np.ndarray, "draws width"]]:
+    """Summed counts of ``draws`` bootstrap samples of each slice. The same seed gives the same draws (PCG64), in whatever order the examples came."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return {name: _resample(strata[name], draws, generator) for name in sorted(strata)}
+
+
+def _resample(stratum: Stratum, draws: int, generator: np.random.Generator) -> Float[np.ndarray, "draws width"]:
+    chances = stratum.times / stratum.examples
+    sizes = [min(CHUNK, draws - start) for start in range(0, draws, CHUNK)]
+    return np.concatenate([generator.multinomial(stratum.examples, chances, size=size).astype(np.float64) @ stratum.rows for size in sizes])
+
+
+def loss_of(totals: Num[np.ndarray, "*draws width"], metric: Metric) -> Float[np.ndarray, "*draws"]:
+    """How much lower the candidate's metric is than the other's, in metric points; negative where it is higher."""
+    half = totals.shape[-1] // 2
+    return np.asarray(metric(totals[..., half:]) - metric(totals[..., :half]))
+
+
+@dataclass(frozen=True)
+class LossEstimate:
+    """A measured loss and what the bootstrap says about it. ``NaN`` draws count as infinite loss: what cannot be computed is never good news."""
+
+    loss: float
+    draws: Float[np.ndarray, " draws"]
+    """Losses of the bootstrap samples, sorted."""
+    examples: int
+    standard_error: float
+    """Of the loss, by the jackknife."""
+    acceleration: float
+    """Efron's a: how fast the standard error moves with the loss."""
+
+    def upper(self, alpha: float) -> float:
+        """The loss that the true one exceeds with probability ``alpha`` at most. Infinite when the draws cannot tell."""
+        z = -NORMAL.inv_cdf(alpha)
+        score = z * z / (2 * self.examples)
+        return self.loss + score + float(np.hypot(max(self._quantile(z) - self.loss, 0.0), score))
+
+    def p_value(self, margin: float) -> float:
+        """The smallest ``alpha`` at which the upper bound lies below ``margin``: the p-value of "the loss is ``margin`` or more"; 1 when above one half."""
+        low, high = 1 / (len(self.draws) + 1), 0.5
+        if not self.upper(high) < margin:
+            return 1.0
+        if self.upper(low) < margin:
+            return low
+        while high - low > 1e-9:
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.upper(middle) < margin else (middle, high)
+        return high
+
+    def smallest_detectable(self, alpha: float, power: float) -> float:
+        """The smallest margin at which a candidate that truly loses nothing passes with probability ``power``; to first order also the smallest true loss
+        that a test for any loss at all finds that often. With no spread in the sample it is z^2 / n."""
+        z = -NORMAL.inv_cdf(alpha)
+        score = z * z / (2 * self.examples)
+        return NORMAL.inv_cdf(power) * self.standard_error + score + float(np.hypot(z * self.standard_error, score))
+
+    @property
+    def undefined(self) -> float:
+        """Share of draws in which the metric had an empty denominator."""
+        return float(np.isinf(self.draws).mean())
+
+    def _quantile(self, z: float) -> float:
+        """The BCa quantile of the draws, rounded up to a draw; infinite beyond the largest."""
+        count = len(self.draws)
+        below = np.searchsorted(self.draws, self.loss - TIE)
+        ties = np.searchsorted(self.draws, self.loss + TIE) - below
+        bias = NORMAL.inv_cdf(min(max((float(below) + 0.5 * float(ties)) / count, 1 / (count + 1)), count / (count + 1)))
+        stretch = 1 - self.acceleration * (bias + z)
+        if not stretch > 0:
+            return float("inf")
+        place = int(np.ceil(NORMAL.cdf(bias + (bias + z) / stretch) * (count + 1)))
+        return float(self.draws[place - 1]) if 1 <= place <= count else float("inf")
+
+
+def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws width"], metric: Metric) -> LossEstimate:
+    """The loss over all of ``strata`` together; ``totals`` are the summed counts of their bootstrap samples (added up over the strata)."""
+    observed = sum((stratum.times @ stratum.rows for stratum in strata), start=np.zeros(totals.shape[-1]))
+    drawn = loss_of(totals, metric)
+    error, acceleration = _jackknife(strata, observed, metric)
+    return LossEstimate(
+        loss=float(loss_of(observed, metric)),
+        draws=np.sort(np.where(np.isfinite(drawn), drawn, np.inf)),
+        examples=sum(stratum.examples for stratum in strata),
+        standard_error=error,
+        acceleration=acceleration,
+    )
+
+
+def _jackknife(strata: Sequence[Stratum], observed: Float[np.ndarray, " width"], metric: Metric) -> tuple[float, float]:
+    """Standard error and acceleration from leaving out one example at a time; NaN where that leaves the metric undefined."""
+    square = cube = 0.0
+    for stratum in strata:
+        without = loss_of(observed - stratum.rows, metric)
+        influence = (stratum.times @ without) / stratum.examples - without
+        influence[np.abs(influence) < TIE] = 0.0  # rounding alone, where the models never differ
+        square += float(stratum.times @ influence**2)
+        cube += float(stratum.times @ influence**3)
+    return float(np.sqrt(square)), (cube / (6 * square**1.5) if square else 0.0 * square)
+
+
+class HolmStep(NamedTuple):
+    """What Holm's procedure says of one hypothesis."""
+
+    adjusted: float
+    """Its p-value, adjusted for all that were tested with it."""
+    alpha: float
+    """The level at which it was decided."""
+    rejected: bool
+
+
+def holm(p_values: Mapping[str, float], alpha: float) -> dict[str, HolmStep]:
+    """Holm's step-down procedure: the chance of one false rejection or more among all is ``alpha`` at most. The first that is kept keeps all larger ones."""
+    steps: dict[str, HolmStep] = {}
+    adjusted, level = 0.0, alpha
+    for rank, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
+        left = len(p_values) - rank
+        if adjusted <= alpha:
+            level = alpha / left
+        adjusted = max(adjusted, min(1.0, left * p_values[name]))
+        steps[name] = HolmStep(adjusted, level, adjusted <= alpha)
+    return steps
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Exact two-sided p-value that two models are right equally often, from the examples that only the other (``lost``) or only the candidate got right."""
+    if not lost + gained:
+        return 1.0
+    from scipy.stats import binomtest
+
+    result: Any = binomtest(lost, lost + gained, 0.5)
+    return float(result.pvalue)

@@ -1,0 +1,78 @@
+"""The name of a step's result, made of everything that could change it.
+
+    key = sha256(step, code it runs, configuration, digests of its inputs, seed, versions of torch and transformers)
+
+The same key never runs twice, and a change of any part gives another key. The code's part is the sources of the step's modules and of every module of this
+project that they import, however far away, so that an edit of a method reruns what uses that method and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recompress.integrity.digest import sha256_file, sha256_json
+
+PACKAGE = "recompress"
+VERSIONED = ("torch", "transformers", "onnxruntime")
+
+
+def step_key(step: str, *, modules: Iterable[str], config: Any, inputs: Iterable[str], seed: int) -> str:
+    """The digest that names the result of one step. ``modules`` are dotted names of this package, e.g. ``recompress.methods.pruning.magnitude``."""
+    versions = {name: importlib.metadata.version(name).split("+")[0] for name in VERSIONED}
+    return sha256_json({"step": step, "code": code_fingerprint(*sorted(modules)), "config": config, "inputs": list(inputs), "seed": seed, "versions": versions})
+
+
+@cache
+def code_fingerprint(*modules: str) -> str:
+    """The digest of the sources of ``modules`` and of all modules of this package that they import, directly or not."""
+    seen: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        source = _source(name)
+        if source is None:
+            raise ModuleNotFoundError(f"{name} has no source to take a fingerprint of")
+        seen[name] = sha256_file(source)
+        waiting.extend(_imports(source) - seen.keys())
+    return sha256_json(seen)
+
+
+@cache
+def _source(name: str) -> Path | None:
+    """Looked for by its path: to find a module's spec, importlib runs the packages above it, and with them seconds of what they import."""
+    package, *rest = name.split(".")
+    spec = importlib.util.find_spec(package) if package == PACKAGE else None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        place = Path(folder, *rest)
+        for source in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if source.is_file():
+                return source
+    return None
+
+
+@cache
+def _imports(source: Path) -> frozenset[str]:
+    """Modules of this package that a source file names in import statements, wherever they stand (inside functions too), but for typing only."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for_types = {id(node) for block in ast.walk(tree) if _is_type_checking(block) for node in ast.walk(block)}
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _source(name) is not None)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

@@ -1,0 +1,200 @@
+"""One layer at a time: what flows into its linear layers is collected, a method changes them, and the layer's outputs are computed again, so that the next
+layer sees what this one became.
+
+Statistics of one layer are held at a time, and what flows between layers lies on disk, one file for each batch: memory holds the model, one layer's
+statistics and one batch. After each layer a sealed checkpoint is kept in the step's folder; killed and called again, the work goes on behind the last whole
+one and ends with the same bytes.
+
+Linear layers with the same input (query, key and value; the gate and the neurons) are one group with one set of statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from recompress.errors import IntegrityError
+from recompress.integrity.atomic_directory import storage_error
+from recompress.layerwise.statistics import Kind, Statistics
+from recompress.layerwise.storage import hidden_of, keep, restore, stamp
+from recompress.models.architecture import Layer, Linear, is_linear, layers_of, shape_of
+from recompress.models.factored import FactoredLinear
+from recompress.models.packed import place, unpacked
+from recompress.models.shared_layers import share, shares_of
+from recompress.progress import bar
+from recompress.runtimes.batches import Batch, Feature, batches_of
+from recompress.training.resume import PREFIX, open_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WINDOWS, TOKENS = 4, 512
+"""So many windows, and of so many tokens, are computed together at most, but one at least: all that memory holds of the activations."""
+
+
+Group = Mapping[str, Linear]
+"""Linear layers with the same input, by name."""
+Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
+"""Changes the linear layers of a group in place, and gives those that others are to stand in the place of."""
+
+
+def each_layer(
+    network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, wanted: Collection[Kind], said: Mapping[str, Any], workdir: Path, label: str
+) -> None:
+    """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last; layers with one set of weights are changed once, by
+    what the first of them sees.
+
+    ``wanted`` are the statistics that it needs; ``said`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
+    that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
+    """
+    folder = workdir / "layers"
+    size = min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
+    batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, size)]
+    layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
+    beside = Beside(network, layers[0])
+    with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
+        newest = open_folder(folder, stamp(network, features, {**said, "batch_size": size}))
+        try:
+            if newest is None:
+                newest = keep(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
+            done = int(newest.name.removeprefix(PREFIX))
+            for i in range(done):
+                restore(layers[i], newest, i)
+            share(network, shares)
+            progress.update(2 * done * len(batches))
+            for i in range(done, len(layers)):
+                if shares[i] == i:
+                    _change(network, layers_of(network)[i], beside, batches, newest, visit, progress, wanted)
+                outputs = _outputs(network, layers[i], beside, batches, newest, progress)
+                newest = keep(folder, newest, i + 1, layers[i].state_dict(), outputs)
+        except OSError as error:
+            storage = storage_error(error, folder)
+            if storage is None:
+                raise
+            raise storage from None
+
+
+def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
+    """The linear layers of a layer by their inputs; of one that is stored as two factors the first is in its group, the second alone. All that there are
+    must be among them."""
+    whole = [tuple(dict.fromkeys((layer.query, layer.key, layer.value))), (layer.out,), layer.neurons_in, (layer.neurons_out,)]
+    groups = [tuple(linear.first if isinstance(linear, FactoredLinear) else linear for linear in group) for group in whole]
+    groups += [(linear.second,) for group in whole for linear in group if isinstance(linear, FactoredLinear)]
+    known = {id(linear) for group in groups for linear in group}
+    assert all(id(module) in known for module in layer.module.modules() if is_linear(module)), "a linear layer that nobody has described"
+    return groups
+
+
+def _change(
+    network: PreTrainedModel, layer: Layer, beside: Beside, batches: Sequence[Batch], source: Path, visit: Visit, progress: Any, wanted: Collection[Kind]
+) -> None:
+    """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics and linear layers go when it is done."""
+    groups, module = groups_of(layer), layer.module
+    del layer
+    statistics = [Statistics(shape_of(group[0])[1], wanted, network.device) for group in groups]
+    text: dict[str, Bool[Tensor, "batch length"]] = {}
+    waiting: set[int] = set()
+
+    def hook_of(one: Statistics) -> Callable[[nn.Module, Any], None]:
+        def look(_: nn.Module, given: Any) -> None:
+            one.add(given[0][text["mask"]].float())
+            waiting.discard(id(one))
+            if not waiting:
+                raise _Reached
+
+        return look
+
+    hooks = [group[0].register_forward_pre_hook(hook_of(one)) for group, one in zip(groups, statistics, strict=True)]
+    try:
+        for i, batch in enumerate(batches):
+            text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
+            waiting.update(map(id, statistics))
+            with suppress(_Reached):  # what comes behind the last group's inputs is not asked for
+                _call(network, module, beside, batch, hidden_of(source, i))
+            progress.update(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = {id(module): name for name, module in network.named_modules()}
+    while groups:
+        group, one = groups.pop(0), statistics.pop(0)
+        if not one.are_finite:
+            raise IntegrityError(f"what flows into {names[id(group[0])]} is not finite on the calibration text; the model is broken")
+        for name, made in visit({names[id(linear)]: linear for linear in group}, one).items():
+            place(network, name, made)
+
+
+def _outputs(network: PreTrainedModel, module: nn.Module, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
+    with unpacked(module):
+        for i, batch in enumerate(batches):
+            yield _call(network, module, beside, batch, hidden_of(source, i))
+            progress.update(1)
+
+
+def _call(network: PreTrainedModel, module: nn.Module, beside: Beside, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
+    """The output of one layer for stored inputs, with the masks and positions that the network itself makes."""
+    rest, named = beside(batch)
+    came = module(hidden.to(network.device), *rest, **named)
+    output: Tensor = came[0] if isinstance(came, tuple) else came
+    return output
+
+
+class Beside:
+    """What the network gives its layers beside the hidden states: masks and positions. They follow from the padding alone, so that batches which are padded
+    alike, one after another, share them."""
+
+    def __init__(self, network: PreTrainedModel, first: nn.Module) -> None:
+        self.network, self.first = network, first
+        self._mask: Int[np.ndarray, "batch length"] | None = None
+        self._made: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __call__(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        mask = batch["attention_mask"]
+        if self._mask is None or not np.array_equal(self._mask, mask):
+            _, rest, named = _begin(self.network, self.first, batch)
+            self._mask, self._made = mask, (rest, named)
+        return self._made
+
+
+class _Reached(Exception):
+    """What was looked for is reached; nothing behind it is to be computed."""
+
+
+def _begin(network: PreTrainedModel, first: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """What the network gives its first layer: the embedded tokens, and all else."""
+    seen: list[Any] = []
+
+    def stop(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.extend((given, named))
+        raise _Reached
+
+    hook = first.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        network.base_model(**{name: torch.from_numpy(values).to(network.device) for name, values in batch.items()})
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+    given, named = seen
+    return given[0], given[1:], named
+
+
+@contextmanager
+def _ready(network: PreTrainedModel) -> Iterator[None]:
+    """In evaluation mode, and without the cache of keys and values that decoders keep for generating."""
+    config: Any = network.eval().config
+    usual = getattr(config, "use_cache", None)
+    if usual is not None:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        if usual is not None:
+            config.use_cache = usual

@@ -1,0 +1,64 @@
+"""Calibration: what a network does on training text, seen through forward passes only.
+
+No labels and no gradients: examples are drawn by seed from the training split, and what flows into and out of a module is handed to a watcher.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from recompress.benchmarks import ReadsOn
+from recompress.errors import DataRefused
+from recompress.runtimes.batches import BATCH_SIZE, Feature, batches_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from recompress.methods.registry import Inputs
+    from recompress.models.checkpoint import Checkpoint
+
+Watcher = Callable[[Float[Tensor, "batch length width"], Float[Tensor, "batch length out"], Bool[Tensor, "batch length"]], None]
+"""Called with a module's input, its output, and where there is text and no padding."""
+
+
+def calibration_features(checkpoint: Checkpoint, inputs: Inputs, count: int) -> list[Feature]:
+    """``count`` training examples (all, where there are fewer), drawn by the step's seed; windows of full length, where the benchmark reads running text.
+
+    Raises ``DataRefused`` when there are none, or the text is shorter than one window.
+    """
+    examples = inputs.train
+    info = checkpoint.info
+    if isinstance(inputs.benchmark, ReadsOn):
+        windows = inputs.benchmark.windows(checkpoint.tokenizer, examples, info.max_length)
+        return random.Random(inputs.seed).sample(windows, count) if len(windows) > count else windows
+    if len(examples) > count:
+        examples = random.Random(inputs.seed).sample(examples, count)
+    if not examples:
+        raise DataRefused("calibration needs training examples, got none")
+    return inputs.benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
+
+
+def watch(network: PreTrainedModel, features: Sequence[Feature], watchers: Mapping[nn.Module, Watcher], batch_size: int = BATCH_SIZE) -> None:
+    """Run the network over all features, in batches, and call each module's watcher with what it saw."""
+    now: dict[str, Bool[Tensor, "batch length"]] = {}
+
+    def hook_of(watcher: Watcher) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _, given, came: watcher(given[0], came[0] if isinstance(came, tuple) else came, now["text"])
+
+    hooks = [module.register_forward_hook(hook_of(watcher)) for module, watcher in watchers.items()]
+    model: Any = network.eval()
+    try:
+        with torch.no_grad():
+            for _, batch in batches_of(features, network.config.pad_token_id or 0, batch_size):
+                tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}
+                now["text"] = tensors["attention_mask"].bool()
+                model(**tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,126 @@
+"""Distill: train a small network to answer like the teacher, on labelled text and on any other text of the kind, and to be like it inside.
+
+    loss = a * ((1 - w) * T^2 * KL(softmax(teacher / T) || softmax(student / T)) + w * cross-entropy of the labels)
+         + h * states of layers + e * embedded tokens + r * relations of attention
+
+T is the temperature, w the share of hard labels, and a, h, e, r are weights; text without labels counts in all but the second term. Classifiers learn from
+soft labels that were made once; decoders from the next-token distributions of a teacher that is asked along the way, because a vocabulary of answers for each
+token is too much to keep. ``recompress.methods.distillation.losses`` has the formulas of the parts.
+
+Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2; Mirzadeh et al. 2020, arXiv:1902.03393 (a teacher in between); Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021 (MiniLMv2),
+arXiv:2012.15828, section 3.1; Sreenivas et al. 2024 (Minitron), arXiv:2408.11796, section 3 (teacher correction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from recompress.benchmarks import ALL_BENCHMARKS, Example
+from recompress.errors import DataRefused, InputError
+from recompress.integrity.digest import sha256_directory
+from recompress.methods.distillation.correction import corrected
+from recompress.methods.distillation.dials import Imitation, check
+from recompress.methods.distillation.imitation import fit
+from recompress.methods.distillation.learn import SoftLabels, chosen_text, learn
+from recompress.methods.distillation.live import check_comparable, live_teacher, open_teacher
+from recompress.methods.distillation.student import fresh_student, prove_shape
+from recompress.methods.distillation.teacher import TeacherOutputs, teacher_outputs
+from recompress.methods.registry import Claim, Inputs, method
+from recompress.models.architecture import SIX
+from recompress.models.checkpoint import Checkpoint
+from recompress.settings.base import Slug
+from recompress.training.proof import prove_training
+
+KEPT = ("trim_vocabulary",)
+"""Steps whose work a new student keeps: it has the tokenizer of the model that it takes the place of."""
+
+
+class Distill(Imitation):
+    """How the student learns."""
+
+    teacher: Slug | None = None
+    """The variant of the recipe that teaches, by name, one that stands above this one; the baseline when left out. A teacher between the two in size can teach
+    a small student better than a large one."""
+
+
+def prove(before: Checkpoint, after: Checkpoint, config: Distill) -> list[Claim]:
+    return prove_training(before, after) if config.student is None else prove_shape(before, after, config.student)
+
+
+@method(
+    "distill",
+    Distill,
+    family="distillation",
+    prove=prove,
+    check=check,
+    source="Hinton, Vinyals and Dean 2015, arXiv:1503.02531; Jiao et al. 2020, arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021, arXiv:2012.15828, section 3.1",
+    needs=("training", "teacher"),
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
+    shrinks="nothing, or, with a student of a smaller shape, parameters and bytes",
+    speeds_up="nothing, or CPU and GPU about as much as it shrinks",
+    loses=lambda config, step: config.student is not None and step not in KEPT,
+)
+def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoint:
+    """Train the model, or a new one of a smaller shape, to answer like its teacher and to be like it inside.
+
+    Raises ``InputError`` without a teacher or for one that cannot be compared, ``IntegrityError`` when its outputs belong to other examples, ``DataRefused``
+    without text, and ``EffectMissing`` when the student came no closer.
+    """
+    language = inputs.benchmark.pretrained_head
+    chosen = chosen_text(config, inputs)
+    text = [*inputs.train, *inputs.unlabelled]
+    examples = [text[i] for i in chosen]
+    soft = config.answers * (1 - config.hard_labels) > 0
+    if config.answers * config.hard_labels > 0 and not language and not any(example.labels for example in examples):
+        raise DataRefused(f"hard_labels is {config.hard_labels:g}, but no example that is learned from has a label; set it to 0, or labelled to true")
+    student = checkpoint if config.student is None else fresh_student(checkpoint, config.student, inputs.seed)
+    asks = config.looks_inside or (language and soft)
+    directory = _teacher(student, config, inputs, examples, asks=asks) if asks or config.teacher_correction else None
+    outputs, soft_labels = None, None
+    if soft and not language:
+        corrected_one = directory if config.teacher_correction else None
+        outputs, soft_labels = _soft_labels(student, inputs, corrected_one, text, chosen)
+    return learn(
+        student,
+        config,
+        inputs,
+        examples,
+        teacher=live_teacher(open_teacher(directory), student) if directory is not None and asks else None,
+        soft_labels=soft_labels,
+        said={"teacher": outputs.sha256 if outputs else None, "live_teacher": sha256_directory(directory) if directory else None},
+        label="distill",
+        dev_counts=config.answers > 0,
+    )
+
+
+def _teacher(student: Checkpoint, config: Distill, inputs: Inputs, examples: Sequence[Example], *, asks: bool) -> Path:
+    """The model directory of the teacher, corrected where that is asked for. What cannot be compared is refused before anything is trained."""
+    directory = inputs.teacher_model
+    if directory is None:
+        raise InputError("distill needs the model of its teacher for what it was asked to do, and was given none")
+    teacher = open_teacher(directory)
+    if asks:
+        check_comparable(teacher, student, examples)
+        fit(config, student.torch_network, teacher.torch_network)
+    if config.teacher_correction is None:
+        return directory
+    return corrected(teacher, sha256_directory(directory), config.teacher_correction, examples, inputs)
+
+
+def _soft_labels(
+    student: Checkpoint, inputs: Inputs, corrected_one: Path | None, text: Sequence[Example], chosen: Int[np.ndarray, " chosen"]
+) -> tuple[TeacherOutputs, SoftLabels]:
+    """What the teacher says about the chosen text: as it was made for all variants, or by the corrected teacher."""
+    outputs = inputs.teacher
+    if corrected_one is not None:
+        text = [text[i] for i in chosen]
+        outputs, chosen = teacher_outputs(corrected_one, text, inputs.workdir / f"outputs-{corrected_one.name}"), np.arange(len(text))
+    if outputs is None:
+        raise InputError("distill needs the outputs of a teacher, and was given none")
+    outputs.check_belongs_to(text, student.info.labels)
+    return outputs, [outputs[i] for i in chosen]

@@ -1,0 +1,87 @@
+"""What the methods share that make an ONNX graph in 8 bits: what is stored so, how many of the bits are used, and what must be measurable in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from recompress.errors import InputError
+from recompress.methods.registry import Claim
+from recompress.models.architecture import is_linear
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.files import distinct_tensors
+from recompress.runtimes.export import export_graph
+from recompress.runtimes.graph import read_graph, weights_in
+from recompress.runtimes.processor import int8_overflows
+from recompress.settings.base import Settings
+
+if TYPE_CHECKING:
+    import onnx
+    from transformers import PreTrainedModel
+
+SLACK = 0.03
+"""Share of the expected bytes by which the file may differ: scales and names."""
+NODE_BYTES = 512
+"""What a node of the graph takes at most."""
+
+
+class Int8(Settings):
+    """What is stored in 8 bits, and how."""
+
+    per_channel: bool = True
+    """A scale for each output of a matrix (true) or one for the whole matrix (false, which costs quality and saves next to nothing)."""
+    embeddings: bool = True
+    """Store the embedding tables in 8 bits too, each with one scale. They are most of a small encoder's bytes and none of its time."""
+    reduce_range: bool | Literal["auto"] = "auto"
+    """Use 7 of the 8 bits. Needed on x86 processors without VNNI, where sums of 8-bit products overflow; costs some quality. ``auto`` does so where the
+    processor at hand needs it: the same recipe then gives other bytes on another processor, and ``recompress.json`` says which; true or false give the same."""
+
+
+def check(config: Int8) -> None:
+    """Raises ``InputError`` where the result would be wrong on this processor."""
+    if config.reduce_range is False and int8_overflows():
+        raise InputError("sums of 8-bit products overflow on this processor, which lacks VNNI; set reduce_range: true, or auto")
+
+
+def reduces(config: Int8) -> bool:
+    """Whether 7 bits are used, on this processor."""
+    return int8_overflows() if config.reduce_range == "auto" else config.reduce_range
+
+
+def exported(network: PreTrainedModel) -> onnx.ModelProto:
+    """The graph that ONNX Runtime's quantizers take."""
+    model = export_graph(network)
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else they ask for a step that changes nothing here
+    return model
+
+
+def told(network: PreTrainedModel, config: Int8) -> dict[str, Any]:
+    """What ``recompress.json`` says of the graph."""
+    return {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump(), "reduce_range": reduces(config)}
+
+
+def _matrix_weights(network: PreTrainedModel) -> int:
+    """Numbers in the weights of linear layers, each once; those of an output layer that is tied to the embeddings belong to these."""
+    tables = {module.weight.data_ptr() for module in network.modules() if isinstance(module, nn.Embedding)}
+    linears = {module.weight.data_ptr(): module.weight.numel() for module in network.modules() if is_linear(module)}
+    return sum(numbers for place, numbers in linears.items() if place not in tables)
+
+
+def int8_claims(before: Checkpoint, after: Checkpoint, config: Int8) -> Iterator[Claim]:
+    """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
+    assert isinstance(after.network, Path)
+    model = read_graph(after.network)
+    found = weights_in(model)
+    numbers = sum(tensor.numel() for tensor in distinct_tensors(before.torch_network).values())
+    expected = 4 * numbers - 3 * (found.products_int8 + found.lookups_int8)
+    said = bool(after.info.onnx.get("reduce_range"))
+    yield Claim("share of matrix weights in 8 bits", 1.0, found.products_int8 / found.products)
+    yield Claim("share of embedding weights in 8 bits", float(config.embeddings), found.lookups_int8 / found.lookups)
+    wanted = _matrix_weights(before.torch_network)
+    yield Claim("weights of matrix products", wanted, min(found.products, wanted))  # a turned copy may stand besides
+    yield Claim("bits that matrix weights use", 7 if said else 8, found.bits_used)
+    yield Claim("7 bits, where asked or needed", float(reduces(config)), float(said))
+    yield Claim("bytes of model.onnx", expected, after.network.stat().st_size, tolerance=SLACK * expected + NODE_BYTES * len(model.graph.node))

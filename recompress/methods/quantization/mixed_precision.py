@@ -1,0 +1,159 @@
+"""Mixed precision: as many bits for each linear layer as it needs, and no more bytes in all than there are.
+
+    minimise  sum_i damage[i, b_i]      subject to  sum_i bytes[i, b_i] <= budget         b_i in {2, 3, 4, 8, untouched}
+
+damage: the KL of the answers when layer i alone is rounded, measured by ``recompress.methods.quantization.sensitivity``; the choice is exact
+(``recompress.methods.quantization.budget``). Bytes are codes, scales and zeros; a layer that is left untouched counts with the 32-bit floats that it is stored in.
+Layers are then rounded to the nearest step, or by GPTQ. That damages add up is an assumption: layers are measured alone and rounded together.
+Source: Dong et al. 2019 (HAWQ), arXiv:1905.03696; Cai et al. 2020 (ZeroQ), arXiv:2001.00281, eq. 7 and section 3.3 (sums under a budget).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from recompress.benchmarks import ALL_BENCHMARKS
+from recompress.errors import InputError
+from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.statistics import Statistics
+from recompress.methods.calibration import calibration_features
+from recompress.methods.quantization.budget import Option, best_choice
+from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
+from recompress.methods.quantization.grid import FewBits, bytes_of_embeddings, matrix_bytes, pack_embeddings, refuse, rounded, tensor_bytes
+from recompress.methods.quantization.sensitivity import Damages, measure
+from recompress.methods.registry import Claim, Inputs, method
+from recompress.models.architecture import SIX, encoder_linears, shape_of
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.packed import PackedLinear, packed_linear, place
+from recompress.models.surgery import weight_of
+from recompress.settings.base import Settings
+
+log = logging.getLogger(__name__)
+BITS: tuple[Literal[2, 3, 4, 8], ...] = (2, 3, 4, 8)
+UNTOUCHED = 32
+DAMPING = 0.01
+
+
+class MixedPrecision(Settings):
+    """How many bytes there are, and how layers are rounded."""
+
+    average_bits: Annotated[float, Field(gt=0, lt=UNTOUCHED)] = 4.0
+    """Bits of a weight in the linear layers on average, scales and zeros counted."""
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """In place of ``average_bits``: the share of the bytes of the linear layers that may be used."""
+    untouched: bool = True
+    """Allow that a layer is left as it is, in 32-bit floats."""
+    rounding: Literal["rtn", "gptq"] = "rtn"
+    """Rounding to the nearest step, or column after column with act-order and damping 0.01."""
+    group_size: Annotated[int, Field(ge=8)] | None = None
+    """Columns that share a scale; a whole row when left out. It must divide the width of every matrix."""
+    symmetric: bool = False
+    """Steps that lie evenly around zero, so that no zero points need be stored."""
+    embeddings: bool = False
+    """Store the token embeddings in 8 bits; they do not count in the budget."""
+    calibration_examples: Annotated[int, Field(ge=1)] = 16
+    """Training examples, or windows of running text, that layers are measured on: each costs a forward pass for each layer and number of bits."""
+
+    def stored_in(self, bits: Literal[2, 3, 4, 8], *, embeddings: bool = False) -> FewBits:
+        return FewBits(bits=bits, group_size=self.group_size, symmetric=self.symmetric, embeddings=embeddings)
+
+
+def budget_of(numbers: int, config: MixedPrecision) -> int:
+    """Bytes for ``numbers`` weights."""
+    bits = config.average_bits if config.share is None else UNTOUCHED * config.share
+    return int(numbers * bits / 8 + 1e-9)
+
+
+def options_of(rows: int, columns: int, damage: Mapping[str, float], config: MixedPrecision) -> list[Option]:
+    """In 2, 3, 4 and 8 bits, and untouched where that is allowed."""
+    made = [Option(matrix_bytes(rows, columns, config.stored_in(bits)), damage[str(bits)]) for bits in BITS]
+    return [*made, Option(4 * rows * columns, 0.0)] if config.untouched else made
+
+
+def choose(shapes: Mapping[str, tuple[int, int]], damages: Damages, config: MixedPrecision) -> dict[str, Literal[2, 3, 4, 8] | None]:
+    """The bits of each layer, ``None`` for those left untouched. Raises ``InputError`` where the budget is too small for any choice."""
+    options = [options_of(*shape, damages[name], config) for name, shape in shapes.items()]
+    numbers = sum(rows * columns for rows, columns in shapes.values())
+    chosen = best_choice(options, budget_of(numbers, config))
+    if chosen is None:
+        least = sum(min(option.size for option in layer) for layer in options)
+        asked = f"average_bits {config.average_bits:g}" if config.share is None else f"share {config.share:g}"
+        raise InputError(
+            f"{asked} is too little: with all layers in 2 bits, scales counted, average_bits is {8 * least / numbers:.4g} (share {least / numbers / 4:.4g})"
+        )
+    return {name: BITS[i] if i < len(BITS) else None for name, i in zip(shapes, chosen, strict=True)}
+
+
+def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision) -> list[Claim]:
+    """No more bytes than there were to use, each layer packed or exactly what it was, and all tensors as large as that makes them."""
+    old, new = before.torch_network, after.torch_network
+    pairs = [(shape_of(linear), linear, new.get_submodule(name)) for name, linear in encoder_linears(old)]
+    whole, used, changed = tensor_bytes(old) + bytes_of_embeddings(old, config.stored_in(8, embeddings=config.embeddings)), 0, 0
+    for (rows, columns), linear, module in pairs:
+        if isinstance(module, PackedLinear):
+            whole += module.stored_bytes - 4 * rows * columns
+            used += module.stored_bytes
+        else:
+            used += 4 * rows * columns
+            changed += not bool(weight_of(linear).equal(weight_of(module)))
+    budget = budget_of(sum(rows * columns for (rows, columns), _, _ in pairs), config)
+    odd = sum(isinstance(module, PackedLinear) and module.bits not in BITS for _, _, module in pairs)
+    return [
+        Claim("bytes of the linear layers beyond the budget", 0, max(0, used - budget)),
+        Claim("untouched layers that changed", 0, changed),
+        Claim("layers in other bits than 2, 3, 4 and 8", 0, odd),
+        Claim("bytes of all tensors", whole, tensor_bytes(new)),
+    ]
+
+
+@method(
+    "mixed_precision",
+    MixedPrecision,
+    family="quantization",
+    prove=prove,
+    needs=("calibration",),
+    gives="packed",
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
+    source="Cai et al. 2020, arXiv:2001.00281, eq. 7; Dong et al. 2019, arXiv:1905.03696",
+    shrinks="bytes of the layers, to a budget",
+    speeds_up="nothing: weights are unpacked when they are used",
+)
+def quantize_mixed_precision(checkpoint: Checkpoint, config: MixedPrecision, inputs: Inputs) -> Checkpoint:
+    """Bits for each linear layer by what rounding it alone costs, under a budget of bytes."""
+    network = checkpoint.torch_network
+    embeddings = config.stored_in(8, embeddings=config.embeddings)
+    refuse(network, embeddings)
+    shapes = {name: shape_of(linear) for name, linear in encoder_linears(network)}
+    choose(shapes, {name: {str(bits): 0.0 for bits in BITS} for name in shapes}, config)  # refuses a budget that is too small before anything is measured
+    features = calibration_features(checkpoint, inputs, config.calibration_examples)
+    label = inputs.label or "mixed_precision"
+    chosen = choose(shapes, measure(network, features, [config.stored_in(bits) for bits in BITS], inputs.workdir, label), config)
+    log.info("%s: %s", label, ", ".join(f"{name} {bits or 'untouched'}" for name, bits in chosen.items()))
+    if config.rounding == "rtn":
+        for name, linear in list(encoder_linears(network)):
+            bits = chosen[name]
+            if bits is not None:
+                place(network, name, packed_linear(rounded(weight_of(linear), config.stored_in(bits)), linear))
+    else:
+        _by_gptq(checkpoint, config, inputs, chosen)
+    pack_embeddings(network, embeddings)
+    return checkpoint
+
+
+def _by_gptq(checkpoint: Checkpoint, config: MixedPrecision, inputs: Inputs, chosen: Mapping[str, Literal[2, 3, 4, 8] | None]) -> None:
+    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+        wanted = {name: (linear, bits) for name, linear in group.items() if (bits := chosen[name]) is not None}
+        if not wanted:
+            return {}
+        root, order = root_of(statistics["hessian"], DAMPING, next(iter(group)), act_order=True)
+        return {name: packed_linear(quantize_matrix(weight_of(linear), root, config.stored_in(bits), order), linear) for name, (linear, bits) in wanted.items()}
+
+    features = calibration_features(checkpoint, inputs, config.calibration_examples)
+    said = {"method": "mixed_precision", "chosen": dict(chosen), **config.model_dump(mode="json")}
+    each_layer(checkpoint.torch_network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "mixed_precision")

@@ -1,0 +1,108 @@
+"""What rounding one layer alone does to a network's answers.
+
+    damage[i, b] = mean over the calibration text of KL(p || p with layer i in b bits)
+
+p: what the network says at each token of the text, or of each text where it gives one answer. Sums are kept after each batch: killed and called again, the work
+goes on behind the last one.
+Source: Dong et al. 2019 (HAWQ), arXiv:1905.03696 (sensitivity decides the bits; there from the Hessian's eigenvalues); Cai et al. 2020 (ZeroQ),
+arXiv:2001.00281, eq. 7 (KL of the answers, each layer alone).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from recompress.errors import IntegrityError
+from recompress.integrity.atomic_directory import storage_error
+from recompress.integrity.digest import sha256_json
+from recompress.methods.quantization.grid import FewBits, codes_on, grid_of, values_of
+from recompress.models.architecture import encoder_linears
+from recompress.models.surgery import weight_of
+from recompress.progress import bar
+from recompress.runtimes.batches import Feature, batches_of
+from recompress.training.run import weights_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BATCH_SIZE = 4
+Damages = dict[str, dict[str, float]]
+"""By layer and bits."""
+
+
+def measure(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits], workdir: Path, label: str) -> Damages:
+    """The damage of each linear layer with each of ``configs``, by name and bits. The network is left as it was.
+
+    Raises ``IntegrityError`` for answers that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
+    """
+    names = [name for name, _ in encoder_linears(network)]
+    stamp = _stamp(network, features, configs)
+    place = workdir / "sensitivity.json"
+    done, count, sums = _read(place, stamp) or (0, 0, {name: {str(config.bits): 0.0 for config in configs} for name in names})
+    batches = list(batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE))
+    with torch.inference_mode(), bar(label, len(batches) * len(names), "layer", start=done * len(names)) as progress:
+        for i, (_, batch) in enumerate(batches[done:], done + 1):
+            tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}
+            said = answers(network, tensors)
+            count += len(said)
+            for name, linear in encoder_linears(network):
+                weight = weight_of(linear)
+                kept = weight.clone()
+                for config in configs:
+                    grid = grid_of(kept, config.bits, config.group_size, symmetric=config.symmetric)
+                    weight.copy_(values_of(codes_on(kept, grid, config.bits), grid))
+                    sums[name][str(config.bits)] += divergence(said, answers(network, tensors))
+                weight.copy_(kept)
+                progress.update(1)
+            _write(place, {"stamp": stamp, "batches": i, "count": count, "sums": sums})
+    return {name: {bits: value / count for bits, value in row.items()} for name, row in sums.items()}
+
+
+def answers(network: PreTrainedModel, batch: Mapping[str, Tensor]) -> Float[Tensor, "answers choices"]:
+    """ln p at each token of the text, without padding, or of each text."""
+    model: Any = network.eval()
+    logits: Tensor = model(**batch).logits
+    if logits.ndim == 3:
+        text: Bool[Tensor, "batch length"] = batch["attention_mask"].bool()
+        logits = logits[text]
+    if not logits.isfinite().all():
+        raise IntegrityError("the model gives logits that are not finite on the calibration text; it is broken, or a layer cannot be rounded to so few bits")
+    return logits.float().log_softmax(-1)
+
+
+def divergence(said: Float[Tensor, "answers choices"], now: Float[Tensor, "answers choices"]) -> float:
+    """sum of KL(said || now), as p (ln p - ln q) - p + q: the errors of two sums to 1 cancel in each term."""
+    p = said.exp()
+    return max(0.0, float((p * (said - now) - p + now.exp()).sum(dtype=torch.float64)))
+
+
+def _stamp(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits]) -> str:
+    versions = [importlib.metadata.version(name) for name in ("torch", "transformers")]
+    said = [config.model_dump(mode="json") for config in configs]
+    return sha256_json([weights_sha256(network), [feature["input_ids"] for feature in features], said, torch.get_num_threads(), versions])
+
+
+def _read(place: Path, stamp: str) -> tuple[int, int, Damages] | None:
+    try:
+        found = json.loads(place.read_text())
+        return (found["batches"], found["count"], found["sums"]) if found["stamp"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(place: Path, value: dict[str, Any]) -> None:
+    """All or nothing."""
+    temporary = place.with_name(place.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(value))
+        temporary.replace(place)
+    except OSError as error:
+        raise storage_error(error, place) or error from None

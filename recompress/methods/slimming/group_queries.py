@@ -1,0 +1,110 @@
+"""Grouped queries: let several query heads share one key and value head, which is the mean of those that they had.
+
+    K'[g] = mean over the heads h of group g of K[h]                V'[g] the same
+
+Neighbouring heads form a group, so that query heads stay where they are. Keys and values are a small part of the weights, but while text is generated they
+are what a decoder keeps of every token before: that cache shrinks as much as the heads do. Some training afterwards wins most of the quality back.
+
+Source: Ainslie et al. 2023, arXiv:2305.13245, section 2.1 (mean pooling of checkpoints) and 2.2 (groups).
+Only Llama: the attention of GPT-2 and of the encoders gives every query head keys and values of its own, and neither their configs nor their code can say
+otherwise; there, ``prune_structure`` removes whole heads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from recompress.errors import InputError
+from recompress.methods.registry import Claim, Inputs, method
+from recompress.models.architecture import Layer, layers_of
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.surgery import note_heads, note_shapes, refuse_bound, set_weight, weight_of
+from recompress.settings.base import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLOSE = 1e-6
+
+
+class GroupQueries(Settings):
+    """How many key and value heads stay."""
+
+    groups: Annotated[int, Field(ge=1)] | None = None
+    """Key and value heads of each layer, a divisor of those that are there; half of them when left out. 1 is multi-query attention."""
+
+
+def pooled(rows: Float[Tensor, "told ..."], groups: int, size: int) -> Float[Tensor, "fewer ..."]:
+    """Heads of ``size`` rows, one after another, become ``groups`` heads: each the mean of as many neighbours."""
+    return rows.reshape(groups, -1, size, *rows.shape[1:]).double().mean(1).flatten(0, 1).to(rows.dtype)
+
+
+def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries) -> list[Claim]:
+    """Heads counted in every layer and in the config; keys and values are the means, and all else is what it was."""
+    old, new = layers_of(before.torch_network), layers_of(after.torch_network)
+    groups = _wanted(old, config)
+    was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
+    pooled_names = {name for name in was if any(f".{part}." in name for part in ("k_proj", "v_proj"))}
+    far = 0.0
+    for a, b in zip(old, new, strict=True):
+        for here, there in ((a.key, b.key), (a.value, b.value)):
+            heads = weight_of(here).view(groups, -1, a.head_size, weight_of(here).shape[1])
+            far = max(far, float((sum(heads.unbind(1)) / heads.shape[1] - weight_of(there).view_as(heads[:, 0])).abs().max()))
+    return [
+        Claim("key and value heads of all layers", groups * len(old), sum(layer.groups for layer in new)),
+        Claim("query heads of all layers", sum(layer.heads for layer in old), sum(layer.heads for layer in new)),
+        Claim(
+            "largest distance of keys and values from the means", 0, far, tolerance=CLOSE * max(1.0, *(float(was[name].abs().max()) for name in pooled_names))
+        ),
+        Claim("other tensors that changed", 0, sum(not tensor.equal(now[name]) for name, tensor in was.items() if name not in pooled_names)),
+    ]
+
+
+@method(
+    "group_queries",
+    GroupQueries,
+    family="slimming",
+    prove=prove,
+    benchmarks=("language-modelling",),
+    architectures=("llama",),
+    not_after={"share_layers": "layers that share their weights cannot be changed one by one; group queries first"},
+    source="Ainslie et al. 2023, arXiv:2305.13245, section 2.1",
+    shrinks="keys and values: some parameters, and the cache of a decoder that generates",
+    speeds_up="generation, on CPU and GPU",
+)
+def group_queries(checkpoint: Checkpoint, config: GroupQueries, inputs: Inputs) -> Checkpoint:
+    """Let query heads share keys and values, which become means of what they were."""
+    network = checkpoint.torch_network
+    layers = layers_of(network)
+    refuse_bound(layers, "group_queries")
+    groups = _wanted(layers, config)
+    _refuse(layers, groups)
+    for layer in layers:
+        for linear in (layer.key, layer.value):
+            pool(linear, groups, layer.head_size)
+        note_shapes(layer)
+    note_heads(network)
+    return checkpoint
+
+
+def pool(linear: Any, groups: int, size: int) -> None:
+    """Do it to one linear layer, in place, and to its biases."""
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(pooled(linear.bias.data, groups, size))
+    set_weight(linear, pooled(weight_of(linear), groups, size))
+
+
+def _wanted(layers: Sequence[Layer], config: GroupQueries) -> int:
+    return config.groups or max(1, layers[0].groups // 2)
+
+
+def _refuse(layers: Sequence[Layer], groups: int) -> None:
+    for layer in layers:
+        if layer.groups < groups:
+            raise InputError(f"group_queries leaves {groups} key and value heads, but layer {layer.index} has {layer.groups}; ask for at most that many")
+        if layer.groups % groups:
+            raise InputError(f"group_queries cannot make {groups} equal groups of the {layer.groups} key and value heads of layer {layer.index}")

@@ -1,0 +1,46 @@
+"""Fine-tune further: train on the labels again, so that what a step cost is won back. Weights that are zero stay zero.
+
+    loss = cross-entropy of the labels, or, for language modelling, of each next token in windows of running text
+
+Source: Zhu and Gupta 2017, "To prune, or not to prune", arXiv:1710.01878 (training on under a fixed mask).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recompress.benchmarks import ALL_BENCHMARKS
+from recompress.methods.registry import Claim, Inputs, method
+from recompress.models.architecture import SIX
+from recompress.models.checkpoint import Checkpoint
+from recompress.training.proof import prove_training
+from recompress.training.run import train
+from recompress.training.settings import Schedule
+
+
+class Finetune(Schedule):
+    """How long and how fast to train on."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Passes over the training examples."""
+
+
+def prove(before: Checkpoint, after: Checkpoint, config: Finetune) -> list[Claim]:
+    return prove_training(before, after)
+
+
+@method(
+    "finetune",
+    Finetune,
+    family="training",
+    prove=prove,
+    source="Zhu and Gupta 2017, arXiv:1710.01878",
+    needs=("training",),
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
+)
+def finetune(checkpoint: Checkpoint, config: Finetune, inputs: Inputs) -> Checkpoint:
+    """Train on with the labels, or on running text; zeros stay zero."""
+    return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, inputs.workdir / "training", curve=inputs.curve, label=inputs.label or "finetune")

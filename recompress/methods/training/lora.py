@@ -1,0 +1,149 @@
+"""LoRA: win back what a step cost by training low-rank changes of the encoder's linear layers alone, and merge them into the weights afterwards.
+
+    W' = W + alpha / rank * (B A) * M            A [rank, in] random, B [out, rank] zero at first, W fixed;   M = 1 where W is not zero
+
+Without zeros M is all ones and the formula is the paper's. With zeros, M stands in the forward pass of the training already, so that what is merged is what
+was trained, and zeros (n of m, too) are zeros afterwards; the change is then no longer of low rank, but what is trained still is.
+Little memory is taken by the optimizer: it knows A and B only. Embeddings, norms, biases and the head stay as they are.
+Source: Hu et al. 2021, arXiv:2106.09685, eq. 3 and section 4.1; layers of peft.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from recompress.benchmarks import ALL_BENCHMARKS
+from recompress.errors import InputError
+from recompress.methods.registry import Claim, Inputs, method
+from recompress.models.architecture import SIX, encoder_linears, shape_of
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.packed import place
+from recompress.models.surgery import weight_of
+from recompress.training.proof import prove_training
+from recompress.training.settings import Schedule
+from recompress.training.step import train_in_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from recompress.models.architecture import Linear
+
+ADAPTER = "default"
+
+
+class Lora(Schedule):
+    """How large the changes may be, and how they are trained."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Passes over the training examples."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    """The highest learning rate; adapters bear more than whole weights do."""
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Rank of each change: the smaller side of ``A`` and of ``B``."""
+    alpha: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Each change is multiplied by ``alpha / rank``."""
+
+
+def rank_of(change: Float[Tensor, "out in"], largest: float, most: int) -> int:
+    """The rank of ``change``, as far as 32-bit weights of size ``largest`` can tell, at most ``most``: that of its product with random columns, in 64 bits."""
+    outputs, inputs = change.shape
+    columns = torch.randn((inputs, most), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rounding = torch.finfo(torch.float32).eps * largest * (math.sqrt(outputs) + math.sqrt(inputs)) * (math.sqrt(inputs) + math.sqrt(most))
+    return int((torch.linalg.svdvals(change.double() @ columns) > rounding).sum())
+
+
+def prove(before: Checkpoint, after: Checkpoint, config: Lora) -> list[Claim]:
+    """What holds after any training; the names of all tensors; what was not adapted; and the rank of the change of each matrix that had no zeros."""
+    was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
+    old, new = dict(encoder_linears(before.torch_network)), dict(encoder_linears(after.torch_network))
+    adapted = {id(parameter) for linear in old.values() for parameter in (linear.weight,)}
+    fixed = [name for name, parameter in before.torch_network.named_parameters() if id(parameter) not in adapted]
+    beyond = 0
+    for name, linear in old.items():
+        if name in new and linear.weight.shape == new[name].weight.shape and (linear.weight != 0).all():
+            change, most = weight_of(new[name]) - weight_of(linear), min(config.rank + 4, *shape_of(linear))
+            beyond = max(beyond, rank_of(change, float(linear.weight.detach().abs().max()), most) - config.rank)
+    return [
+        *prove_training(before, after),
+        Claim("tensors with other names", 0, len(was.keys() ^ now.keys())),
+        Claim("other tensors that changed", 0, sum(name not in now or not was[name].equal(now[name]) for name in fixed)),
+        Claim("rank of a change beyond the adapters'", 0, beyond),
+    ]
+
+
+@method(
+    "lora",
+    Lora,
+    family="training",
+    prove=prove,
+    source="Hu et al. 2021, arXiv:2106.09685, eq. 3",
+    needs=("training",),
+    benchmarks=ALL_BENCHMARKS,
+    architectures=SIX,
+)
+def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoint:
+    """Train low-rank changes of the encoder's linear layers and merge them; zeros stay zero."""
+    adapters = adapt(checkpoint.torch_network, config, inputs.seed)
+    checkpoint = train_in_step(
+        checkpoint,
+        config,
+        inputs,
+        "lora",
+        said={"peft": importlib.metadata.version("peft")},
+        hold=False,  # the weights are fixed, and B is zero at first
+    )
+    merge(checkpoint.torch_network, adapters)
+    return checkpoint
+
+
+def adapt(network: PreTrainedModel, config: Lora, seed: int) -> tuple[str, ...]:
+    """Put an adapter in the place of each linear layer of the encoder, and let nothing else be trained. Gives their names.
+
+    Raises ``InputError`` for a rank that some matrix cannot have.
+    """
+    linears = dict(encoder_linears(network))
+    for name, linear in linears.items():
+        if config.rank > min(shape_of(linear)):
+            raise InputError(f"rank {config.rank} is more than the smaller side of {name}, which is {' x '.join(map(str, shape_of(linear)))}; lower it")
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        for name, linear in linears.items():
+            place(network, name, _adapter(linear, config))
+    return tuple(linears)
+
+
+def merge(network: PreTrainedModel, adapters: tuple[str, ...]) -> None:
+    """Add what was trained to the weights, and put the plain linear layers back into their places."""
+    for name in adapters:
+        adapter: Any = network.get_submodule(name)
+        linear = adapter.base_layer
+        with torch.no_grad():
+            linear.weight += adapter.get_delta_weight(ADAPTER) * (linear.weight != 0)
+        place(network, name, linear)
+    network.requires_grad_(True)
+
+
+def _adapter(linear: Linear, config: Lora) -> Any:
+    from peft import LoraConfig
+    from peft.tuners.lora import Linear as Adapter
+
+    class Masked(Adapter):
+        """The change is zero where the weight is."""
+
+        def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            fixed: Any = self.base_layer
+            weight = fixed.weight + self.get_delta_weight(ADAPTER) * (fixed.weight != 0)
+            return torch.nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, fixed.bias)
+
+    transposed = not isinstance(linear, torch.nn.Linear)
+    kind = Adapter if (linear.weight != 0).all() else Masked
+    said = LoraConfig(r=config.rank, lora_alpha=config.alpha, fan_in_fan_out=transposed)
+    return kind(linear, ADAPTER, said, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)

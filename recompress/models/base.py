@@ -1,0 +1,89 @@
+"""Find a base model and prove that it is the one that the recipe means.
+
+``package://package/folder`` looks inside an installed Python package, without importing it; a folder is a folder; anything else is a hub id, which needs
+a full commit as its revision. Whatever is found is compared with the recipe's sha256 of ``model.safetensors`` before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.integrity.digest import sha256_file
+
+log = logging.getLogger(__name__)
+WEIGHTS = "model.safetensors"
+HUB_FILES = ["*.json", "*.txt", "*.model", WEIGHTS]
+"""What is fetched from a hub: never a pickle, never code."""
+
+
+def find_base(model: str, *, revision: str | None = None, sha256: str | None = None, root: Path) -> Path:
+    """The folder of a base model. Raises ``InputError`` when it cannot be found and ``IntegrityError`` when its weights are not the pinned ones."""
+    if model.startswith("package://"):
+        directory = _in_package(model)
+    elif (root / model).is_dir():
+        directory = root / model
+    elif model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise InputError(f"base model {model!r} is not a folder here; give a folder, package://package/folder, a hub id (owner/name) or models:/name@alias")
+    else:
+        directory = _from_hub(model, revision)
+    check_base(directory, model, sha256)
+    return directory
+
+
+def check_base(directory: Path, model: str, sha256: str | None) -> None:
+    """Raises ``InputError`` without safetensors weights and ``IntegrityError`` when their sha256 is not the expected one."""
+    weights = directory / WEIGHTS
+    if not weights.is_file():
+        pickles = sorted(file.name for file in directory.glob("pytorch_model*.bin"))
+        found = f"it holds {pickles[0]}, a pickle, which can run code when it is read; convert it once, or" if pickles else "it has none;"
+        raise InputError(f"base model {model!r} needs {WEIGHTS}: {found} choose a revision that has safetensors")
+    if sha256 is not None and (found := sha256_file(weights)) != sha256:
+        raise IntegrityError(f"base model {model!r}: {WEIGHTS} has sha256 {found}, the recipe says {sha256}; if the new one is meant, write it in the recipe")
+
+
+def _in_package(model: str) -> Path:
+    package, _, folder = model.removeprefix("package://").partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"base model {model!r}: the package {package!r} is not installed; pip install {package.replace('_', '-')}")
+    home = Path(next(iter(spec.submodule_search_locations))).resolve()
+    directory = (home / folder).resolve()
+    if not directory.is_relative_to(home) or not directory.is_dir():
+        raise InputError(f"base model {model!r}: the package {package!r} holds no folder {folder!r}")
+    return directory
+
+
+def _from_hub(model: str, revision: str | None) -> Path:
+    """A snapshot of a hub repository at one commit; from the local cache when the hub cannot be reached."""
+    if revision is None:
+        raise InputError(f"base model {model!r} comes from a hub, so it needs base.revision: the full commit, because names and branches move")
+    import httpx2 as httpx
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        try:
+            # asked first because it fails at once where there is no network; the download would try again and again
+            HfApi().model_info(model, revision=revision, timeout=20)
+        except (httpx.HTTPError, OSError) as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            log.debug("hub: %s", error)
+            return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES, local_files_only=True))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
+    except GatedRepoError:
+        raise InputError(f"base model {model!r} is gated; accept its terms on the hub and set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise InputError(f"base model {model!r} has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise InputError(f"base model {model!r} is not on the hub, or is private: set HF_TOKEN") from None
+    except (LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == 28:
+            raise StorageError(f"no space left while fetching base model {model!r}; free some, or set HF_HOME to a larger disk") from None
+        log.debug("hub: %s", error)
+        raise InputError(
+            f"base model {model!r} is neither in the local cache nor can the hub be reached; connect, or copy the model here and name its folder, or use package://…"
+        ) from None

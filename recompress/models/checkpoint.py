@@ -1,0 +1,290 @@
+"""A model directory in, a model directory out.
+
+A directory holds ``config.json``, ``model.safetensors`` (or ``model.onnx`` in its place), the tokenizer's two files, and ``recompress.json``: the
+benchmark, the labels, the runtime, the steps, and whatever shape a transformers config cannot say. It is written last, so that half a directory is none.
+
+A network whose shape its config can say loads with plain ``from_pretrained``; ``load`` reads these and all others. No pickle is read, no code of a
+model is run, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from recompress.errors import InputError, IntegrityError
+from recompress.integrity.atomic_directory import new_directory
+from recompress.models.architecture import architecture_named, architecture_of, layers_of
+from recompress.models.files import CONFIG_FILE, distinct_tensors, first_line, quiet_transformers, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.tokenizer import load_tokenizer, plain_tokenizer, save_tokenizer, spaced_words
+from recompress.records import Runtime
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+INFO_FILE = "recompress.json"
+WEIGHTS_FILE = "model.safetensors"
+ONNX_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Info:
+    """What ``recompress.json`` says."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    benchmark: str
+    labels: tuple[str, ...]
+    max_length: int
+    """Tokens of a sequence, special ones included; longer ones are cut off."""
+    runtime: Runtime = "torch"
+    steps: tuple[str, ...] = ()
+    heads: tuple[int, ...] = ()
+    """Attention heads kept in each layer, where that is not what the config says."""
+    neurons: tuple[int, ...] = ()
+    """Neurons kept in each layer, where that is not what the config says."""
+    groups: tuple[int, ...] = ()
+    """Key and value heads kept in each layer, where that is neither what the config says nor one for each query head."""
+    head_size: Annotated[int, Field(ge=1)] | None = None
+    """Channels of an attention head, where that is not what the config says."""
+    shares: tuple[int, ...] = ()
+    """For each layer the one whose weights it uses, where any uses another's."""
+    onnx: dict[str, Any] = field(default_factory=dict)
+    """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
+
+
+@dataclass
+class Checkpoint:
+    """A model in memory: a transformers network on the torch runtime, or the path of an ONNX file on the ONNX runtime."""
+
+    network: PreTrainedModel | Path
+    tokenizer: PreTrainedTokenizerBase
+    info: Info
+
+    @property
+    def torch_network(self) -> PreTrainedModel:
+        """The network of a checkpoint on the torch runtime. Raises ``InputError`` for one on another."""
+        if isinstance(self.network, Path):
+            raise InputError(f"{self.network.parent} is an ONNX model; its weights cannot be changed any more")
+        return self.network
+
+
+def read_info(directory: Path) -> Info:
+    """Raises ``InputError`` when there is none and ``IntegrityError`` when it cannot be read."""
+    path = directory / INFO_FILE
+    if not path.is_file():
+        raise InputError(f"{directory} is no model directory of this project: it has no {INFO_FILE}")
+    try:
+        return TypeAdapter(Info).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise IntegrityError(f"{path} is broken: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
+
+
+def load(directory: Path) -> Checkpoint:
+    """Read a directory that ``save`` wrote; the network is in evaluation mode, in 32-bit floats, on the CPU.
+
+    Raises ``InputError`` for a directory that is none, and ``IntegrityError`` for pickles and for files that are cut off, broken, or do not fit each other.
+    """
+    info = read_info(directory)
+    refuse_pickles(directory)
+    if info.runtime == "onnx":
+        from recompress.runtimes.graph import check_graph
+
+        check_graph(directory / ONNX_FILE)
+        return Checkpoint(directory / ONNX_FILE, load_tokenizer(directory), info)
+    return Checkpoint(_load_network(directory, info), load_tokenizer(directory), info)
+
+
+def save(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write a new directory, in full or not at all. Raises ``InputError`` when it exists and ``StorageError`` when it cannot be written."""
+    with new_directory(directory) as partial:
+        write(checkpoint, partial)
+
+
+def write(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write the files into a directory that exists and is empty. Tied weights are stored once."""
+    save_tokenizer(checkpoint.tokenizer, directory)
+    info = checkpoint.info
+    if isinstance(checkpoint.network, Path):
+        shutil.copyfile(checkpoint.network, directory / ONNX_FILE)
+        shutil.copyfile(checkpoint.network.parent / CONFIG_FILE, directory / CONFIG_FILE)
+    else:
+        from safetensors.torch import save_file
+
+        write_config(checkpoint.network, directory)
+        save_file(distinct_tensors(checkpoint.network), directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        (directory / WEIGHTS_FILE).chmod((directory / CONFIG_FILE).stat().st_mode)  # safetensors makes a file that only its owner may read
+        info = replace(info, **_odd_shapes(checkpoint.network))
+    (directory / INFO_FILE).write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int) -> Checkpoint:
+    """A pretrained encoder with a fresh head for ``labels``, or, for language modelling, a pretrained decoder with its own. The same seed gives the same head.
+
+    Raises ``InputError`` for an unknown architecture, a base without safetensors, or more tokens than it has positions, ``IntegrityError`` for broken files.
+    """
+    import torch
+
+    from recompress.benchmarks import get_benchmark
+    from recompress.models.factored import fit_factored
+    from recompress.models.shared_layers import fit_shares, shares_of
+    from recompress.models.surgery import fit_shapes
+
+    if get_benchmark(benchmark).pretrained_head:
+        return _whole_base(directory, benchmark, labels, max_length)
+    if not labels or len(set(labels)) != len(labels):
+        raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
+    config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
+    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    _check_room(directory, config, tokenizer, max_length)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: PreTrainedModel = get_benchmark(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        base = _read_base(directory)
+        found = base.state_dict()
+    fit_shares(network, shares_of(base))
+    prefix = network.base_model_prefix
+    fit_factored(network, {f"{prefix}.{name}": tensor for name, tensor in found.items()})
+    expected = network.base_model.state_dict().keys()
+    pooler = architecture_of(network).pooler
+    if missing := sorted(name for name in expected - found.keys() if name.split(".")[0] != pooler):
+        raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
+    shapes = {f"{prefix}.{name}": tensor.shape for name, tensor in found.items()}
+    fit_shapes(network, shapes, layers_of(base)[0].head_size)
+    network.base_model.load_state_dict({name: tensor for name, tensor in found.items() if name in expected}, strict=False)
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length))
+
+
+def _load_network(directory: Path, info: Info) -> PreTrainedModel:
+    import torch
+    from transformers.initialization import no_init_weights
+
+    from recompress.benchmarks import get_benchmark
+    from recompress.models.factored import fit_factored, tie_factored
+    from recompress.models.packed import Packed, fit_packed, tie_packed
+    from recompress.models.shared_layers import fit_shares
+    from recompress.models.surgery import fit_shapes
+
+    config = read_config(directory)
+    if get_benchmark(info.benchmark).pretrained_head:
+        _check_causal(directory, config, info.benchmark)
+    path = directory / WEIGHTS_FILE
+    stored = read_tensors(path)
+    with torch.random.fork_rng(devices=[]), no_init_weights():
+        network: PreTrainedModel = get_benchmark(info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    network.tie_weights()
+    fit_shares(network, info.shares)
+    if fit_factored(network, stored):
+        tie_factored(network)
+    if fit_packed(network, stored):
+        tie_packed(network)
+    expected = distinct_tensors(network).keys()
+    for what, names in (("missing", expected - stored.keys()), ("not expected", stored.keys() - expected)):
+        if names:
+            raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
+    fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()}, info.head_size)
+    network.load_state_dict(stored, strict=False)
+    if isinstance(network.get_input_embeddings(), torch.nn.Embedding):
+        network.tie_weights()
+    if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
+        raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
+    labels = 0 if get_benchmark(info.benchmark).pretrained_head else config.num_labels
+    if len(info.labels) != labels or any(getattr(info, name) != value for name, value in _odd_shapes(network).items()):
+        raise IntegrityError(f"{directory / INFO_FILE} tells of other labels or shapes than {WEIGHTS_FILE} holds")
+    return network.eval()
+
+
+def _odd_shapes(network: PreTrainedModel) -> dict[str, Any]:
+    """Heads, their size, neurons and shared weights of each layer where the config cannot say them; nothing where it can."""
+    from recompress.models.shared_layers import shares_of
+
+    layers, config = layers_of(network), network.config
+    heads, groups, neurons = (tuple(getattr(layer, name) for layer in layers) for name in ("heads", "groups", "neurons"))
+    said = getattr(config, architecture_of(network).neurons_setting) or 4 * config.hidden_size  # GPT-2 leaves its usual width unsaid
+    said_groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    said_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {
+        "heads": heads if {*heads} != {config.num_attention_heads} else (),
+        "neurons": neurons if {*neurons} != {said} else (),
+        "groups": groups if groups != heads and {*groups} != {said_groups} else (),
+        "shares": shares if (shares := shares_of(network)) != tuple(range(len(layers))) else (),
+        "head_size": layers[0].head_size if layers[0].head_size != said_size else None,
+    }
+
+
+def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int) -> Checkpoint:
+    """A decoder with the head that it was trained with."""
+    from recompress.benchmarks import get_benchmark
+
+    if labels:
+        raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
+    config = read_config(directory)
+    _check_causal(directory, config, benchmark)
+    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    _check_room(directory, config, tokenizer, max_length)
+    if (directory / INFO_FILE).is_file():
+        network = load(directory).torch_network
+        if read_info(directory).benchmark != benchmark:
+            raise InputError(f"base model {directory} was made for {read_info(directory).benchmark} and has no head for {benchmark}")
+    else:
+        network = _read_base(directory, get_benchmark(benchmark).auto_model())
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=(), max_length=max_length))
+
+
+def _check_causal(directory: Path, config: PreTrainedConfig, benchmark: str) -> None:
+    if not architecture_named(config.model_type).causal:
+        raise InputError(f"{benchmark} needs a decoder, and base model {directory} is a {config.model_type}, which sees the words that it should foretell")
+
+
+def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
+    """A base model, without a head or as ``auto_model``, from a directory of this project or of transformers (which knows the old names of tensors)."""
+    import torch
+    from transformers import AutoModel
+
+    if (directory / INFO_FILE).is_file():
+        return load(directory).torch_network.base_model
+    read_tensors(directory / WEIGHTS_FILE)
+    with quiet_transformers():
+        try:
+            network, told = (auto_model or AutoModel).from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
+    pooler = architecture_of(network).pooler
+    if missing := sorted(name for name in told["missing_keys"] if name.split(".")[0] != pooler):
+        raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
+    return network
+
+
+def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each kind of tokenizer file breaks in its own way
+        raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
+    plain = plain_tokenizer(tokenizer, max_length)
+    if plain.pad_token_id is None and benchmark == "language-modelling":
+        plain.pad_token = plain.eos_token  # only fills batches up, behind a mask and behind the text; no decoder looks there
+    if plain.pad_token_id is None:
+        raise InputError(f"the tokenizer of base model {directory} has no padding token")
+    return spaced_words(plain) if benchmark == "token-classification" else plain
+
+
+def _check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    positions = int(config.max_position_embeddings)
+    if architecture_named(config.model_type).positions_follow_padding:
+        positions -= int(config.pad_token_id) + 1
+    if not 2 < max_length <= positions:
+        raise InputError(f"max_length is between 3 and the {positions} positions of base model {directory}, got {max_length}")
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(f"the tokenizer of base model {directory} knows {len(tokenizer):,} tokens, its embeddings {config.vocab_size:,}")

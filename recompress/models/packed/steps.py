@@ -1,0 +1,77 @@
+"""Each weight a code of its own: even steps, or a list of levels.
+
+weight[o, i] = scale[o, g] * (code[o, i] - zero[o, g]) * column[i]          g: the group of columns that i is in
+weight[o, i] = scale[o, g] * level[code[o, i]] * column[i]                  where there are levels (a codebook)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from recompress.models.packed.bits import pack, row_bytes, unpack
+
+DTYPES = {"codes": torch.uint8, "form": torch.int32, "scales": torch.float16, "zeros": torch.uint8, "levels": torch.float16, "columns": torch.float16}
+NEEDED = {"codes", "form", "scales"}
+
+
+class Quantized(NamedTuple):
+    """A matrix as codes and what they mean. Without ``zeros`` and ``levels``, the zero is ``2 ** (bits - 1)``."""
+
+    codes: UInt8[Tensor, "rows columns"]
+    bits: int
+    scales: Float[Tensor, "rows groups"]
+    zeros: Int[Tensor, "rows groups"] | None = None
+    levels: Float[Tensor, "#rows codes"] | None = None
+    """One row of levels for the whole matrix, or one for each row of it."""
+    columns: Float[Tensor, " columns"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.codes.shape
+        return rows, columns
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors to store."""
+        columns = self.codes.shape[1]
+        made = {"codes": pack(self.codes, self.bits), "form": torch.tensor([columns, self.bits], dtype=torch.int32, device=self.codes.device)}
+        rest = {"scales": self.scales, "zeros": self.zeros, "levels": self.levels, "columns": self.columns}
+        return made | {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in rest.items() if tensor is not None}
+
+
+def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
+    """Some rows of the matrix, as floats."""
+    codes = unpack(stored["codes"][part], bits, columns)
+    scales = stored["scales"][part].float()
+    if "levels" in stored:
+        levels = stored["levels"].float()
+        levels = levels[part] if len(levels) == len(stored["codes"]) else levels.expand(len(codes), -1)
+        made = levels.gather(1, codes.long())
+    else:
+        made = codes.float()
+    grouped = made.view(len(made), scales.shape[1], columns // scales.shape[1])
+    if "levels" not in stored:
+        grouped -= stored["zeros"][part].float()[:, :, None] if "zeros" in stored else float(1 << (bits - 1))
+    grouped *= scales[:, :, None]
+    if "columns" in stored:
+        made *= stored["columns"].float()
+    return made
+
+
+def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> bool:
+    """Whether the shapes of stored tensors belong to each other."""
+    codes, scales = tensors["codes"], tensors["scales"]
+    levels, zeros, column = (tensors.get(name) for name in ("levels", "zeros", "columns"))
+    return all(
+        [
+            codes.shape[1] == row_bytes(columns, bits),
+            scales.ndim == 2 and len(scales) == rows and scales.shape[1] > 0 and columns % scales.shape[1] == 0,
+            zeros is None or zeros.shape == scales.shape,
+            levels is None or (levels.ndim == 2 and len(levels) in (1, rows) and levels.shape[1] == 1 << bits),
+            column is None or tuple(column.shape) == (columns,),
+        ]
+    )

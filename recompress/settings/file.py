@@ -1,0 +1,168 @@
+"""Read a YAML file into a settings class, and say what is wrong with it by line.
+
+sparsity is a share in [0, 1), got 1.5 (recipes/x.yaml:14)
+unknown key 'polcy' (recipes/x.yaml:9); did you mean 'policy'?
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from recompress.errors import InputError
+from recompress.settings.allowed import allowed_at
+from recompress.settings.base import Settings
+
+Location = tuple[int | str, ...]
+S = TypeVar("S", bound=Settings)
+MAX_CHARACTERS = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-4`` as a word and ``2026-11-20`` as a date; people who write recipes mean a number and a name."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+class SettingsFile:
+    """A YAML file as plain values that remembers the line of every key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[Location, int] = {}
+        self.values: Any = self._construct(self._compose(), ())
+
+    def where(self, location: Location) -> str:
+        """``file:line`` of the key at ``location``, or of the nearest key above it."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return f"{self.path}:{self.lines.get(location, 1)}"
+
+    def read_as(self, kind: type[S], location: Location = ()) -> S:
+        """The value at ``location`` as settings. Raises ``InputError`` that names the key, the value, the limit and the line."""
+        values = self.values
+        for step in location:
+            values = values[step]
+        try:
+            return kind.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            problems = [self._explain(kind, problem, location) for problem in error.errors()]
+            raise InputError("; ".join(problems[:3])) from None
+
+    def _explain(self, kind: type[Settings], problem: ErrorDetails, above: Location) -> str:
+        location = (*above, *problem["loc"])
+        where = self.where(location)
+        if problem["type"] == "extra_forbidden":
+            return unknown("key", str(location[-1]), _keys_at(kind, problem["loc"][:-1]), where)
+        if problem["type"] == "missing":
+            return f"{_name(location)} is missing ({where})"
+        name, given = _name(location) or "the file", _given(problem["input"])
+        if problem["type"] == "value_error":
+            return f"{name} {problem['msg'].removeprefix('Value error, ')}, got {given} ({where})"
+        if (words := allowed_at(kind, problem["loc"])) is not None:
+            return f"{name} is {words}, got {given} ({where})"
+        return f"{name} {problem['msg'].removeprefix('Input ')}, got {given} ({where})"
+
+    def _compose(self) -> yaml.Node:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"{self.path} does not exist") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.path} cannot be read as UTF-8 text: {error}") from None
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(f"{self.path} is {len(text):,} characters long, the limit is {MAX_CHARACTERS:,}")
+        try:
+            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
+                raise InputError(f"{self.path} uses a YAML alias (*name); write the value out")
+            node = yaml.compose(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            raise InputError(f"not valid YAML: {getattr(error, 'problem', None) or error} ({self.path}:{line})") from None
+        if node is None:
+            raise InputError(f"{self.path} is empty")
+        return node
+
+    def _construct(self, node: yaml.Node, location: Location) -> Any:
+        self.lines.setdefault(location, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            found: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key, line = str(key_node.value), key_node.start_mark.line + 1
+                if key in found:
+                    raise InputError(f"{key!r} is given twice ({self.path}:{line})")
+                self.lines[(*location, key)] = line
+                found[key] = self._construct(value_node, (*location, key))
+            return found
+        if isinstance(node, yaml.SequenceNode):
+            return [self._construct(child, (*location, i)) for i, child in enumerate(node.value)]
+        loader = _Loader("")
+        try:
+            return loader.construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{node.value!r} cannot be read: {error} ({self.path}:{node.start_mark.line + 1})") from None
+        finally:
+            loader.dispose()
+
+
+def read_settings(path: Path, kind: type[S]) -> S:
+    """The whole file as settings. Raises ``InputError``."""
+    return SettingsFile(path).read_as(kind)
+
+
+def unknown(what: str, given: str, known: Iterable[str], where: str) -> str:
+    """The line that refuses a word which is not known, with the nearest one that is."""
+    words = sorted(known)
+    near = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
+    way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(words)}" if words else "none is known here"
+    return f"unknown {what} {given!r} ({where}); {way_out}"
+
+
+def _given(value: Any) -> str:
+    """A value as a person would write it, cut where it gets long."""
+    text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _name(location: Location) -> str:
+    return ".".join(str(step) for step in location)
+
+
+def _keys_at(kind: type[Settings], location: Location) -> list[str]:
+    """The keys that the settings class at ``location`` knows; empty where the walk leaves settings classes."""
+    here: Any = kind
+    for step in location:
+        field = _fields(here).get(str(step))
+        here = _settings_in(field.annotation) if field is not None else here
+    return list(_fields(here))
+
+
+def _fields(kind: Any) -> dict[str, FieldInfo]:
+    """The fields of a settings class by the names that people write."""
+    return {field.alias or name: field for name, field in getattr(kind, "model_fields", {}).items()}
+
+
+def _settings_in(annotation: Any) -> Any:
+    """The settings class inside ``X``, ``X | None``, ``tuple[X, ...]`` or ``dict[str, X]``."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _settings_in(inner)
+        if found is not None:
+            return found
+    return None

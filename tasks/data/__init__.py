@@ -1,0 +1,1 @@
+"""Data on disk: DVC pins and fetches it, Great Expectations checks it."""

@@ -1,0 +1,143 @@
+"""A throw-away copy of the project in which DVC works, so that nothing half-done is ever seen in the project itself.
+
+DVC writes ``dvc.lock`` as soon as a stage has run, and fills a folder file by file. Both happen on the bench, under ``.recompress/data``; what is whole and has
+the right hash is renamed into the project, and ``dvc.lock`` changes there only when a person accepts it. The bench shares the project's cache. A process that
+was killed leaves a bench behind, which the next one clears away.
+"""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import recompress
+from recompress.errors import DataRefused
+from tasks import QUIET
+from tasks.data.pins import Pin
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+BUSY = ("Unable to acquire lock", "is busy, it is being blocked", "is locked by another process")
+PATIENCE_S = 60.0
+"""How long to wait for another DVC that works in the same project."""
+
+
+class Bench:
+    """The copy. ``folder`` holds what DVC put there; its name is new each time, because the DVC of a killed process may still be writing to the old one."""
+
+    def __init__(self, root: Path, say: Say) -> None:
+        self.root = root
+        self.say = say
+        self.folder = root / ".recompress" / "data" / f"bench-{uuid.uuid4().hex[:12]}"
+        said = dvc_settings(root)
+        self.cache = (root / ".dvc" / said.get("cache", {}).get("dir", "cache")).resolve()
+        self.remotes = [section for section in said if section.startswith("'remote ")]
+        (self.folder / ".dvc").mkdir(parents=True)
+        config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {self.cache}\n"
+        (self.folder / ".dvc" / "config").write_text(config, encoding="utf-8")
+
+    def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_dvc(self.folder, self.root, *arguments)
+
+    def check_out(self, pin: Pin) -> Path | None:
+        """The pinned folder from the cache; ``None`` when the cache does not hold all of it. Where not even its list of files is, DVC is not asked."""
+        if not (self.cache / "files" / "md5" / pin.md5[:2] / pin.md5[2:]).is_file():
+            return None
+        place = self.folder / pin.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pointer = place.with_name(place.name + ".dvc")
+        pointer.write_text(f"outs:\n- md5: {pin.md5}\n  hash: md5\n  path: {place.name}\n", encoding="utf-8")
+        done = self.dvc("checkout", "--quiet", "--force", pointer.relative_to(self.folder).as_posix())
+        pointer.unlink()
+        return place if done.returncode == 0 and place.is_dir() else None
+
+    def add(self, directory: Path) -> Path:
+        """A copy of ``directory``, and the same bytes in the cache."""
+        copy = self.folder / "taken"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(directory, copy, copy_function=shutil.copyfile)
+        self._must("add", "--quiet", "taken")
+        return copy
+
+    def reproduce(self, stage: str, sources: list[str]) -> Path:
+        """Run a stage and those before it on copies of ``sources``; gives the ``dvc.lock`` that came out. Raises ``DataRefused`` with what the stage said."""
+        for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
+            if (self.root / name).is_file():
+                shutil.copyfile(self.root / name, self.folder / name)
+        code = self.root / "recompress"
+        code = code if code.is_dir() else Path(recompress.__file__).parent
+        shutil.copytree(code, self.folder / "recompress", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        for source in sources:
+            shutil.copytree(self.root / source, self.folder / source, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        self._must("repro", "--force", "--no-run-cache", stage)
+        return self.folder / "dvc.lock"
+
+    def _must(self, *arguments: str) -> None:
+        done = self.dvc(*arguments)
+        if done.returncode != 0:
+            raise DataRefused(f"dvc {arguments[0]}: {said_last(done)}")
+
+
+def dvc_settings(root: Path) -> dict[str, dict[str, str]]:
+    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    for name in ("config", "config.local"):
+        path = root / ".dvc" / name
+        if path.is_file():
+            parser.read_string("\n".join(line.strip() for line in path.read_text(encoding="utf-8").splitlines()), source=str(path))
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+@contextmanager
+def bench(root: Path, say: Say = log.info) -> Iterator[Bench]:
+    """The bench for as long as the block lasts; one process at a time, others wait."""
+    home = root / ".recompress" / "data"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process brings data here; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left_over in home.glob("bench-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        made = Bench(root, say)
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def run_dvc(folder: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """DVC's command in ``folder``, with the Python that runs us and nothing sent home. Waits while another DVC holds its lock."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    site = root / ".recompress" / "data" / "site"
+    environment = {**os.environ, **QUIET, "PATH": path, "DVC_SITE_CACHE_DIR": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    deadline, pause = time.monotonic() + PATIENCE_S, 0.2
+    while True:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0 or not any(word in done.stderr for word in BUSY) or time.monotonic() > deadline:
+            return done
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def said_last(done: subprocess.CompletedProcess[str]) -> str:
+    """The line that tells a person why: what a stage said before DVC said that it failed, or what DVC said itself."""
+    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if line.startswith("ERROR:")]
+    if errors and "failed to run:" in lines[errors[0]] and errors[0] > 0:
+        return lines[errors[0] - 1]
+    return (lines[errors[0]].removeprefix("ERROR:").strip() if errors else lines[-1] if lines else f"exit code {done.returncode}")[:300]

@@ -1,0 +1,190 @@
+"""What people ask of the ledger, with what MLflow and the bundles add to its answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.audit import AuditReport, Trace, Trouble, check_all, find_plan, log_lines, parse_time
+from recompress.audit import trace as core_trace
+from recompress.audit import who_was as core_who_was
+from recompress.audit.history import check_model
+from recompress.errors import InputError, IntegrityError, RecompressError, StorageError
+from recompress.evidence import BundleReport, committed_plans, folder_name, verify_bundle
+from recompress.evidence.dossier import origin_of
+from recompress.evidence.listed import named_key
+from recompress.integrity.digest import canonical_json
+from recompress.integrity.signing import public_pem
+from recompress.ledger import Head, Ledger, NoLedger, read_lines, verify, write_lines
+from recompress.ledger.anchor import sign_head
+from recompress.ledger.store import rfc3339
+from tasks.people.anchors import check_not_lost
+from tasks.people.bundle import check_named, recall_dossier
+from tasks.people.keys import own_key, own_public_key, trusted_keys
+from tasks.people.ledger import open_ledger
+from tasks.running.project import Project, means_alias
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+def log(project: Project, model: str | None) -> list[dict[str, Any]]:
+    entries = project.ledger.entries()
+    if model is not None:
+        check_model(entries, model)
+    return log_lines(entries, model)
+
+
+def who_was(project: Project, model: str, at: str) -> dict[str, Any]:
+    """Every champion at a moment, or in the course of a day. Raises ``InputError`` for a model that is not known and a time that is none."""
+    begin, end = parse_time(at, project.ledger.clock())
+    entries = project.ledger.entries()
+    check_model(entries, model)
+    found = core_who_was(entries, model, begin, end)
+    return {"model": model, "from": rfc3339(begin), "to": rfc3339(end), "champions": [reign.as_json() for reign in found]}
+
+
+def trace(project: Project, told: str) -> Trace:
+    """Everything that is known of a version. Raises ``InputError`` for one that does not exist or was never promoted, ``IntegrityError`` for such a champion."""
+    model, version = project.resolve(told)
+    tags = project.registry.tags(model, version)
+    if tags is None:
+        raise InputError(f"there is no version {version} of {model} in the registry")
+    entries = project.ledger.entries()
+    found = core_trace(entries, model, version, tags, by_alias=means_alias(told))
+    try:
+        dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
+    except IntegrityError:
+        return found
+    candidate = dossier.evaluation("candidate")
+    return found.model_copy(update={"metrics": candidate.metrics if candidate else {}})
+
+
+def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | None, model: Path | None) -> BundleReport:
+    """One bundle, offline. Raises ``BundleBroken`` that names the first bad file."""
+    try:
+        pinned = model_key.read_text(encoding="utf-8") if model_key else None
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"the key {model_key} cannot be read") from None
+    if model is not None and not model.is_dir():
+        raise InputError(f"there is no folder {model} with the model's files")
+    return verify_bundle(bundle, own_public_key(root, key), model=model, model_key=pinned)
+
+
+def verify_all(project: Project) -> AuditReport:
+    """The chain, its anchors in the registry and in the bundles, the registry against the ledger, and every bundle. Writes nothing."""
+    try:
+        ledger = open_ledger(project.root, create=False)  # as it is: whether it holds is the question
+    except NoLedger:
+        check_not_lost(project.root, project.registry)
+        raise
+    anchors, troubles = _bundles(project, ledger)
+    report = check_all(ledger, project.registry, anchors)
+    return replace(report, troubles=(*report.troubles, *troubles))
+
+
+def _bundles(project: Project, ledger: Ledger) -> tuple[list[tuple[str, Head]], list[Trouble]]:
+    """Every bundle that is here, checked; their heads are anchors of the ledger."""
+    anchors, troubles = [], []
+    try:
+        chain = ledger.entries()
+        promoted = {folder_name(chain, progress): progress for progress in committed_plans(chain)}
+    except IntegrityError:
+        promoted = {}  # the ledger is broken, and is told to be so elsewhere
+    folders = sorted(path for path in project.evidence.glob("*") if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
+        where = f"evidence/{folder.name}"
+        try:
+            found = _by_any(folder, trusted_keys(project.root))
+            anchors.append((where, Head.parse(found.ledger_head)))
+            if folder.name in promoted:
+                check_named(folder, promoted[folder.name])
+        except RecompressError as error:
+            troubles.append(Trouble(where, "broken", str(error)))
+    for name, progress in promoted.items():
+        if not (project.evidence / name).is_dir():
+            told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
+            troubles.append(Trouble(f"evidence/{name}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
+    return anchors, troubles
+
+
+def _by_any(folder: Path, keys: list[Ed25519PublicKey]) -> BundleReport:
+    """A bundle checked with whichever key it names, if that is one of ours. Raises ``BundleBroken``."""
+    inside = named_key(folder)
+    return verify_bundle(folder, next((key for key in keys if public_pem(key) == inside), keys[0] if keys else own_public_key(folder.parent.parent)))
+
+
+def take_over(root: Path, file: Path) -> int:
+    """Import an exported ledger, and give the number of records added. Raises ``InputError``, ``LedgerBroken``, and ``IntegrityError`` for other records."""
+    if not (root / "dvc.yaml").is_file():
+        raise InputError(f"{root} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    if not file.is_file():
+        raise InputError(f"{file} is no file; name one that recompress audit export has written")
+    entries = list(read_lines(file))
+    verify(entries)  # before a ledger is made to put them in
+    return open_ledger(root).import_entries(entries)
+
+
+def export(project: Project, file: Path) -> dict[str, Any]:
+    """The ledger as JSON lines, verified, with its signed head in ``FILE.head.json``. Raises ``InputError`` when the file exists."""
+    if file.exists():
+        raise InputError(f"{file} exists already and is not overwritten; choose another name")
+    beside = file.with_name(f"{file.name}.head.json")
+    entries = project.ledger.entries()
+    head = verify(entries)
+    signed = canonical_json(sign_head(own_key(project.root), head))  # before anything is written: there may be no key to sign with
+    try:
+        beside.write_bytes(signed)  # first: a kill in between leaves a head without records, which the next export replaces, and never records without a head
+    except OSError as error:
+        raise StorageError(f"the signed head cannot be written to {beside}: {error.strerror}; choose a place that can be written and has space") from None
+    count = write_lines(entries, file)
+    return {"file": str(file), "records": count, "head": str(head), "signed_head": str(beside)}
+
+
+def tell_reigns(found: dict[str, Any]) -> str:
+    lines = []
+    for reign in found["champions"]:
+        version = f"version {reign['version']}" if reign["version"] else "no version"
+        approved = f", approved by {reign['approver']}" if reign["approver"] else ""
+        lines.append(
+            f"{version:<12} {reign['since']} – {reign['until'] or 'now'}  {reign['how']} by {reign['by']}{approved}  (ledger record {reign['record']})"
+        )
+    return "\n".join(lines) or f"{found['model']} had no champion then"
+
+
+def tell_trace(found: Trace) -> str:
+    rows = [
+        ("Model", f"{found.model} version {found.version}: {found.candidate} ({found.steps})"),
+        ("model sha256", found.model_sha256),
+        *((f"Data {name}", value) for name, value in found.data.items()),
+        *((f"Base {name}", value) for name, value in found.base.items()),
+        *((f"Code {name}", value) for name, value in found.code.items()),
+        *((f"Recipe {name}", value) for name, value in found.recipe.items()),
+        (found.metric or "Score", f"{found.score}"),
+        *((name, f"{value:g}") for name, value in sorted(found.metrics.items()) if name != found.metric),
+        ("Policy sha256", found.policy_sha256),
+        ("Verdict sha256", found.verdict_sha256),
+        ("Proposed by", found.author),
+        ("Approved by", f"{found.approver} at {found.approved_at}" if found.approver else "nobody was asked"),
+        ("Champion since", f"{found.promoted_at}, by {found.promoted_by}, instead of {f'version {found.instead_of}' if found.instead_of else 'none'}"),
+        ("Put back because", found.rollback),
+        ("Plan", found.plan_sha256),
+        ("Ledger head", found.ledger_head),
+        *(("✗", line) for line in found.disagreements),
+    ]
+    return "\n".join(f"{name:<18} {value}" for name, value in rows if value)
+
+
+def tell_report(report: AuditReport) -> str:
+    lines = [f"{'✗' if trouble.kind == 'broken' else '·'} {trouble.where}: {trouble.detail}" for trouble in report.troubles]
+    champions = ", ".join(f"{model} version {version}" if version else f"{model} none" for model, version in report.models.items()) or "none"
+    lines.append(f"{report.head.sequence:,} records, {report.anchors} heads anchored elsewhere, champions: {champions}")
+    lines.append("Something does not hold." if report.broken else "Everything holds.")
+    return "\n".join(lines)
+
+
+def tell_bundle(found: BundleReport) -> str:
+    about = f"{found.model} version {found.version}, champion since {found.promoted_at}, approved by {found.approver or 'nobody: nobody was asked'}"
+    lines = [*(f"✓ {line}" for line in found.checked), about, f"model sha256 {found.model_sha256}"]
+    return "\n".join([*lines, f"signed by the key {found.key_id}", "Everything holds."])

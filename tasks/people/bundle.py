@@ -1,0 +1,165 @@
+"""Evidence: kept in MLflow before a promotion, written as a bundle after it, and made good where a crash came between.
+
+What a verdict was reached on is kept first, under the digest of the plan; then the plan is carried out; then the bundle is written. Whoever comes next writes
+the bundles that are missing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.errors import InputError, IntegrityError, RecompressError
+from recompress.evidence import Dossier, committed_plans, folder_name, tell, write_bundle
+from recompress.evidence.bundle import LIST
+from recompress.evidence.dossier import origin_of
+from recompress.evidence.listed import read_document
+from recompress.integrity.digest import sha256_json
+from recompress.integrity.model_files import check_version
+from recompress.ledger import Entry
+from recompress.promotion.states import Progress
+from recompress.records import DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
+from tasks.people.keys import own_key, own_model_key
+from tasks.running.project import Project
+from tasks.tracking.track import Store, locked
+
+if TYPE_CHECKING:
+    from tasks.running.recompression import Recompression
+
+log = logging.getLogger(__name__)
+LIBRARIES = (
+    *("torch", "transformers", "safetensors", "onnx", "onnxruntime", "onnxscript", "numpy", "pandas", "pyarrow", "scipy"),
+    *("accelerate", "seqeval", "prefect", "mlflow", "dvc", "great-expectations"),
+)
+
+
+def keep_dossier(
+    run: Recompression,
+    plan: PromotionPlan,
+    verdict: Verdict,
+    evaluations: Sequence[Evaluation],
+    data_check: Mapping[str, Any],
+    dataset: DatasetRef,
+    base: ModelRef,
+    candidate: ModelRef,
+) -> None:
+    """Keep what a plan stands on, once. Call it before the plan is proposed."""
+    if run.store.recall(_key(plan), run.say) is not None:
+        return
+    recipe = run.plan.recipe
+    dossier = Dossier(
+        verdict=verdict,
+        policy=run.plan.policy.model_dump(mode="json"),
+        policy_text=(run.root / recipe.policy).read_text(encoding="utf-8"),
+        recipe=run.plan.as_json,
+        recipe_text=run.plan.path.read_text(encoding="utf-8"),
+        evaluations=tuple(e for e in evaluations if e.digest in verdict.evaluations.values()),
+        data_check=dict(data_check),
+        base={"model": recipe.base.model, "revision": recipe.base.revision or "", "sha256": base.sha256},
+        dataset=dataset.model_dump(mode="json", exclude={"uri"}) | {"unlabelled": list(dataset.unlabelled[1:]) if dataset.unlabelled else []},
+        environment=environment(),
+        candidate_uri=candidate.uri,
+    )
+    folder = run.work / "evidence"
+    folder.mkdir(parents=True, exist_ok=True)
+    run.store.keep(run.run_of(""), f"evidence/{plan.digest[:12]}", _key(plan), {"dossier": dossier.as_json()}, {}, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def recall_dossier(store: Store, plan: PromotionPlan) -> Dossier:
+    """What was kept for a plan. Raises ``IntegrityError`` when it is not there, or not what it was."""
+    found = store.recall(_key(plan), log.warning)
+    if found is None:
+        raise IntegrityError(f"the evidence for plan {plan.digest[:12]}… is not in the MLflow store any more; run its recipe again to make it again")
+    return Dossier.model_validate(found["dossier"])
+
+
+def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Path]:
+    """Write every bundle that is missing, and give their folders. What cannot be written is said, never raised: the promotion itself holds."""
+    made = []
+    chain = project.ledger.entries()
+    for progress in committed_plans(chain):
+        if not (project.evidence / folder_name(chain, progress)).is_dir():
+            try:
+                made.append(make_bundle(project, chain, progress))
+            except RecompressError as error:
+                model, version = progress.plan.model, progress.said("promotion-committed")["version"]
+                say(f"the evidence of {model} version {version} could not be written ({error}); `recompress audit bundle {model}@{version}` tries again")
+    return made
+
+
+def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Path:
+    """The bundle of a promotion that was carried out: the one that is there, or a new one, which is kept with the version's run as well."""
+    target = project.evidence / folder_name(chain, progress)
+    model, version = progress.plan.model, str(progress.said("promotion-committed")["version"])
+    with locked(project.root / ".recompress" / "evidence.lock"):
+        if target.is_dir():
+            check_named(target, progress)
+            return target
+        for left in project.evidence.glob(".*.partial-*"):  # by somebody who was killed: nobody else is at work here
+            shutil.rmtree(left, ignore_errors=True)
+        dossier = recall_dossier(project.store, origin_of(chain, progress).plan)
+        files = project.registry.fetch(model, version)
+        story = tell(chain, progress.digest, files, dossier)
+        write_bundle(target, story, files, own_key(project.root), own_model_key(project.root))
+    with project.store.refusing():
+        run = project.store.client.get_model_version(model, version).run_id
+        if run:
+            project.store.client.log_artifacts(run, str(target), f"evidence/{target.name}")
+    return target
+
+
+def check_named(folder: Path, progress: Progress) -> None:
+    """Raises ``IntegrityError`` when a bundle is the evidence of another promotion than the one that its folder is named for: each of them holds by itself."""
+    said = read_document(folder, LIST)
+    if said.get("plan") != progress.digest:
+        raise IntegrityError(
+            f"evidence/{folder.name} holds the evidence of {said.get('model')} version {said.get('version')}, plan {str(said.get('plan'))[:12]}…, and should hold that "
+            f"of plan {progress.digest[:12]}…; move it away, and `recompress audit bundle` writes the right one"
+        )
+
+
+def export_bundle(project: Project, told: str, target: Path | None, *, with_model: bool = False) -> Path:
+    """The bundle of a version, as a folder of the project or packed into ``target``, a zip. Raises ``InputError`` for a version that was never promoted."""
+    from recompress.audit import find_plan
+    from recompress.evidence.archive import pack
+
+    model, version = project.resolve(told)
+    chain = project.ledger.entries()
+    folder = make_bundle(project, chain, find_plan(chain, model, version))
+    if target is None:
+        if with_model:
+            raise InputError("the model's files go into an archive only; name one: --zip evidence.zip")
+        return folder
+    if target.exists():
+        raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")
+    with tempfile.TemporaryDirectory(prefix="recompress-export-") as place:
+        copy = Path(place) / folder.name
+        shutil.copytree(folder, copy)
+        if with_model:
+            files = project.registry.fetch(model, version)
+            check_version(files, find_plan(chain, model, version).said("promotion-committed")["manifest_sha256"])
+            shutil.copytree(files, copy / "model", ignore=shutil.ignore_patterns("registered_model_meta"))
+        return pack(Path(place), target)
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the libraries that a model was made and measured with."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _key(plan: PromotionPlan) -> str:
+    """Attempts at one plan stand on the same evidence."""
+    return sha256_json({"step": "evidence", "plan": plan.model_copy(update={"attempt": 1}).digest})

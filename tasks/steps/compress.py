@@ -1,0 +1,92 @@
+"""Variants: each step of a variant is remembered by its own key, so that variants which begin alike share what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recompress.benchmarks import get_benchmark
+from recompress.integrity.fingerprint import step_key
+from recompress.methods.registry import Inputs, get_method
+from recompress.recipe import Step
+from recompress.records import DatasetRef, ModelRef
+from tasks.data.bring import examples_of, unlabelled_of
+from tasks.running.recompression import Recompression
+from tasks.steps.train import make_teacher_outputs
+
+if TYPE_CHECKING:
+    from recompress.methods.distillation.teacher import TeacherOutputs
+
+
+@task(task_run_name="compress {variant}", cache_policy=NO_CACHE, persist_result=False)
+def compress(run: Recompression, variant: str, made: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
+    """The steps of one variant, in order, each from the model that the one before it left. ``made`` are the baseline and the variants before this one."""
+    model = made[0]
+    for i, step in enumerate(run.plan.steps[variant], start=1):
+        model = compress_step(run, variant, i, step, model, made, dataset)
+    return model.model_copy(update={"name": variant})
+
+
+def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, made: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
+    """One step: run by the core's runner, which saves, reads back and proves; kept in MLflow with its claims."""
+    method = get_method(step.method)
+    benchmark = get_benchmark(run.plan.recipe.benchmark)
+    name = f"{variant}/{number} {step.method}"
+    others = {"teacher": _teacher_of(step, made), "base": run.base}
+    needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
+    dataset = _text_for(step, dataset, run.plan.recipe.seed)
+    taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
+
+    def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.methods.runner import run_step
+
+        inputs = Inputs(
+            benchmark=benchmark,
+            train=examples_of(dataset, "train"),
+            dev=examples_of(dataset, "dev"),
+            seed=run.plan.recipe.seed,
+            workdir=folder / "work",
+            unlabelled=unlabelled_of(dataset),
+            teacher=_read_teacher(run, taught),
+            teacher_model=run.store.fetch(needed["teacher"].uri) if "teacher" in needed else None,
+            base=Path(needed["base"].uri) if "base" in needed else None,
+            curve=run.curve(variant, f"{number}_{step.method}"),
+            label=name,
+        )
+        report = run_step(step.method, step.config, run.store.fetch(model.uri), folder / "model", inputs)
+        return {"claims": list(report.claims), "runtime": method.gives}, {"model": folder / "model"}
+
+    key = step_key(
+        step.method,
+        modules=[method.run.__module__, "recompress.methods.runner", type(benchmark).__module__],
+        config=step.as_json,
+        inputs=[model.sha256, *dataset.text_digests, *(taught or ())[1:], *(other.sha256 for other in needed.values())],
+        seed=run.plan.recipe.seed,
+    )
+    kept = run.step(name, key=key, run=variant, do=do)
+    run.claims.setdefault(variant, []).append({"method": step.method, "claims": kept["claims"]})
+    place = kept["artifacts"]["model"]
+    return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=kept["runtime"], steps=(*model.steps, step.method))
+
+
+def _text_for(step: Step, dataset: DatasetRef, seed: int) -> DatasetRef:
+    """The data set with as much unlabelled text as a step asks for: what it does not learn from, no teacher need be asked about."""
+    at_most = getattr(step.config, "unlabelled", None)
+    return dataset if at_most is None else dataset.model_copy(update={"unlabelled_draw": (at_most, seed)})
+
+
+def _teacher_of(step: Step, made: Sequence[ModelRef]) -> ModelRef:
+    """The variant that a step names as its teacher, or the baseline."""
+    return {model.name: model for model in made}[getattr(step.config, "teacher", None) or made[0].name]
+
+
+def _read_teacher(run: Recompression, said: tuple[str, str] | None) -> TeacherOutputs | None:
+    if said is None:
+        return None
+    from recompress.methods.distillation.teacher import TeacherOutputs
+
+    return TeacherOutputs.load(run.store.fetch(said[0]))

@@ -1,0 +1,143 @@
+"""The page of a recompression: written once, kept with its MLflow run, and put where a person finds it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recompress.benchmarks import get_benchmark
+from recompress.errors import InputError
+from recompress.integrity.digest import sha256_file, sha256_json
+from recompress.integrity.fingerprint import step_key
+from recompress.recipe import read_recipe
+from recompress.records import DatasetRef, Evaluation, ModelRef
+from recompress.report.page import TEMPLATE
+from tasks.data.validate import DataCheck
+from tasks.running.recompression import Outcome, Recompression
+from tasks.steps.judge import Judgement
+from tasks.steps.promote import Promotion
+from tasks.tracking.track import Result
+
+Variants = Sequence[ModelRef]
+
+
+@task(task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+def write_report(
+    run: Recompression,
+    dataset: DatasetRef,
+    base: ModelRef,
+    checks: DataCheck,
+    variants: Variants,
+    evaluations: Sequence[Evaluation],
+    judgement: Judgement,
+    promotion: Promotion,
+) -> Outcome:
+    """The page and the outcome. The page is remembered like any step, so that the same facts are never drawn twice."""
+    primary = run.plan.policy.metric
+    summary = summarise(evaluations, judgement, promotion, primary)
+    facts = made_from(run, dataset, base, checks, promotion, evaluations)
+    steps = {model.name: run.claims.get(model.name, []) for model in variants}
+
+    def do(folder: Path) -> tuple[Result, dict[str, Path]]:
+        from recompress.report.page import page
+
+        html = page(
+            title=run.plan.recipe.name,
+            summary=summary,
+            primary=primary,
+            evaluations=evaluations,
+            verdicts=judgement.verdicts,
+            winner=promotion.model,
+            facts=facts,
+            steps=steps,
+            recipe_text=run.plan.path.read_text(encoding="utf-8"),
+        )
+        (folder / "report.html").write_text(html, encoding="utf-8")
+        (folder / "report.json").write_text(json.dumps(outcome(summary), indent=2), encoding="utf-8")
+        return {}, {"page": folder / "report.html", "json": folder / "report.json"}
+
+    def outcome(text: str) -> dict[str, Any]:
+        return {
+            "recipe": run.plan.recipe.name,
+            "summary": text,
+            "promotion": promotion.as_json(),
+            "evaluations": [evaluation.as_json() for evaluation in evaluations],
+            "verdicts": {name: verdict.as_json() for name, verdict in judgement.verdicts.items()},
+            "made_from": facts,
+        }
+
+    told = sha256_json([run.plan.sha256, outcome(summary), steps])
+    key = step_key("report", modules=["recompress.report.page"], config={}, inputs=[told, sha256_file(TEMPLATE)], seed=0)
+    kept = run.step("report", key=key, run="", do=do)
+    place = publish(run, kept)
+    text = f"{summary}\n{place}"
+    if not run.done:
+        text = f"Nothing had to be done again: all {len(run.reused)} steps were found.\n{text}"
+    return Outcome(exit_code=promotion.exit_code, text=text, as_json=outcome(summary) | {"page": str(place), "done": run.done, "reused": run.reused})
+
+
+def summarise(evaluations: Sequence[Evaluation], judgement: Judgement, promotion: Promotion, primary: str) -> str:
+    """One sentence: what was promoted and what it costs and gains, or why nothing was."""
+    if promotion.model is None:
+        refused = "; ".join(f"{name}: {', '.join(verdict.reasons) or 'not chosen'}" for name, verdict in judgement.verdicts.items())
+        return f"Nothing was promoted. {promotion.reason or refused}"
+    baseline, winner = evaluations[0].metrics, next(e for e in evaluations if e.model == promotion.model).metrics
+    return (
+        f"{promotion.model} is champion of {promotion.registered} (version {promotion.version}): "
+        f"{baseline['size_bytes'] / winner['size_bytes']:.1f} times smaller and {winner['latency_ratio']:.1f} times faster than the baseline, "
+        f"{primary.replace('_', ' ')} {100 * winner[primary]:.1f} against {100 * baseline[primary]:.1f}."
+    )
+
+
+def made_from(
+    run: Recompression, dataset: DatasetRef, base: ModelRef, checks: DataCheck, promotion: Promotion, evaluations: Sequence[Evaluation]
+) -> dict[str, dict[str, Any]]:
+    """The lineage, as tables of name and value."""
+    recipe = run.plan.recipe
+    return {
+        "Data": {
+            "data set": f"{dataset.name} ({', '.join(dataset.slices)})",
+            "examples": ", ".join(f"{split} {rows:,}" for split, rows in dataset.rows.items()),
+            "md5 (DVC)": dataset.md5,
+            "sha256": dataset.sha256,
+            "checks": checks.summary,
+        },
+        "Base model": {"model": recipe.base.model, "revision": recipe.base.revision or "–", "sha256": base.sha256},
+        "Decision": {
+            "policy": recipe.policy,
+            "policy sha256": run.plan.policy.sha256,
+            "rule": run.plan.policy.choose,
+            "registered as": promotion.registered,
+            "version": promotion.version or "–",
+            "ledger head": promotion.ledger_head or "–",
+        },
+        "Machine": dict(evaluations[0].machine) | {"recipe sha256": run.plan.sha256, "benchmark": get_benchmark(recipe.benchmark).name},
+    }
+
+
+def publish(run: Recompression, kept: Result) -> Path:
+    """Copy the page to ``reports/<recipe>.html``; whole or not at all."""
+    place = run.root / "reports" / f"{run.plan.recipe.name}.html"
+    place.parent.mkdir(exist_ok=True)
+    for label, suffix in (("page", ".html"), ("json", ".json")):
+        target = place.with_suffix(suffix)
+        partial = target.with_suffix(suffix + ".partial")
+        shutil.copyfile(run.store.fetch(kept["artifacts"][label]["uri"]), partial)
+        partial.replace(target)
+    return place
+
+
+def last_page(root: Path, recipe: Path) -> dict[str, str]:
+    """Where the last page of a recipe is and what it says. Raises ``InputError`` when there is none."""
+    path = recipe if recipe.is_file() else root / recipe
+    name = read_recipe(path, root).recipe.name
+    page = root / "reports" / f"{name}.html"
+    if not page.is_file():
+        raise InputError(f"{recipe} has no page yet; run: recompress run {recipe}")
+    return {"page": str(page), "summary": json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["summary"]}

@@ -1,0 +1,87 @@
+"""The base model, the baseline, and what a teacher says about the training text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recompress.benchmarks import get_benchmark
+from recompress.integrity.digest import sha256_directory
+from recompress.integrity.fingerprint import step_key
+from recompress.models.base import check_base, find_base
+from recompress.records import DatasetRef, ModelRef
+from tasks.data.bring import examples_of, unlabelled_of
+from tasks.running.recompression import Recompression
+
+
+@task(task_run_name="find base", cache_policy=NO_CACHE, persist_result=False)
+def find_base_model(run: Recompression) -> ModelRef:
+    """The pinned base model as a folder on this machine."""
+    base = run.plan.recipe.base
+    if base.model.startswith("models:/"):
+        from tasks.tracking.registry import fetch_model
+
+        directory = fetch_model(run.store, base.model)
+        check_base(directory, base.model, base.sha256)
+    else:
+        directory = find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
+    run.say(f"base: {base.model}")
+    run.base = ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
+    return run.base
+
+
+@task(task_run_name="train baseline", cache_policy=NO_CACHE, persist_result=False)
+def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> ModelRef:
+    """The fine-tuned, uncompressed model that everything is compared with."""
+    recipe = run.plan.recipe
+    benchmark = get_benchmark(recipe.benchmark)
+
+    def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.models.checkpoint import from_base, save
+        from recompress.training import train
+
+        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
+        train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
+        trained = train(started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
+        save(trained, folder / "model")
+        return {"kind": "baseline"}, {"model": folder / "model"}
+
+    key = step_key(
+        "baseline",
+        modules=["recompress.training", "recompress.models.checkpoint", type(benchmark).__module__],
+        config=recipe.baseline.model_dump(mode="json"),
+        inputs=[base.sha256, *dataset.training_digests],
+        seed=recipe.seed,
+    )
+    found = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
+    kept = found["artifacts"]["model"]
+    run.note("baseline-trained", key, {"model_sha256": kept["sha256"], "base_sha256": base.sha256, "dataset_sha256": dataset.sha256})
+    return ModelRef(name="baseline", kind="baseline", uri=kept["uri"], sha256=kept["sha256"])
+
+
+@task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
+def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: ModelRef) -> tuple[str, str] | None:
+    """What a teacher says about the training and the unlabelled text, once for all steps that learn from it by the same text. Gives (uri, sha256).
+
+    ``None`` for language modelling: a vocabulary of answers for each token is too much to keep, so that there the teacher is asked while students learn.
+    """
+    if get_benchmark(dataset.benchmark).pretrained_head:
+        return None
+    asked = (teacher.sha256, *dataset.text_digests)
+    if asked in run.said:
+        return run.said[asked]
+
+    def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.methods.distillation.teacher import teacher_outputs
+
+        text = [*examples_of(dataset, "train"), *unlabelled_of(dataset)]
+        teacher_outputs(run.store.fetch(teacher.uri), text, folder / "work" / "teacher")
+        return {}, {"outputs": folder / "work" / "teacher"}
+
+    key = step_key("teacher", modules=["recompress.methods.distillation.teacher"], config={}, inputs=asked, seed=0)
+    name = "teacher" if teacher.kind == "baseline" else f"{teacher.name}/teacher"
+    kept = run.step(name, key=key, run=teacher.name, do=do, label=f"what {teacher.name} says about the training text")["artifacts"]["outputs"]
+    run.said[asked] = kept["uri"], kept["sha256"]
+    return run.said[asked]

@@ -1,0 +1,63 @@
+"""The served model, logged as *models from code*: this script is copied beside the model and run by whoever loads it. It holds no pickle.
+
+It stands on its own: MLflow, and the ``recompress`` package that is carried along in ``code/``. Before the model is opened, every file of the version is hashed
+against its manifest; a version that does not match is not served.
+
+``RECOMPRESS_SERVE_MANIFEST`` is the digest that the manifest must have (the ledger and the version's tag ``recompress.manifest_sha256`` know it). Without it
+the version is compared with the manifest that lies beside it. ``RECOMPRESS_SERVE_UNVERIFIED=1``, or the model config ``unverified``, serves it unchecked,
+with a warning in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import mlflow.models
+import pandas as pd
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from recompress.integrity.model_files import MODEL_FOLDER, check_version
+from recompress.predict import Predictor
+
+log = logging.getLogger("recompress.served")
+COLUMN = "text"
+
+
+class ServedModel(PythonModel):
+    """Plain text in; labels and scores, or words, tags and entities out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Hash the version, then open its model. Raises ``IntegrityError`` when a file is not what the manifest says."""
+        model = Path(context.artifacts["model"])
+        config = context.model_config or {}
+        if config.get("unverified") or os.environ.get("RECOMPRESS_SERVE_UNVERIFIED") == "1":
+            log.warning("%s is served UNVERIFIED, because it was asked for: nobody knows whether these are the bytes that were promoted", model)
+        else:
+            root = model.parents[MODEL_FOLDER.count("/")]
+            check_version(root, os.environ.get("RECOMPRESS_SERVE_MANIFEST") or None)
+        self.predictor = Predictor(model, int(config.get("threads") or 1))
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        return self.predictor(texts_of(model_input))
+
+
+def texts_of(given: Any) -> list[str]:
+    """The texts in what MLflow hands over: a text, several, or a table with one column of them. Raises ``ValueError`` for anything else."""
+    if isinstance(given, str):
+        return [given]
+    if hasattr(given, "columns"):
+        names = list(given.columns)
+        if COLUMN not in names and (len(names) != 1 or isinstance(names[0], str)):
+            raise ValueError(f"the table needs a column {COLUMN!r}, it has {', '.join(map(str, names))}")
+        given = given[COLUMN if COLUMN in names else names[0]]
+    texts = list(given)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"row {number} is {type(text).__name__} and not text: {str(text)[:60]!r}")
+    return texts
+
+
+mlflow.models.set_model(ServedModel())

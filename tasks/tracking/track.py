@@ -1,0 +1,183 @@
+"""MLflow tracking: runs, metrics, artifacts, and the memory of finished steps.
+
+A finished step is a tag ``step.<key>`` on the run that did it. The tag names a small JSON artifact with the step's result and the digests of every artifact
+that belongs to it; the tag is written last, so a killed step leaves no trace that anyone would believe. Whoever recalls a step hashes what it names first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from recompress.errors import IntegrityError, StorageError
+from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
+from recompress.records import DatasetRef
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "recompress"
+Result = dict[str, Any]
+
+
+class Store:
+    """Where MLflow keeps runs and artifacts: a SQLite file and a folder below ``mlflow/store``, or the server that ``MLFLOW_TRACKING_URI`` names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "mlflow" / "store"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.is_local = self.uri.startswith("sqlite")
+        self._opened: tuple[MlflowClient, str] | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to look at already. A server is taken to be there."""
+        return not self.is_local or Path(self.uri.partition(":///")[2]).is_file()
+
+    @property
+    def client(self) -> MlflowClient:
+        return self._open()[0]
+
+    @property
+    def experiment(self) -> str:
+        return self._open()[1]
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        """Make the store on first use, one process at a time: four processes that create one new database crash each other."""
+        if self._opened is None:
+            from mlflow import MlflowClient
+
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what is raised as well
+            logging.getLogger("urllib3").setLevel(logging.ERROR)
+            with self.refusing(), locked(self.folder / "made.lock") if self.is_local else nullcontext():
+                client = MlflowClient(self.uri, registry_uri=self.uri)
+                found = client.get_experiment_by_name(EXPERIMENT)
+                place = (self.folder / "artifacts").as_uri() if self.is_local else None
+                self._opened = client, found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=place)
+        return self._opened
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Turn what MLflow, its database and the disk raise into one line."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:240]
+            if not self.is_local:
+                way_out = "check MLFLOW_TRACKING_URI and that the server runs"
+            elif "not a database" in reason or "malformed" in reason:
+                way_out = "it is damaged, so put back a copy of it"
+            elif "full" in reason or "No space" in reason:
+                way_out = "free some space and run again"
+            else:
+                way_out = "allow writing there and run again"
+            raise StorageError(f"the MLflow store {self.uri} cannot be used: {reason}; {way_out}") from error
+
+    def fetch(self, uri: str) -> Path:
+        """An artifact as a local path. In a local store that is the stored file itself: read it, never write it."""
+        if uri.startswith(("file://", "/")):
+            return Path(uri.removeprefix("file://"))
+        from mlflow.artifacts import download_artifacts
+
+        with self.refusing():
+            return Path(download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+
+    def open_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        """A new run below ``parent``; gives its id."""
+        mine = {"recompress.host": socket.gethostname(), "recompress.pid": str(os.getpid())}
+        with self.refusing():
+            created = self.client.create_run(self.experiment, run_name=name, tags={**tags, **mine, **({"mlflow.parentRunId": parent} if parent else {})})
+        return str(created.info.run_id)
+
+    def log_dataset(self, run_id: str, dataset: DatasetRef) -> None:
+        """Name the prepared splits as the run's input, by the digests that DVC and the ledger know."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"dvc": f"prepared/{dataset.name}", "md5": dataset.md5, "sha256": dataset.sha256})
+        profile = json.dumps({"rows": dataset.rows, "slices": list(dataset.slices)})
+        told = Dataset(name=dataset.name, digest=dataset.md5[:36], source_type="dvc", source=source, profile=profile)
+        with self.refusing():
+            self.client.log_inputs(run_id, datasets=[DatasetInput(told, [InputTag("mlflow.data.context", "training")])])
+
+    def close_orphans(self) -> None:
+        """Runs of processes of this machine that are no more, killed in the middle, must not look as if they still ran."""
+        here = f"attributes.status = 'RUNNING' and tags.`recompress.host` = '{socket.gethostname()}'"
+        for run in self.client.search_runs([self.experiment], here):
+            if not psutil.pid_exists(int(run.data.tags["recompress.pid"])):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def recall(self, key: str, doubt: Callable[[str], None]) -> Result | None:
+        """The result of a finished step, if all its artifacts still are what they were; what is not is told to ``doubt``."""
+        for run in self.client.search_runs([self.experiment], f"tags.`step.{key}` LIKE '%'", max_results=5):
+            place, _, digest = run.data.tags[f"step.{key}"].partition("#")
+            try:
+                data = self.fetch(f"{run.info.artifact_uri}/{place}").read_bytes()
+                if sha256_bytes(data) != digest:
+                    raise IntegrityError(f"{place} was altered")
+                result: Result = json.loads(data)
+                for kept in result["artifacts"].values():
+                    check(self.fetch(kept["uri"]), kept["sha256"])
+                return result
+            except (OSError, IntegrityError, ValueError, KeyError) as error:
+                doubt(f"a stored result is not what it was, so its step runs again: {error}")
+        return None
+
+    def keep(self, run_id: str, place: str, key: str, result: Result, files: Mapping[str, Path], folder: Path) -> Result:
+        """Store a step's files and result below ``place`` of a run, read the files back, and only then write the tag that makes it found again."""
+        with self.refusing():
+            artifacts = {label: self.log(run_id, path, f"{place}/{label}") for label, path in files.items()}
+            kept = {**result, "artifacts": artifacts, "run_id": run_id}
+            note = folder / "step.json"
+            note.write_bytes(canonical_json(kept))
+            self.client.log_artifact(run_id, str(note), place)
+            self.client.set_tag(run_id, f"step.{key}", f"{place}/step.json#{sha256_file(note)}")
+        return kept
+
+    def log(self, run_id: str, path: Path, place: str) -> dict[str, str]:
+        """Store a file or a directory; gives its uri and sha256, checked on what was stored."""
+        digest = sha256_directory(path) if path.is_dir() else sha256_file(path)
+        home = self.client.get_run(run_id).info.artifact_uri
+        if path.is_dir():
+            self.client.log_artifacts(run_id, str(path), place)
+        else:
+            self.client.log_artifact(run_id, str(path), place)
+        uri = f"{home}/{place}" if path.is_dir() else f"{home}/{place}/{path.name}"
+        check(self.fetch(uri), digest)
+        return {"uri": uri, "sha256": digest}
+
+
+def check(path: Path, sha256: str) -> None:
+    """Raises ``IntegrityError`` when a file or a directory is not what its digest says."""
+    if path.is_dir():
+        check_directory(path, sha256)
+    elif not path.is_file():
+        raise IntegrityError(f"{path.name} is missing")
+    elif sha256_file(path) != sha256:
+        raise IntegrityError(f"{path.name} has another sha256 than when it was stored")
+
+
+@contextmanager
+def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
+    """Hold a file lock, which the operating system lets go of when the process dies. With ``busy``, refuse with that line instead of waiting."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise StorageError(str(busy)) from None
+        yield

@@ -1,0 +1,221 @@
+"""Every way in which what the gate is given can be missing, NaN, empty, stale, short or mismatched: refused, each by its own name. None passes by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recompress.gate import REASONS, Measured, judge
+from recompress.gate.reasons import refused
+from recompress.records import Verdict
+from tests.gate.cases import CANDIDATE, CHAMPION, case, expected, measured, policy, scores, verdict
+
+Changes = dict[str, Any]
+NAN, INF = float("nan"), float("inf")
+ROLES = ("candidate", "baseline", "champion")
+
+
+def evaluation(role: str, **update: Any) -> Changes:
+    """The case with some fields of one model's evaluation changed."""
+    model = case()[role]
+    return {role: replace(model, evaluation=model.evaluation.model_copy(update=update))}
+
+
+def metric(role: str, name: str, value: float | None) -> Changes:
+    metrics = dict(case()[role].evaluation.metrics)
+    if value is None:
+        del metrics[name]
+    else:
+        metrics[name] = value
+    return evaluation(role, metrics=metrics)
+
+
+def rows(role: str, change: Callable[[Measured], Measured]) -> Changes:
+    return {role: change(case()[role])}
+
+
+def first_rows(model: Measured, count: int) -> Measured:
+    return replace(model, examples=model.examples[:count], slices=model.slices[:count], references=model.references[:count], counts=model.counts[:count])
+
+
+def with_count(model: Measured, value: float) -> Measured:
+    counts = model.counts.astype(float)
+    counts[3, 0] = value
+    return replace(model, counts=counts)
+
+
+def swapped(items: Any) -> list[Any]:
+    found = list(items)
+    found[0], found[-1] = found[-1], found[0]
+    return found
+
+
+def rules(**changes: Any) -> Changes:
+    return {"policy": policy(**changes)}
+
+
+def told(**changes: Any) -> Changes:
+    return {"expected": expected(policy(), **changes)}
+
+
+def all_of(change: Callable[[str], Changes]) -> Changes:
+    return {key: value for role in ROLES for key, value in change(role).items()}
+
+
+def small(count: int) -> Changes:
+    """Everything measured on ``count`` examples, and everybody says so."""
+    wrong = set(range(0, count, 8))
+    models = {"candidate": (CANDIDATE, 20e6), "baseline": ("b" * 64, 90e6), "champion": (CHAMPION, 20e6)}
+    return {name: measured(name, sha, wrong, count=count, size_bytes=size) for name, (sha, size) in models.items()} | told(examples=count)
+
+
+def rarely_defined(totals: np.ndarray) -> dict[str, np.ndarray]:
+    """A metric that exists on the sample, but has nothing to count in about a third of the draws."""
+    return {"accuracy": np.where((totals[..., 2] < 260) & (totals[..., 2] > 1), np.nan, scores(totals)["accuracy"])}
+
+
+BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
+
+
+EDITED = "a policy edited after measuring"
+CASES: dict[str, tuple[str, Changes]] = {
+    # missing
+    "no baseline": ("missing-baseline", {"baseline": None}),
+    "no champion though there is one": ("missing-champion", {"champion": None}),
+    "no champion, first promotion allowed, though there is one": (
+        "missing-champion",
+        {"champion": None, "policy": policy(first_promotion="allowed")},
+    ),
+    "no metric of the candidate": ("missing-metric", metric("candidate", "accuracy", None)),
+    "no metric of the baseline": ("missing-metric", metric("baseline", "accuracy", None)),
+    "no metric of the champion": ("missing-metric", metric("champion", "accuracy", None)),
+    "no metrics at all": ("missing-metric", evaluation("candidate", metrics={})),
+    "a metric that the benchmark does not know": ("missing-metric", rules(metric="bleu")),
+    "no size": ("size-missing", metric("candidate", "size_bytes", None)),
+    "no size, and no limit on it, where the smallest is to be chosen": ("size-missing", metric("candidate", "size_bytes", None) | rules(limits=None)),
+    "no size of the baseline": ("size-missing", metric("baseline", "size_bytes", None)),
+    "no latency": ("latency-missing", metric("candidate", "latency_ratio", None)),
+    "no latency, and no limit on it, where the fastest is to be chosen": (
+        "latency-missing",
+        metric("candidate", "latency_ratio", None) | rules(limits=None, choose="fastest"),
+    ),
+    "no memory": ("memory-missing", metric("candidate", "peak_memory_bytes", None)),
+    "what was spent is not known": ("spent-loss-missing", {"spent_loss": None}),
+    "a slice of the policy that is not in the data": ("missing-slice", rules(baseline={"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08, "yor": 0.08}})),
+    "a slice of the data that the policy does not name": ("slice-without-margin", rules(champion={"margin": 0.05, "slices": {"hau": 0.08}})),
+    "predictions without a digest": ("predictions-unpinned", evaluation("candidate", predictions_sha256="")),
+    # not a number
+    "NaN metric": ("not-a-number", metric("candidate", "accuracy", NAN)),
+    "infinite metric": ("not-a-number", metric("champion", "accuracy", INF)),
+    "a metric that its predictions leave undefined": ("not-a-number", {"scores": lambda totals: {"accuracy": np.full(totals.shape[:-1], np.nan)}}),
+    "NaN size": ("not-a-number", metric("candidate", "size_bytes", NAN)),
+    "NaN size of the baseline": ("not-a-number", metric("baseline", "size_bytes", NAN)),
+    "infinite speed": ("not-a-number", metric("candidate", "latency_ratio", INF)),
+    "NaN memory": ("not-a-number", metric("candidate", "peak_memory_bytes", NAN)),
+    "NaN spent": ("not-a-number", {"spent_loss": NAN}),
+    "infinitely much spent": ("not-a-number", {"spent_loss": INF}),
+    "minus infinitely much spent": ("not-a-number", {"spent_loss": -INF}),
+    "NaN count": ("bad-counts", rows("candidate", lambda model: with_count(model, NAN))),
+    "infinite count": ("bad-counts", rows("baseline", lambda model: with_count(model, INF))),
+    "negative count": ("bad-counts", rows("champion", lambda model: with_count(model, -1))),
+    "a model of no size": ("impossible-value", metric("candidate", "size_bytes", 0.0)),
+    "a baseline of negative size": ("impossible-value", metric("baseline", "size_bytes", -1.0)),
+    "a negative speed": ("impossible-value", metric("candidate", "latency_ratio", -3.0)),
+    "gains saved up": ("impossible-value", {"spent_loss": -0.5}),
+    # empty and short
+    "no example": ("empty-evaluation", all_of(lambda role: rows(role, lambda model: first_rows(model, 0))) | told(examples=0)),
+    "no example of the candidate": ("empty-evaluation", rows("candidate", lambda model: first_rows(model, 0))),
+    "one example short": ("short-evaluation", rows("candidate", lambda model: first_rows(model, 799))),
+    "one example short, all of them": ("short-evaluation", all_of(lambda role: rows(role, lambda model: first_rows(model, 799)))),
+    "half a baseline": ("short-evaluation", rows("baseline", lambda model: first_rows(model, 400))),
+    "more examples than the split": ("short-evaluation", told(examples=700)),
+    "fewer examples than asked for": ("too-few-examples", small(480)),
+    "a slice too short": ("too-few-examples", rules(min_examples={"overall": 500, "per_slice": 401})),
+    "counts cut off": ("mismatched-lengths", rows("candidate", lambda model: replace(model, counts=model.counts[:-1]))),
+    "slices cut off": ("mismatched-lengths", rows("champion", lambda model: replace(model, slices=model.slices[:-1]))),
+    "references cut off": ("mismatched-lengths", rows("baseline", lambda model: replace(model, references=model.references[:-1]))),
+    "counts without rows": ("mismatched-lengths", rows("candidate", lambda model: replace(model, counts=model.counts.sum(axis=0)))),
+    "a sample that could not show the margin": (
+        "sample-too-small-for-margin",
+        {"candidate": BETTER} | rules(baseline={"margin": 0.005, "slices": {"hau": 0.08, "swa": 0.08}}),
+    ),
+    "a slice that could not show its margin": (
+        "sample-too-small-for-margin",
+        {"candidate": BETTER} | rules(champion={"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.02}}),
+    ),
+    "a metric that is undefined in many draws": ("undefined-metric", {"scores": rarely_defined} | rules(baseline={"margin": 0.05}, champion={"margin": 0.05})),
+    # stale
+    "another candidate": ("stale-evaluation", told(candidate_sha256="1" * 64)),
+    "another baseline": ("stale-evaluation", told(baseline_sha256="1" * 64)),
+    "another champion since": ("stale-evaluation", told(champion_sha256="1" * 64)),
+    "the candidate's evaluation as the baseline's": ("stale-evaluation", {"baseline": case()["candidate"]}),
+    "the champion is gone": ("unexpected-champion", told(champion_sha256=None) | rules(first_promotion="allowed")),
+    EDITED: ("policy-changed", {"policy": policy(loss_budget=0.5), "expected": expected(policy())}),
+    "other data since": ("different-dataset", told(dataset_sha256="1" * 64)),
+    "a champion measured on older data": ("different-dataset", evaluation("champion", dataset_sha256="1" * 64)),
+    # mismatched
+    "the same example twice": ("repeated-examples", all_of(lambda role: rows(role, lambda model: replace(model, examples=["t0", *model.examples[:-1]])))),
+    "examples in another order": ("different-examples", rows("baseline", lambda model: replace(model, examples=swapped(model.examples)))),
+    "examples of another split": ("different-examples", rows("champion", lambda model: replace(model, examples=[f"x{i}" for i in range(800)]))),
+    "other references": ("different-examples", rows("baseline", lambda model: replace(model, references=swapped(model.references)))),
+    "other slices": ("different-examples", rows("champion", lambda model: replace(model, slices=swapped(model.slices)))),
+    "other columns": ("different-counts", rows("baseline", lambda model: replace(model, counts=np.hstack([model.counts, np.zeros((800, 3))])))),
+    "a metric that its predictions do not give": ("metric-mismatch", metric("candidate", "accuracy", 0.99)),
+    "a baseline made worse on paper": ("metric-mismatch", metric("baseline", "accuracy", 0.5)),
+    # measured, and not good enough
+    "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
+    "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
+    "too slow": ("latency-too-high", metric("candidate", "latency_ratio", 1.49)),
+    "too much memory": ("memory-too-high", metric("candidate", "peak_memory_bytes", 501e6)),
+    "too much lost": ("loss-too-large", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 5)))}),
+    "the budget is spent": ("loss-budget-spent", {"spent_loss": 0.1}),
+    "a first promotion without a word": ("first-promotion-not-allowed", {"champion": None} | told(champion_sha256=None)),
+}
+
+
+SEVERAL = ("no metrics at all", "too much lost", "no example", "the candidate's evaluation as the baseline's", "a metric that is undefined in many draws")
+"""Cases in which more than one thing is wrong."""
+
+
+def verdict_of(name: str) -> Verdict:
+    """The verdict on a spoiled case. Its policy was recorded before measuring, unless that is what is wrong."""
+    changes = CASES[name][1]
+    if "policy" in changes and name != EDITED:
+        told_then = changes.get("expected", expected(policy()))
+        changes = changes | {"expected": told_then.model_copy(update={"policy_sha256": changes["policy"].sha256})}
+    return verdict(**changes)
+
+
+def test_the_case_that_is_spoiled_passes() -> None:
+    assert verdict().passed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused_by_name(name: str) -> None:
+    reason, found = CASES[name][0], verdict_of(name)
+    assert not found.passed
+    assert reason in found.reasons
+    assert name in SEVERAL or found.reasons == (reason,)  # nothing else is blamed
+    assert all(finding.detail and "\n" not in finding.detail for finding in found.findings)
+    assert found.digest  # it can go in the ledger, NaN and all
+
+
+def test_every_reason_has_a_case() -> None:
+    assert {reason for reason, _ in CASES.values()} == REASONS.keys()
+
+
+def test_a_reason_that_nobody_knows_cannot_be_given() -> None:
+    with pytest.raises(KeyError):
+        refused("x", "because", "x")
+
+
+@pytest.mark.parametrize("key", ["policy", "candidate", "expected", "spent_loss", "baseline", "champion"])
+def test_nothing_that_decides_has_a_default(key: str) -> None:
+    everything = case()
+    del everything[key]
+    with pytest.raises(TypeError):
+        judge(**everything)

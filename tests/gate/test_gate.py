@@ -1,0 +1,297 @@
+"""Whole verdicts: what passes, what is said, what is remembered, who wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from recompress.benchmarks.text_classification import TextClassification
+from recompress.errors import IntegrityError
+from recompress.gate import Expected, Measured, choose, judge, read_measured
+from recompress.integrity.digest import sha256_file
+from recompress.policy import Policy
+from recompress.records import Evaluation, Finding, Loss, Verdict
+from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, measured, policy, references, scores, verdict
+
+
+def loss_in(found: Verdict, against: str, part: str = "") -> Loss:
+    return next(loss for loss in found.losses if (loss.against, loss.slice) == (against, part))
+
+
+def test_a_good_candidate_passes_and_everything_is_said() -> None:
+    found = verdict()
+    assert found.passed
+    assert found.reasons == ()
+    checks = [finding.check for finding in found.findings]
+    pairs = [f"{what}-against-{side}{part}" for side in ("baseline", "champion") for part in ("", "/hau", "/swa") for what in ("loss", "sample")]
+    assert checks == ["inputs", *pairs, "loss-budget", "size", "times-smaller", "times-faster", "memory"]
+    whole = loss_in(found, "baseline")
+    assert whole.loss == pytest.approx(2 / COUNT)
+    assert (whole.candidate, whole.other) == (700 / 800, 702 / 800)
+    assert whole.loss < whole.upper < whole.margin == 0.05
+    assert whole.mcnemar_p == pytest.approx(0.6875)  # 4 lost, 2 won
+    assert found.smallest_detectable_loss == max(loss.smallest_detectable for loss in found.losses if not loss.slice)
+    assert found.spent_loss_after == pytest.approx(0.01 + loss_in(found, "champion").upper)
+
+
+def test_the_same_inputs_give_the_same_verdict_and_it_survives_the_ledger() -> None:
+    found = verdict()
+    assert verdict().digest == found.digest
+    assert Verdict.model_validate(found.as_json()) == found
+    refused = verdict(candidate=measured("small", CANDIDATE, set(), size_bytes=float("nan")))
+    assert Verdict.model_validate(refused.as_json()).digest == refused.digest
+
+
+@pytest.mark.parametrize("role", ["candidate", "baseline", "champion"])
+def test_a_verdict_names_the_evaluations_that_it_was_made_from(role: str) -> None:
+    usual, given_now = verdict(), case()
+    changed = given_now[role].evaluation.model_copy(update={"metrics": given_now[role].evaluation.metrics | {"parameters": 7.0}})
+    other = verdict(**{role: replace(given_now[role], evaluation=changed)})
+    assert other.evaluations[role] == changed.digest != usual.evaluations[role]
+    assert other.digest != usual.digest
+
+
+def test_a_bad_candidate_is_refused_for_its_loss() -> None:
+    found = verdict(candidate=measured("small", CANDIDATE, set(range(0, 800, 5))))
+    assert found.reasons[0] == "loss-too-large"
+    finding = next(finding for finding in found.findings if finding.check == "loss-against-baseline")
+    assert finding.limit == 0.05 < finding.measured
+    assert "margin 0.0500" in finding.detail
+
+
+def test_one_language_cannot_be_traded_for_another() -> None:
+    """Much better on one slice, much worse on the other: the average hides it, the slice does not."""
+    wrong = set(range(0, 800, 8))
+    worse = {i for i in wrong if i >= 400} | {i + 1 for i in range(400, 800, 8)}
+    found = verdict(candidate=measured("small", CANDIDATE, worse), baseline=measured("baseline", "b" * 64, wrong, size_bytes=90e6))
+    assert loss_in(found, "baseline").loss == pytest.approx(0)
+    assert loss_in(found, "baseline", "swa").loss == pytest.approx(0.125)
+    refused = [finding.check for finding in found.findings if not finding.passed]
+    assert "loss-against-baseline" not in refused
+    assert "loss-against-baseline/swa" in refused
+    assert "loss-against-baseline/hau" not in refused
+
+
+def test_holm_asks_more_of_the_slices_together_than_of_each_alone() -> None:
+    found = verdict()
+    levels = sorted(round(1 - loss_in(found, "baseline", part).confidence, 6) for part in ("hau", "swa"))
+    assert levels == [0.025, 0.05]
+    assert all(loss.p_adjusted >= loss.p_value for loss in found.losses)
+
+
+def test_the_champion_has_a_margin_of_its_own() -> None:
+    better = measured("champion", "a" * 64, set(range(0, 800, 20)))
+    found = verdict(champion=better)
+    refused = {finding.check: finding.reason for finding in found.findings if not finding.passed}
+    assert refused["loss-against-champion"] == "loss-too-large"
+    assert "loss-against-baseline" not in refused
+
+
+def first(**changes: Any) -> Verdict:
+    rules = changes.pop("policy", policy(first_promotion="allowed"))
+    return verdict(policy=rules, champion=None, expected=expected(rules, champion_sha256=None), **changes)
+
+
+def test_the_first_promotion_needs_the_policys_word() -> None:
+    found = first(spent_loss=None)
+    assert found.passed
+    assert found.first_promotion
+    assert found.spent_loss_after == 0
+    assert first(policy=policy(), spent_loss=None).reasons == ("first-promotion-not-allowed",)
+
+
+def test_taking_the_alias_away_does_not_wipe_out_what_was_spent() -> None:
+    assert first(spent_loss=0.07).spent_loss_after == 0.07
+    assert first(spent_loss=0.11).reasons == ("loss-budget-spent",)
+
+
+def test_a_spent_budget_refuses_and_a_proven_gain_restores_it() -> None:
+    assert verdict(spent_loss=0.099).reasons == ("loss-budget-spent",)
+    gain = verdict(spent_loss=0.05, candidate=measured("small", CANDIDATE, set(range(0, 800, 40))))
+    assert gain.passed
+    assert gain.spent_loss_after is not None
+    assert 0 <= gain.spent_loss_after < 0.05
+    assert verdict(spent_loss=0.0, candidate=measured("small", CANDIDATE, set(range(0, 800, 40)))).spent_loss_after == 0
+
+
+def test_the_champion_judged_again_is_charged_nothing() -> None:
+    champion = measured("small", CANDIDATE, set(range(0, 800, 8)))
+    found = verdict(candidate=champion, champion=champion, spent_loss=0.0999, expected=expected(policy(), champion_sha256=CANDIDATE))
+    assert found.passed
+    assert found.spent_loss_after == 0.0999
+
+
+def test_a_policy_edited_after_measuring_is_refused() -> None:
+    before, after = policy(), policy(baseline={"margin": 0.06})
+    found = verdict(policy=after, expected=expected(before))
+    assert found.reasons == ("policy-changed",)
+    assert found.losses == ()
+    assert before.sha256[:12] in found.findings[0].detail
+
+
+def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
+    """Each variant truly loses 0.4 points, too little for any one comparison to see; the whole gate judges each against the champion of its time."""
+    slices = {"hau": 0.4, "swa": 0.4}
+    rules = policy(baseline={"margin": 0.3}, champion={"margin": 0.03, "slices": slices}, loss_budget=0.05, limits=None)
+    n, step, churn = 2000, 0.004, 0.01
+    for seed in range(2):
+        rng, right, spent, promoted, refusals = np.random.default_rng(seed), 0.8, 0.0, 0, set()
+        for _ in range(20):
+            champion, u = rng.random(n) < right, rng.random(n)
+            candidate = np.where(champion, u >= (step + churn) / right, u < churn / (1 - right))
+            models = {
+                "candidate": measured("small", CANDIDATE, set(np.flatnonzero(~candidate).tolist()), count=n),
+                "baseline": measured("baseline", "b" * 64, set(np.flatnonzero(rng.random(n) > 0.8).tolist()), count=n),
+                "champion": measured("champion", "a" * 64, set(np.flatnonzero(~champion).tolist()), count=n),
+            }
+            found = judge(rules, scores, **models, spent_loss=spent, expected=expected(rules, examples=n))
+            if found.passed:
+                assert found.spent_loss_after is not None
+                spent, right, promoted = found.spent_loss_after, right - step, promoted + 1
+            refusals |= set(found.reasons)
+        assert 0.8 - right <= 0.05
+        assert promoted >= 2
+        assert refusals == {"loss-budget-spent"}
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> set[int]:
+    return draw(st.sets(st.integers(0, COUNT - 1), max_size=60)) | set(range(draw(st.integers(0, 200))))
+
+
+@given(answers(), answers(), answers(), st.floats(0, 0.2))
+@settings(max_examples=30, deadline=None)
+def test_a_verdict_that_passes_has_every_bound_inside_its_margin(ours: set[int], theirs: set[int], champions: set[int], spent: float) -> None:
+    models = {"candidate": measured("small", CANDIDATE, ours), "baseline": measured("baseline", "b" * 64, theirs, size_bytes=90e6)}
+    found = verdict(**models, champion=measured("champion", "a" * 64, champions), spent_loss=spent)
+    assert found.passed == (not found.reasons)
+    assert len(found.losses) == 6
+    inside = all(loss.upper < loss.margin and loss.p_adjusted <= 0.0500001 and loss.smallest_detectable <= loss.margin for loss in found.losses)
+    in_budget = spent + loss_in(found, "champion").upper <= 0.1
+    assert found.passed == (inside and in_budget)
+
+
+def test_a_verdict_cannot_be_written_that_passes_by_default() -> None:
+    good = verdict().as_json()
+    bad = {"check": "size", "passed": False, "reason": "size-too-large", "detail": "too large"}
+    for findings in ([], [*good["findings"], bad]):
+        with pytest.raises(ValidationError, match="every one of them passed"):
+            Verdict.model_validate(good | {"findings": findings})
+    with pytest.raises(ValidationError, match="names its reason"):
+        Verdict.model_validate(good | {"passed": False, "findings": [bad | {"reason": ""}]})
+
+
+# choosing
+
+
+def among(name: str, *, rules: Policy | None = None, **changes: Any) -> Verdict:
+    base = verdict(policy=rules or policy())
+    return base.model_copy(update={"candidate": name} | changes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "winner"),
+    [("smallest", "tiny"), ("fastest", "quick"), ("best", "good")],
+)
+def test_the_rule_chooses_among_those_that_passed(rule: str, winner: str) -> None:
+    rules = policy(choose=rule)
+    failing = (Finding(check="x", passed=False, reason="size-too-large", detail="x"),)
+    verdicts = [
+        among("tiny", rules=rules, size_bytes=1e6, latency_ratio=2.0, score=0.8),
+        among("quick", rules=rules, size_bytes=2e6, latency_ratio=9.0, score=0.8),
+        among("good", rules=rules, size_bytes=3e6, latency_ratio=2.0, score=0.9),
+        among("refused", rules=rules, size_bytes=1.0, latency_ratio=99.0, score=1.0, passed=False, findings=failing),
+    ]
+    assert choose(rules, verdicts) == winner
+    assert choose(rules, verdicts[::-1]) == winner
+
+
+def test_nobody_wins_where_nobody_passed() -> None:
+    assert choose(policy(), []) is None
+    assert choose(policy(), [verdict(spent_loss=None)]) is None
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_was_not_measured_never_wins(value: float | None) -> None:
+    assert choose(policy(), [among("a", size_bytes=value), among("b", size_bytes=1e9)]) == "b"
+
+
+def test_ties_are_settled_the_same_way_every_time() -> None:
+    twins = [among("b"), among("a")]
+    assert choose(policy(), twins) == choose(policy(), twins[::-1]) == "a"
+    assert choose(policy(), [among("a", score=0.7), among("b", score=0.8)]) == "b"
+
+
+def test_verdicts_of_another_policy_or_champion_are_not_mixed() -> None:
+    with pytest.raises(IntegrityError, match="reached under policy"):
+        choose(policy(seed=1), [verdict()])
+    with pytest.raises(IntegrityError, match="same baseline and champion"):
+        choose(policy(), [among("a"), among("b", champion_sha256="f" * 64)])
+    with pytest.raises(IntegrityError, match="two verdicts are about 'a'"):
+        choose(policy(), [among("a"), among("a")])
+
+
+# reading what was measured
+
+
+def written(path: Path, **changes: Any) -> Path:
+    counts = TextClassification().counts(references(6), references(6), LABELS).tolist()
+    columns = {"example": list(range(6)), "slice": ["hau"] * 6, "reference": [list(r) for r in references(6)], "prediction": [["food"]] * 6, "counts": counts}
+    pyarrow.parquet.write_table(pyarrow.table({name: value for name, value in (columns | changes).items() if value is not None}), path)
+    return path
+
+
+def evaluation_of(path: Path) -> Evaluation:
+    return Evaluation(model="m", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, predictions_sha256=sha256_file(path))
+
+
+def test_the_counts_are_read_from_the_predictions_that_the_evaluation_names(tmp_path: Path) -> None:
+    path = written(tmp_path / "p.parquet")
+    found = read_measured(evaluation_of(path), path)
+    assert isinstance(found, Measured)
+    assert list(found.examples) == ["0", "1", "2", "3", "4", "5"]
+    assert float(scores(found.counts.sum(0))["accuracy"]) == 1
+
+
+@pytest.mark.parametrize("place", [10, -10])
+def test_predictions_that_were_touched_are_not_read(tmp_path: Path, place: int) -> None:
+    path = written(tmp_path / "p.parquet")
+    evaluation = evaluation_of(path)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(IntegrityError, match="the predictions of m have sha256"):
+        read_measured(evaluation, path)
+
+
+@pytest.mark.parametrize("column", ["example", "slice", "reference", "counts"])
+def test_predictions_without_a_column_are_not_read(tmp_path: Path, column: str) -> None:
+    path = written(tmp_path / "p.parquet", **{column: None})
+    with pytest.raises(IntegrityError, match=f"no column '{column}'"):
+        read_measured(evaluation_of(path), path)
+
+
+def test_predictions_with_ragged_counts_are_not_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "p.parquet", counts=[[1, 1]] * 5 + [[1]])
+    with pytest.raises(IntegrityError, match="counts of different lengths"):
+        read_measured(evaluation_of(path), path)
+
+
+def test_the_pairing_changes_with_order_slice_and_reference() -> None:
+    usual = measured("m", CANDIDATE, set())
+    same = measured("n", "f" * 64, {1, 2, 3})
+    assert usual.pairing_sha256 == same.pairing_sha256
+    for name in ("examples", "slices", "references"):
+        rows = list(getattr(usual, name))
+        rows[0], rows[-1] = rows[-1], rows[0]
+        assert replace(usual, **{name: rows}).pairing_sha256 != usual.pairing_sha256
+    assert Expected.model_validate(expected(policy()).as_json()) == expected(policy())

@@ -1,0 +1,65 @@
+"""A step's key changes with everything that could change its result, and with nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from recompress.integrity import fingerprint
+from recompress.integrity.fingerprint import step_key
+
+SAME = {"modules": ["recompress.integrity.digest"], "config": {"a": 1}, "inputs": ["x"], "seed": 0}
+
+
+@pytest.mark.parametrize("change", [{"config": {"a": 2}}, {"inputs": ["y"]}, {"seed": 1}, {"modules": ["recompress.errors"]}, {"inputs": ["x", "y"]}])
+def test_every_part_counts(change: dict[str, object]) -> None:
+    assert step_key("s", **SAME) == step_key("s", **SAME)
+    assert step_key("s", **{**SAME, **change}) != step_key("s", **SAME)  # type: ignore[arg-type]
+    assert step_key("t", **SAME) != step_key("s", **SAME)
+
+
+def test_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = step_key("s", **SAME)
+    monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: "9")
+    assert step_key("s", **SAME) != before
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package in the place of ours: a uses b (inside a function), b uses c (for types only), d stands alone."""
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    sources = {
+        "__init__": "",
+        "a": "def f():\n    from made_up import b\n",
+        "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from made_up import c\n",
+        "c": "",
+        "d": "",
+    }
+    for name, text in sources.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(fingerprint, "PACKAGE", "made_up")
+    return folder
+
+
+def fresh(*modules: str) -> str:
+    for cached in (fingerprint.code_fingerprint, fingerprint._source, fingerprint._imports):
+        cached.cache_clear()
+    importlib.invalidate_caches()
+    return fingerprint.code_fingerprint(*modules)
+
+
+def test_code_counts_as_far_as_it_is_imported(package: Path) -> None:
+    before = fresh("made_up.a")
+    for name, counts in (("d", False), ("c", False), ("b", True), ("a", True)):
+        (package / f"{name}.py").write_text((package / f"{name}.py").read_text() + "# changed\n")
+        assert (fresh("made_up.a") != before) is counts, name
+        before = fresh("made_up.a")
+
+
+def test_a_module_without_source_is_refused(package: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"made_up.nothing"):
+        fresh("made_up.nothing")

@@ -1,0 +1,85 @@
+"""How the matrix test runs each method on a tiny model: the settings, where the defaults do not fit one, and what it is given."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recompress.methods.registry import Inputs, Method
+from recompress.models.checkpoint import Checkpoint, load, save
+from recompress.settings.base import Settings
+from tests.six import LANGUAGE, benchmark_of, checkpoint_of, features_of, inputs_of
+
+SHORT = {"epochs": 1, "learning_rate": 3e-3, "batch_size": 16, "precision": "fp32"}
+FEW = {"calibration_examples": 16}
+TOLD: dict[str, dict[str, Any]] = {
+    "activation_svd": {"parameters": 0.5},
+    "distill": {"epochs": 8},
+    "distill_base": {"epochs": 2, "layers": 1},
+    "factorize_embeddings": {"rank": 8},
+    "fisher_svd": {"parameters": 0.5},
+    "prune_structure": {"heads": 0.5, "neurons": 0.5},
+    "search": {"candidates": 2, "trial_examples": 16},
+    "svd": {"parameters": 0.5},
+}
+"""Settings by method; the defaults where a method is not named."""
+
+
+def settings_of(method: Method) -> Settings:
+    fields = method.config.model_fields
+    usual = {key: value for key, value in (SHORT | FEW).items() if key in fields}
+    return method.config.model_validate(usual | TOLD.get(method.name, {}))
+
+
+UNTIED = ("tie_embeddings",)
+"""Methods that want a decoder with an output layer of its own."""
+
+
+def make_source(family: str, folder: Path, **changes: Any) -> Path:
+    """A model with random weights, saved."""
+    save(checkpoint_of(family, **changes), folder)
+    return folder
+
+
+def inputs_for(method: Method, family: str, source: Path, workdir: Path) -> Inputs:
+    """Everything that the method says it needs. The teacher is another model of the same family."""
+    inputs = inputs_of(family, workdir)
+    if "base" in method.needs:
+        inputs = replace(inputs, base=source)
+    if "teacher" not in method.needs:
+        return inputs
+    from recompress.methods.distillation.teacher import teacher_outputs
+
+    save(_decided(checkpoint_of(family, seed=5)), workdir / "teacher")
+    outputs = None if benchmark_of(family) == LANGUAGE else teacher_outputs(workdir / "teacher", inputs.train, workdir / "outputs")
+    return replace(inputs, teacher=outputs, teacher_model=workdir / "teacher")
+
+
+def _decided(teacher: Checkpoint) -> Checkpoint:
+    """Random heads say next to nothing, and there would be nothing to learn from them."""
+    for name, parameter in teacher.torch_network.named_parameters():
+        if name.startswith("classifier"):
+            parameter.data.mul_(10)
+    return teacher
+
+
+def answers(directory: Path, family: str) -> list[Any]:
+    """What the model in ``directory`` says to a few examples."""
+    from recompress.runtimes import runtime_of
+
+    checkpoint = load(directory)
+    return list(runtime_of(checkpoint).logits(features_of(checkpoint, family)))
+
+
+def main(folder: Path) -> None:
+    """Answer with every model below ``folder``, in this process, which has made none of them."""
+    import numpy as np
+
+    for directory in sorted(folder.glob("*/*/model")):
+        np.savez(directory.parent / "again.npz", *answers(directory, directory.parent.name))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,297 @@
+"""Masks against loops, and zeros counted on disk."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from beartype import beartype
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import jaxtyped
+from pydantic import ValidationError
+
+from recompress.errors import InputError
+from recompress.integrity.digest import sha256_file
+from recompress.methods.pruning import magnitude, mask, scope
+from recompress.methods.pruning.magnitude import Magnitude, stage
+from recompress.methods.pruning.mask import hold_zeros, sparsity
+from recompress.methods.registry import get_method
+from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.training.finetune import Finetune
+from recompress.models.architecture import encoder_linears
+from recompress.models.checkpoint import load, save
+from recompress.models.surgery import weight_of
+from recompress.training.run import weights_sha256
+from recompress.training.settings import Schedule
+from tests import six
+from tests.families import FAMILIES, checkpoint_of, features_of, inputs_of, saved
+from tests.killed import Killed, killed_at
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+smallest_masks = jaxtyped(typechecker=beartype)(scope.smallest_masks)
+block_scores = jaxtyped(typechecker=beartype)(magnitude.block_scores)
+masks_of = jaxtyped(typechecker=beartype)(magnitude.masks_of)
+RETRAIN = Schedule(epochs=1, learning_rate=1e-2, batch_size=16, precision="fp32")
+smallest = jaxtyped(typechecker=beartype)(mask.smallest)
+numbers = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0])
+
+
+def prune(source: Path, target: Path, **dials: Any) -> StepReport:
+    return run_step("magnitude", Magnitude(**dials), source, target, inputs_of(target.parent / "work"))
+
+
+@given(st.lists(numbers, min_size=1, max_size=20), st.data())
+def test_the_smallest_are_exactly_as_many_as_asked(values: list[float], data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(values)))
+    found = smallest(torch.tensor(values), count)
+    order = sorted(range(len(values)), key=lambda i: (values[i], i))
+    assert found.nonzero().flatten().tolist() == sorted(order[:count])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 6), st.floats(0, 0.99), st.sampled_from(["global", "layer", "row"]), st.data())
+def test_a_mask_equals_sorting_by_hand(rows: int, columns: int, share: float, where: str, data: st.DataObject) -> None:
+    """Over two matrices of other shapes, with many equal values."""
+    shapes = ((rows, columns), (columns, 2))
+    matrices = [torch.tensor(data.draw(st.lists(st.lists(numbers, min_size=c, max_size=c), min_size=r, max_size=r))) for r, c in shapes]
+    found = smallest_masks([matrix.abs() for matrix in matrices], share, where)
+    places = [(k, r, c) for k, (height, width) in enumerate(shapes) for r in range(height) for c in range(width)]
+    key = {"global": lambda at: 0, "layer": lambda at: at[0], "row": lambda at: at[:2]}[where]
+    expected = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
+    for group in {key(at) for at in places}:
+        members = [at for at in places if key(at) == group]
+        for k, r, c in sorted(members, key=lambda at: (abs(float(matrices[at[0]][at[1:]])), at))[: int(share * len(members) + 1e-9)]:
+            expected[k][r, c] = True
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("norm", ["l2", "mean"])
+@pytest.mark.parametrize("block", [(1, 1), (2, 3), (4, 6), (1, 6)])
+def test_blocks_are_scored_and_zeroed_as_by_a_loop(block: tuple[int, int], norm: str) -> None:
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    height, width = block
+    blocks = {(i, j): weight[i : i + height, j : j + width] for i in range(0, 4, height) for j in range(0, 6, width)}
+    worth = {place: float(part.norm() if norm == "l2" else part.abs().mean()) for place, part in blocks.items()}
+    torch.testing.assert_close(block_scores(weight, block, norm).flatten(), torch.tensor([worth[place] for place in sorted(worth)]))
+    expected = torch.zeros(4, 6, dtype=torch.bool)
+    for i, j in sorted(worth, key=lambda place: worth[place])[: len(worth) // 2]:
+        expected[i : i + height, j : j + width] = True
+    assert torch.equal(masks_of([weight], Magnitude(sparsity=0.5, block=block, block_norm=norm))[0], expected)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (1, 2)])
+def test_a_pattern_leaves_the_n_largest_of_each_m(n: int, m: int) -> None:
+    weight = torch.randn(3, 2 * m)
+    gone = masks_of([weight], Magnitude(pattern=f"{n}:{m}"))[0]
+    for row, marks in zip(weight, gone, strict=True):
+        for start in (0, m):
+            group, mark = row[start : start + m].abs(), marks[start : start + m]
+            assert int((~mark).sum()) == n
+            assert group[~mark].min() >= group[mark].max()
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 9))
+def test_rounds_take_the_same_share_of_what_is_left(share: float, rounds: int) -> None:
+    asked = [0.0, *(stage(Magnitude(sparsity=share, rounds=rounds), k).sparsity for k in range(1, rounds + 1))]
+    taken = [1 - (1 - now) / (1 - was) for was, now in itertools.pairwise(asked)]
+    assert taken == pytest.approx([taken[0]] * rounds, abs=1e-6)
+    assert asked[-1] == share
+    patterns = [stage(Magnitude(pattern="2:8", rounds=3), k).pattern for k in (1, 2, 3)]
+    assert patterns == ["6:8", "4:8", "2:8"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scope", ["global", "layer", "row"])
+def test_zeros_stand_on_disk_as_asked_and_only_in_the_encoder(scope: str, family: str, tmp_path: Path) -> None:
+    source = saved(family, tmp_path / "source")
+    report = prune(source, tmp_path / "target", sparsity=0.75, scope=scope)
+    old, new = load(source).torch_network, load(tmp_path / "target").torch_network
+    assert sparsity(new) == 0.75
+    assert report.size_bytes == pytest.approx(report.size_bytes_before, abs=50)
+    linears = {f"{name}.weight" for name, _ in encoder_linears(new)}
+    for name, tensor in new.state_dict().items():
+        was = old.state_dict()[name]
+        assert torch.equal(tensor, was) if name not in linears else torch.equal(tensor[tensor != 0], was[tensor != 0])
+    if scope == "row":
+        assert all(((weight_of(linear) == 0).float().mean(1) == 0.75).all() for _, linear in encoder_linears(new))
+    if scope == "global":
+        weights = [(weight_of(a).abs(), weight_of(b)) for (_, a), (_, b) in zip(encoder_linears(old), encoder_linears(new), strict=True)]
+        assert max(float(was[now == 0].max()) for was, now in weights) <= min(float(was[now != 0].min()) for was, now in weights)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "row"])
+def test_sparsity_zero_changes_nothing(scope: str, tmp_path: Path) -> None:
+    source = saved("bert", tmp_path / "source")
+    prune(source, tmp_path / "target", sparsity=0.0, scope=scope)
+    assert sha256_file(source / "model.safetensors") == sha256_file(tmp_path / "target" / "model.safetensors")
+
+
+def test_a_pattern_stands_on_disk(tmp_path: Path) -> None:
+    report = prune(saved("bert", tmp_path / "source"), tmp_path / "target", pattern="2:4")
+    assert [(claim["what"], claim["measured"]) for claim in report.claims][:2] == [("sparsity", 0.5), ("most weights left of 4", 2)]
+    for _, linear in encoder_linears(load(tmp_path / "target").torch_network):
+        assert ((weight_of(linear).reshape(-1, 4) != 0).sum(1) == 2).all()
+
+
+def test_more_zeros_may_follow_and_fewer_are_refused(tmp_path: Path) -> None:
+    prune(saved("bert", tmp_path / "source"), tmp_path / "half", sparsity=0.5, scope="global")
+    prune(tmp_path / "half", tmp_path / "more", sparsity=0.75, scope="row")
+    assert sparsity(load(tmp_path / "more").torch_network) >= 0.75
+    with pytest.raises(InputError, match=r"sparsity 0.3 is less than the 0.5 that the model has already"):
+        prune(tmp_path / "half", tmp_path / "fewer", sparsity=0.3)
+    assert not (tmp_path / "fewer").exists()
+
+
+def test_a_pattern_that_does_not_divide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pattern 2:5 needs rows of a multiple of 5 weights; .* has 32"):
+        prune(saved("bert", tmp_path / "source"), tmp_path / "target", pattern="2:5")
+
+
+@pytest.mark.parametrize(
+    "dials",
+    [
+        {"sparsity": 1.5},
+        {"sparsity": 1.0},
+        {"sparsity": -0.1},
+        {"sparsity": float("nan")},
+        {"pattern": "0:4"},
+        {"pattern": "2of4"},
+        {"block": (0, 4)},
+        {"rounds": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused_by_type(dials: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Magnitude(**dials)
+
+
+@pytest.mark.parametrize(
+    ("dials", "words"),
+    [
+        ({"block": (2, 2), "pattern": "2:4"}, r"pattern 2:4 chooses single weights and block \[2, 2\] whole blocks"),
+        ({"block_norm": "mean"}, "block_norm mean judges blocks, and there are none"),
+        ({"retrain": RETRAIN}, "there is only 1; raise rounds"),
+        ({"pattern": "2:4", "rounds": 3}, "in at most 2 rounds, got 3"),
+        ({"block": (5, 1)}, r"block \[5, 1\] does not divide .*, which is 32 x 32"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_in_one_line(dials: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words) as refused:
+        prune(saved("bert", tmp_path / "source"), tmp_path / "target", **dials)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("family", six.SIX)
+@pytest.mark.parametrize("dials", [{"sparsity": 0.6, "scope": "row"}, {"sparsity": 0.6, "scope": "global", "block": (4, 8)}, {"pattern": "2:4"}], ids=str)
+def test_on_every_architecture(dials: dict[str, Any], family: str, tmp_path: Path) -> None:
+    """In the orientation that ``Conv1D`` has too."""
+    save(six.checkpoint_of(family), tmp_path / "source")
+    report = run_step("magnitude", Magnitude(**dials), tmp_path / "source", tmp_path / "target", six.inputs_of(family, tmp_path / "work", 12))
+    assert report.claims[0]["measured"] > 0
+    zeros = [weight_of(linear) == 0 for _, linear in encoder_linears(load(tmp_path / "target").torch_network)]
+    if "block" in dials:
+        grids = [mark.unflatten(0, (-1, 4)).unflatten(2, (-1, 8)).float().mean((1, 3)) for mark in zeros]
+        assert {float(value) for grid in grids for value in grid.unique()} == {0.0, 1.0}
+        assert sum(int(grid.sum()) for grid in grids) == int(0.6 * sum(grid.numel() for grid in grids))
+    for mark in zeros:
+        if dials.get("scope") == "row":
+            assert (mark.sum(1) == int(0.6 * mark.shape[1])).all()
+        if "pattern" in dials:
+            assert (mark.unflatten(1, (-1, 4)).sum(-1) == 2).all()
+
+
+@pytest.mark.parametrize(("family", "dials"), [("bert", {"sparsity": 0.8, "scope": "global"}), ("gpt2", {"pattern": "2:4"}), ("llama", {"block": (4, 4)})])
+def test_in_rounds_the_network_is_trained_between_and_ends_with_what_was_asked(family: str, dials: dict[str, Any], tmp_path: Path) -> None:
+    save(six.checkpoint_of(family), tmp_path / "source")
+    config = Magnitude(**dials, rounds=2, retrain=RETRAIN)
+    report = run_step("magnitude", config, tmp_path / "source", tmp_path / "target", six.inputs_of(family, tmp_path / "work", 24))
+    measured = {claim["what"]: claim["measured"] for claim in report.claims}
+    assert measured["weights that stayed are others"] == 1
+    assert report.claims[0]["measured"] == pytest.approx(dials.get("sparsity", 0.5), abs=1e-4)
+    again = run_step("magnitude", config, tmp_path / "source", tmp_path / "again", six.inputs_of(family, tmp_path / "other", 24))
+    assert again.claims == report.claims
+    assert sha256_file(tmp_path / "again" / "model.safetensors") == sha256_file(tmp_path / "target" / "model.safetensors")
+
+
+def test_rounds_that_are_killed_end_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = get_method("magnitude")
+    config = Magnitude(sparsity=0.8, rounds=3, retrain=RETRAIN)
+
+    def run(place: Path) -> str:
+        return weights_sha256(method.run(six.checkpoint_of("bert"), config, six.inputs_of("bert", place, 40)).torch_network)
+
+    expected = run(tmp_path / "whole")
+    killed_at(monkeypatch, 4)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed")
+    monkeypatch.undo()
+    assert (tmp_path / "killed" / "round-2").is_dir()
+    assert run(tmp_path / "killed") == expected
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "llama"])
+def test_before_training_the_base_model_is_pruned_and_then_fine_tuned(family: str, tmp_path: Path) -> None:
+    base, trained = six.checkpoint_of(family), six.checkpoint_of(family, seed=1)
+    (base.torch_network if family == "llama" else base.torch_network.base_model).save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    save(trained, tmp_path / "baseline")
+    inputs = replace(six.inputs_of(family, tmp_path / "work", 24), base=tmp_path / "base")
+    run_step("magnitude", Magnitude(sparsity=0.6, start="base"), tmp_path / "baseline", tmp_path / "pruned", inputs)
+    pruned = load(tmp_path / "pruned")
+    for (_, old), (_, new) in zip(encoder_linears(base.torch_network), encoder_linears(pruned.torch_network), strict=True):
+        gone = smallest_masks([weight_of(old).abs()], 0.6, "layer")[0]
+        assert torch.equal(weight_of(new), weight_of(old).masked_fill(gone, 0))
+    assert pruned.info.labels == trained.info.labels
+    run_step("finetune", Finetune(learning_rate=1e-2, batch_size=8, precision="fp32"), tmp_path / "pruned", tmp_path / "tuned", inputs)
+    assert sparsity(load(tmp_path / "tuned").torch_network) == sparsity(pruned.torch_network) == pytest.approx(0.6, abs=1e-3)
+
+
+def test_a_base_model_that_is_missing_or_would_undo_a_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="magnitude with start: base needs the base model, and was given none"):
+        prune(saved("bert", tmp_path / "source"), tmp_path / "target", start="base")
+    chain = [("finetune", Finetune()), ("magnitude", Magnitude(start="base"))]
+    with pytest.raises(InputError, match="magnitude begins anew, so that what finetune did before it would be lost"):
+        check_chain(chain, "text-classification", "bert")
+    check_chain([chain[1], chain[0], ("magnitude", Magnitude(sparsity=0.7))], "text-classification", "bert")
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_zeros_are_held_while_training_and_free_afterwards(optimizer: Any) -> None:
+    checkpoint = checkpoint_of("bert")
+    network: Any = checkpoint.torch_network
+    marks = {}
+    for name, linear in encoder_linears(network):
+        gone = smallest_masks([weight_of(linear).abs()], 0.5, "layer")[0]
+        weight_of(linear).masked_fill_(gone, 0)
+        marks[name] = gone
+    steps = optimizer(network.parameters(), lr=0.05)
+    ids = torch.tensor([features_of(checkpoint, 1)[0]["input_ids"]])
+
+    def step() -> None:
+        steps.zero_grad()
+        network(input_ids=ids, labels=torch.zeros_like(ids)).loss.backward()
+        steps.step()
+
+    with hold_zeros(network):
+        before = {name: weight_of(linear).clone() for name, linear in encoder_linears(network)}
+        step()
+        step()
+        for name, linear in encoder_linears(network):
+            assert torch.equal(weight_of(linear) == 0, marks[name])
+        assert any(not torch.equal(weight_of(linear), before[name]) for name, linear in encoder_linears(network))
+    step()
+    assert sparsity(network) < 0.5
+
+
+def test_holding_a_dense_network_holds_nothing() -> None:
+    from torch.optim.optimizer import _global_optimizer_post_hooks
+
+    network = checkpoint_of("bert").torch_network
+    with hold_zeros(network):
+        assert not _global_optimizer_post_hooks

@@ -1,0 +1,75 @@
+"""Tokenizers of others are read as their own libraries read them, and without torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from transformers import AutoModelForMaskedLM
+
+from recompress.benchmarks import get_benchmark
+from recompress.models.checkpoint import from_base, load, save
+from tests.checkpoints import base_of
+from tests.families import TAGS, saved, sentences
+
+
+def test_words_that_are_given_one_by_one_get_their_space_back(tmp_path: Path) -> None:
+    """A byte-level tokenizer without ``add_prefix_space`` would glue all words of a tagged sentence together."""
+    base = base_of("roberta", tmp_path / "base", AutoModelForMaskedLM)
+    said = json.loads((base / "tokenizer.json").read_text())
+    said["pre_tokenizer"]["add_prefix_space"] = False
+    (base / "tokenizer.json").write_text(json.dumps(said))
+    words = ["ka", "muni", "lo"]
+    tokenizer = from_base(base, "token-classification", TAGS, 32, seed=0).tokenizer
+    assert tokenizer(words, is_split_into_words=True)["input_ids"] == tokenizer(" ka muni lo")["input_ids"]
+    assert get_benchmark("token-classification").encode(tokenizer, [], TAGS, 32) == []
+
+
+def test_baked_in_padding_and_truncation_are_dropped(tmp_path: Path) -> None:
+    base = base_of("bert", tmp_path / "base", AutoModelForMaskedLM)
+    said = json.loads((base / "tokenizer.json").read_text())
+    said["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    said["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    (base / "tokenizer.json").write_text(json.dumps(said))
+    save(from_base(base, "token-classification", TAGS, 32, seed=0), tmp_path / "model")
+    tokenizer = load(tmp_path / "model").tokenizer
+    assert len(tokenizer("ka")["input_ids"]) == 3
+    assert len(tokenizer.backend_tokenizer.encode(" ".join(["ka"] * 30)).ids) == 32
+
+
+def test_a_sentencepiece_model_is_read_as_its_own_library_reads_it(tmp_path: Path) -> None:
+    """Some multilingual encoders come with ``sentencepiece.bpe.model`` and no ``tokenizer.json``."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    text = (" ".join(words) for words in sentences(300))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=text, model_writer=written, vocab_size=110, hard_vocab_limit=False, minloglevel=2)
+    base = base_of("xlm-roberta", tmp_path / "base", AutoModelForMaskedLM)
+    (base / "tokenizer.json").unlink()
+    (base / "sentencepiece.bpe.model").write_bytes(written.getvalue())
+    special = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "cls_token": "<s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    }
+    (base / "tokenizer_config.json").write_text(json.dumps(special | {"tokenizer_class": "XLMRobertaTokenizer"}))
+    tokenizer = from_base(base, "token-classification", TAGS, 32, seed=0).tokenizer
+    reference = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    for words in sentences(20, seed=4):
+        pieces = tokenizer.convert_ids_to_tokens(tokenizer(" ".join(words))["input_ids"])
+        assert pieces == ["<s>", *reference.encode(" ".join(words), out_type=str), "</s>"]
+
+
+def test_reading_a_tokenizer_needs_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from recompress.models.tokenizer import load_tokenizer as f; f(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(saved("distilbert", tmp_path / "model"))], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

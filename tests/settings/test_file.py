@@ -1,0 +1,66 @@
+"""What a person writes is read strictly, and what is wrong is said by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recompress.errors import InputError
+from recompress.settings.base import Settings, Share
+from recompress.settings.file import read_settings
+
+
+class Inner(Settings):
+    sparsity: Share = 0.5
+
+
+class Outer(Settings):
+    name: str
+    rate: float = 0.1
+    inner: Inner = Inner()
+    many: tuple[Inner, ...] = ()
+    named: dict[str, Inner] = {}
+
+
+def read(tmp_path: Path, text: str) -> Outer:
+    path = tmp_path / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_settings(path, Outer)
+
+
+def test_what_is_right_is_read(tmp_path: Path) -> None:
+    found = read(tmp_path, "name: 2026-11-20\nrate: 2e-4\ninner: {sparsity: 0.25}\nmany: [{sparsity: 0}, {}]\nnamed: {a: {sparsity: 0.1}}\n")
+    assert found == Outer(name="2026-11-20", rate=2e-4, inner=Inner(sparsity=0.25), many=(Inner(sparsity=0.0), Inner()), named={"a": Inner(sparsity=0.1)})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\nrat: 1\n", r"unknown key 'rat' \(.*x.yaml:2\); did you mean 'rate'\?"),
+        ("name: x\ninner:\n  sparsty: 0.5\n", r"unknown key 'sparsty' \(.*x.yaml:3\); did you mean 'sparsity'\?"),
+        ("name: x\nmany:\n  - {}\n  - spars: 0.1\n", r"unknown key 'spars' \(.*x.yaml:4\); did you mean 'sparsity'\?"),
+        ("name: x\nnamed:\n  a:\n    sparsity: 1.5\n", r"named.a.sparsity is a share in \[0, 1\), got 1.5 \(.*x.yaml:4\)"),
+        ("name: x\nrate: fast\n", r"rate is a number, got 'fast' \(.*x.yaml:2\)"),
+        ("name: x\nrate: '0.1'\n", r"rate is a number, got '0.1' \(.*x.yaml:2\)"),
+        ("name: x\nrate: .nan\n", r"rate is a number, got NaN"),
+        ("name: x\nname: y\n", r"'name' is given twice \(.*x.yaml:2\)"),
+        ("rate: 1\n", r"name is missing \(.*x.yaml:1\)"),
+        ("name: [x\n", r"not valid YAML: .* \(.*x.yaml:\d\)"),
+        ("name: &a x\ninner: *a\n", r"uses a YAML alias"),
+        ("", r"is empty"),
+        ("- 1\n", r"the file is keys and values"),
+        ("name: !!python/object/apply:os.system [ls]\n", r"name is text"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_settings(tmp_path / "no.yaml", Outer)
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read as UTF-8"):
+        read_settings(tmp_path / "b.yaml", Outer)

@@ -1,1 +1,0 @@
-from tests.tasks.projects import project  # noqa: F401

@@ -1,0 +1,1 @@
+from tests.tasks.data.projects import project  # noqa: F401

@@ -1,0 +1,146 @@
+"""The memory of finished steps: found again when whole, done again when anything about it was altered, never believed when it was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recompress.errors import StorageError
+from tasks.running.recompression import Recompression
+from tasks.tracking.track import Store, locked
+from tests.children import Child
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all tests here, because making one takes seconds; each test has keys of its own."""
+    folder = tmp_path_factory.mktemp("home")
+    assert Store(folder).experiment
+    return folder
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> str:
+    return hashlib.sha256(request.node.name.encode()).hexdigest()
+
+
+class Work:
+    """A step that counts how often it was done."""
+
+    def __init__(self, on_done: Callable[[], None] = lambda: None) -> None:
+        self.times = 0
+        self.on_done = on_done
+
+    def __call__(self, folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+        self.times += 1
+        (folder / "model").mkdir(exist_ok=True)
+        (folder / "model" / "weights").write_bytes(b"weights")
+        (folder / "predictions").write_bytes(b"predictions")
+        self.on_done()
+        return {"answer": 42}, {"model": folder / "model", "predictions": folder / "predictions"}
+
+
+def fresh(root: Path) -> Recompression:
+    """A recompression as a new process would have it, with the least of a plan."""
+    run = Recompression(root, SimpleNamespace(recipe=SimpleNamespace(name="r"), sha256="0" * 64, policy=SimpleNamespace(sha256="1" * 64)))  # type: ignore[arg-type]
+    run._log_dials = lambda: None  # type: ignore[method-assign]
+    return run
+
+
+def test_a_step_is_done_once_and_found_again_by_another_process(home: Path, key: str) -> None:
+    work = Work()
+    first = fresh(home).step("a", key=key, run="baseline", do=work)
+    again = fresh(home)
+    assert again.step("a", key=key, run="baseline", do=work) == first
+    assert first["answer"] == 42
+    assert (work.times, again.done, again.reused) == (1, [], ["a"])
+    assert not again._runs, "where all is found again, no run is opened"
+    assert fresh(home).step("a", key=key[::-1], run="baseline", do=work)["answer"] == 42
+    assert work.times == 2
+
+
+@pytest.mark.parametrize("what", ["model/weights", "predictions", "step.json"])
+@pytest.mark.parametrize("how", ["alter", "delete"])
+def test_an_altered_file_is_noticed_and_the_step_runs_again(home: Path, key: str, what: str, how: str) -> None:
+    work = Work()
+    fresh(home).step("a", key=key, run="baseline", do=work)
+    [file] = (path for path in (home / "mlflow" / "store" / "artifacts").rglob(f"a-{key[:8]}/**/{what.rsplit('/', 1)[-1]}") if path.is_file())
+    if how == "alter":
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    else:
+        file.unlink()
+    heard: list[str] = []
+    assert fresh(home).store.recall(key, heard.append) is None
+    assert heard
+    fresh(home).step("a", key=key, run="baseline", do=work)
+    fresh(home).step("a", key=key, run="baseline", do=work)
+    assert work.times == 2
+
+
+def test_a_step_killed_at_any_point_leaves_nothing_that_is_believed(home: Path) -> None:
+    calls = ("log_artifacts", "log_artifact", "set_tag")
+    for call in calls:
+        key = hashlib.sha256(call.encode()).hexdigest()
+        child = Child(target=_die_at, args=(home, call, key))
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL, call
+        work = Work()
+        run = fresh(home)
+        run.step("a", key=key, run="baseline", do=work)
+        assert work.times == 1, call
+        run.finish("FINISHED")
+        dead = Store(home).client.search_runs([Store(home).experiment], f"tags.`recompress.pid` = '{child.pid}'")
+        assert {run.info.status for run in dead} == {"KILLED"}, "no killed run looks as if it still ran"
+
+
+def _die_at(root: Path, call: str, key: str) -> None:
+    run = fresh(root)
+    run.run_of("baseline")
+    setattr(run.store.client, call, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    run.step("a", key=key, run="baseline", do=Work())
+
+
+def test_four_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=_open, args=(tmp_path,)) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0] * 4
+
+
+def _open(root: Path) -> None:
+    assert Store(root).experiment
+
+
+def test_a_store_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "mlflow").write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match="cannot be used: .*allow writing there") as caught:
+        _ = Store(tmp_path).client
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("errno", "word"), [(28, "no space left"), (30, "read-only"), (13, "permission denied")])
+def test_a_full_or_read_only_disk_is_one_clear_line(home: Path, key: str, errno: int, word: str) -> None:
+    def full() -> None:
+        raise OSError(errno, "no", "/somewhere/model.safetensors")
+
+    run = fresh(home)
+    with pytest.raises(StorageError, match=f"a: {word} at /somewhere/model.safetensors"):
+        run.step("a", key=key, run="baseline", do=Work(full))
+    assert fresh(home).store.recall(key, lambda _: None) is None
+
+
+def test_a_second_recompression_in_one_project_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock"), pytest.raises(StorageError, match="another one"), locked(tmp_path / "lock", busy="another one"):
+        pass
