@@ -207,8 +207,8 @@ def policy_accept(root: Path, recipe: Path, reason: str, json_: bool) -> None:
     Example:  recompress policy accept recipes/quickstart.yaml --reason "the phone app needs 6 MB, not 8"
     """
     from recompress.recipe import read_recipe
-    from tasks.people.anchors import sound_ledger
-    from tasks.people.ledger import accept_policy, open_ledger
+    from tasks.ledger.access import accept_policy, open_ledger
+    from tasks.ledger.anchors import sound_ledger
 
     plan = read_recipe(recipe, root)
     accept_policy(sound_ledger(root, project(root).registry) or open_ledger(root), plan, reason)
@@ -223,7 +223,7 @@ def doctor(root: Path, json_: bool) -> None:
 
     Example:  recompress doctor
     """
-    from tasks.running.doctor import examine
+    from tasks.people.doctor import examine
 
     findings = examine(root)
     show([f._asdict() for f in findings], json_, lambda: "\n".join(f.line for f in findings))

@@ -95,7 +95,7 @@ def make(family: str, folder: Path, *, seed: int = 0, epochs: int = EPOCHS, shap
     config = AutoConfig.for_model(family, **(said | SHAPES[family] | (shape or {})))
     torch.manual_seed(seed)
     benchmark = get_benchmark("language-modelling")
-    network = benchmark.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    network = benchmark.head.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     checkpoint = Checkpoint(network, tokenizer, Info(benchmark=benchmark.name, labels=(), max_length=LENGTH))
     schedule = Schedule(epochs=epochs, learning_rate=RATE, batch_size=BATCH, weight_decay=0.1, warmup=0.05, precision="fp32")
     with tempfile.TemporaryDirectory() as workdir:

@@ -28,7 +28,8 @@ from typing import Any
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.methods.registry import Inputs, get_method
-from recompress.models.checkpoint import Checkpoint, from_base, save
+from recompress.models.checkpoint import Checkpoint, save
+from recompress.models.pretrained import from_base
 from studies.decoders import LENGTH, lines_of, train_text
 from studies.parity import mean, perplexity
 

@@ -147,7 +147,7 @@ def shares(before: Checkpoint, after: Checkpoint) -> tuple[float, float]:
 
 def one_draw(given: argparse.Namespace, model: Path, test: list[Any], draw: int, rows: dict[tuple[str, str], dict[str, Any]]) -> None:
     """All tools that are asked for, all jobs, with one draw of calibration text."""
-    from recompress.models.checkpoint import from_base
+    from recompress.models.pretrained import from_base
 
     base = from_base(model, "language-modelling", (), LENGTH, 0)
     every = LanguageModelling().windows(base.tokenizer, train_text()[0], LENGTH)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.benchmarks import Example, get_benchmark
 from recompress.methods.registry import Inputs
 from recompress.models.checkpoint import Checkpoint, Info, save
+from recompress.models.heads import head_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,7 +109,7 @@ def checkpoint_of(family: str, benchmark: str = "token-classification", seed: in
     tokenizer = tokenizer_of(family)
     labels = TAGS if benchmark == "token-classification" else TOPICS
     config = config_of(family, len(tokenizer), len(labels))
-    return Checkpoint(network_of(config, get_benchmark(benchmark).auto_model(), seed), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=32))
+    return Checkpoint(network_of(config, head_of(benchmark).auto_model(), seed), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=32))
 
 
 def inputs_of(workdir: Path, benchmark: str = "token-classification", count: int = 40, seed: int = 0) -> Inputs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.benchmarks import Example, get_benchmark
 from recompress.methods.registry import Inputs
 from recompress.models.checkpoint import Checkpoint, Info
+from recompress.models.heads import head_of
 from tests.tiny import PLAIN, TAGS, TOPICS, tiny_examples, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
     config = config_of(family, len(tokenizer), len(labels) or 2, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = get_benchmark(benchmark).auto_model().from_config(config)
+        network = head_of(benchmark).auto_model().from_config(config)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import Example
 from recompress.models.checkpoint import Checkpoint, Info
+from recompress.models.heads import head_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +51,7 @@ def tiny_checkpoint(benchmark: str = "token-classification", *, seed: int = 0, l
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
         )
-        network = get_benchmark(benchmark).auto_model().from_config(config)
+        network = head_of(benchmark).auto_model().from_config(config)
     return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=32))
 
 

@@ -5,84 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
-import numpy as np
-from jaxtyping import Float, Int, Num
-
+from recompress.benchmarks.benchmark import Benchmark, Example, ReadsOn
 from recompress.errors import InputError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from recompress.runtimes import Runtime
+__all__ = ["ALL_BENCHMARKS", "Benchmark", "BenchmarkName", "Example", "ReadsOn", "get_benchmark"]
 
 BenchmarkName = Literal["token-classification", "text-classification", "language-modelling"]
 ALL_BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One example. For token classification ``words`` are the words and ``labels`` has one for each; for text classification ``words`` holds the
-    whole text as its only member and ``labels`` one label. ``labels`` is empty for unlabelled text, and for language modelling, where the text is its own."""
-
-    words: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    slice: str = "all"
-
-
-class Benchmark(Protocol):
-    """The verbs. A *unit* is what carries one label: a word, or a whole text. Counts are what metrics add up over examples."""
-
-    name: str
-    primary: str
-    """The metric that gates look at unless the policy says otherwise, e.g. ``f1`` or ``accuracy``."""
-
-    pretrained_head: bool
-    """Whether the base model's own head is used and there are no labels, or a fresh one is made for the labels."""
-
-    def auto_model(self) -> Any:
-        """The transformers auto class, e.g. ``AutoModelForTokenClassification``."""
-
-    def split(self, text: str) -> tuple[str, ...]:
-        """Plain text as the ``words`` of an ``Example``, for text that no data set has split."""
-
-    def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[dict[str, list[int]]]:
-        """One feature dict for each example: ``input_ids``, ``attention_mask``, ``labels`` (-100 where a position carries none), and ``units``: for each
-        unit the position in the sequence that speaks for it (text classification: ``[0]``), -1 when truncation cut it off."""
-
-    def unit_logits(self, logits: Float[np.ndarray, "..."], feature: dict[str, list[int]]) -> Float[np.ndarray, "units labels"]:
-        """The logits of each unit of one example from the model's output for it (``[length, labels]`` or ``[labels]``); zeros for units that were cut off."""
-
-    def decide(self, unit_logits: Float[np.ndarray, "units labels"], labels: Sequence[str]) -> tuple[str, ...]:
-        """The predicted label of each unit of one example."""
-
-    def counts(self, references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]], labels: Sequence[str]) -> Int[np.ndarray, "examples k"]:
-        """For each example what the metrics add up, e.g. true positives, predicted and gold entities. Column names: ``count_names``."""
-
-    def count_names(self, labels: Sequence[str]) -> tuple[str, ...]: ...
-
-    def metrics(self, totals: Num[np.ndarray, "... k"], labels: Sequence[str]) -> dict[str, Float[np.ndarray, "..."]]:
-        """Metrics from summed counts, for one sum or for a whole batch of bootstrap draws at once. Empty denominators give NaN, never 0 or 1."""
-
-    def by_type(self, totals: Num[np.ndarray, " k"], labels: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Metrics for each label or entity type."""
-
-
-@runtime_checkable
-class ReadsOn(Protocol):
-    """A benchmark whose examples are read on from one to the next, so that it makes its own questions of them."""
-
-    def windows(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[dict[str, list[int]]]:
-        """Features of exactly ``max_length`` tokens, for calibration."""
-
-    def pieces(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[dict[str, list[int]]]:
-        """Features, in the form of ``Benchmark.encode``, of all that ``read`` scores, for training."""
-
-    def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
-        """What ``Benchmark.decide`` gives for each example; ``label`` names the progress bar."""
 
 
 def get_benchmark(name: str) -> Benchmark:

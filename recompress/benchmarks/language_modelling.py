@@ -16,18 +16,19 @@ Source: Jelinek et al. 1977, JASA 62:S63 (perplexity); Gao et al. 2020 (The Pile
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
 from recompress.benchmarks.scores import NO_LABEL, Feature, ratio
 from recompress.errors import DataRefused, IntegrityError
+from recompress.models.heads import CAUSAL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from recompress.benchmarks import Example
+    from recompress.benchmarks.benchmark import Example
     from recompress.runtimes import Runtime
 
 MICRO = 1e-6
@@ -41,12 +42,7 @@ class LanguageModelling:
 
     name = "language-modelling"
     primary = "negative_bits_per_byte"
-    pretrained_head = True
-
-    def auto_model(self) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM
+    head = CAUSAL
 
     def split(self, text: str) -> tuple[str, ...]:
         return (text,)

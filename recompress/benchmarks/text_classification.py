@@ -9,18 +9,19 @@ A label that occurs neither in the references nor in the predictions has no F1 a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 
 from recompress.benchmarks.scores import NO_LABEL, Feature, ratio, scores, type_scores
 from recompress.errors import DataRefused
+from recompress.models.heads import SEQUENCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from recompress.benchmarks import Example
+    from recompress.benchmarks.benchmark import Example
 
 
 class TextClassification:
@@ -28,12 +29,7 @@ class TextClassification:
 
     name = "text-classification"
     primary = "accuracy"
-    pretrained_head = False
-
-    def auto_model(self) -> Any:
-        from transformers import AutoModelForSequenceClassification
-
-        return AutoModelForSequenceClassification
+    head = SEQUENCE
 
     def split(self, text: str) -> tuple[str, ...]:
         return (text,)

@@ -11,7 +11,7 @@ Source: Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 shar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -19,11 +19,12 @@ from jaxtyping import Float, Int, Num
 from recompress.benchmarks.scores import NO_LABEL, Feature, scores, type_scores
 from recompress.benchmarks.text import words_of
 from recompress.errors import DataRefused, InputError
+from recompress.models.heads import TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from recompress.benchmarks import Example
+    from recompress.benchmarks.benchmark import Example
 
 OUTSIDE = "O"
 Entity = tuple[str, int, int]
@@ -34,12 +35,7 @@ class TokenClassification:
 
     name = "token-classification"
     primary = "f1"
-    pretrained_head = False
-
-    def auto_model(self) -> Any:
-        from transformers import AutoModelForTokenClassification
-
-        return AutoModelForTokenClassification
+    head = TOKENS
 
     def split(self, text: str) -> tuple[str, ...]:
         return words_of(text)

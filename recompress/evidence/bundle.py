@@ -6,17 +6,18 @@ chance.
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.evidence.bom import bom
 from recompress.evidence.dossier import Story
+from recompress.evidence.layout import FORMAT, LIST, PURPOSE, SIGNATURE
 from recompress.evidence.model_signature import public_model_pem, sign_model
 from recompress.evidence.pages import gate_report, model_card, readme
 from recompress.evidence.provenance import envelope, statement
+from recompress.evidence.verify import verify_bundle
 from recompress.integrity.atomic_directory import new_directory
-from recompress.integrity.digest import FileEntry, canonical_json, manifest, sha256_json
+from recompress.integrity.digest import canonical_json, manifest, sha256_json
 from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER
 from recompress.integrity.signing import public_pem, sign
 from recompress.ledger import write_lines
@@ -24,12 +25,6 @@ from recompress.ledger.anchor import sign_head
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-FORMAT = "recompress evidence 1"
-LIST, SIGNATURE = "bundle.json", "bundle.sig.json"
-PURPOSE = "evidence-bundle"
-MODEL = "model"
-"""A folder that may hold the version's files; they are listed by ``model-manifest.json``, not by ``bundle.json``."""
 
 
 def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519PrivateKey, model_key: Path | None = None) -> Path:
@@ -48,15 +43,8 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
             _write(place / "model-signing.pub.pem", public_model_pem(model_key))
         _write(place / "README.md", readme(story, [file.name for file in place.iterdir()]))
         seal(place, story, key)
-        _check(place, key, directory)
+        verify_bundle(place, key.public_key(), model=directory)  # somebody may have altered the evidence that was kept: what does not verify is never written
     return target
-
-
-def _check(place: Path, key: Ed25519PrivateKey, directory: Path) -> None:
-    """What does not verify is never written: somebody may have altered the evidence that was kept."""
-    from recompress.evidence.verify import verify_bundle
-
-    verify_bundle(place, key.public_key(), model=directory)
 
 
 def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
@@ -98,19 +86,6 @@ def seal(place: Path, story: Story, key: Ed25519PrivateKey) -> None:
 def signed_list(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, str]:
     """The digest says which of the two was changed, where they do not fit."""
     return {"key": public_pem(key), "sha256": sha256_json(said), "signature": sign(key, PURPOSE, said)}
-
-
-def is_plain_base64(text: str) -> bool:
-    """Whether no other text stands for the same bytes: the last character of base64 has bits that decoders ignore."""
-    return base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
-
-
-def entries_of(said: Any) -> tuple[FileEntry, ...]:
-    """The files that a list names. Raises ``ValueError`` or ``TypeError`` for anything that is not a list of [path, size, sha256]."""
-    found = tuple(FileEntry(path, size, sha256) for path, size, sha256 in said)
-    if any(type(f.path) is not str or type(f.size) is not int or type(f.sha256) is not str for f in found):
-        raise TypeError("an entry is path, size and sha256")
-    return found
 
 
 def _write(path: Path, value: Any) -> None:

@@ -17,8 +17,8 @@ from recompress.errors import InputError, IntegrityError
 from recompress.evidence.agreement import Documents, agree
 from recompress.evidence.archive import unpack
 from recompress.evidence.broken import BundleBroken
-from recompress.evidence.bundle import MODEL
-from recompress.evidence.listed import check_list, read_document
+from recompress.evidence.file_list import check_list, read_document
+from recompress.evidence.layout import MODEL
 from recompress.evidence.model_signature import check_signed_files, check_signed_model, installed
 from recompress.evidence.provenance import open_envelope
 from recompress.integrity.digest import FileEntry, canonical_json, check_manifest

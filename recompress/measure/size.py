@@ -19,7 +19,7 @@ def parameters(directory: Path) -> int:
     Raises ``InputError`` for a directory that holds no model and ``IntegrityError`` for a broken one.
     """
     if read_info(directory).runtime == "onnx":
-        from recompress.runtimes.graph import numbers_in, read_graph
+        from recompress.models.onnx_graph import numbers_in, read_graph
 
         return numbers_in(read_graph(directory / ONNX_FILE))
     from recompress.models.files import read_tensors

@@ -19,8 +19,8 @@ from recompress.settings.base import Settings
 
 if TYPE_CHECKING:
     from recompress.benchmarks import Benchmark, Example
-    from recompress.methods.distillation.teacher import TeacherOutputs
     from recompress.models.checkpoint import Checkpoint
+    from recompress.training.teacher_outputs import TeacherOutputs
 
 Family = Literal["pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training"]
 Need = Literal["calibration", "training", "teacher", "base"]

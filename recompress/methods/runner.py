@@ -20,9 +20,9 @@ from recompress.integrity.atomic_directory import new_directory
 from recompress.methods.registry import Claim, Inputs, Method, all_methods, get_method
 from recompress.models.architecture import architecture_named
 from recompress.models.checkpoint import Checkpoint, load, read_info, write
+from recompress.models.onnx_graph import numbers_in, read_graph
 from recompress.records import Record
 from recompress.runtimes import runtime_of
-from recompress.runtimes.graph import numbers_in, read_graph
 from recompress.settings.base import Settings
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,8 +20,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, layers_of
-from recompress.models.files import CONFIG_FILE, distinct_tensors, first_line, quiet_transformers, read_config, read_tensors, refuse_pickles, write_config
-from recompress.models.tokenizer import load_tokenizer, plain_tokenizer, save_tokenizer, spaced_words
+from recompress.models.files import CONFIG_FILE, distinct_tensors, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.tokenizer import load_tokenizer, save_tokenizer
 from recompress.records import Runtime
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def load(directory: Path) -> Checkpoint:
     info = read_info(directory)
     refuse_pickles(directory)
     if info.runtime == "onnx":
-        from recompress.runtimes.graph import check_graph
+        from recompress.models.onnx_graph import check_graph
 
         check_graph(directory / ONNX_FILE)
         return Checkpoint(directory / ONNX_FILE, load_tokenizer(directory), info)
@@ -125,60 +124,24 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     (directory / INFO_FILE).write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int) -> Checkpoint:
-    """A pretrained encoder with a fresh head for ``labels``, or, for language modelling, a pretrained decoder with its own. The same seed gives the same head.
-
-    Raises ``InputError`` for an unknown architecture, a base without safetensors, or more tokens than it has positions, ``IntegrityError`` for broken files.
-    """
-    import torch
-
-    from recompress.benchmarks import get_benchmark
-    from recompress.models.factored import fit_factored
-    from recompress.models.shared_layers import fit_shares, shares_of
-    from recompress.models.surgery import fit_shapes
-
-    if get_benchmark(benchmark).pretrained_head:
-        return _whole_base(directory, benchmark, labels, max_length)
-    if not labels or len(set(labels)) != len(labels):
-        raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
-    config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
-    tokenizer = _base_tokenizer(directory, benchmark, max_length)
-    _check_room(directory, config, tokenizer, max_length)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network: PreTrainedModel = get_benchmark(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-        base = _read_base(directory)
-        found = base.state_dict()
-    fit_shares(network, shares_of(base))
-    prefix = network.base_model_prefix
-    fit_factored(network, {f"{prefix}.{name}": tensor for name, tensor in found.items()})
-    expected = network.base_model.state_dict().keys()
-    pooler = architecture_of(network).pooler
-    if missing := sorted(name for name in expected - found.keys() if name.split(".")[0] != pooler):
-        raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    shapes = {f"{prefix}.{name}": tensor.shape for name, tensor in found.items()}
-    fit_shapes(network, shapes, layers_of(base)[0].head_size)
-    network.base_model.load_state_dict({name: tensor for name, tensor in found.items() if name in expected}, strict=False)
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length))
-
-
 def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     import torch
     from transformers.initialization import no_init_weights
 
-    from recompress.benchmarks import get_benchmark
     from recompress.models.factored import fit_factored, tie_factored
+    from recompress.models.heads import head_of
     from recompress.models.packed import Packed, fit_packed, tie_packed
     from recompress.models.shared_layers import fit_shares
     from recompress.models.surgery import fit_shapes
 
     config = read_config(directory)
-    if get_benchmark(info.benchmark).pretrained_head:
-        _check_causal(directory, config, info.benchmark)
+    head = head_of(info.benchmark)
+    if head.pretrained:
+        check_causal(directory, config, info.benchmark)
     path = directory / WEIGHTS_FILE
     stored = read_tensors(path)
     with torch.random.fork_rng(devices=[]), no_init_weights():
-        network: PreTrainedModel = get_benchmark(info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        network: PreTrainedModel = head.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     network.tie_weights()
     fit_shares(network, info.shares)
     if fit_factored(network, stored):
@@ -195,7 +158,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
         raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
-    labels = 0 if get_benchmark(info.benchmark).pretrained_head else config.num_labels
+    labels = 0 if head.pretrained else config.num_labels
     if len(info.labels) != labels or any(getattr(info, name) != value for name, value in _odd_shapes(network).items()):
         raise IntegrityError(f"{directory / INFO_FILE} tells of other labels or shapes than {WEIGHTS_FILE} holds")
     return network.eval()
@@ -219,72 +182,6 @@ def _odd_shapes(network: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int) -> Checkpoint:
-    """A decoder with the head that it was trained with."""
-    from recompress.benchmarks import get_benchmark
-
-    if labels:
-        raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
-    config = read_config(directory)
-    _check_causal(directory, config, benchmark)
-    tokenizer = _base_tokenizer(directory, benchmark, max_length)
-    _check_room(directory, config, tokenizer, max_length)
-    if (directory / INFO_FILE).is_file():
-        network = load(directory).torch_network
-        if read_info(directory).benchmark != benchmark:
-            raise InputError(f"base model {directory} was made for {read_info(directory).benchmark} and has no head for {benchmark}")
-    else:
-        network = _read_base(directory, get_benchmark(benchmark).auto_model())
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=(), max_length=max_length))
-
-
-def _check_causal(directory: Path, config: PreTrainedConfig, benchmark: str) -> None:
+def check_causal(directory: Path, config: PreTrainedConfig, benchmark: str) -> None:
     if not architecture_named(config.model_type).causal:
         raise InputError(f"{benchmark} needs a decoder, and base model {directory} is a {config.model_type}, which sees the words that it should foretell")
-
-
-def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
-    """A base model, without a head or as ``auto_model``, from a directory of this project or of transformers (which knows the old names of tensors)."""
-    import torch
-    from transformers import AutoModel
-
-    if (directory / INFO_FILE).is_file():
-        return load(directory).torch_network.base_model
-    read_tensors(directory / WEIGHTS_FILE)
-    with quiet_transformers():
-        try:
-            network, told = (auto_model or AutoModel).from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-            )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
-    pooler = architecture_of(network).pooler
-    if missing := sorted(name for name in told["missing_keys"] if name.split(".")[0] != pooler):
-        raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    return network
-
-
-def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # each kind of tokenizer file breaks in its own way
-        raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
-    plain = plain_tokenizer(tokenizer, max_length)
-    if plain.pad_token_id is None and benchmark == "language-modelling":
-        plain.pad_token = plain.eos_token  # only fills batches up, behind a mask and behind the text; no decoder looks there
-    if plain.pad_token_id is None:
-        raise InputError(f"the tokenizer of base model {directory} has no padding token")
-    return spaced_words(plain) if benchmark == "token-classification" else plain
-
-
-def _check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    positions = int(config.max_position_embeddings)
-    if architecture_named(config.model_type).positions_follow_padding:
-        positions -= int(config.pad_token_id) + 1
-    if not 2 < max_length <= positions:
-        raise InputError(f"max_length is between 3 and the {positions} positions of base model {directory}, got {max_length}")
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"the tokenizer of base model {directory} knows {len(tokenizer):,} tokens, its embeddings {config.vocab_size:,}")

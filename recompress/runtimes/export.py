@@ -12,8 +12,8 @@ import numpy as np
 
 from recompress.errors import IntegrityError
 from recompress.models.architecture import layers_of
+from recompress.models.onnx_graph import strip
 from recompress.models.shared_layers import shares_of
-from recompress.runtimes.graph import strip
 from recompress.runtimes.turned import turn_constants
 
 if TYPE_CHECKING:

@@ -67,9 +67,9 @@ def train(
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
     number, and ``StorageError`` when ``workdir`` cannot be written.
     """
-    from recompress.methods.pruning.mask import hold_zeros
     from recompress.training.callbacks import StopEarly, Watch
     from recompress.training.trainer import SteadyTrainer, arguments, label_loss
+    from recompress.training.zeros import hold_zeros
 
     network, benchmark = checkpoint.torch_network, get_benchmark(checkpoint.info.benchmark)
     features, dev_features, dev = training_features(checkpoint, examples, dev, label)

@@ -13,16 +13,16 @@ from recompress.audit.history import check_model
 from recompress.errors import InputError, IntegrityError, RecompressError, StorageError
 from recompress.evidence import BundleReport, committed_plans, folder_name, verify_bundle
 from recompress.evidence.dossier import origin_of
-from recompress.evidence.listed import named_key
+from recompress.evidence.file_list import named_key
 from recompress.integrity.digest import canonical_json
 from recompress.integrity.signing import public_pem
 from recompress.ledger import Head, Ledger, NoLedger, read_lines, verify, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
-from tasks.people.anchors import check_not_lost
+from tasks.ledger.access import open_ledger
+from tasks.ledger.anchors import check_not_lost
+from tasks.ledger.keys import own_key, own_public_key, trusted_keys
 from tasks.people.bundle import check_named, recall_dossier
-from tasks.people.keys import own_key, own_public_key, trusted_keys
-from tasks.people.ledger import open_ledger
 from tasks.running.project import Project, means_alias
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import Dossier, committed_plans, folder_name, tell, write_bundle
-from recompress.evidence.bundle import LIST
 from recompress.evidence.dossier import origin_of
-from recompress.evidence.listed import read_document
+from recompress.evidence.file_list import read_document
+from recompress.evidence.layout import LIST
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.model_files import check_version
 from recompress.ledger import Entry
 from recompress.promotion.states import Progress
 from recompress.records import DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
-from tasks.people.keys import own_key, own_model_key
+from tasks.ledger.keys import own_key, own_model_key
 from tasks.running.project import Project
 from tasks.tracking.track import Store, locked
 

@@ -17,9 +17,9 @@ from recompress.promotion import waiting as core_waiting
 from recompress.promotion.approvals import open_plan
 from recompress.promotion.states import progress_of
 from recompress.records import ApprovalRule, Verdict
+from tasks.ledger.access import actor
+from tasks.ledger.keys import approvers
 from tasks.people.bundle import heal, recall_dossier
-from tasks.people.keys import approvers
-from tasks.people.ledger import actor
 from tasks.running.project import Project
 
 Say = Callable[[str], None]

@@ -76,7 +76,7 @@ def reproduce(project: Project, told: str, say: Say, *, keep: bool = False) -> R
 def _compare(
     project: Project, model: str, version: str, plan: PromotionPlan, dossier: Dossier, inputs: dict[str, dict[str, str]], outcome: Mapping[str, Any]
 ) -> Reproduction:
-    from tasks.steps.promote import CODE, git_commit
+    from tasks.running.code import CODE, git_commit
 
     made = next(e for e in outcome["evaluations"] if e["model"] == plan.candidate)
     inputs["data sha256"] = {"was": plan.digests["data"], "now": made["dataset_sha256"]}

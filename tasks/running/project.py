@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from recompress.errors import InputError
 from recompress.ledger import Ledger
 from recompress.promotion import ModelRegistry, Promoter
-from tasks.people.anchors import check_alias, sound_ledger
-from tasks.people.ledger import actor, open_ledger
+from tasks.ledger.access import actor, open_ledger
+from tasks.ledger.anchors import check_alias, sound_ledger
 from tasks.tracking.track import Store
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from recompress.ledger import Ledger
 from recompress.promotion import Promoter
 from recompress.recipe import Plan, read_recipe
 from recompress.records import DatasetRef, ModelRef
-from tasks.people.anchors import sound_ledger
-from tasks.people.keys import approval_rule
-from tasks.people.ledger import actor, open_ledger, record_policy
+from tasks.ledger.access import actor, open_ledger, record_policy
+from tasks.ledger.anchors import sound_ledger
+from tasks.ledger.keys import approval_rule
 from tasks.running.lock import OUT_OF_ROOM, out_of_room, project_held
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result, Store

@@ -19,7 +19,7 @@ from tasks.running.recompression import Recompression
 from tasks.steps.train import make_teacher_outputs
 
 if TYPE_CHECKING:
-    from recompress.methods.distillation.teacher import TeacherOutputs
+    from recompress.training.teacher_outputs import TeacherOutputs
 
 
 @task(task_run_name="compress {variant}", cache_policy=NO_CACHE, persist_result=False)
@@ -87,6 +87,6 @@ def _teacher_of(step: Step, made: Sequence[ModelRef]) -> ModelRef:
 def _read_teacher(run: Recompression, said: tuple[str, str] | None) -> TeacherOutputs | None:
     if said is None:
         return None
-    from recompress.methods.distillation.teacher import TeacherOutputs
+    from recompress.training.teacher_outputs import TeacherOutputs
 
     return TeacherOutputs.load(run.store.fetch(said[0]))

@@ -16,7 +16,7 @@ from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
 from recompress.promotion import Promoter, progress_of
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
-from tasks.people.ledger import actor, recorded_policy
+from tasks.ledger.access import actor, recorded_policy
 from tasks.running.recompression import Recompression
 from tasks.tracking.registry import champion_of, open_registry
 from tasks.tracking.track import Result, check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,17 +18,16 @@ from recompress.promotion import PLAN_TAG, Promoter
 from recompress.promotion.states import plan_in
 from recompress.records import ChampionRef, DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.data.validate import DataCheck
+from tasks.ledger.access import actor
+from tasks.ledger.keys import approval_rule
 from tasks.people.bundle import heal, keep_dossier
 from tasks.people.decide import describe
-from tasks.people.keys import approval_rule
-from tasks.people.ledger import actor
+from tasks.running.code import CODE, git_commit
 from tasks.running.project import Project
 from tasks.running.recompression import Recompression
 from tasks.steps.judge import Champion, Judgement
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Store
-
-CODE = ("recompress.recipe", "recompress.methods.runner", "recompress.training", "recompress.gate", "recompress.promotion")
 
 
 @dataclass(frozen=True)
@@ -153,17 +151,6 @@ def rolled_back(ledger: Ledger, name: str, model_sha256: str) -> str | None:
         if plan.kind == "rollback" and plan.expected is not None and plan.expected.model_sha256 == model_sha256:
             return plan.reason
     return None
-
-
-def git_commit(root: Path) -> str:
-    """The commit of the project, with ``-dirty`` where tracked files differ from it; empty outside git."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=root, capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
 
 
 def predict(root: Path, model: str, lines: Sequence[str]) -> list[dict[str, Any]]:

@@ -39,7 +39,8 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     benchmark = get_benchmark(recipe.benchmark)
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
-        from recompress.models.checkpoint import from_base, save
+        from recompress.models.checkpoint import save
+        from recompress.models.pretrained import from_base
         from recompress.training import train
 
         started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
@@ -50,7 +51,7 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
 
     key = step_key(
         "baseline",
-        modules=["recompress.training", "recompress.models.checkpoint", type(benchmark).__module__],
+        modules=["recompress.training", "recompress.models.pretrained", type(benchmark).__module__],
         config=recipe.baseline.model_dump(mode="json"),
         inputs=[base.sha256, *dataset.training_digests],
         seed=recipe.seed,
@@ -67,7 +68,7 @@ def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: Model
 
     ``None`` for language modelling: a vocabulary of answers for each token is too much to keep, so that there the teacher is asked while students learn.
     """
-    if get_benchmark(dataset.benchmark).pretrained_head:
+    if get_benchmark(dataset.benchmark).head.pretrained:
         return None
     asked = (teacher.sha256, *dataset.text_digests)
     if asked in run.said:

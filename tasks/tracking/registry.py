@@ -17,8 +17,8 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
 from recompress.ledger import Ledger
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG
-from tasks.people.anchors import check_alias, sound_ledger
-from tasks.people.ledger import ledger_if_any
+from tasks.ledger.access import ledger_if_any
+from tasks.ledger.anchors import check_alias, sound_ledger
 from tasks.tracking.model_version import write_version
 from tasks.tracking.track import Store
 

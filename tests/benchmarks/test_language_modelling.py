@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from recompress.benchmarks import Example, get_benchmark
 from recompress.benchmarks.language_modelling import LanguageModelling, surprise
 from recompress.errors import DataRefused, InputError, IntegrityError
-from recompress.models.checkpoint import Checkpoint, from_base, load, save
+from recompress.models.checkpoint import Checkpoint, load, save
+from recompress.models.pretrained import from_base
 from recompress.runtimes import open_runtime, runtime_of
 from tests.six import DECODERS, LANGUAGE, LENGTH, byte_tokenizer, checkpoint_of, config_of, features_of, inputs_of, texts
 from tests.tiny import tiny_tokenizer

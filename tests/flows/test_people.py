@@ -120,11 +120,11 @@ def test_a_signed_approval(people: People, tmp_path: Path) -> None:
 @pytest.fixture
 def clock(people: People, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which every command acts."""
-    import tasks.people.ledger
+    import tasks.ledger.access
 
     told = Clock()
     people.ledger.clock = told
-    monkeypatch.setattr(tasks.people.ledger, "Ledger", partial(Ledger, clock=told))
+    monkeypatch.setattr(tasks.ledger.access, "Ledger", partial(Ledger, clock=told))
     return told
 
 
@@ -172,7 +172,7 @@ def test_keys_that_are_no_approvers_keys(people: People, tmp_path: Path) -> None
 
 
 def test_public_keys_of_approvers_come_from_their_folder(tmp_path: Path) -> None:
-    from tasks.people.keys import approval_rule
+    from tasks.ledger.keys import approval_rule
 
     signed = Approval(mode="required", signed=True, not_the_author=True, expires_after_hours=5.0)
     with pytest.raises(InputError, match="approvers/ holds no public key"):

@@ -12,7 +12,8 @@ from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from recompress.errors import InputError, IntegrityError
 from recompress.models.architecture import layers_of
-from recompress.models.checkpoint import Checkpoint, from_base, save
+from recompress.models.checkpoint import Checkpoint, save
+from recompress.models.pretrained import from_base
 from tests.checkpoints import BENCHMARKS, base_of, odd, outputs, same
 from tests.families import FAMILIES, TAGS
 

@@ -15,9 +15,10 @@ from recompress.errors import IntegrityError
 from recompress.methods.registry import get_method
 from recompress.methods.runner import parameters_in, run_step
 from recompress.models.architecture import encoder_linears, layers_of, shape_of
-from recompress.models.checkpoint import from_base, load, save
+from recompress.models.checkpoint import load, save
 from recompress.models.factored import FactoredEmbedding, FactoredLinear, FactoredOutput, factored_embedding, factored_linear, is_factored, token_table
 from recompress.models.packed import PackedLinear
+from recompress.models.pretrained import from_base
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
 from tests.cut import RANK, factor_embeddings, factor_layers

@@ -15,12 +15,13 @@ from recompress.errors import IntegrityError
 from recompress.methods.registry import get_method
 from recompress.methods.runner import parameters_in, run_step
 from recompress.models.architecture import encoder_linears, is_linear, layers_of
-from recompress.models.checkpoint import from_base, load, save
+from recompress.models.checkpoint import load, save
 from recompress.models.files import distinct_tensors
+from recompress.models.onnx_graph import read_graph, weights_in
+from recompress.models.pretrained import from_base
 from recompress.models.shared_layers import share, shares_of
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
-from recompress.runtimes.graph import read_graph, weights_in
 from tests.cut import deep, factor_embeddings, factor_layers, share_two
 from tests.six import DECODERS, LENGTH, SIX, features_of, inputs_of
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from transformers import AutoModelForMaskedLM
 
 from recompress.benchmarks import get_benchmark
-from recompress.models.checkpoint import from_base, load, save
+from recompress.models.checkpoint import load, save
+from recompress.models.pretrained import from_base
 from tests.checkpoints import base_of
 from tests.families import TAGS, saved, sentences
 

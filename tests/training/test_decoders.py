@@ -19,7 +19,8 @@ from recompress.errors import DataRefused
 from recompress.methods.pruning.mask import sparsity
 from recompress.methods.runner import run_step
 from recompress.methods.training.finetune import Finetune
-from recompress.models.checkpoint import Checkpoint, from_base, load, save
+from recompress.models.checkpoint import Checkpoint, load, save
+from recompress.models.pretrained import from_base
 from recompress.runtimes import runtime_of
 from recompress.training import train
 from recompress.training.judge import token_costs

@@ -13,12 +13,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import Example
 from recompress.errors import DataRefused, EffectMissing
 from recompress.integrity.digest import sha256_bytes, sha256_json
 from recompress.methods.distillation.dials import Correction
 from recompress.methods.registry import Inputs
 from recompress.models.checkpoint import Checkpoint, save
+from recompress.models.heads import head_of
 from recompress.training.run import train, weights_sha256
 
 
@@ -28,7 +29,7 @@ def corrected(teacher: Checkpoint, sha256: str, config: Correction, text: Sequen
     Raises ``DataRefused`` when its benchmark has labels and no example of the text has any, ``EffectMissing`` when
     the training changed nothing, and what ``train`` raises.
     """
-    able = text if get_benchmark(teacher.info.benchmark).pretrained_head else [example for example in text if example.labels]
+    able = text if head_of(teacher.info.benchmark).pretrained else [example for example in text if example.labels]
     if not able:
         raise DataRefused("teacher_correction needs examples with labels, and the text has none; set labelled to true, or leave teacher_correction out")
     said = {

@@ -28,12 +28,13 @@ from recompress.methods.distillation.imitation import fit
 from recompress.methods.distillation.learn import SoftLabels, chosen_text, learn
 from recompress.methods.distillation.live import check_comparable, live_teacher, open_teacher
 from recompress.methods.distillation.student import fresh_student, prove_shape
-from recompress.methods.distillation.teacher import TeacherOutputs, teacher_outputs
+from recompress.methods.distillation.teacher import teacher_outputs
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.training_step import prove_training
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
 from recompress.settings.base import Slug
-from recompress.training.proof import prove_training
+from recompress.training.teacher_outputs import TeacherOutputs
 
 KEPT = ("trim_vocabulary",)
 """Steps whose work a new student keeps: it has the tokenizer of the model that it takes the place of."""
@@ -71,7 +72,7 @@ def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoi
     Raises ``InputError`` without a teacher or for one that cannot be compared, ``IntegrityError`` when its outputs belong to other examples, ``DataRefused``
     without text, and ``EffectMissing`` when the student came no closer.
     """
-    language = inputs.benchmark.pretrained_head
+    language = inputs.benchmark.head.pretrained
     chosen = chosen_text(config, inputs)
     text = [*inputs.train, *inputs.unlabelled]
     examples = [text[i] for i in chosen]

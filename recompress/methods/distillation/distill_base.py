@@ -28,7 +28,8 @@ from recompress.methods.distillation.live import live_teacher
 from recompress.methods.distillation.student import fresh_student, prove_shape, some_layers
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, layers_of
-from recompress.models.checkpoint import Checkpoint, from_base, load
+from recompress.models.checkpoint import Checkpoint, load
+from recompress.models.pretrained import from_base
 
 
 class DistillBase(Imitation):
@@ -80,7 +81,7 @@ def distill_base(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) ->
     """
     if inputs.base is None:
         raise InputError("distill_base needs the base model, and was given none")
-    config = _possible(config, language=inputs.benchmark.pretrained_head)
+    config = _possible(config, language=inputs.benchmark.head.pretrained)
     text = [*inputs.train, *inputs.unlabelled]
     examples = [text[i] for i in chosen_text(config, inputs)]
     base, student = (from_base(inputs.base, inputs.benchmark.name, checkpoint.info.labels, checkpoint.info.max_length, inputs.seed) for _ in range(2))

@@ -19,6 +19,7 @@ from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import InputError
 from recompress.methods.distillation.losses import columns
 from recompress.models.checkpoint import Checkpoint, load, read_info
+from recompress.models.heads import head_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,7 +69,7 @@ def live_teacher(teacher: Checkpoint, student: Checkpoint) -> LiveTeacher:
     network.requires_grad_(False)
     if getattr(network.config, "use_cache", None):
         network.config.use_cache = False
-    return LiveTeacher(network, None if same else numbers, get_benchmark(student.info.benchmark).pretrained_head)
+    return LiveTeacher(network, None if same else numbers, head_of(student.info.benchmark).pretrained)
 
 
 def check_comparable(teacher: Checkpoint, student: Checkpoint, examples: Sequence[Example]) -> None:

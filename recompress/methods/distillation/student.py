@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from recompress.benchmarks import get_benchmark
 from recompress.errors import InputError
 from recompress.methods.distillation.dials import Shape
 from recompress.methods.registry import Claim
 from recompress.models.architecture import architecture_of, layers_of
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.heads import head_of
 from recompress.models.surgery import keep_layers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def fresh_student(checkpoint: Checkpoint, shape: Shape, seed: int) -> Checkpoint
     config = shaped(source, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
-        network: PreTrainedModel = get_benchmark(checkpoint.info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        network: PreTrainedModel = head_of(checkpoint.info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     was, now = source.num_parameters(), network.num_parameters()
     if now >= was:
         raise InputError(f"student: a network of that shape has {now:,} parameters, the model has {was:,}; ask for fewer layers, heads, neurons or less width")

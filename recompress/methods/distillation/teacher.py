@@ -8,68 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from recompress.benchmarks import Benchmark, Example, get_benchmark
 from recompress.errors import DataRefused, InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
-from recompress.integrity.digest import sha256_bytes, sha256_directory, sha256_file
+from recompress.integrity.digest import sha256_directory
 from recompress.progress import bar
+from recompress.training.teacher_outputs import FILE, TeacherOutputs, examples_sha256
 
 if TYPE_CHECKING:
     from recompress.models.checkpoint import Checkpoint
 
-FILE = "outputs.safetensors"
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class TeacherOutputs:
-    """The logits of all units one after the other, and where each example's begin. Read from disk as they are used, not before."""
-
-    logits: Float[np.ndarray, "units labels"]
-    offsets: Int[np.ndarray, " examples_and_1"]
-    labels: tuple[str, ...]
-    examples_sha256: str
-    teacher_sha256: str
-    sha256: str
-    """The digest of the file."""
-
-    def __len__(self) -> int:
-        """How many examples there are."""
-        return len(self.offsets) - 1
-
-    def __getitem__(self, example: int) -> Float[np.ndarray, "units labels"]:
-        return self.logits[self.offsets[example] : self.offsets[example + 1]]
-
-    @classmethod
-    def load(cls, directory: Path) -> TeacherOutputs:
-        """Map the file of ``teacher_outputs`` into memory. Raises ``IntegrityError`` when it is missing or broken."""
-        from safetensors import SafetensorError, safe_open
-
-        path = directory / FILE
-        try:
-            with safe_open(path, framework="pt") as file:
-                said, logits, offsets = file.metadata() or {}, file.get_tensor("logits").numpy(), file.get_tensor("offsets").numpy()
-            outputs = cls(logits, offsets, tuple(json.loads(said["labels"])), said["examples"], said["teacher"], sha256_file(path))
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise IntegrityError(f"{path} cannot be read as teacher outputs ({type(error).__name__}: {error}); remove it, and it is made again") from None
-        fits = logits.ndim == 2 and logits.shape[1] == len(outputs.labels) and offsets.ndim == 1 and offsets[0] == 0 and offsets[-1] == len(logits)
-        if not fits or (np.diff(offsets) < 0).any():
-            raise IntegrityError(f"{path} is broken: {len(outputs)} examples, logits {logits.shape} for {len(outputs.labels)} labels")
-        return outputs
-
-    def check_belongs_to(self, examples: Sequence[Example], labels: Sequence[str]) -> None:
-        """Raises ``IntegrityError`` when these outputs were made for other examples, another order, or other labels."""
-        if self.labels != tuple(labels):
-            raise IntegrityError(f"the teacher knows the labels {', '.join(self.labels)}, the student {', '.join(labels)}")
-        if self.examples_sha256 != examples_sha256(examples):
-            raise IntegrityError(f"the teacher's outputs are for {len(self):,} other examples than the {len(examples):,} at hand; make them again")
 
 
 def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path) -> TeacherOutputs:
@@ -91,7 +46,7 @@ def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path)
             return there
     checkpoint = load(teacher)
     benchmark = get_benchmark(checkpoint.info.benchmark)
-    if benchmark.pretrained_head:
+    if benchmark.head.pretrained:
         raise InputError(f"the teacher {teacher} gives a vocabulary of answers for each token, too much to be kept; let it be asked while the student learns")
     rows = unit_logits(checkpoint, benchmark, examples)
     logits = np.concatenate(rows)
@@ -130,11 +85,6 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
         finally:
             network.to("cpu")
     return [np.ascontiguousarray(benchmark.unit_logits(logits, feature)) for logits, feature in zip(answers, features, strict=True)]
-
-
-def examples_sha256(examples: Iterable[Example]) -> str:
-    """The digest of the text of examples, in order; labels and slices do not count."""
-    return sha256_bytes(json.dumps([example.words for example in examples], ensure_ascii=False).encode())
 
 
 def unlabelled_examples(texts: Iterable[str], benchmark: Benchmark) -> list[Example]:

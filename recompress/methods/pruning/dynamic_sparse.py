@@ -26,12 +26,12 @@ from recompress.methods.pruning.in_training import ONE_IN_A_MILLION, beside, ref
 from recompress.methods.pruning.mask import smallest, sparsity
 from recompress.methods.pruning.scope import Distribution, zeros_of
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.training_step import train_in_step
 from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Share
 from recompress.training.settings import Schedule
-from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -16,9 +16,9 @@ from pydantic import Field
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.pruning.in_training import WhileTraining, check, prove, refuse_less
 from recompress.methods.registry import Inputs, method
+from recompress.methods.training_step import train_in_step
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
-from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -20,11 +20,11 @@ from recompress.errors import InputError
 from recompress.methods.pruning.mask import sparsity
 from recompress.methods.pruning.scope import Scope, least_zeros
 from recompress.methods.registry import Claim
+from recompress.methods.training_step import prove_training
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Share
-from recompress.training.proof import prove_training
 from recompress.training.settings import Schedule
 
 ONE_IN_A_MILLION = 1e-6

@@ -25,7 +25,8 @@ from recompress.methods.pruning.rows import check as check_amount
 from recompress.methods.pruning.scope import Scope, least_zeros, smallest_masks
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, encoder_linears
-from recompress.models.checkpoint import Checkpoint, from_base
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.pretrained import from_base
 from recompress.models.surgery import weight_of
 from recompress.training.run import train
 from recompress.training.settings import Schedule

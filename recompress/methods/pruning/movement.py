@@ -25,10 +25,10 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.pruning.in_training import WhileTraining, beside, check, cubic, prove, refuse_less
 from recompress.methods.pruning.scope import Scope, smallest_masks
 from recompress.methods.registry import Inputs, method
+from recompress.methods.training_step import train_in_step
 from recompress.models.architecture import SIX, Linear, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
-from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

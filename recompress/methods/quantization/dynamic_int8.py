@@ -19,8 +19,8 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
+from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.runtimes.export import quiet_export
-from recompress.runtimes.graph import read_graph, write_graph
 
 
 class DynamicInt8(Int8):

@@ -13,8 +13,8 @@ from recompress.methods.registry import Claim
 from recompress.models.architecture import is_linear
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.files import distinct_tensors
+from recompress.models.onnx_graph import read_graph, weights_in
 from recompress.runtimes.export import export_graph
-from recompress.runtimes.graph import read_graph, weights_in
 from recompress.runtimes.processor import int8_overflows
 from recompress.settings.base import Settings
 

@@ -27,10 +27,10 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
+from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.progress import bar
 from recompress.runtimes.batches import Batch, Feature, pad_batch
 from recompress.runtimes.export import INPUTS, quiet_export
-from recompress.runtimes.graph import read_graph, write_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -18,9 +18,9 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
+from recompress.models.onnx_graph import read_graph, weights_in, write_graph
 from recompress.runtimes import runtime_of
 from recompress.runtimes.export import CLOSE, export_graph
-from recompress.runtimes.graph import read_graph, weights_in, write_graph
 from recompress.settings.base import Settings
 
 PROBES = 8

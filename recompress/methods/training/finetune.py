@@ -13,9 +13,9 @@ from pydantic import Field
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.training_step import prove_training
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
-from recompress.training.proof import prove_training
 from recompress.training.run import train
 from recompress.training.settings import Schedule
 

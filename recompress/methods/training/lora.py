@@ -22,13 +22,12 @@ from torch import Tensor
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.training_step import prove_training, train_in_step
 from recompress.models.architecture import SIX, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import place
 from recompress.models.surgery import weight_of
-from recompress.training.proof import prove_training
 from recompress.training.settings import Schedule
-from recompress.training.step import train_in_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

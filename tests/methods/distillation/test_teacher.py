@@ -10,9 +10,10 @@ import torch
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import DataRefused, InputError, IntegrityError
-from recompress.methods.distillation.teacher import FILE, TeacherOutputs, teacher_outputs, unlabelled_examples
+from recompress.methods.distillation.teacher import teacher_outputs, unlabelled_examples
 from recompress.models.checkpoint import save
 from recompress.runtimes import runtime_of
+from recompress.training.teacher_outputs import FILE, TeacherOutputs
 from tests import six
 from tests.tiny import TAGS, TOPICS, tiny_checkpoint, tiny_examples
 

@@ -19,7 +19,7 @@ from recompress.errors import InputError
 from recompress.integrity.digest import sha256_file
 from recompress.methods.pruning import magnitude, mask, scope
 from recompress.methods.pruning.magnitude import Magnitude, stage
-from recompress.methods.pruning.mask import hold_zeros, sparsity
+from recompress.methods.pruning.mask import sparsity
 from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, check_chain, run_step
 from recompress.methods.training.finetune import Finetune
@@ -28,6 +28,7 @@ from recompress.models.checkpoint import load, save
 from recompress.models.surgery import weight_of
 from recompress.training.run import weights_sha256
 from recompress.training.settings import Schedule
+from recompress.training.zeros import hold_zeros
 from tests import six
 from tests.families import FAMILIES, checkpoint_of, features_of, inputs_of, saved
 from tests.killed import Killed, killed_at

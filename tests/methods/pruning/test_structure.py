@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recompress.benchmarks import get_benchmark
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.digest import sha256_file
 from recompress.methods.calibration import calibration_features
@@ -21,7 +20,9 @@ from recompress.methods.pruning.importance import by_magnitude
 from recompress.methods.pruning.structure import PruneStructure, chosen_layers, removed
 from recompress.methods.runner import StepReport, check_chain, run_step
 from recompress.models.architecture import layers_of, shape_of
-from recompress.models.checkpoint import Checkpoint, from_base, load, read_info, save
+from recompress.models.checkpoint import Checkpoint, load, read_info, save
+from recompress.models.heads import head_of
+from recompress.models.pretrained import from_base
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
 from tests.six import DECODERS, ENCODERS, HEADS, HIDDEN, LANGUAGE, LAYERS, NEURONS, SIX, benchmark_of, checkpoint_of, features_of, inputs_of
@@ -153,7 +154,7 @@ def test_loss_drops_the_layer_without_which_the_loss_is_lowest(family: str, tmp_
 
 def plain(family: str, directory: Path) -> Checkpoint:
     ours = load(directory)
-    network = get_benchmark(benchmark_of(family)).auto_model().from_pretrained(directory)
+    network = head_of(benchmark_of(family)).auto_model().from_pretrained(directory)
     return Checkpoint(network, ours.tokenizer, ours.info)
 
 

@@ -17,8 +17,8 @@ from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import load, save
 from recompress.models.files import distinct_tensors
+from recompress.models.onnx_graph import numbers_in, read_graph, weights_in
 from recompress.runtimes import export, open_runtime
-from recompress.runtimes.graph import numbers_in, read_graph, weights_in
 from recompress.runtimes.processor import int8_overflows
 from tests import six
 from tests.families import checkpoint_of, inputs_of, remember_exports, saved

@@ -18,8 +18,8 @@ from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import load, save
+from recompress.models.onnx_graph import read_graph, weights_in
 from recompress.runtimes import open_runtime, runtime_of
-from recompress.runtimes.graph import read_graph, weights_in
 from recompress.training.run import weights_sha256
 from tests.families import remember_exports
 from tests.six import DECODERS, SIX, checkpoint_of, features_of, inputs_of

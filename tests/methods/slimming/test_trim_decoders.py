@@ -17,7 +17,8 @@ from recompress.benchmarks import Example, get_benchmark
 from recompress.methods.registry import Inputs
 from recompress.methods.runner import StepReport, run_step
 from recompress.methods.slimming.trim_vocabulary import TrimVocabulary
-from recompress.models.checkpoint import Checkpoint, Info, from_base, load, save
+from recompress.models.checkpoint import Checkpoint, Info, load, save
+from recompress.models.pretrained import from_base
 from recompress.runtimes import runtime_of
 from tests.six import LANGUAGE, LENGTH, checkpoint_of, config_of, texts
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.errors import IntegrityError
 from recompress.evidence.archive import MAX_FILES, check_path
 from recompress.evidence.broken import BundleBroken
-from recompress.evidence.bundle import FORMAT, LIST, MODEL, PURPOSE, SIGNATURE, entries_of, is_plain_base64
+from recompress.evidence.layout import FORMAT, LIST, MODEL, PURPOSE, SIGNATURE, entries_of, is_plain_base64
 from recompress.integrity.digest import FileEntry, canonical_json, sha256_file, sha256_json
 from recompress.integrity.signing import check_signature, public_pem
 

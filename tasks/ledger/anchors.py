@@ -7,12 +7,12 @@ from itertools import chain
 from pathlib import Path
 
 from recompress.errors import IntegrityError, RecompressError
-from recompress.evidence.listed import read_document
+from recompress.evidence.file_list import read_document
 from recompress.ledger import Head, Ledger, NoLedger
 from recompress.ledger.anchor import check_head
 from recompress.promotion import ModelRegistry, champion_by_ledger
-from tasks.people.keys import trusted_keys
-from tasks.people.ledger import open_ledger
+from tasks.ledger.access import open_ledger
+from tasks.ledger.keys import trusted_keys
 
 
 def sound_ledger(root: Path, registry: ModelRegistry, model: str | None = None) -> Ledger | None:

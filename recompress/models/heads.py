@@ -1,0 +1,43 @@
+"""What stands on top of a network: a head for one label a text, one label a token, or the next token. A benchmark names the one that its models have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recompress.errors import InputError
+from recompress.settings.file import unknown
+
+
+@dataclass(frozen=True)
+class Head:
+    """A kind of head."""
+
+    auto_class: str
+    """The transformers auto class of networks that have it."""
+    pretrained: bool = False
+    """Whether the base model's own head is used and there are no labels, or a fresh one is made for the labels."""
+    reads_words: bool = False
+    """Whether it is asked about text that is split into words."""
+
+    def auto_model(self) -> Any:
+        """The class itself, e.g. ``AutoModelForTokenClassification``."""
+        import transformers
+
+        return getattr(transformers, self.auto_class)
+
+
+SEQUENCE = Head("AutoModelForSequenceClassification")
+TOKENS = Head("AutoModelForTokenClassification", reads_words=True)
+CAUSAL = Head("AutoModelForCausalLM", pretrained=True)
+
+HEADS: Mapping[str, Head] = {"token-classification": TOKENS, "text-classification": SEQUENCE, "language-modelling": CAUSAL}
+"""By the name of the benchmark, which is what a model directory notes."""
+
+
+def head_of(benchmark: str) -> Head:
+    """The head of models that were made for a benchmark. Raises ``InputError`` for a name that is not known."""
+    if benchmark not in HEADS:
+        raise InputError(unknown("benchmark", benchmark, HEADS, "benchmark"))
+    return HEADS[benchmark]
