@@ -1,1 +1,1 @@
-from tests.tasks.data.projects import project  # noqa: F401
+from tests.tasks.data.projects import pinned, project  # noqa: F401
