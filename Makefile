@@ -36,6 +36,7 @@ serve: setup
 
 docs: setup
 	@$(BIN)/recompress methods --markdown > docs/methods.md
+	@$(BIN)/python docs/draw_architecture.py
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
