@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Family = Literal["pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training"]
 Need = Literal["calibration", "training", "teacher", "base"]
+Bound = Literal["equal", "at most", "at least"]
 FAMILIES = ("pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training")
 
 
@@ -59,15 +60,23 @@ class Claim(NamedTuple):
     asked: float
     measured: float
     tolerance: float = 0.0
-    """The largest difference between the two at which the promise counts as kept."""
+    """How far the measured may lie from the asked (or beyond it, where that is a limit) while the promise counts as kept."""
+    bound: Bound = "equal"
+    """Whether what was asked is the value itself, or a limit that the measured does not pass."""
 
     @property
     def kept(self) -> bool:
-        return abs(self.asked - self.measured) <= self.tolerance
+        """Never for what is not a number."""
+        above = self.measured - self.asked
+        miss = {"equal": abs(above), "at most": above, "at least": -above}[self.bound]
+        return miss <= self.tolerance
+
+    def as_json(self) -> dict[str, Any]:
+        return {"what": self.what, "asked": float(self.asked), "measured": float(self.measured), "tolerance": float(self.tolerance), "bound": self.bound}
 
 
 Run = Callable[["Checkpoint", Any, Inputs], "Checkpoint"]
-Prove = Callable[["Checkpoint", "Checkpoint", Any], list[Claim]]
+Prove = Callable[["Checkpoint", "Checkpoint", Any, Inputs], list[Claim]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Method:
     config: type[Settings]
     run: Run
     prove: Prove
-    """``prove(before, after, config)``: at least one claim; ``after`` was saved and read back."""
+    """``prove(before, after, config, inputs)``: at least one claim; ``after`` was saved and read back, ``inputs`` are those that the method got."""
     summary: str
     source: str
     needs: tuple[Need, ...] = ()

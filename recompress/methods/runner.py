@@ -41,7 +41,7 @@ class StepReport(Record):
     method: str
     config: dict[str, Any]
     claims: tuple[dict[str, Any], ...]
-    """Each as ``what``, ``asked``, ``measured``, ``tolerance``."""
+    """Each as ``Claim.as_json`` gives it."""
     parameters_before: int
     parameters: int
     size_bytes_before: int
@@ -73,12 +73,12 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
         write(done, partial)
         after = load(partial)
         _compare(done, after, _probe(after, inputs), method_name)
-        claims = method.prove(before, after, config)
+        claims = method.prove(before, after, config, inputs)
         _check_claims(method_name, claims)
         report = StepReport(
             method=method_name,
             config=config.model_dump(mode="json"),
-            claims=tuple({"what": c.what, "asked": float(c.asked), "measured": float(c.measured), "tolerance": float(c.tolerance)} for c in claims),
+            claims=tuple(claim.as_json() for claim in claims),
             parameters_before=parameters_in(before),
             parameters=parameters_in(after),
             size_bytes_before=_size(source),
@@ -210,7 +210,11 @@ def _compare(done: Checkpoint, after: Checkpoint, probe: list[Feature], name: st
 def _check_claims(name: str, claims: list[Claim]) -> None:
     if not claims:
         raise EffectMissing(f"{name} proved nothing; nothing was written")
-    broken = [f"{claim.what}: asked for {claim.asked:g}, measured {claim.measured:g}" for claim in claims if not claim.kept]
+    broken = [
+        f"{claim.what}: asked for {'' if claim.bound == 'equal' else claim.bound + ' '}{claim.asked:g}, measured {claim.measured:g}"
+        for claim in claims
+        if not claim.kept
+    ]
     if broken:
         raise EffectMissing(f"{name} did not do what it promised ({'; '.join(broken)}); nothing was written")
 

@@ -27,8 +27,9 @@ def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=False)
     pruned = [(old.weight == 0, new.weight) for (_, old), (_, new) in pairs if old.weight.shape == new.weight.shape]
     zeros = sum(int((linear.weight == 0).sum()) for _, linear in encoder_linears(before.torch_network))
+    parameters_before, parameters = (sum(tensor.numel() for tensor in distinct_tensors(which.torch_network).values()) for which in (before, after))
     return [
-        Claim("parameters", *(sum(tensor.numel() for tensor in distinct_tensors(which.torch_network).values()) for which in (before, after))),
+        Claim("parameters", parameters_before, parameters),
         Claim("weights moved", 1, float(moved)),
         Claim("zeros that stayed zero", zeros, sum(int((weight[mask] == 0).sum()) for mask, weight in pruned)),
     ]

@@ -48,7 +48,7 @@ class Distill(Imitation):
     a small student better than a large one."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Distill) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Distill, inputs: Inputs) -> list[Claim]:
     return prove_training(before, after) if config.student is None else prove_shape(before, after, config.student)
 
 

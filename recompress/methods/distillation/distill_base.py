@@ -53,7 +53,7 @@ def check(config: DistillBase) -> None:
         raise InputError("distill_base makes a student of some layers of the base model, or a new one of a smaller shape; give either layers or student")
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: DistillBase) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: DistillBase, inputs: Inputs) -> list[Claim]:
     """Its shape, and that it belongs to the labels of the model that it will be compared with."""
     shape = config.student or Shape(layers=_count(config, before))
     return [*prove_shape(before, after, shape), Claim("labels", len(before.info.labels), len(after.info.labels))]

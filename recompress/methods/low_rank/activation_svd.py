@@ -60,7 +60,7 @@ def split_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"]) 
     return Split(left, left.T @ weight, singular)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: ActivationSvd) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: ActivationSvd, inputs: Inputs) -> list[Claim]:
     """The ranks that were asked for, and each matrix a projection of what it was."""
     return prove_factors(before, after, config)
 

@@ -63,7 +63,7 @@ def split_table(table: Float[Tensor, "vocab hidden"], counts: Float[Tensor, " vo
     return Split(table.double() @ directions, directions.T, values.flip(0).clamp_min(0).sqrt())
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: FactorizeEmbeddings) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: FactorizeEmbeddings, inputs: Inputs) -> list[Claim]:
     """Factors of the rank that was asked for, the bytes that follow, tokens projected, and the output layer tied or whole as it was."""
     old: Any = before.torch_network.get_input_embeddings()
     new: Any = after.torch_network.get_input_embeddings()

@@ -79,7 +79,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
     return found
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: FisherSvd) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: FisherSvd, inputs: Inputs) -> list[Claim]:
     """The ranks that were asked for, and each matrix a projection of what it was."""
     return prove_factors(before, after, config)
 

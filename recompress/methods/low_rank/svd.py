@@ -36,7 +36,7 @@ def split_matrix(weight: Float[Tensor, "out in"]) -> Split:
     return Split(left * singular, right, singular)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Svd) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Svd, inputs: Inputs) -> list[Claim]:
     """The ranks that were asked for, and no matrix further from what it was than it must be."""
     new = after.torch_network
     claims = prove_factors(before, after, config, lambda weight: torch.linalg.svdvals(weight.double()))

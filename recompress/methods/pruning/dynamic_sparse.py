@@ -74,7 +74,7 @@ def rewire(
     return kept | smallest(torch.where(kept, torch.inf, -wish).flatten(), count).view_as(alive)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse, inputs: Inputs) -> list[Claim]:
     """The share of zeros in all and in each matrix, and that weights moved."""
     pairs = list(zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True))
     shapes = [(weight_of(old).shape[0], weight_of(old).shape[1]) for (_, old), _ in pairs]

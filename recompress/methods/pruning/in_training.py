@@ -19,7 +19,7 @@ from torch import Tensor
 from recompress.errors import InputError
 from recompress.methods.pruning.mask import sparsity
 from recompress.methods.pruning.scope import Scope, least_zeros
-from recompress.methods.registry import Claim
+from recompress.methods.registry import Claim, Inputs
 from recompress.methods.training_step import prove_training
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -71,7 +71,7 @@ def spaced(first: int, last: int, number: int) -> frozenset[int]:
     return frozenset({last, *(first + -(-i * (last - first) // number) for i in range(1, number + 1))})
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: WhileTraining) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: WhileTraining, inputs: Inputs) -> list[Claim]:
     """As many zeros as were asked for in each group of competitors, or as were there before, where these are more; and what holds after any training."""
     zeros = [weight_of(linear) == 0 for _, linear in encoder_linears(before.torch_network)]
     asked = least_zeros(zeros, config.sparsity, config.scope) / sum(mark.numel() for mark in zeros)

@@ -97,7 +97,7 @@ def stage(config: Magnitude, number: int) -> Magnitude:
     return config.model_copy(update={"pattern": f"{m - (m - n) * number // config.rounds}:{m}"})
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Magnitude) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Magnitude, inputs: Inputs) -> list[Claim]:
     """The share of zeros, or of blocks of zeros: in each group of competitors as many as were asked for, or as many as there were before, where these are more.
     In one round, weights that stay are not changed; in several, they are trained; those of the base model are others."""
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)

@@ -66,7 +66,7 @@ def prune_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], 
     weight.copy_(turned.T)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: SparseGpt) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: SparseGpt, inputs: Inputs) -> list[Claim]:
     """Zeros in every matrix (or every m of a row), and, where some were made, that the others moved."""
     pairs = [(old.weight, new.weight) for (_, old), (_, new) in zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)]
     if config.pattern is not None:

@@ -66,7 +66,7 @@ class PruneStructure(Settings):
     """Training examples that are looked at."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs: Inputs) -> list[Claim]:
     """Layers, heads, neurons and the width, counted on the weights that were read back."""
     old, new = layers_of(before.torch_network), layers_of(after.torch_network)
     layers = config.layers or len(old)

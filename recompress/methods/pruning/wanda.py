@@ -18,6 +18,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.layerwise.engine import Group, each_layer
 from recompress.layerwise.statistics import Statistics
 from recompress.methods.calibration import calibration_features
+from recompress.methods.probe import below_simpler
 from recompress.methods.pruning.rows import OneShot, check, prove_rows, refuse, row_blocks, smallest_in_rows
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, encoder_linears
@@ -34,11 +35,19 @@ def wanda_mask(weight: Float[Tensor, "out in"], squares: Float[Tensor, " in"], *
     return smallest_in_rows(weight.abs() * squares.sqrt().to(weight.dtype), sparsity, pattern)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Wanda) -> list[Claim]:
-    """Zeros in every row, and every other weight what it was."""
+def prove(before: Checkpoint, after: Checkpoint, config: Wanda, inputs: Inputs) -> list[Claim]:
+    """Zeros in every row, every other weight what it was, and outputs nearer to the old ones than with the smallest weights of each row gone."""
+
+    def magnitude(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        return weight.masked_fill(smallest_in_rows(weight.abs(), config.sparsity, config.pattern), 0)
+
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
     moved = sum(int(((new.weight != 0) & (new.weight != old.weight)).sum()) for (_, old), (_, new) in pairs)
-    return [*prove_rows(before, after, config), Claim("weights that stayed and changed", 0, moved)]
+    return [
+        *prove_rows(before, after, config),
+        Claim("weights that stayed and changed", 0, moved),
+        below_simpler("magnitude, row by row", before, after, inputs, magnitude),
+    ]
 
 
 @method(

@@ -68,7 +68,7 @@ def _error(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], hessi
     return float((gap @ hessian).mul_(gap).sum(dtype=torch.float64))
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Awq) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Awq, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, with two bytes for each column."""
     return prove_packed(before, after, config, lambda rows, columns: 2 * columns)
 

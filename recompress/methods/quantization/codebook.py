@@ -113,12 +113,12 @@ def nearest(weight: Float[Tensor, "out in"], levels: Float[Tensor, "#out codes"]
     return torch.searchsorted(middles, weight.contiguous()).to(torch.uint8)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Codebook) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, with the bytes that codes, scales and levels take."""
     old, new = before.torch_network, after.torch_network
     pairs = [(shape_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]
     packed = [module for _, module in pairs if isinstance(module, PackedLinear)]
-    bits = [8 * sum(count) / sum(rows * columns for (rows, columns), _ in pairs) for count in _codes(pairs, packed, config)]
+    asked_bits, stored_bits = (8 * sum(count) / sum(rows * columns for (rows, columns), _ in pairs) for count in _codes(pairs, packed, config))
     shapes = [shape for shape, _ in pairs] + ([tuple(map(int, token_table(old).weight.shape))] if config.embeddings else [])
     expected = tensor_bytes(old)
     for rows, columns in shapes:
@@ -128,7 +128,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Codebook) -> list[Claim
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
         Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
-        Claim("bits of a weight", *bits),
+        Claim("bits of a weight", asked_bits, stored_bits),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
         zeros_claim(before, after),
     ]

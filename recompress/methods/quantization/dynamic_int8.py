@@ -27,7 +27,7 @@ class DynamicInt8(Int8):
     """What is stored in 8 bits, and how."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8, inputs: Inputs) -> list[Claim]:
     """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
     return list(int8_claims(before, after, config))
 

@@ -40,7 +40,7 @@ class Gptq(FewBits):
     """Training examples, or windows of running text, that are looked at."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Gptq) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Gptq, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, and every zero still one."""
     return [*prove_packed(before, after, config), zeros_claim(before, after)]
 

@@ -72,7 +72,7 @@ def quantize_matrix(weight: Float[Tensor, "out in"], places: Int[Tensor, " outli
     return WithOutliers(codes, scales, weight[:, places], places)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8, inputs: Inputs) -> list[Claim]:
     """All packed, inliers within half a step of what they were and outliers within half a 16-bit one, and the bytes that follow."""
     old, new = before.torch_network, after.torch_network
     pairs = [(weight_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]

@@ -89,7 +89,7 @@ def choose(shapes: Mapping[str, tuple[int, int]], damages: Damages, config: Mixe
     return {name: BITS[i] if i < len(BITS) else None for name, i in zip(shapes, chosen, strict=True)}
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision, inputs: Inputs) -> list[Claim]:
     """No more bytes than there were to use, each layer packed or exactly what it was, and all tensors as large as that makes them."""
     old, new = before.torch_network, after.torch_network
     pairs = [(shape_of(linear), linear, new.get_submodule(name)) for name, linear in encoder_linears(old)]

@@ -82,7 +82,7 @@ def _codes(module: Any) -> Any:
     return rounding[0].quantized(rounding.original.detach())
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Qat) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Qat, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits; trained; and every zero still one."""
     was, now = _floats(before), _floats(after)
     moved = any(not tensor.equal(was[name]) for name, tensor in now.items() if name in was)

@@ -33,7 +33,7 @@ def steps_missed(weight: Float[Tensor, "out in"], packed: PackedLinear) -> float
     return float((gap / packed.scales.float()[:, :, None]).max())
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Rtn) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Rtn, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, and no weight further from what it was than half a step."""
     claims = prove_packed(before, after, config)
     found = [(weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]

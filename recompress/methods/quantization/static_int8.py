@@ -83,7 +83,7 @@ def ranged_products(model: onnx.ModelProto) -> tuple[int, int]:
     return len(products), sum(bool(through(through(node.input[0], "DequantizeLinear"), "QuantizeLinear")) for node in products)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: StaticInt8) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: StaticInt8, inputs: Inputs) -> list[Claim]:
     """What all int8 graphs promise, the inputs of all products rounded by stored ranges, and scales folded wherever they can be."""
     assert isinstance(after.network, Path)
     products, ranged = ranged_products(read_graph(after.network))

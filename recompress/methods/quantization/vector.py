@@ -100,7 +100,7 @@ def matrix_bytes(rows: int, columns: int, config: Vector) -> int:
     return codes + 2 * rows + 2 * config.count * config.width * (1 << config.bits) + FORM_BYTES
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Vector) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Vector, inputs: Inputs) -> list[Claim]:
     """Coded, in so many bits with the codebooks counted, and nearer to what the weights were than zeros are."""
     old, new = before.torch_network, after.torch_network
     pairs = [(linear, new.get_submodule(name)) for name, linear in encoder_linears(old)]

@@ -85,7 +85,7 @@ def shared_weights(layers: Sequence[dict[str, Tensor]], how: str) -> dict[str, F
     return {name: torch.stack([layer[name] for layer in layers]).double().mean(0).to(tensor.dtype) for name, tensor in layers[0].items()}
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: ShareLayers) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: ShareLayers, inputs: Inputs) -> list[Claim]:
     """One tensor where one was asked for, the numbers that are left, and the mean or the first of each group in them."""
     old, new = _weights(before), _weights(after)
     shares = shares_for(config, len(old))

@@ -33,7 +33,7 @@ def tied_weight(embedding: Float[Tensor, "vocab hidden"], output: Float[Tensor, 
     return (embedding + output) / 2 if how == "mean" else embedding.clone()
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: TieEmbeddings) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: TieEmbeddings, inputs: Inputs) -> list[Claim]:
     """One tensor where there were two, with the weights that were asked for, and a config that says so."""
     old: Any = before.torch_network
     new: Any = after.torch_network

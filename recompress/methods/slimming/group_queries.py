@@ -43,7 +43,7 @@ def pooled(rows: Float[Tensor, "told ..."], groups: int, size: int) -> Float[Ten
     return rows.reshape(groups, -1, size, *rows.shape[1:]).double().mean(1).flatten(0, 1).to(rows.dtype)
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries, inputs: Inputs) -> list[Claim]:
     """Heads counted in every layer and in the config; keys and values are the means, and all else is what it was."""
     old, new = layers_of(before.torch_network), layers_of(after.torch_network)
     groups = _wanted(old, config)

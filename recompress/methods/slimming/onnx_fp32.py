@@ -30,7 +30,7 @@ class OnnxFp32(Settings):
     """Nothing to choose."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: OnnxFp32) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: OnnxFp32, inputs: Inputs) -> list[Claim]:
     """Nothing in 8 bits, and the same answers on random tokens."""
     assert isinstance(after.network, Path)
     found = weights_in(read_graph(after.network))

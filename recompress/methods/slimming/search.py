@@ -86,7 +86,7 @@ def check(config: Search) -> None:
         raise InputError(f"search may vary nothing; let at least one of {', '.join(AXES)} be true")
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Search) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Search, inputs: Inputs) -> list[Claim]:
     """The budget, counted on what was read back; what may not vary is what it was."""
     old, new = shape_now(before.torch_network), shape_now(after.torch_network)
     wanted = config.parameters * parameters_of(before.torch_network.state_dict().values())

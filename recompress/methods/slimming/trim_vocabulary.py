@@ -49,7 +49,7 @@ class TrimVocabulary(Settings):
     """Keep all single characters too, so that words which were never seen can still be spelled. Byte-level tokenizers always keep their 256 bytes."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: TrimVocabulary) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: TrimVocabulary, inputs: Inputs) -> list[Claim]:
     """One row for each token, each row what it was, and the same tokens and outputs on text made of kept tokens."""
     was, now = before.tokenizer.get_vocab(), after.tokenizer.get_vocab()
     old_rows, rows = (checkpoint.torch_network.get_input_embeddings().weight for checkpoint in (before, after))

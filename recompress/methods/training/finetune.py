@@ -27,7 +27,7 @@ class Finetune(Schedule):
     """Passes over the training examples."""
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Finetune) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Finetune, inputs: Inputs) -> list[Claim]:
     return prove_training(before, after)
 
 

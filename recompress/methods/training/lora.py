@@ -58,7 +58,7 @@ def rank_of(change: Float[Tensor, "out in"], largest: float, most: int) -> int:
     return int((torch.linalg.svdvals(change.double() @ columns) > rounding).sum())
 
 
-def prove(before: Checkpoint, after: Checkpoint, config: Lora) -> list[Claim]:
+def prove(before: Checkpoint, after: Checkpoint, config: Lora, inputs: Inputs) -> list[Claim]:
     """What holds after any training; the names of all tensors; what was not adapted; and the rank of the change of each matrix that had no zeros."""
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     old, new = dict(encoder_linears(before.torch_network)), dict(encoder_linears(after.torch_network))

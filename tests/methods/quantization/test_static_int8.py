@@ -134,7 +134,7 @@ def test_a_graph_without_ranges_is_noticed(tmp_path: Path) -> None:
     found = load(tmp_path / "made")
     assert isinstance(found.network, Path)
     assert ranged_products(read_graph(found.network))[1] == 0
-    claims = {claim.what: claim for claim in prove(load(tmp_path / "source"), found, StaticInt8(smooth=0.5))}
+    claims = {claim.what: claim for claim in prove(load(tmp_path / "source"), found, StaticInt8(smooth=0.5), None)}
     assert not claims["places where scales were folded"].kept
 
 

@@ -79,6 +79,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
 def test_an_effect_that_is_missing_is_noticed(tmp_path: Path) -> None:
     step("gpt2", tmp_path, weights="mean")
     before, after = load(tmp_path / "source"), load(tmp_path / NAME)
-    assert [claim.kept for claim in prove(before, after, TieEmbeddings(weights="mean"))] == [True] * 4
-    assert [claim.kept for claim in prove(before, after, TieEmbeddings(weights="embedding"))] == [True] * 3 + [False]
-    assert [claim.kept for claim in prove(before, before, TieEmbeddings())] == [False] * 4
+    assert [claim.kept for claim in prove(before, after, TieEmbeddings(weights="mean"), None)] == [True] * 4
+    assert [claim.kept for claim in prove(before, after, TieEmbeddings(weights="embedding"), None)] == [True] * 3 + [False]
+    assert [claim.kept for claim in prove(before, before, TieEmbeddings(), None)] == [False] * 4

@@ -54,8 +54,8 @@ def test_what_did_not_train_or_lost_its_zeros_is_found() -> None:
     pruned, tuned = tiny_checkpoint(), tiny_checkpoint()
     for checkpoint in (pruned, tuned):
         checkpoint.torch_network.bert.encoder.layer[0].intermediate.dense.weight.data[0] = 0
-    unmoved = {claim.what for claim in prove(pruned, tuned, QUICK) if not claim.kept}
+    unmoved = {claim.what for claim in prove(pruned, tuned, QUICK, None) if not claim.kept}
     assert unmoved == {"weights moved"}
     tuned.torch_network.bert.encoder.layer[0].intermediate.dense.weight.data[0, 0] = 1e-9
-    assert {claim.what for claim in prove(pruned, tuned, QUICK) if not claim.kept} == {"zeros that stayed zero"}
-    assert {claim.what for claim in prove(pruned, tiny_checkpoint(layers=3), QUICK) if not claim.kept} >= {"parameters"}
+    assert {claim.what for claim in prove(pruned, tuned, QUICK, None) if not claim.kept} == {"zeros that stayed zero"}
+    assert {claim.what for claim in prove(pruned, tiny_checkpoint(layers=3), QUICK, None) if not claim.kept} >= {"parameters"}

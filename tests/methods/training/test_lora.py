@@ -135,9 +135,9 @@ def test_a_change_of_another_kind_is_found(tmp_path: Path) -> None:
     weight = weight_of(dict(encoder_linears(after.torch_network))["bert.encoder.layer.0.output.dense"])
     weight += 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     after.torch_network.get_input_embeddings().weight.data += 1
-    broken = {claim.what for claim in lora.prove(before, after, Lora(rank=2)) if not claim.kept}
+    broken = {claim.what for claim in lora.prove(before, after, Lora(rank=2), None) if not claim.kept}
     assert broken == {"rank of a change beyond the adapters'", "other tensors that changed"}
-    assert {claim.what for claim in lora.prove(before, before, Lora()) if not claim.kept} == {"weights moved"}
+    assert {claim.what for claim in lora.prove(before, before, Lora(), None) if not claim.kept} == {"weights moved"}
 
 
 def test_a_rank_that_no_matrix_has_is_refused(tmp_path: Path) -> None:
