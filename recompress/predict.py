@@ -61,8 +61,8 @@ class Predictor:
         decided = [self.benchmark.decide(rows, ()) for rows in units]
         totals = self.benchmark.counts([()] * len(decided), decided, ()).sum(axis=0)
         metrics = self.benchmark.metrics(totals, ())
-        told = {name: round(float(metrics[name]), 6) if features else None for name in ("bits_per_byte", "perplexity")}
-        return {"tokens": int(totals[1]), "bytes": int(totals[2]), **told}
+        costs = {name: round(float(metrics[name]), 6) if features else None for name in ("bits_per_byte", "perplexity")}
+        return {"tokens": int(totals[1]), "bytes": int(totals[2]), **costs}
 
 
 def summary(answer: Answer) -> str:
@@ -89,8 +89,8 @@ def _of_words(example: Example, tags: Sequence[str], scores: Float[np.ndarray, "
     """Entities are what their benchmark counts: ``B-X`` and every ``I-X`` directly after it. An entity's score is that of its least certain word."""
     from recompress.benchmarks.token_classification import entities
 
-    found = [
+    spans = [
         {"type": kind, "text": " ".join(example.words[start:end]), "start": start, "end": end, "score": round(float(scores[start:end].min()), 6)}
         for kind, start, end in sorted(entities(tags), key=lambda entity: entity[1])
     ]
-    return {"words": list(example.words), "tags": list(tags), "entities": found}
+    return {"words": list(example.words), "tags": list(tags), "entities": spans}

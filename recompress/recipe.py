@@ -109,8 +109,8 @@ class Plan:
 
     @property
     def as_json(self) -> dict[str, object]:
-        said = self.recipe.model_dump(mode="json", by_alias=True)
-        return said | {"variants": {name: [step.as_json for step in chain] for name, chain in self.steps.items()}}
+        document = self.recipe.model_dump(mode="json", by_alias=True)
+        return document | {"variants": {name: [step.as_json for step in chain] for name, chain in self.steps.items()}}
 
     @property
     def sha256(self) -> str:
@@ -138,7 +138,7 @@ def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:
     methods = all_methods()
     if not count:
         raise InputError(f"variant {variant!r} has no steps ({file.where(('variants', variant))})")
-    found = []
+    steps = []
     for i in range(count):
         location = ("variants", variant, i)
         step = file.values["variants"][variant][i]
@@ -149,8 +149,8 @@ def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:
             raise InputError(unknown("method", name, methods, file.where((*location, name))))
         if not isinstance(step[name], dict):
             raise InputError(f"the settings of {name!r} should be {{key: value}}, {{}} for none, got {step[name]!r} ({file.where((*location, name))})")
-        found.append(Step(method=name, config=file.read_as(methods[name].config, (*location, name))))
-    return tuple(found)
+        steps.append(Step(method=name, config=file.read_as(methods[name].config, (*location, name))))
+    return tuple(steps)
 
 
 def _check_chains(file: SettingsFile, recipe: Recipe, steps: dict[str, tuple[Step, ...]]) -> None:

@@ -57,11 +57,11 @@ def check_all(ledger: Ledger, registry: ModelRegistry, anchors: Iterable[tuple[s
     models = sorted({str(e.body["model"]) for e in entries if e.kind in ("promotion-committed", "alias-moved-outside", "promotion-intent")})
     champions = {model: registry.champion(model) for model in models}
     heads, troubles = [*anchors], list[Trouble]()
-    for (model, version), told in sorted(registry.heads().items()):
+    for (model, version), tag in sorted(registry.heads().items()):
         if registry.shared and entries and model not in models:
             continue  # another project's, with a ledger of its own
         try:
-            heads.append((f"the tag of version {version} of {model}", Head.parse(told)))
+            heads.append((f"the tag of version {version} of {model}", Head.parse(tag)))
         except IntegrityError as error:
             troubles.append(Trouble(f"{model} version {version}", "broken", str(error)))
     for model, champion in champions.items():
@@ -122,9 +122,9 @@ def _version_tags(registry: ModelRegistry, entries: list[Entry], version: str, p
     if tags is None:
         yield Trouble(where, "broken" if is_champion else "notice", "it was deleted from the registry, and the head that it kept with it")
         return
-    for name, told in {MANIFEST_TAG: manifest, **tags_of(origin_of(entries, progress).plan)}.items():
-        if tags.get(name) != told:
-            yield Trouble(where, "broken", f"its tag {name} says {_short(tags.get(name))}, the ledger {_short(told)}")
+    for name, expected in {MANIFEST_TAG: manifest, **tags_of(origin_of(entries, progress).plan)}.items():
+        if tags.get(name) != expected:
+            yield Trouble(where, "broken", f"its tag {name} says {_short(tags.get(name))}, the ledger {_short(expected)}")
     yield from _kept_head(entries, where, tags, progress)
     if is_champion:
         try:
@@ -157,8 +157,8 @@ def _put_there_by_others(entries: list[Entry], model: str) -> Entry | None:
     return last if last is not None and last.kind == "alias-moved-outside" and last.body["registry"] is not None else None
 
 
-def _short(told: str | None) -> str:
-    return "nothing" if told is None else told if len(told) <= 12 else f"{told[:12]}…"
+def _short(value: str | None) -> str:
+    return "nothing" if value is None else value if len(value) <= 12 else f"{value[:12]}…"
 
 
 def _version(version: str | None) -> str:

@@ -42,9 +42,9 @@ class Reign(Record):
 
 def log_lines(entries: Iterable[Entry], model: str | None = None) -> list[dict[str, Any]]:
     """A line for each record. With ``model`` only those that speak of it, and those of the recipes that made it."""
-    found = list(entries)
-    recipes = {plan_of(entry).get("facts", {}).get("recipe") for entry in found if entry.kind in OPENERS and entry.body.get("model") == model}
-    shown = [entry for entry in found if model is None or entry.body.get("model") == model or entry.body.get("recipe") in [*recipes - {None}]]
+    entries = list(entries)
+    recipes = {plan_of(entry).get("facts", {}).get("recipe") for entry in entries if entry.kind in OPENERS and entry.body.get("model") == model}
+    shown = [entry for entry in entries if model is None or entry.body.get("model") == model or entry.body.get("recipe") in [*recipes - {None}]]
     return [{"record": e.sequence, "time": e.time, "actor": e.actor, "kind": e.kind, "told": _told(e), "hash": e.hash} for e in shown]
 
 
@@ -59,7 +59,7 @@ def check_model(entries: Iterable[Entry], model: str) -> None:
 
 def reigns(entries: Iterable[Entry], model: str) -> list[Reign]:
     """Who was champion from when until when, oldest first."""
-    found: list[Reign] = []
+    history: list[Reign] = []
     plans: dict[str, Entry] = {}
     approvers: dict[str, str] = {}
     for entry in entries:
@@ -71,10 +71,10 @@ def reigns(entries: Iterable[Entry], model: str) -> list[Reign]:
         elif entry.kind == "approval":
             approvers[body["plan"]] = entry.actor
         elif entry.kind in MOVES:
-            if found:
-                found[-1] = found[-1].model_copy(update={"until": entry.time})
-            found.append(_reign(entry, model, plans, approvers))
-    return found
+            if history:
+                history[-1] = history[-1].model_copy(update={"until": entry.time})
+            history.append(_reign(entry, model, plans, approvers))
+    return history
 
 
 def who_was(entries: Iterable[Entry], model: str, begin: datetime, end: datetime) -> list[Reign]:
@@ -87,8 +87,8 @@ def parse_time(text: str, now: datetime) -> tuple[datetime, datetime]:
     try:
         if not DAY.match(text.strip()):
             raise ValueError("20261117 and 2026-W47 mean a moment to Python, and a day to people")
-        told = datetime.fromisoformat(text.strip())
-        begin = told.astimezone(UTC) if told.tzinfo else told.replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(text.strip())
+        begin = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         _ = begin + timedelta(days=1)  # the calendar has ends
     except (ValueError, OverflowError):
         raise InputError(f"{text!r} is no time; write 2026-11-17, or 2026-11-17T14:30 (UTC), or 2026-11-17T14:30+03:00") from None
@@ -109,7 +109,7 @@ def _reign(entry: Entry, model: str, plans: dict[str, Entry], approvers: dict[st
         return Reign(model=model, version=body["registry"], since=entry.time, until=None, by=entry.actor, how="outside", record=entry.sequence)
     plan = body["plan"]
     opened = plans.get(plan)
-    told = plan_of(opened) if opened else {}
+    content = plan_of(opened) if opened else {}
     if entry.kind == "promotion-rolled-back":
         return Reign(model=model, version=body["champion"], since=entry.time, until=None, by=entry.actor, how="undone", plan=plan, record=entry.sequence)
     return Reign(
@@ -120,8 +120,8 @@ def _reign(entry: Entry, model: str, plans: dict[str, Entry], approvers: dict[st
         by=entry.actor,
         how="rollback" if opened and opened.kind == "rollback" else "promotion",
         plan=plan,
-        candidate=str(told.get("candidate", "")),
-        model_sha256=str(told.get("model_sha256", "")),
+        candidate=str(content.get("candidate", "")),
+        model_sha256=str(content.get("model_sha256", "")),
         approver=approvers.get(plan, ""),
         record=entry.sequence,
     )

@@ -53,8 +53,8 @@ def find_plan(entries: list[Entry], model: str, version: str, *, by_alias: bool 
 
     With ``by_alias`` the registry calls it the champion; then it is an ``IntegrityError``, because somebody made it that without the ledger.
     """
-    found = [progress for progress in committed_plans(entries, model) if progress.said("promotion-committed")["version"] == version]
-    if not found:
+    promotions = [progress for progress in committed_plans(entries, model) if progress.said("promotion-committed")["version"] == version]
+    if not promotions:
         known = sorted({str(progress.said("promotion-committed")["version"]) for progress in committed_plans(entries, model)}, key=lambda v: (len(v), v))
         if by_alias:
             raise IntegrityError(
@@ -62,7 +62,7 @@ def find_plan(entries: list[Entry], model: str, version: str, *, by_alias: bool 
             )
         way_out = f"these were: {', '.join(known)}" if known else "no version ever was"
         raise InputError(f"version {version} of {model} was not promoted by this ledger; {way_out}")
-    return found[-1]
+    return promotions[-1]
 
 
 def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str], *, by_alias: bool = False) -> Trace:

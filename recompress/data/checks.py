@@ -166,11 +166,9 @@ def refusal(record: DataCheck) -> str:
     failed = record.of("prepared", "failed")
     if not failed:
         return ""
-    told = ", ".join(f"{check.name} in {check.slice}/{check.split}: {_number(check.observed)} (limit {_number(check.limit)})" for check in failed[:3])
+    failures = ", ".join(f"{check.name} in {check.slice}/{check.split}: {_number(check.observed)} (limit {_number(check.limit)})" for check in failed[:3])
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return (
-        f"data set {record.dataset!r} did not pass its checks: {told}{more}; correct the data, choose other slices, or waive it by name with a reason (waive:)"
-    )
+    return f"data set {record.dataset!r} did not pass its checks: {failures}{more}; correct the data, choose other slices, or waive it by name with a reason (waive:)"
 
 
 def _number(value: float) -> str:

@@ -28,9 +28,9 @@ def read_split(directory: Path, split: Split, slices: Sequence[str] | None = Non
         Example(tuple(words), tuple(labels), name)
         for words, labels, name in zip(*(_chosen(table, slices).column(column).to_pylist() for column in COLUMNS), strict=True)
     ]
-    found = {example.slice for example in examples}
+    names = {example.slice for example in examples}
     for name in slices or ():
-        if name not in found:
+        if name not in names:
             known = set(table.column("slice").to_pylist())
             raise DataRefused(unknown("slice", name, known, str(directory / f"{split}.parquet")))
     if not examples:
@@ -45,11 +45,11 @@ def draw(examples: Sequence[Example], at_most: int, seed: int) -> list[Example]:
 
 def draw_of_each(examples: Sequence[Example], at_most: int, seed: int) -> list[Example]:
     """At most ``at_most`` examples of each slice, in their order, drawn in the same way."""
-    kept: list[int] = []
+    indices: list[int] = []
     lots = _lots(examples, seed)
     for name in {example.slice for example in examples}:
-        kept.extend([i for i in lots if examples[i].slice == name][:at_most])
-    return [examples[i] for i in sorted(kept)]
+        indices.extend([i for i in lots if examples[i].slice == name][:at_most])
+    return [examples[i] for i in sorted(indices)]
 
 
 def _lots(examples: Sequence[Example], seed: int) -> list[int]:
@@ -72,9 +72,9 @@ def read_table(directory: Path, split: Split) -> pa.Table:
         raise DataRefused(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     lists = (pa.list_(pa.string()), pa.list_(pa.string()), pa.string())
     expected = dict(zip(COLUMNS, lists, strict=True))
-    found = dict(zip(table.schema.names, table.schema.types, strict=True))
-    if found.keys() != expected.keys() or any(not _alike(found[name], expected[name]) for name in COLUMNS):
-        raise DataRefused(f"{path} should have the columns words (list of strings), labels (list of strings), slice (string), got {found}")
+    columns = dict(zip(table.schema.names, table.schema.types, strict=True))
+    if columns.keys() != expected.keys() or any(not _alike(columns[name], expected[name]) for name in COLUMNS):
+        raise DataRefused(f"{path} should have the columns words (list of strings), labels (list of strings), slice (string), got {columns}")
     return table
 
 
@@ -97,14 +97,14 @@ def preparation(directory: Path) -> dict[str, Any]:
     """What ``preparation.json`` says: benchmark, labels, slices, rows, and what was counted. Raises ``DataRefused``."""
     path = directory / "preparation.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataRefused(f"{path} is missing; `recompress data` says how to get it") from None
     except ValueError as error:
         raise DataRefused(f"{path} is not JSON: {error}") from None
-    if not isinstance(said, dict) or not {"benchmark", "labels", "slices", "rows", "counts"} <= said.keys():
+    if not isinstance(document, dict) or not {"benchmark", "labels", "slices", "rows", "counts"} <= document.keys():
         raise DataRefused(f"{path} should say benchmark, labels, slices, rows and counts")
-    return said
+    return document
 
 
 def _labels(directory: Path, split: Split, slices: Sequence[str] | None) -> set[str]:
@@ -123,8 +123,8 @@ def _chosen(table: pa.Table, slices: Sequence[str] | None) -> pa.Table:
     return table.filter(pc.is_in(table.column("slice"), value_set=pa.array(list(slices), pa.string())))
 
 
-def _alike(found: Any, expected: Any) -> bool:
+def _alike(actual: Any, expected: Any) -> bool:
     """Equal but for the name that a writer gave to the list's members."""
     import pyarrow as pa
 
-    return bool(found == expected or (pa.types.is_list(found) and pa.types.is_list(expected) and found.value_type == expected.value_type))
+    return bool(actual == expected or (pa.types.is_list(actual) and pa.types.is_list(expected) and actual.value_type == expected.value_type))

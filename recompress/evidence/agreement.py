@@ -81,11 +81,11 @@ def records_of(chain: list[Entry], plan: str) -> list[Entry]:
     return entries
 
 
-def agree(documents: Documents, said: dict[str, Any], head: Head, files: tuple[FileEntry, ...]) -> str:
+def agree(documents: Documents, listing: dict[str, Any], head: Head, files: tuple[FileEntry, ...]) -> str:
     """Compare everything with everything, and give the line that says so. Raises ``BundleBroken`` that names the first document that says something else."""
     try:
         pairs = [
-            *_plan(documents, said, head),
+            *_plan(documents, listing, head),
             *_judgement(documents),
             *_provenance(documents, files),
             *_bill(documents, files),
@@ -100,15 +100,15 @@ def agree(documents: Documents, said: dict[str, Any], head: Head, files: tuple[F
     return f"plan, verdict, policy, recipe, data check, statement and bill agree in {len(pairs)} places"
 
 
-def _plan(documents: Documents, said: dict[str, Any], head: Head) -> Iterator[Pair]:
+def _plan(documents: Documents, listing: dict[str, Any], head: Head) -> Iterator[Pair]:
     plan, committed = documents.plan, documents.committed
     last = documents.entries[-1]
-    yield Pair("plan.json", "the plan's digest", documents.plan_sha256, said["plan"])
+    yield Pair("plan.json", "the plan's digest", documents.plan_sha256, listing["plan"])
     yield Pair("ledger.jsonl", "its last record", last.sequence, head.sequence)
-    yield Pair("bundle.json", "the head of the ledger", said["ledger_head"], str(head))
-    yield Pair("bundle.json", "the model", said["model"], plan["model"])
-    yield Pair("bundle.json", "the version", said["version"], committed["version"])
-    yield Pair("bundle.json", "the model's digest", said["model_sha256"], plan["model_sha256"])
+    yield Pair("bundle.json", "the head of the ledger", listing["ledger_head"], str(head))
+    yield Pair("bundle.json", "the model", listing["model"], plan["model"])
+    yield Pair("bundle.json", "the version", listing["version"], committed["version"])
+    yield Pair("bundle.json", "the model's digest", listing["model_sha256"], plan["model_sha256"])
     yield Pair("ledger.jsonl", "the model that was promoted", committed["model_sha256"], plan["model_sha256"])
     intent = next(entry.body for entry in reversed(documents.entries) if entry.kind == "promotion-intent")
     yield Pair("ledger.jsonl", "the champion that was replaced", intent["expected"], plan["expected"])
@@ -128,7 +128,7 @@ def _judgement(documents: Documents) -> Iterator[Pair]:
     if "data_check" in origin["facts"]:
         yield Pair("data-check.json", "its digest", sha256_json(documents["data-check.json"]), origin["facts"]["data_check"])
     evaluations = documents["evaluations.json"]
-    yield Pair("evaluations.json", "what was measured", {role: sha256_json(said) for role, said in evaluations.items()}, verdict["evaluations"])
+    yield Pair("evaluations.json", "what was measured", {role: sha256_json(evaluation) for role, evaluation in evaluations.items()}, verdict["evaluations"])
     for role in evaluations:
         yield Pair("evaluations.json", f"the {role}", evaluations[role]["model_sha256"], verdict[f"{role}_sha256"])
     judged = next(entry.body for entry in documents.origin if entry.kind == "promotion-judged")
@@ -136,10 +136,10 @@ def _judgement(documents: Documents) -> Iterator[Pair]:
 
 
 def _provenance(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:
-    name, said = "statement.json", documents["statement.json"]
+    name, statement = "statement.json", documents["statement.json"]
     origin = documents.origin[0].body["content"]
-    definition, details = said["predicate"]["buildDefinition"], said["predicate"]["runDetails"]
-    yield Pair(name, "the files", {s["name"]: s["digest"] for s in said["subject"]}, {file.path: {"sha256": file.sha256} for file in files})
+    definition, details = statement["predicate"]["buildDefinition"], statement["predicate"]["runDetails"]
+    yield Pair(name, "the files", {s["name"]: s["digest"] for s in statement["subject"]}, {file.path: {"sha256": file.sha256} for file in files})
     named = {d["name"]: d["digest"]["sha256"] for d in definition["resolvedDependencies"]}
     yield Pair(name, "what it was made from", named, origin["digests"] | {"policy": origin["policy_sha256"]})
     yield Pair(name, "the recipe", definition["externalParameters"]["recipe"], documents["recipe.json"])
@@ -156,7 +156,7 @@ def _bill(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:
     origin = documents.origin[0].body["content"]
     listed = {file["name"]: file["hashes"][0]["content"] for file in component["components"]}
     yield Pair(name, "the model's files", listed, {file.path.removeprefix(f"{MODEL_FOLDER}/"): file.sha256 for file in files if _of_model(file)})
-    told = {p["name"].removeprefix("recompress:"): p["value"] for p in component["properties"]}
+    properties = {p["name"].removeprefix("recompress:"): p["value"] for p in component["properties"]}
     wanted = {
         "model_sha256": documents.plan["model_sha256"],
         "manifest_sha256": documents.committed["manifest_sha256"],
@@ -167,7 +167,7 @@ def _bill(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:
         "code_sha256": origin["digests"]["code"],
         "ledger_head": str(documents.chain[-1].head),
     }
-    yield Pair(name, "the digests", {key: told.get(key) for key in wanted}, wanted)
+    yield Pair(name, "the digests", {key: properties.get(key) for key in wanted}, wanted)
     yield Pair(name, "the version", (component["name"], component["version"]), (documents.plan["model"], documents.committed["version"]))
     digests = {
         c["bom-ref"]: p["value"] for c in documents["bom.cdx.json"]["components"] for p in c.get("properties", ()) if p["name"].endswith("directory_sha256")

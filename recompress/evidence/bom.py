@@ -90,14 +90,14 @@ def _metrics(story: Story, candidate: Evaluation) -> list[dict[str, Any]]:
 
 def _base(story: Story) -> dict[str, Any]:
     origin = story.origin.plan
-    told = story.dossier.recipe.get("base") or {}
-    weights = told.get("sha256")
+    base = story.dossier.recipe.get("base") or {}
+    weights = base.get("sha256")
     files = [{"type": "file", "bom-ref": "base/model.safetensors", "name": "model.safetensors", "hashes": [_hash(weights)]}] if weights else []
     return {
         "type": "machine-learning-model",
         "bom-ref": BASE,
         "name": origin.facts.get("base_model", "base"),
-        **({"version": told["revision"]} if told.get("revision") else {}),
+        **({"version": base["revision"]} if base.get("revision") else {}),
         **({"components": files} if files else {}),
         "properties": _properties({"directory_sha256": origin.digests["base"]}),
     }

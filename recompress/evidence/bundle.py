@@ -49,18 +49,20 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
 
 def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
     """The documents by name: JSON as values, the rest as text."""
-    dossier, told = story.dossier, statement(story)
+    dossier, provenance = story.dossier, statement(story)
     return {
         "plan.json": story.plan.as_json(),
         "verdict.json": dossier.verdict.as_json(),
-        "evaluations.json": {role: found.as_json() for role in sorted(dossier.verdict.evaluations) if (found := dossier.evaluation(role)) is not None},
+        "evaluations.json": {
+            role: evaluation.as_json() for role in sorted(dossier.verdict.evaluations) if (evaluation := dossier.evaluation(role)) is not None
+        },
         "policy.json": dossier.policy,
         "policy.yaml": dossier.policy_text,
         "recipe.json": dossier.recipe,
         "recipe.yaml": dossier.recipe_text,
         "data-check.json": dossier.data_check,
-        "statement.json": told,
-        "statement.dsse.json": envelope(told, key),
+        "statement.json": provenance,
+        "statement.dsse.json": envelope(provenance, key),
         "bom.cdx.json": bom(story),
         "model-card.md": model_card(story),
         "gate-report.md": gate_report(dossier.verdict),
@@ -70,7 +72,7 @@ def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
 
 def seal(place: Path, story: Story, key: Ed25519PrivateKey) -> None:
     """List every file with its sha256, and sign the list."""
-    said = {
+    listing = {
         "format": FORMAT,
         "model": story.plan.model,
         "version": story.version,
@@ -79,13 +81,13 @@ def seal(place: Path, story: Story, key: Ed25519PrivateKey) -> None:
         "ledger_head": str(story.head),
         "files": [list(entry) for entry in manifest(place, leave_out=(LIST, SIGNATURE))],
     }
-    _write(place / LIST, said)
-    _write(place / SIGNATURE, signed_list(said, key))
+    _write(place / LIST, listing)
+    _write(place / SIGNATURE, signed_list(listing, key))
 
 
-def signed_list(said: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, str]:
+def signed_list(listing: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, str]:
     """The digest says which of the two was changed, where they do not fit."""
-    return {"key": public_pem(key), "sha256": sha256_json(said), "signature": sign(key, PURPOSE, said)}
+    return {"key": public_pem(key), "sha256": sha256_json(listing), "signature": sign(key, PURPOSE, listing)}
 
 
 def _write(path: Path, value: Any) -> None:

@@ -91,11 +91,11 @@ class Story:
 def folder_name(chain: Iterable[Entry], progress: Progress) -> str:
     """``ner-v3``. Where the name was given before, the number of the plan's last record stands behind it: a rollback promotes a version again, and a registry
     that was lost counts from 1 again."""
-    last, said = progress.entries[-1].sequence, progress.said("promotion-committed")
-    name = f"{progress.plan.model}-v{said['version']}"
+    last, committed = progress.entries[-1].sequence, progress.said("promotion-committed")
+    name = f"{progress.plan.model}-v{committed['version']}"
     if progress.plan.kind == "rollback":
         return f"{name}-rollback-{last}"
-    same = {"model": said["model"], "version": said["version"]}.items()
+    same = {"model": committed["model"], "version": committed["version"]}.items()
     again = any(entry.sequence < last and entry.kind == "promotion-committed" and same <= entry.body.items() for entry in chain)
     return f"{name}-{last}" if again else name
 
@@ -127,12 +127,12 @@ def origin_of(chain: list[Entry], progress: Progress) -> Progress:
     while progress.plan.kind == "rollback":
         judged = progress.latest("promotion-judged")
         before = str(judged.body.get("promoted_before")) if judged else ""
-        found = follow(_about(chain, before))
-        if judged is None or found is None or found.state != "committed" or found.entries[-1].sequence > judged.sequence:
+        earlier = follow(_about(chain, before))
+        if judged is None or earlier is None or earlier.state != "committed" or earlier.entries[-1].sequence > judged.sequence:
             raise LedgerBroken(
                 judged.sequence if judged else progress.entries[0].sequence, f"the rollback does not name an earlier promotion, it says {before[:12]!r}"
             )
-        progress = found
+        progress = earlier
     return progress
 
 
@@ -147,5 +147,5 @@ def committed_plans(chain: list[Entry], model: str | None = None) -> list[Progre
     for entry in chain:
         if entry.kind in PLAN_KINDS and (named := entry.body.get("plan")) in plans:
             plans[named].append(entry)
-    found = [follow(entries) for entries in plans.values() if entries[0].kind in OPENERS]
-    return [progress for progress in found if progress is not None]
+    promotions = [follow(entries) for entries in plans.values() if entries[0].kind in OPENERS]
+    return [progress for progress in promotions if progress is not None]

@@ -23,35 +23,35 @@ MAX_JSON_BYTES = 64 << 20
 
 def check_list(folder: Path, key: Ed25519PublicKey) -> dict[str, Any]:
     """The signed list, after every file was compared with it."""
-    found = dict(_walk(folder))
-    said, signed = read_document(folder, LIST), read_document(folder, SIGNATURE)
+    paths = dict(_walk(folder))
+    listing, signed = read_document(folder, LIST), read_document(folder, SIGNATURE)
     try:
-        files = entries_of(said["files"])
-        if said["format"] != FORMAT:
-            raise BundleBroken(LIST, f"it is of format {str(said['format'])[:60]!r}; this version reads {FORMAT!r}")
+        files = entries_of(listing["files"])
+        if listing["format"] != FORMAT:
+            raise BundleBroken(LIST, f"it is of format {str(listing['format'])[:60]!r}; this version reads {FORMAT!r}")
         for file in files:
             check_path(file.path)
-        if [*files] != sorted({file.path: file for file in files}.values()) or any(type(said[name]) is not str for name in said.keys() - {"files"}):
+        if [*files] != sorted({file.path: file for file in files}.values()) or any(type(listing[name]) is not str for name in listing.keys() - {"files"}):
             raise ValueError
     except (ValueError, TypeError, KeyError):
         raise BundleBroken(LIST, "it is not a list of the files of this folder, by path, size and sha256") from None
-    _check_list_signature(said, signed, key)
-    for name, message in _differences(folder, files, found):
+    _check_list_signature(listing, signed, key)
+    for name, message in _differences(folder, files, paths):
         raise BundleBroken(name, message)
-    return said
+    return listing
 
 
-def _check_list_signature(said: dict[str, Any], signed: dict[str, Any], key: Ed25519PublicKey) -> None:
+def _check_list_signature(listing: dict[str, Any], signed: dict[str, Any], key: Ed25519PublicKey) -> None:
     """Raises ``BundleBroken`` that names the list or its signature, whichever was changed."""
     try:
         if signed.keys() != {"key", "sha256", "signature"} or not is_plain_base64(signed["signature"]):
             raise ValueError
-        check_signature(key, PURPOSE, said, signed["signature"])
+        check_signature(key, PURPOSE, listing, signed["signature"])
     except (ValueError, TypeError):
         raise BundleBroken(SIGNATURE, "it is not a signature") from None
     except IntegrityError as error:
-        raise BundleBroken(SIGNATURE if signed["sha256"] == sha256_json(said) else LIST, str(error)) from None
-    if signed["key"] != public_pem(key) or signed["sha256"] != sha256_json(said):
+        raise BundleBroken(SIGNATURE if signed["sha256"] == sha256_json(listing) else LIST, str(error)) from None
+    if signed["key"] != public_pem(key) or signed["sha256"] != sha256_json(listing):
         raise BundleBroken(SIGNATURE, "the key or the digest inside is not that of what was signed")
 
 
@@ -75,16 +75,16 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
             yield (here / name).relative_to(folder).as_posix(), here / name
 
 
-def _differences(folder: Path, files: tuple[FileEntry, ...], found: dict[str, Path]) -> Iterator[tuple[str, str]]:
+def _differences(folder: Path, files: tuple[FileEntry, ...], paths: dict[str, Path]) -> Iterator[tuple[str, str]]:
     """What is missing, not listed or changed, in the order of names."""
     listed = {file.path: file for file in files}
-    for name in sorted(listed.keys() | found.keys() - {LIST, SIGNATURE}):
-        if name not in found:
+    for name in sorted(listed.keys() | paths.keys() - {LIST, SIGNATURE}):
+        if name not in paths:
             yield name, f"it is missing from {folder}; the list names it"
         elif name not in listed:
             yield name, f"it stands in {folder}, but not in the list"
-        elif found[name].stat().st_size != listed[name].size or (digest := sha256_file(found[name])) != listed[name].sha256:
-            size = found[name].stat().st_size
+        elif paths[name].stat().st_size != listed[name].size or (digest := sha256_file(paths[name])) != listed[name].sha256:
+            size = paths[name].stat().st_size
             yield (
                 name,
                 f"it was changed: {size:,} bytes, {listed[name].size:,} are listed" if size != listed[name].size else f"it was changed; sha256 {digest[:12]}…",
@@ -105,9 +105,9 @@ def read_document(folder: Path, name: str) -> dict[str, Any]:
         raise BundleBroken(name, f"it has more than {MAX_JSON_BYTES:,} bytes")
     data = path.read_bytes()
     try:
-        said = json.loads(data)
-        if not isinstance(said, dict) or canonical_json(said) != data:
+        document = json.loads(data)
+        if not isinstance(document, dict) or canonical_json(document) != data:
             raise ValueError
     except (ValueError, RecursionError):
         raise BundleBroken(name, "it is not an object in canonical JSON; it was changed") from None
-    return said
+    return document

@@ -19,9 +19,9 @@ def is_plain_base64(text: str) -> bool:
     return base64.b64encode(base64.b64decode(text, validate=True)).decode() == text
 
 
-def entries_of(said: Any) -> tuple[FileEntry, ...]:
+def entries_of(rows: Any) -> tuple[FileEntry, ...]:
     """The files that a list names. Raises ``ValueError`` or ``TypeError`` for anything that is not a list of [path, size, sha256]."""
-    found = tuple(FileEntry(path, size, sha256) for path, size, sha256 in said)
-    if any(type(f.path) is not str or type(f.size) is not int or type(f.sha256) is not str for f in found):
+    entries = tuple(FileEntry(path, size, sha256) for path, size, sha256 in rows)
+    if any(type(f.path) is not str or type(f.size) is not int or type(f.sha256) is not str for f in entries):
         raise TypeError("an entry is path, size and sha256")
-    return found
+    return entries

@@ -87,10 +87,10 @@ def check_signed_files(signature: str, public_key: str, files: Iterable[FileEntr
     """Check the signature, and that it lists just these files with these sha256. Raises ``IntegrityError``."""
     payload = _payload(signature, public_key)
     try:
-        said = json.loads(payload)
-        method = said["predicate"]["serialization"]
-        listed = {file["name"]: file["digest"] for file in said["predicate"]["resources"]}
-        if said["predicateType"] != PREDICATE_TYPE or method["hash_type"] != "sha256" or method["method"] != "files":
+        statement = json.loads(payload)
+        method = statement["predicate"]["serialization"]
+        listed = {file["name"]: file["digest"] for file in statement["predicate"]["resources"]}
+        if statement["predicateType"] != PREDICATE_TYPE or method["hash_type"] != "sha256" or method["method"] != "files":
             raise ValueError
     except (ValueError, KeyError, TypeError):
         raise IntegrityError("the OpenSSF signature is not over the sha256 of single files") from None
@@ -119,10 +119,10 @@ def _payload(signature: str, public_key: str) -> bytes:
 
     key = _read_public(public_key)
     try:
-        said = json.loads(signature)
-        envelope = said["dsseEnvelope"]
+        document = json.loads(signature)
+        envelope = document["dsseEnvelope"]
         [signed] = envelope["signatures"]
-        if envelope["payloadType"] != PAYLOAD_TYPE or said["verificationMaterial"]["publicKey"]["hint"] != hashlib.sha256(public_key.encode()).hexdigest():
+        if envelope["payloadType"] != PAYLOAD_TYPE or document["verificationMaterial"]["publicKey"]["hint"] != hashlib.sha256(public_key.encode()).hexdigest():
             raise ValueError
         payload = base64.b64decode(envelope["payload"], validate=True)
         key.verify(base64.b64decode(signed["sig"], validate=True), pae(PAYLOAD_TYPE, payload), ECDSA(_hash_for(key)))

@@ -54,7 +54,7 @@ def model_card(story: Story) -> str:
     plan, origin, dossier = story.plan, story.origin.plan, story.dossier
     candidate, baseline = dossier.evaluation("candidate"), dossier.evaluation("baseline")
     facts = origin.facts
-    made = [
+    sources = [
         ("Benchmark", str(dossier.recipe.get("benchmark", ""))),
         ("Made from", f"{facts.get('base_model', '')} {facts.get('base_revision', '')}".strip()),
         ("Steps", facts.get("steps", "")),
@@ -76,7 +76,7 @@ def model_card(story: Story) -> str:
     ]
     if plan.kind == "rollback":
         decided.append(("Rolled back because", plan.reason))
-    lines = [f"# {plan.model}, version {story.version}: {origin.candidate}", "", *_pairs("What it was made from", made), *_pairs("Who decided", decided)]
+    lines = [f"# {plan.model}, version {story.version}: {origin.candidate}", "", *_pairs("What it was made from", sources), *_pairs("Who decided", decided)]
     if candidate is not None:
         lines += ["## What it was measured to do", "", *_measured(candidate, baseline, dossier.verdict.metric), ""]
         machine = ", ".join(f"{name} {value}" for name, value in sorted(candidate.machine.items()))

@@ -63,11 +63,11 @@ def _dependencies(story: Story) -> list[dict[str, Any]]:
         "code": {"git_commit": plan.facts.get("git_commit", "")},
         "recipe": {"name": plan.facts.get("recipe", "")},
     }
-    found = []
+    dependencies = []
     for name, digest in sorted(plan.digests.items()):
-        said = {key: value for key, value in notes.get(name, {}).items() if value}
-        found.append({"name": name, "digest": {"sha256": digest}, **({"annotations": said} if said else {})})
-    return [*found, {"name": "policy", "digest": {"sha256": str(plan.policy_sha256)}}]
+        details = {key: value for key, value in notes.get(name, {}).items() if value}
+        dependencies.append({"name": name, "digest": {"sha256": digest}, **({"annotations": details} if details else {})})
+    return [*dependencies, {"name": "policy", "digest": {"sha256": str(plan.policy_sha256)}}]
 
 
 def envelope(statement: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
@@ -77,12 +77,12 @@ def envelope(statement: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any
     return {"payloadType": PAYLOAD_TYPE, "payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
 
-def open_envelope(said: dict[str, Any], key: Ed25519PublicKey) -> bytes:
+def open_envelope(document: dict[str, Any], key: Ed25519PublicKey) -> bytes:
     """The payload, if ``key`` signed it. Raises ``IntegrityError``."""
     try:
-        payload = base64.b64decode(said["payload"], validate=True)
-        signature = base64.b64decode(said["signatures"][0]["sig"], validate=True)
-        if said["payloadType"] != PAYLOAD_TYPE or len(said["signatures"]) != 1:
+        payload = base64.b64decode(document["payload"], validate=True)
+        signature = base64.b64decode(document["signatures"][0]["sig"], validate=True)
+        if document["payloadType"] != PAYLOAD_TYPE or len(document["signatures"]) != 1:
             raise ValueError
         key.verify(signature, pae(PAYLOAD_TYPE, payload))
     except (InvalidSignature, binascii.Error, ValueError, KeyError, IndexError, TypeError):
@@ -95,5 +95,5 @@ def pae(kind: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
 
 
-def statement_digest(said: dict[str, Any]) -> str:
-    return sha256_json(said)
+def statement_digest(statement: dict[str, Any]) -> str:
+    return sha256_json(statement)

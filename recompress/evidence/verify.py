@@ -58,25 +58,28 @@ def verify_bundle(path: Path, key: Ed25519PublicKey, *, model: Path | None = Non
     that names the first bad file, and ``InputError`` when there is no bundle.
     """
     with _opened(path) as folder:
-        said = check_list(folder, key)
+        listing = check_list(folder, key)
         head, documents = _check_ledger(folder, key), _documents(folder)
-        checked = [f"{len(said['files'])} files are as listed, and the list is signed", f"{head.sequence:,} records of the ledger chain up to its signed head"]
+        checked = [
+            f"{len(listing['files'])} files are as listed, and the list is signed",
+            f"{head.sequence:,} records of the ledger chain up to its signed head",
+        ]
         files = _check_model_manifest(folder, documents)
-        checked.append(agree(documents, said, head, files))
+        checked.append(agree(documents, listing, head, files))
         _check_envelope(folder, key, documents)
         checked += _check_signature(folder, files, model_key)
         checked += _check_model(folder, files, documents.committed["manifest_sha256"], model)
     return BundleReport(
-        model=said["model"],
-        version=said["version"],
-        plan=said["plan"],
+        model=listing["model"],
+        version=listing["version"],
+        plan=listing["plan"],
         kind=documents.plan["kind"],
-        model_sha256=said["model_sha256"],
+        model_sha256=listing["model_sha256"],
         ledger_head=str(head),
         approver=documents.approver,
         promoted_at=documents.chain[-1].time,
         key_id=key_id(key),
-        files=len(said["files"]),
+        files=len(listing["files"]),
         checked=tuple(checked),
     )
 

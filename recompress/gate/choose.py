@@ -15,16 +15,16 @@ def choose(policy: Policy, verdicts: Iterable[Verdict]) -> str | None:
 
     Raises ``IntegrityError`` when a verdict was reached under another policy or against another champion, or when two verdicts have one name.
     """
-    found = list(verdicts)
-    names = [verdict.candidate for verdict in found]
+    verdicts = list(verdicts)
+    names = [verdict.candidate for verdict in verdicts]
     if len(set(names)) < len(names):
         raise IntegrityError(f"two verdicts are about {max(names, key=names.count)!r}; one each is expected")
-    for verdict in found:
+    for verdict in verdicts:
         if verdict.policy_sha256 != policy.sha256:
             raise IntegrityError(f"the verdict about {verdict.candidate!r} was reached under policy {verdict.policy_sha256[:12]}…, not {policy.sha256[:12]}…")
-    if len({(verdict.champion_sha256, verdict.dataset_sha256, verdict.baseline_sha256) for verdict in found}) > 1:
+    if len({(verdict.champion_sha256, verdict.dataset_sha256, verdict.baseline_sha256) for verdict in verdicts}) > 1:
         raise IntegrityError("the verdicts were not reached on the same data against the same baseline and champion; judge all candidates again")
-    ranked = sorted((_rank(policy, verdict), verdict.candidate) for verdict in found if verdict.passed)
+    ranked = sorted((_rank(policy, verdict), verdict.candidate) for verdict in verdicts if verdict.passed)
     return ranked[0][1] if ranked else None
 
 

@@ -88,7 +88,7 @@ def findings_of(policy: Policy, losses: list[Loss]) -> list[Finding]:
 
 def _judge_bound(policy: Policy, loss: Loss) -> Finding:
     check = _name("loss", loss)
-    said = (
+    detail = (
         f"{policy.metric} {loss.candidate:.4f} against {loss.other:.4f} of the {loss.against}{_where(loss)}: "
         f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.4g} % sure), margin {loss.margin:.4f}"
     )
@@ -96,19 +96,19 @@ def _judge_bound(policy: Policy, loss: Loss) -> Finding:
         why = f"{policy.metric}{_where(loss)} is undefined in {100 * loss.undefined:.1f} % of draws: too few examples carry anything to find"
         return refused(check, "undefined-metric", why, measured=loss.undefined, limit=policy.alpha)
     if loss.p_adjusted <= policy.alpha and loss.upper < loss.margin:
-        return passed(check, said, measured=loss.upper, limit=loss.margin)
-    return refused(check, "loss-too-large", said, measured=loss.upper, limit=loss.margin)
+        return passed(check, detail, measured=loss.upper, limit=loss.margin)
+    return refused(check, "loss-too-large", detail, measured=loss.upper, limit=loss.margin)
 
 
 def _judge_sample(policy: Policy, loss: Loss) -> Finding:
-    check, found = _name("sample", loss), loss.smallest_detectable
-    said = (
+    check, detectable = _name("sample", loss), loss.smallest_detectable
+    detail = (
         f"{loss.examples:,} examples{_where(loss)}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
-        f"from a margin of {found:.4f} on, margin {loss.margin:.4f}"
+        f"from a margin of {detectable:.4f} on, margin {loss.margin:.4f}"
     )
-    if found <= loss.margin:
-        return passed(check, said, measured=found, limit=loss.margin)
-    return refused(check, "sample-too-small-for-margin", f"{said}; take more test examples or a wider margin", measured=found, limit=loss.margin)
+    if detectable <= loss.margin:
+        return passed(check, detail, measured=detectable, limit=loss.margin)
+    return refused(check, "sample-too-small-for-margin", f"{detail}; take more test examples or a wider margin", measured=detectable, limit=loss.margin)
 
 
 def _name(what: str, loss: Loss) -> str:

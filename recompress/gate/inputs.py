@@ -23,14 +23,14 @@ ROUNDING = 1e-9
 
 def check_inputs(policy: Policy, scores: Scores, models: Mapping[str, Measured | None], expected: Expected) -> list[Finding]:
     """``models`` are the candidate, the baseline and the champion by role. One passed finding when nothing is wrong, else one for each thing that is."""
-    found = [*_policy(policy, expected), *_roles(models, expected)]
+    findings = [*_policy(policy, expected), *_roles(models, expected)]
     for role, model in models.items():
         if model is not None:
-            found += [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
-    if not found:
-        found += [*_pairing(models), *_sample(policy, models["candidate"])]
+            findings += [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
+    if not findings:
+        findings += [*_pairing(models), *_sample(policy, models["candidate"])]
     count = expected.examples
-    return found or [passed("inputs", f"{count:,} test examples, the same for {', '.join(role for role, model in models.items() if model)}")]
+    return findings or [passed("inputs", f"{count:,} test examples, the same for {', '.join(role for role, model in models.items() if model)}")]
 
 
 def _policy(policy: Policy, expected: Expected) -> Iterator[Finding]:

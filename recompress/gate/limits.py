@@ -57,13 +57,13 @@ def _value(check: str, evaluation: Evaluation, key: str) -> Finding | None:
 
 
 def _at_most(check: str, reason: str, value: float, limit: float, unit: str) -> Finding:
-    said = f"{value:,.0f} {unit}, {limit:,.0f} allowed"
-    return passed(check, said, measured=value, limit=limit) if value <= limit else refused(check, reason, said, measured=value, limit=limit)
+    detail = f"{value:,.0f} {unit}, {limit:,.0f} allowed"
+    return passed(check, detail, measured=value, limit=limit) if value <= limit else refused(check, reason, detail, measured=value, limit=limit)
 
 
 def _at_least(check: str, reason: str, value: float, limit: float, unit: str) -> Finding:
-    said = f"{value:.2f} {unit}, {limit:.2f} asked for"
-    return passed(check, said, measured=value, limit=limit) if value >= limit else refused(check, reason, said, measured=value, limit=limit)
+    detail = f"{value:.2f} {unit}, {limit:.2f} asked for"
+    return passed(check, detail, measured=value, limit=limit) if value >= limit else refused(check, reason, detail, measured=value, limit=limit)
 
 
 def check_first_promotion(policy: Policy) -> Finding:
@@ -95,11 +95,11 @@ def cost_of(loss: Loss, *, same_model: bool) -> float:
 
 def check_budget(policy: Policy, cost: float, spent_loss: float) -> Finding:
     check, total = "loss-budget", spent_loss + cost
-    said = f"earlier promotions may have lost {spent_loss:.4f}, this one {cost:.4f}; the budget is {policy.loss_budget:.4f}"
+    detail = f"earlier promotions may have lost {spent_loss:.4f}, this one {cost:.4f}; the budget is {policy.loss_budget:.4f}"
     if total <= policy.loss_budget:
-        return passed(check, said, measured=total, limit=policy.loss_budget)
+        return passed(check, detail, measured=total, limit=policy.loss_budget)
     way_out = "a gain restores it, or a person sets a new budget"
-    return refused(check, "loss-budget-spent", f"{said}; {way_out}", measured=total, limit=policy.loss_budget)
+    return refused(check, "loss-budget-spent", f"{detail}; {way_out}", measured=total, limit=policy.loss_budget)
 
 
 def charge(spent_loss: float, cost: float) -> float:

@@ -59,9 +59,9 @@ def read_measured(evaluation: Evaluation, predictions: Path) -> Measured:
     """The counts behind an evaluation, from its predictions file. Raises ``IntegrityError`` when its bytes or columns are not what they should be."""
     import pyarrow.parquet
 
-    found = sha256_file(predictions)
-    if found != evaluation.predictions_sha256:
-        raise IntegrityError(f"the predictions of {evaluation.model} have sha256 {found[:12]}…, the evaluation says {evaluation.predictions_sha256[:12]}…")
+    digest = sha256_file(predictions)
+    if digest != evaluation.predictions_sha256:
+        raise IntegrityError(f"the predictions of {evaluation.model} have sha256 {digest[:12]}…, the evaluation says {evaluation.predictions_sha256[:12]}…")
     table = pyarrow.parquet.read_table(predictions)
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:

@@ -84,18 +84,18 @@ def check_manifest(directory: Path, expected: Iterable[FileEntry], *, leave_out:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or "\\" in path:
             raise IntegrityError(f"the manifest names {path!r}, which lies outside its directory")
-    found = {entry.path: entry for entry in manifest(directory, leave_out=leave_out)}
-    for path in sorted(wanted.keys() | found.keys()):
-        if path not in found:
+    entries = {entry.path: entry for entry in manifest(directory, leave_out=leave_out)}
+    for path in sorted(wanted.keys() | entries.keys()):
+        if path not in entries:
             raise IntegrityError(f"{path} is missing from {directory}; the manifest lists it")
         if path not in wanted:
             raise IntegrityError(f"{path} stands in {directory} but not in its manifest")
-        if found[path] != wanted[path]:
-            raise IntegrityError(f"{path} in {directory} has sha256 {found[path].sha256[:12]}…, the manifest says {wanted[path].sha256[:12]}…")
+        if entries[path] != wanted[path]:
+            raise IntegrityError(f"{path} in {directory} has sha256 {entries[path].sha256[:12]}…, the manifest says {wanted[path].sha256[:12]}…")
 
 
 def check_directory(directory: Path, sha256: str, *, leave_out: Iterable[str] = ()) -> None:
     """Raises ``IntegrityError`` when the directory's digest is not ``sha256``."""
-    found = sha256_directory(directory, leave_out=leave_out)
-    if found != sha256:
-        raise IntegrityError(f"{directory} has digest {found}, expected {sha256}")
+    digest = sha256_directory(directory, leave_out=leave_out)
+    if digest != sha256:
+        raise IntegrityError(f"{directory} has digest {digest}, expected {sha256}")

@@ -63,15 +63,15 @@ def _imports(source: Path) -> frozenset[str]:
     """Modules of this package that a source file names in import statements, wherever they stand (inside functions too), but for typing only."""
     tree = ast.parse(source.read_text(encoding="utf-8"))
     for_types = {id(node) for block in ast.walk(tree) if _is_type_checking(block) for node in ast.walk(block)}
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _source(name) is not None)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return frozenset(name for name in names if name.split(".")[0] == PACKAGE and _source(name) is not None)
 
 
 def _is_type_checking(node: ast.AST) -> bool:

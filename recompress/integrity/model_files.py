@@ -63,8 +63,8 @@ def read_manifest(directory: Path, sha256: str | None) -> tuple[FileEntry, ...]:
         data = stream.read(MAX_MANIFEST_BYTES + 1)
     if len(data) > MAX_MANIFEST_BYTES:
         raise IntegrityError(f"{MANIFEST_FILE} in {directory} is larger than {MAX_MANIFEST_BYTES:,} bytes")
-    if sha256 is not None and (found := sha256_bytes(data)) != sha256:
-        raise IntegrityError(f"{MANIFEST_FILE} in {directory} has sha256 {found[:12]}…, expected {sha256[:12]}…; it was changed, or belongs to another model")
+    if sha256 is not None and (digest := sha256_bytes(data)) != sha256:
+        raise IntegrityError(f"{MANIFEST_FILE} in {directory} has sha256 {digest[:12]}…, expected {sha256[:12]}…; it was changed, or belongs to another model")
     try:
         entries = tuple(_entry(*line) for line in json.loads(data))
         if not entries or data != canonical_json([list(entry) for entry in entries]) or list(entries) != sorted({e.path: e for e in entries}.values()):

@@ -102,7 +102,7 @@ def _check_plan(kind: str, body: dict[str, Any]) -> None:
     try:
         PromotionPlan.model_validate(content)
     except ValidationError as error:
-        wrong = next((found for found in error.errors(include_url=False) if found["type"] != "extra_forbidden"), None)
+        wrong = next((problem for problem in error.errors(include_url=False) if problem["type"] != "extra_forbidden"), None)
         if wrong is not None:
             raise ValueError(f"holds no plan: {'.'.join(map(str, wrong['loc'])) or 'content'}: {wrong['msg']}") from None
     if content.get("kind", "promotion") != OPENERS[kind] or content["model"] != body["model"]:
@@ -112,12 +112,12 @@ def _check_plan(kind: str, body: dict[str, Any]) -> None:
 def read_time(text: str) -> datetime:
     """The moment that a record names. Raises ``ValueError``, to be read behind "its time", for text that is no time and for a time without a zone."""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
+        moment = None
+    if moment is None or moment.tzinfo is None:
         raise ValueError(f"says {text[:40]!r}, which is no time of RFC 3339")
-    return found
+    return moment
 
 
 def _name(kind: type) -> str:

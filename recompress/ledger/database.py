@@ -129,16 +129,16 @@ def speaking(name: str, timeout: float, busy: str = "another process is writing 
     try:
         yield
     except DBAPIError as error:
-        said = " ".join(str(error.orig).split())[:200]
-        if "append-only" in said:
+        message = " ".join(str(error.orig).split())[:200]
+        if "append-only" in message:
             raise IntegrityError(f"the ledger {name} is append-only; a change of a record was refused") from None
-        if any(word in said for word in ("is locked", "lock timeout", "LockNotAvailable")):
+        if any(word in message for word in ("is locked", "lock timeout", "LockNotAvailable")):
             raise StorageError(f"{busy} ({name}) for longer than {timeout:g} s; wait for it to end, then run again") from None
-        if DAMAGE.search(said) and lock:
-            raise IntegrityError(f"{lock} is damaged: {said}; nothing but a lock is in it, so delete it and go on") from None
-        if DAMAGE.search(said):
-            raise IntegrityError(f"the ledger {name} is damaged, or is no ledger: {said}; put back a copy of it") from None
-        raise StorageError(f"the ledger {name} does not answer: {said}; check that it is there, can be written and has space") from None
+        if DAMAGE.search(message) and lock:
+            raise IntegrityError(f"{lock} is damaged: {message}; nothing but a lock is in it, so delete it and go on") from None
+        if DAMAGE.search(message):
+            raise IntegrityError(f"the ledger {name} is damaged, or is no ledger: {message}; put back a copy of it") from None
+        raise StorageError(f"the ledger {name} does not answer: {message}; check that it is there, can be written and has space") from None
     except SQLAlchemyError as error:
         raise StorageError(f"the ledger {name} cannot be used: {' '.join(str(error).split())[:200]}") from None
 

@@ -97,9 +97,9 @@ class Entry(NamedTuple):
         return Head(self.sequence, self.hash)
 
     def as_json(self) -> dict[str, Any]:
-        found = self._asdict()
-        del found["body_text"]
-        return found | {"body": self.body}
+        fields = self._asdict()
+        del fields["body_text"]
+        return fields | {"body": self.body}
 
     def line(self) -> str:
         """The record as one line of canonical JSON, without the line's end."""
@@ -154,10 +154,10 @@ def verify(entries: Iterable[Entry], *, head: Head | None = None, anchors: Itera
     wanted = dict[int, set[str]]()
     for anchor in (*anchors, *([head] if head else [])):
         wanted.setdefault(anchor.sequence, set()).add(anchor.hash)
-    found = Head(0, GENESIS)
-    _check_anchor(wanted, found)
+    tip = Head(0, GENESIS)
+    _check_anchor(wanted, tip)
     for entry in entries:
-        number = found.sequence + 1
+        number = tip.sequence + 1
         if entry.sequence != number:
             raise LedgerBroken(number, f"it is missing or out of place; number {entry.sequence} stands where it should be")
         try:
@@ -166,26 +166,26 @@ def verify(entries: Iterable[Entry], *, head: Head | None = None, anchors: Itera
             raise LedgerBroken(number, "it was changed; it holds something other than text") from None
         if entry.hash != digest:
             raise LedgerBroken(number, f"it was changed; its content hashes to {digest[:12]}…, it says {str(entry.hash)[:12]!r}…")
-        if entry.previous != found.hash:
-            raise LedgerBroken(number, f"it does not follow record {found.sequence}; that hashes to {found.hash[:12]}…, it says {entry.previous[:12]!r}…")
+        if entry.previous != tip.hash:
+            raise LedgerBroken(number, f"it does not follow record {tip.sequence}; that hashes to {tip.hash[:12]}…, it says {entry.previous[:12]!r}…")
         try:
             read_time(entry.time)
         except ValueError as error:
             raise LedgerBroken(number, f"its time {error}") from None
         _ = entry.body  # raises for what no record of its kind can say
-        found = Head(number, digest)
-        _check_anchor(wanted, found)
+        tip = Head(number, digest)
+        _check_anchor(wanted, tip)
     if wanted:
-        raise LedgerBroken(found.sequence + 1, f"it is missing; the ledger ends at {found.sequence}, and record {max(wanted)} is anchored elsewhere")
-    if head is not None and found != head:
+        raise LedgerBroken(tip.sequence + 1, f"it is missing; the ledger ends at {tip.sequence}, and record {max(wanted)} is anchored elsewhere")
+    if head is not None and tip != head:
         raise LedgerBroken(head.sequence + 1, f"it should not be there; the ledger ends at record {head.sequence} by its head")
-    return found
+    return tip
 
 
-def _check_anchor(wanted: dict[int, set[str]], found: Head) -> None:
-    hashes = wanted.pop(found.sequence, None)
-    if hashes is not None and hashes != {found.hash}:
-        raise LedgerBroken(found.sequence, f"it is not the record that was anchored elsewhere; {', '.join(sorted(hashes - {found.hash}))[:12]}… was")
+def _check_anchor(wanted: dict[int, set[str]], tip: Head) -> None:
+    hashes = wanted.pop(tip.sequence, None)
+    if hashes is not None and hashes != {tip.hash}:
+        raise LedgerBroken(tip.sequence, f"it is not the record that was anchored elsewhere; {', '.join(sorted(hashes - {tip.hash}))[:12]}… was")
 
 
 def is_hash(text: str) -> bool:

@@ -50,9 +50,9 @@ def missing_guards(connection: Connection, *, is_sqlite: bool) -> list[str]:
 
 def _missing_in_sqlite(connection: Connection) -> Iterator[str]:
     rows = connection.exec_driver_sql(f"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{TABLE}'")
-    found = {str(name): _plain(str(sql)) for name, sql in rows}
+    triggers = {str(name): _plain(str(sql)) for name, sql in rows}
     for name, body in SQLITE.items():
-        if found.get(name) != _plain(f"CREATE TRIGGER {name} {body}"):
+        if triggers.get(name) != _plain(f"CREATE TRIGGER {name} {body}"):
             yield name
 
 
@@ -61,9 +61,9 @@ def _missing_in_postgres(connection: Connection) -> Iterator[str]:
         "SELECT t.tgname, t.tgtype, t.tgenabled, t.tgqual IS NULL, p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
         f"WHERE NOT t.tgisinternal AND t.tgrelid = '{TABLE}'::regclass"
     )
-    found = {str(name): (kind, whole and _text(enabled) in _ENABLED, _plain(source)) for name, kind, enabled, whole, source in rows}
+    triggers = {str(name): (kind, whole and _text(enabled) in _ENABLED, _plain(source)) for name, kind, enabled, whole, source in rows}
     for name, bits in _BITS.items():
-        if found.get(name) != (bits, True, _plain(_FUNCTION)):
+        if triggers.get(name) != (bits, True, _plain(_FUNCTION)):
             yield name
 
 

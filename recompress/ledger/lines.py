@@ -78,11 +78,11 @@ class _Reader:
 
     def _parse(self, text: str) -> Entry:
         self.unusual = not text.isascii()
-        found = self.decode(text)
-        if type(found) is not dict or found.keys() != FIELDS.keys() or [type(found[name]) for name in FIELDS] != list(FIELDS.values()):
+        record = self.decode(text)
+        if type(record) is not dict or record.keys() != FIELDS.keys() or [type(record[name]) for name in FIELDS] != list(FIELDS.values()):
             raise ValueError("fields")
-        body = found.pop("body")
-        return Entry(body_text=canonical_json(body).decode() if self.unusual else _plain(body), **found)
+        body = record.pop("body")
+        return Entry(body_text=canonical_json(body).decode() if self.unusual else _plain(body), **record)
 
     def _float(self, text: str) -> float:
         value = float(text)

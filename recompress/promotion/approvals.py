@@ -48,11 +48,11 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
     now = ledger.clock()
     _check_age(ledger, progress, now, actor=actor)
     expires = rfc3339(now + timedelta(hours=rule.expires_after_hours))
-    said = approval_claim(digest, actor, expires)
+    claim = approval_claim(digest, actor, expires)
     body: dict[str, Any] = {"approver": actor, "expires": expires}
     if key is not None:
-        body |= {"key": public_pem(key), "signature": sign(key, PURPOSE, said)}
-    _check_signature(plan, said, body)
+        body |= {"key": public_pem(key), "signature": sign(key, PURPOSE, claim)}
+    _check_signature(plan, claim, body)
     step(ledger, progress, "approval", body, actor=actor)
     entry = progress_of(ledger, digest).latest("approval")
     assert entry is not None
@@ -61,9 +61,9 @@ def approve(ledger: Ledger, digest: str, *, actor: str, key: Ed25519PrivateKey |
 
 def reject(ledger: Ledger, digest: str, *, actor: str, reason: str) -> Entry:
     """Stop a plan for good. Anybody may. Raises ``InputError`` without a reason, or for a digest that no open plan has."""
-    said = check_reason(reason, "a rejection needs a reason: whoever made the candidate will read it")
+    reason = check_reason(reason, "a rejection needs a reason: whoever made the candidate will read it")
     ledger.verify()
-    progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": said}, actor=actor)
+    progress = step(ledger, open_plan(ledger, digest), "rejection", {"reason": reason}, actor=actor)
     return progress.entries[-1]
 
 
@@ -124,8 +124,8 @@ def _check_age(ledger: Ledger, progress: Progress, now: datetime, *, actor: str)
         raise GateRefused(f"plan {progress.digest[:12]}… has waited since {since}, longer than {hours:g} hours, and expired; run again, and ask again")
 
 
-def _check_signature(plan: PromotionPlan, said: dict[str, str], body: dict[str, Any]) -> None:
-    rule, approver = plan.approval, said["approver"]
+def _check_signature(plan: PromotionPlan, claim: dict[str, str], body: dict[str, Any]) -> None:
+    rule, approver = plan.approval, claim["approver"]
     known = rule.signers.get(approver)
     if known is None and rule.signed:
         raise GateRefused(f"{approver} may not approve plan {plan.digest[:12]}…; signatures of {', '.join(sorted(rule.signers)) or 'nobody'} are known")
@@ -140,7 +140,7 @@ def _check_signature(plan: PromotionPlan, said: dict[str, str], body: dict[str, 
         raise IntegrityError(f"the ledger names a key for the approval of {approver} that is none: {error}") from None
     if known is not None and public_pem(key) != body["key"]:
         raise IntegrityError(f"the approval is signed with the key {key_id(given)[:12]}…, which is not {approver}'s ({key_id(key)[:12]}…)")
-    check_signature(key, PURPOSE, said, body["signature"])
+    check_signature(key, PURPOSE, claim, body["signature"])
 
 
 def open_plan(ledger: Ledger, digest: str) -> Progress:
@@ -153,8 +153,8 @@ def open_plan(ledger: Ledger, digest: str) -> Progress:
 
 def _why(progress: Progress) -> str:
     last = progress.entries[-1]
-    told = last.body.get("reason") or last.body.get("detail")
-    return f" by {last.actor} at {last.time}" + (f": {told}" if told else "")
+    reason = last.body.get("reason") or last.body.get("detail")
+    return f" by {last.actor} at {last.time}" + (f": {reason}" if reason else "")
 
 
 def approval_claim(plan: str, approver: str, expires: str) -> dict[str, str]:

@@ -52,9 +52,11 @@ def judge(ledger: Ledger, digest: str, verdict: Verdict, *, actor: str) -> Progr
         "policy": (verdict.policy_sha256, plan.policy_sha256),
         "champion": (verdict.champion_sha256, expected),
     }
-    for name, (said, planned) in pairs.items():
-        if said != planned or (name == "champion" and plan.expected is not None and said is None):
-            raise refuse(ledger, progress, "verdict-mismatch", f"{name}: the verdict says {_short(said)}, the plan {_short(planned)}; judge again", actor=actor)
+    for name, (judged, planned) in pairs.items():
+        if judged != planned or (name == "champion" and plan.expected is not None and judged is None):
+            raise refuse(
+                ledger, progress, "verdict-mismatch", f"{name}: the verdict says {_short(judged)}, the plan {_short(planned)}; judge again", actor=actor
+            )
     if not verdict.passed:
         raise refuse(ledger, progress, "verdict-refused", f"the gate said {', '.join(verdict.reasons)}", actor=actor)
     body = {"verdict": verdict.digest, "metric": verdict.metric, "score": verdict.score, "spent_loss_after": verdict.spent_loss_after}

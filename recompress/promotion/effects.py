@@ -114,8 +114,8 @@ class Effects:
         tags = self.registry.tags(progress.plan.model, version)
         if tags is None:  # somebody deleted it; ``note_outside_move`` will say so
             return
-        told = tags.get(HEAD_TAG)
-        if told is None or Head.parse(told).sequence < committed.sequence:
+        tag = tags.get(HEAD_TAG)
+        if tag is None or Head.parse(tag).sequence < committed.sequence:
             self.registry.set_tag(progress.plan.model, version, HEAD_TAG, str(committed.head))
 
     def undo(self, progress: Progress, reason: str) -> Progress:
@@ -142,10 +142,10 @@ class Effects:
 
     def note_outside_move(self, model: str, *, moved_to: str | None = None) -> Entry | None:
         """Compare the registry with the ledger, and record an alias that was moved behind its back. ``moved_to``: where an unfinished promotion had moved it."""
-        found, known = self.registry.champion(model), moved_to or champion_by_ledger(self.ledger, model)
-        if found == known:
+        champion, known = self.registry.champion(model), moved_to or champion_by_ledger(self.ledger, model)
+        if champion == known:
             return None
-        return self.ledger.append("alias-moved-outside", {"model": model, "ledger": known, "registry": found}, actor=self.actor)
+        return self.ledger.append("alias-moved-outside", {"model": model, "ledger": known, "registry": champion}, actor=self.actor)
 
     def refuse(self, progress: Progress, reason: str, detail: str) -> PromotionRefused:
         return refuse(self.ledger, progress, reason, detail, actor=self.actor)
@@ -156,8 +156,8 @@ def champion_by_ledger(ledger: Ledger, model: str) -> str | None:
     last = ledger.last("promotion-committed", "alias-moved-outside", model=model)
     if last is None:
         return None
-    found: str | None = last.body["version"] if last.kind == "promotion-committed" else last.body["registry"]
-    return found
+    version: str | None = last.body["version"] if last.kind == "promotion-committed" else last.body["registry"]
+    return version
 
 
 def present_champion(registry: ModelRegistry, model: str) -> ChampionRef | None:

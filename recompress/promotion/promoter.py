@@ -85,9 +85,9 @@ class Promoter:
 
     def rollback(self, model: str, *, reason: str, to: str | None = None, rule: ApprovalRule | None = None) -> Promoted:
         """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
-        said = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
+        reason = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
         self.watch(model)
-        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=said, author=self.actor, rule=rule or ApprovalRule())
+        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
         progress = propose(self.ledger, plan, again=True)
         self.crash_point("rollback:proposed")
         progress = judge_rollback(self.ledger, progress, actor=self.actor)
@@ -141,8 +141,8 @@ class Promoter:
     def _anchors(self, model: str) -> list[Head]:
         """The ledger's head as the champion's version keeps it."""
         version = self.registry.champion(model)
-        told = (self.registry.tags(model, version) or {}).get(HEAD_TAG) if version else None
-        return [Head.parse(told)] if told else []
+        tag = (self.registry.tags(model, version) or {}).get(HEAD_TAG) if version else None
+        return [Head.parse(tag)] if tag else []
 
     def _check_champion(self, effects: Effects, progress: Progress) -> None:
         """Compare, before the swap. Raises ``PromotionRefused``."""
@@ -151,9 +151,9 @@ class Promoter:
         if outside is not None:
             was, now = outside.body["ledger"], outside.body["registry"]
             raise effects.refuse(progress, "alias-moved-outside", f"champion of {plan.model} was version {was}, somebody made it {now}; judge against that one")
-        found = present_champion(self.registry, plan.model)
-        if found != plan.expected:
-            was, now = (ref.version if ref else "none" for ref in (plan.expected, found))
+        champion = present_champion(self.registry, plan.model)
+        if champion != plan.expected:
+            was, now = (ref.version if ref else "none" for ref in (plan.expected, champion))
             raise effects.refuse(
                 progress, "champion-changed", f"the verdict was made against version {was}, the champion is {now} by now; judge against that one"
             )

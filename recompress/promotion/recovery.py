@@ -34,33 +34,33 @@ def recover(effects: Effects) -> Entry | None:
         effects.anchor(progress)
     if progress.state not in UNFINISHED:
         return None
-    found = effects.registry.champion(progress.plan.model)
+    champion = effects.registry.champion(progress.plan.model)
     new = intent.body["version"]
-    action = _action(progress.state, found, new=new, old=effects.way_back(progress))
-    body = {"plan": progress.digest, "model": progress.plan.model, "state": progress.state, "champion": found, "action": action}
+    action = _action(progress.state, champion, new=new, old=effects.way_back(progress))
+    body = {"plan": progress.digest, "model": progress.plan.model, "state": progress.state, "champion": champion, "action": action}
     entry = effects.ledger.append("recovery", body, actor=effects.actor)
     log.warning("a promotion of %s to version %s was cut off at %s: %s", progress.plan.model, new, progress.state, action)
     effects.at(progress, "recovery-recorded")
-    _act(effects, progress, action, found)
+    _act(effects, progress, action, champion)
     return entry
 
 
-def _action(state: str, found: str | None, *, new: str, old: str | None) -> str:
+def _action(state: str, champion: str | None, *, new: str, old: str | None) -> str:
     if state == "undoing":
-        return "move back" if found == new else "record" if found == old else "refuse"
-    if found == new:
+        return "move back" if champion == new else "record" if champion == old else "refuse"
+    if champion == new:
         return "finish"
-    return "withdraw" if state == "intent" and found == old else "refuse"
+    return "withdraw" if state == "intent" and champion == old else "refuse"
 
 
-def _act(effects: Effects, progress: Progress, action: str, found: str | None) -> None:
+def _act(effects: Effects, progress: Progress, action: str, champion: str | None) -> None:
     if action == "finish":
         try:
             effects.finish(progress)
         except IntegrityError as error:  # it was undone, and that is on record; whoever recovers goes on
             log.warning("%s", error)
     elif action == "withdraw":
-        step(effects.ledger, progress, "promotion-withdrawn", {"champion": found}, actor=effects.actor)
+        step(effects.ledger, progress, "promotion-withdrawn", {"champion": champion}, actor=effects.actor)
     elif action == "move back":
         effects.undo(progress, "taken up after a crash")
     elif action == "record":
@@ -69,4 +69,4 @@ def _act(effects: Effects, progress: Progress, action: str, found: str | None) -
         # once the move stands in the ledger, whoever undid it by hand moved the alias from there, back to the old champion or elsewhere
         moved_to = progress.said("promotion-intent")["version"] if progress.state in ("alias-moved", "verified") else None
         effects.note_outside_move(progress.plan.model, moved_to=moved_to)
-        effects.refuse(progress, "alias-moved-outside", f"while the promotion was cut off, somebody made version {found} the champion")
+        effects.refuse(progress, "alias-moved-outside", f"while the promotion was cut off, somebody made version {champion} the champion")

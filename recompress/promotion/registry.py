@@ -23,7 +23,7 @@ def tags_of(plan: PromotionPlan) -> dict[str, str]:
     tags = {PLAN_TAG: plan.digest, MODEL_TAG: plan.model_sha256, "recompress.candidate": plan.candidate}
     tags |= {"recompress.verdict_sha256": str(plan.verdict_sha256), "recompress.policy_sha256": str(plan.policy_sha256)}
     tags |= {f"recompress.{name}_sha256": digest for name, digest in plan.digests.items()}
-    return tags | {f"recompress.{name}": told for name, told in plan.facts.items() if f"recompress.{name}" not in {*tags, HEAD_TAG, MANIFEST_TAG}}
+    return tags | {f"recompress.{name}": value for name, value in plan.facts.items() if f"recompress.{name}" not in {*tags, HEAD_TAG, MANIFEST_TAG}}
 
 
 class ModelRegistry(Protocol):

@@ -131,7 +131,7 @@ def follow(entries: Iterable[Entry]) -> Progress | None:
     """The progress of one plan from its records, in order. Raises ``IntegrityError`` for a record that the table does not allow."""
     plan: PromotionPlan | None = None
     state = ""
-    kept: list[Entry] = []
+    records: list[Entry] = []
     for entry in entries:
         if plan is None and entry.kind in OPENERS:
             plan, state = plan_in(entry), "proposed"
@@ -139,16 +139,16 @@ def follow(entries: Iterable[Entry]) -> Progress | None:
             state = STEPS[state][entry.kind]
         else:
             raise LedgerBroken(entry.sequence, f"{entry.kind} cannot follow on {state or 'nothing'}")
-        kept.append(entry)
-    return Progress(plan, state, tuple(kept)) if plan is not None else None
+        records.append(entry)
+    return Progress(plan, state, tuple(records)) if plan is not None else None
 
 
 def progress_of(ledger: Ledger | Writer, digest: str) -> Progress:
     """How far the plan with this digest has come. Raises ``InputError`` when there is none."""
-    found = follow(ledger.entries(*PLAN_KINDS, plan=digest))
-    if found is None:
+    progress = follow(ledger.entries(*PLAN_KINDS, plan=digest))
+    if progress is None:
         raise InputError(f"no plan has the digest {digest[:80]!r}; it is 64 hex digits, and every one of them counts")
-    return found
+    return progress
 
 
 def step(ledger: Ledger, progress: Progress, kind: str, body: dict[str, Any], *, actor: str, once: bool = False) -> Progress:

@@ -19,7 +19,7 @@ def allowed_at(kind: type[Settings], location: Iterable[int | str]) -> str | Non
     whole = _schema(kind)
     here: Schema | None = whole
     for step in location:
-        here = next((found for branch in _branches(whole, here) if (found := _below(branch, step)) is not None), None) if here is not None else None
+        here = next((child for branch in _branches(whole, here) if (child := _below(branch, step)) is not None), None) if here is not None else None
     return None if here is None else _words(whole, here)
 
 
@@ -40,8 +40,8 @@ def _branches(whole: Schema, schema: Schema) -> list[Schema]:
 def _below(schema: Schema, step: int | str) -> Schema | None:
     if isinstance(step, int):
         return schema.get("items") or None
-    found = schema.get("properties", {}).get(step, schema.get("additionalProperties"))
-    return found if isinstance(found, Mapping) else None
+    child = schema.get("properties", {}).get(step, schema.get("additionalProperties"))
+    return child if isinstance(child, Mapping) else None
 
 
 def _words(whole: Schema, schema: Schema) -> str:

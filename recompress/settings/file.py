@@ -101,14 +101,14 @@ class SettingsFile:
     def _construct(self, node: yaml.Node, location: Location) -> Any:
         self.lines.setdefault(location, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
-            found: dict[str, Any] = {}
+            mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
                 key, line = str(key_node.value), key_node.start_mark.line + 1
-                if key in found:
+                if key in mapping:
                     raise InputError(f"{key!r} is given twice ({self.path}:{line})")
                 self.lines[(*location, key)] = line
-                found[key] = self._construct(value_node, (*location, key))
-            return found
+                mapping[key] = self._construct(value_node, (*location, key))
+            return mapping
         if isinstance(node, yaml.SequenceNode):
             return [self._construct(child, (*location, i)) for i, child in enumerate(node.value)]
         loader = _Loader("")
@@ -162,7 +162,7 @@ def _settings_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _settings_in(inner)
-        if found is not None:
-            return found
+        nested = _settings_in(inner)
+        if nested is not None:
+            return nested
     return None

@@ -13,10 +13,10 @@ from tests.evidence.stories import Project
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    made = Project(tmp_path)
-    made.promote(1)
-    made.promote(2, ApprovalRule(required=True))
-    return made
+    project = Project(tmp_path)
+    project.promote(1)
+    project.promote(2, ApprovalRule(required=True))
+    return project
 
 
 def check(project: Project) -> AuditReport:

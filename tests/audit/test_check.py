@@ -47,10 +47,10 @@ def test_an_alias_that_was_moved_by_other_means_is_reported_until_a_promotion_pu
 def test_a_tag_that_was_altered_or_removed_is_reported(project: Project, tag: str) -> None:
     file = project.registry.root / MODEL / "tags-1.json"
     tags = json.loads(file.read_text())
-    for told in (None, "nonsense", "0" * 64, f"3:{'0' * 64}"):
-        changed = {**tags, tag: told} if told else {name: value for name, value in tags.items() if name != tag}
+    for text in (None, "nonsense", "0" * 64, f"3:{'0' * 64}"):
+        changed = {**tags, tag: text} if text else {name: value for name, value in tags.items() if name != tag}
         file.write_text(json.dumps(changed))
-        assert broken(project), told
+        assert broken(project), text
     file.write_text(json.dumps(tags))
     assert broken(project) == []
 
@@ -109,8 +109,8 @@ def test_a_cut_tail_is_shown_by_the_tag_of_a_version(project: Project) -> None:
 
 
 def test_a_head_that_somebody_kept_shows_a_rewritten_ledger(project: Project) -> None:
-    kept = [("a letter", Head(2, sha("another record")))]
-    report = check_all(project.ledger, project.registry, kept)
+    anchors = [("a letter", Head(2, sha("another record")))]
+    report = check_all(project.ledger, project.registry, anchors)
     assert [t.detail for t in report.broken] == ["ledger record 2: it is not the one that a letter names; the ledger was rewritten"]
 
 
@@ -137,13 +137,13 @@ def test_a_registry_that_does_not_answer_is_an_error_and_never_all_is_well(proje
 
 def test_a_trace_leads_from_the_version_to_everything(project: Project) -> None:
     tags = project.registry.tags(MODEL, "2") or {}
-    found = trace(project.ledger.entries(), MODEL, "2", tags)
-    assert found.data == {"name": "tiny", "md5": "0" * 32 + ".dir", "sha256": DATA}
-    assert found.base == {"model": "base", "revision": "f" * 40, "sha256": sha("base")}
-    assert found.code["git_commit"] == "0123456789" * 4
-    assert (found.recipe["name"], found.metric, found.score) == ("tiny", "f1", 0.75)
-    assert (found.author, found.approver, found.instead_of) == ("ada", "bob", "1")
-    assert found.disagreements == ()
+    traced = trace(project.ledger.entries(), MODEL, "2", tags)
+    assert traced.data == {"name": "tiny", "md5": "0" * 32 + ".dir", "sha256": DATA}
+    assert traced.base == {"model": "base", "revision": "f" * 40, "sha256": sha("base")}
+    assert traced.code["git_commit"] == "0123456789" * 4
+    assert (traced.recipe["name"], traced.metric, traced.score) == ("tiny", "f1", 0.75)
+    assert (traced.author, traced.approver, traced.instead_of) == ("ada", "bob", "1")
+    assert traced.disagreements == ()
     assert trace(project.ledger.entries(), MODEL, "1", tags).approver is None
 
 
@@ -155,22 +155,22 @@ def test_a_trace_says_where_the_registry_disagrees(project: Project) -> None:
 
 def test_a_rollback_is_traced_to_where_it_was_made(project: Project) -> None:
     project.promoter.rollback(MODEL, reason="slow on phones")
-    found = trace(project.ledger.entries(), MODEL, "1", project.registry.tags(MODEL, "1") or {})
-    assert (found.version, found.instead_of, found.rollback, found.candidate) == ("1", "2", "slow on phones", "int8")
-    assert found.data["sha256"] == DATA
+    traced = trace(project.ledger.entries(), MODEL, "1", project.registry.tags(MODEL, "1") or {})
+    assert (traced.version, traced.instead_of, traced.rollback, traced.candidate) == ("1", "2", "slow on phones", "int8")
+    assert traced.data["sha256"] == DATA
 
 
-@pytest.mark.parametrize("told", ["itself", "nobody", None])
-def test_a_rollback_that_names_no_earlier_promotion_is_a_broken_record_and_no_endless_search(project: Project, told: str | None) -> None:
+@pytest.mark.parametrize("claim", ["itself", "nobody", None])
+def test_a_rollback_that_names_no_earlier_promotion_is_a_broken_record_and_no_endless_search(project: Project, claim: str | None) -> None:
     project.promoter.rollback(MODEL, reason="slow on phones")
     entries = project.ledger.entries()
     judged = next(entry for entry in reversed(entries) if entry.kind == "promotion-judged")
-    said = {key: value for key, value in judged.body.items() if key != "promoted_before"}
-    said |= {"promoted_before": judged.body["plan"] if told == "itself" else told} if told else {}
-    forged = forge(entries, judged.sequence, body_text=canonical_json(said).decode())
-    with pytest.raises(LedgerBroken, match="the rollback does not name an earlier promotion") as found:
+    body = {key: value for key, value in judged.body.items() if key != "promoted_before"}
+    body |= {"promoted_before": judged.body["plan"] if claim == "itself" else claim} if claim else {}
+    forged = forge(entries, judged.sequence, body_text=canonical_json(body).decode())
+    with pytest.raises(LedgerBroken, match="the rollback does not name an earlier promotion") as error:
         trace(forged, MODEL, "1", {})
-    assert found.value.sequence == judged.sequence
+    assert error.value.sequence == judged.sequence
 
 
 def test_a_version_that_was_never_promoted_has_no_trace(project: Project) -> None:

@@ -22,16 +22,16 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 def project(tmp_path: Path) -> Project:
     """Version 1 from the 20th, 12:00; version 2 a day later, approved by bob; back to 1 a day later; version 2 by hand, found a day after that."""
     clock = Clock()
-    made = Project(tmp_path, clock)
-    made.promote(1)
+    project = Project(tmp_path, clock)
+    project.promote(1)
     clock.wait(24)
-    made.promote(2, ApprovalRule(required=True))
+    project.promote(2, ApprovalRule(required=True))
     clock.wait(24)
-    made.promoter.rollback(MODEL, reason="slow on phones")
+    project.promoter.rollback(MODEL, reason="slow on phones")
     clock.wait(24)
-    made.registry.set_champion(MODEL, "2")
-    made.promoter.watch(MODEL)
-    return made
+    project.registry.set_champion(MODEL, "2")
+    project.promoter.watch(MODEL)
+    return project
 
 
 def versions(project: Project, begin: str, end: str | None = None) -> list[str | None]:
@@ -40,11 +40,11 @@ def versions(project: Project, begin: str, end: str | None = None) -> list[str |
 
 
 def test_reigns_follow_each_other_without_a_gap(project: Project) -> None:
-    found = reigns(project.ledger.entries(), MODEL)
-    assert [(reign.version, reign.how) for reign in found] == [("1", "promotion"), ("2", "promotion"), ("1", "rollback"), ("2", "outside")]
-    assert all(before.until == after.since for before, after in zip(found, found[1:], strict=False))
-    assert found[-1].until is None
-    assert (found[1].approver, found[0].approver, found[1].candidate) == ("bob", "", "int8")
+    history = reigns(project.ledger.entries(), MODEL)
+    assert [(reign.version, reign.how) for reign in history] == [("1", "promotion"), ("2", "promotion"), ("1", "rollback"), ("2", "outside")]
+    assert all(before.until == after.since for before, after in zip(history, history[1:], strict=False))
+    assert history[-1].until is None
+    assert (history[1].approver, history[0].approver, history[1].candidate) == ("bob", "", "int8")
 
 
 @pytest.mark.parametrize(

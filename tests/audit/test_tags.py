@@ -12,9 +12,9 @@ from tests.promotion.stage import MODEL
 
 
 @pytest.mark.parametrize("tag", [MODEL_TAG, PLAN_TAG, "recompress.data_sha256", "recompress.policy_sha256", "recompress.git_commit", "recompress.candidate"])
-@pytest.mark.parametrize("told", ["0" * 64, "other"])
-def test_whatever_a_tag_says_of_where_a_version_comes_from_is_held_against_the_ledger(project: Project, tag: str, told: str) -> None:
-    project.registry.set_tag(MODEL, "1", tag, told)
+@pytest.mark.parametrize("value", ["0" * 64, "other"])
+def test_whatever_a_tag_says_of_where_a_version_comes_from_is_held_against_the_ledger(project: Project, tag: str, value: str) -> None:
+    project.registry.set_tag(MODEL, "1", tag, value)
     [line] = broken(project)
     assert line.startswith(f"ner version 1: its tag {tag} says ")
 

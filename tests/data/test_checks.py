@@ -71,9 +71,9 @@ def test_leaks_within_a_slice_and_from_another_one() -> None:
         tagged("dev", "x", "b/O", "t/O"),
         tagged("test", "x", "a/O", "b/O", "c/O", "t/O", "C/O ./O"),
     ]
-    found = totals(parts)
-    assert found["test"] == {"in_train": 2, "in_train_otherwise": 1, "in_train_nearly": 1, "in_train_elsewhere": 1}, "the last labelling in train counts"
-    assert found["dev"] == {"in_train": 1, "in_test": 2}
+    counts = totals(parts)
+    assert counts["test"] == {"in_train": 2, "in_train_otherwise": 1, "in_train_nearly": 1, "in_train_elsewhere": 1}, "the last labelling in train counts"
+    assert counts["dev"] == {"in_train": 1, "in_test": 2}
 
 
 def test_headings_that_two_articles_share_are_no_leak() -> None:
@@ -115,9 +115,9 @@ def waiver(name: str, slice_: str | None = None) -> SimpleNamespace:
 def test_a_waiver_covers_what_it_names_and_nothing_else() -> None:
     checks = [check("entity_density"), check("entity_density", slice="y"), check("repeats"), check("entity_density", stage="raw")]
     judged = waive(checks, [waiver("entity_density", "x")])
-    assert [found.status for found in judged] == ["waived", "failed", "failed", "failed"]
+    assert [result.status for result in judged] == ["waived", "failed", "failed", "failed"]
     assert judged[0].reason == "known and harmless"
-    assert [found.status for found in waive(checks, [waiver("entity_density")])] == ["waived", "waived", "failed", "failed"]
+    assert [result.status for result in waive(checks, [waiver("entity_density")])] == ["waived", "waived", "failed", "failed"]
 
 
 @pytest.mark.parametrize(
@@ -166,17 +166,17 @@ def test_the_suite_has_a_digest_that_follows_its_limits_only() -> None:
 
 
 def test_counts_of_the_table_add_up_and_ratios_do_not() -> None:
-    found = record(
+    data_check = record(
         check("repeats", stage="raw", observed=3.0),
         check("repeats", stage="raw", slice="y", observed=4.0),
         check("entity_density", stage="raw"),
         check("entity_density", slice="y"),
     )
-    lines = {line["rule"].name: line for line in as_table(found)}
+    lines = {line["rule"].name: line for line in as_table(data_check)}
     assert (lines["repeats"]["raw"], lines["repeats"]["prepared"]) == (7.0, None)
     assert (lines["entity_density"]["raw"], lines["entity_density"]["status"]) == (2.0, "failed")
-    assert found.found("repeats") == 7.0
-    assert found.found("repeats", slice_="y") == 4.0
+    assert data_check.found("repeats") == 7.0
+    assert data_check.found("repeats", slice_="y") == 4.0
 
 
 def test_the_page_shows_both_forms_the_waivers_and_loads_nothing() -> None:

@@ -143,10 +143,10 @@ def test_the_same_rows_give_the_same_bytes_and_read_back(tmp_path: Path) -> None
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
     assert [row.words[0] for row in read_split(tmp_path / "first", "train")] == ["three", "one", "two"]
-    told = preparation(tmp_path / "first")
-    assert told["rows"] == {"train": 3, "test": 1}
-    assert told["counts"]["train"]["x"] == {"read": 3, "kept": 2, "repeats": 1}
-    assert (told["labels"], told["slices"]) == (["a", "b"], ["a", "x"])
+    document = preparation(tmp_path / "first")
+    assert document["rows"] == {"train": 3, "test": 1}
+    assert document["counts"]["train"]["x"] == {"read": 3, "kept": 2, "repeats": 1}
+    assert (document["labels"], document["slices"]) == (["a", "b"], ["a", "x"])
 
 
 def test_labels_keep_the_order_of_the_settings() -> None:
@@ -180,12 +180,12 @@ def test_the_stage_of_dvc_yaml(tmp_path: Path) -> None:
     assert broken.stderr.startswith("expected 'token TAG' with a tag like O, B-PER or I-PER, got 'na ya O' (raw/x/train.txt:4); correct the file")
     (tmp_path / "params.yaml").write_text(PARAMS.replace("format: conll", "format: conll, malformed: leave_out"))
     assert stage(tmp_path, "toy").returncode == 0
-    told = json.loads((tmp_path / "prepared" / "toy" / "preparation.json").read_text())
-    assert told["counts"]["train"]["x"] == {"read": 1, "kept": 1, "empty_words": 1, "malformed_lines": 1, "invalid_bio": 1}
+    document = json.loads((tmp_path / "prepared" / "toy" / "preparation.json").read_text())
+    assert document["counts"]["train"]["x"] == {"read": 1, "kept": 1, "empty_words": 1, "malformed_lines": 1, "invalid_bio": 1}
     assert stage(tmp_path, "toi").returncode == 2
     (tmp_path / "raw" / "x" / "test.txt").write_text("\n")
     assert stage(tmp_path, "toy").returncode == 3
-    assert json.loads((tmp_path / "prepared" / "toy" / "preparation.json").read_text()) == told, "what was there before is there whole"
+    assert json.loads((tmp_path / "prepared" / "toy" / "preparation.json").read_text()) == document, "what was there before is there whole"
     assert len(list((tmp_path / "prepared").iterdir())) == 1, "nothing half-written is left"
 
 
@@ -222,8 +222,8 @@ def test_rows_may_name_their_slice_themselves(tmp_path: Path) -> None:
     (tmp_path / "one.jsonl").write_text('{"text": "leo", "label": "a", "slice": "p"}\nbroken\n{"text": "na", "label": "a"}\n')
     settings = SourceSettings(benchmark="text-classification", format="jsonl", source="raw", files="{slice}.jsonl")
     parts = read_raw(tmp_path, settings)
-    assert [(found.slice, [row.words[0] for row in found.examples], found.count("malformed_lines")) for found in parts] == [
+    assert [(raw.slice, [row.words[0] for row in raw.examples], raw.count("malformed_lines")) for raw in parts] == [
         ("one", ["na"], 0),
         ("p", ["leo"], 1),
     ]
-    assert [found.slice for found in read_raw(tmp_path, settings, slices=("p",))] == ["p"]
+    assert [raw.slice for raw in read_raw(tmp_path, settings, slices=("p",))] == ["p"]

@@ -30,11 +30,11 @@ SETTINGS = Pydocs(packages=("rivers", "hill_tops"), per_package=10)
 
 
 def test_first_paragraphs_are_collected_without_importing_anything(packages: Path) -> None:
-    found = collect(SETTINGS)
-    assert {name: len(kept) for name, kept in found.items()} == {"hill_tops": 10, "rivers": 10}
-    for kept in found.values():
-        assert {paragraph.kind for paragraph in kept} <= {"class", "function"}
-        assert all("More" not in paragraph.text and "  " not in paragraph.text for paragraph in kept)
+    by_package = collect(SETTINGS)
+    assert {name: len(group) for name, group in by_package.items()} == {"hill_tops": 10, "rivers": 10}
+    for group in by_package.values():
+        assert {paragraph.kind for paragraph in group} <= {"class", "function"}
+        assert all("More" not in paragraph.text and "  " not in paragraph.text for paragraph in group)
 
 
 def test_what_is_taken_does_not_depend_on_the_order_of_the_files(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_what_is_taken_does_not_depend_on_the_order_of_the_files(packages: Path,
 def test_a_paragraph_that_names_a_package_is_left_out(packages: Path) -> None:
     for i, name in enumerate(("Rivers", "hill-tops", "HILL TOPS", "hilltops")):
         (packages / "rivers" / f"named{i}.py").write_text(f'"""This one speaks of {name} and would give itself away."""\n')
-    texts = [paragraph.text for kept in collect(SETTINGS.model_copy(update={"per_package": 20})).values() for paragraph in kept]
+    texts = [paragraph.text for group in collect(SETTINGS.model_copy(update={"per_package": 20})).values() for paragraph in group]
     assert not [text for text in texts if "give itself away" in text]
 
 

@@ -20,7 +20,7 @@ BOB = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 SIGNED = ApprovalRule(required=True, not_the_author=True, signed=True, signers={"bob": public_pem(BOB)})
 
 
-class Made:
+class Bundled:
     """A project with two promotions, the second approved with a signature, and the bundle of the second with the model's files inside."""
 
     def __init__(self, root: Path) -> None:
@@ -35,5 +35,5 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return Made(tmp_path_factory.mktemp("evidence"))
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Bundled:
+    return Bundled(tmp_path_factory.mktemp("evidence"))

@@ -1,1 +1,1 @@
-from tests.evidence.bundles import made  # noqa: F401
+from tests.evidence.bundles import bundled  # noqa: F401

@@ -62,15 +62,15 @@ class People(Stories):
 
     def ask(self, *arguments: str, actor: str = "ada", code: int = 0) -> Any:
         """What a command says with ``--json``."""
-        found, out, err = self.call(*arguments, "--json", actor=actor)
-        assert found == code, (found, out, err)
+        status, out, err = self.call(*arguments, "--json", actor=actor)
+        assert status == code, (status, out, err)
         return json.loads(out)
 
     def refused(self, *arguments: str, code: int, actor: str = "ada") -> str:
         """The one line with which a command refuses, after it has changed nothing in the ledger and the registry."""
         before, champion = self.ledger.head(), self.registry.champion("ner")
-        found, _, err = self.call(*arguments, actor=actor)
-        assert found == code, (found, err)
+        status, _, err = self.call(*arguments, actor=actor)
+        assert status == code, (status, err)
         assert (self.ledger.head(), self.registry.champion("ner")) == (before, champion)
         [line] = [line for line in err.splitlines() if line.startswith("recompress: ")]
         assert "Traceback" not in err
@@ -85,9 +85,9 @@ def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> People:
     import tasks.people.decide
     from tasks.running.project import Project
 
-    made = People(tmp_path / "project")
-    monkeypatch.setattr(Project, "registry", property(lambda self: made.registry))
+    people = People(tmp_path / "project")
+    monkeypatch.setattr(Project, "registry", property(lambda self: people.registry))
     monkeypatch.setattr(Project, "store", property(lambda self: NoStore()))
     for module in (tasks.people.bundle, tasks.people.decide, tasks.people.audit_queries):
-        monkeypatch.setattr(module, "recall_dossier", made.recall)
-    return made
+        monkeypatch.setattr(module, "recall_dossier", people.recall)
+    return people

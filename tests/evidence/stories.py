@@ -45,9 +45,9 @@ def evaluation(name: str, model_sha256: str, f1: float, size: float) -> Evaluati
 
 def make_dossier(directory: Path, champion: str | None, candidate_uri: str = "") -> Dossier:
     model = sha256_directory(directory)
-    found = {"candidate": evaluation("int8", model, 0.75, 400.0), "baseline": evaluation("baseline", sha("baseline"), 0.76, 1600.0)}
+    evaluations = {"candidate": evaluation("int8", model, 0.75, 400.0), "baseline": evaluation("baseline", sha("baseline"), 0.76, 1600.0)}
     if champion is not None:
-        found["champion"] = evaluation("champion", champion, 0.755, 500.0)
+        evaluations["champion"] = evaluation("champion", champion, 0.755, 500.0)
     verdict = Verdict(
         candidate="int8",
         passed=True,
@@ -63,7 +63,7 @@ def make_dossier(directory: Path, champion: str | None, candidate_uri: str = "")
         candidate_sha256=model,
         baseline_sha256=sha("baseline"),
         champion_sha256=champion,
-        evaluations={role: said.digest for role, said in found.items()},
+        evaluations={role: result.digest for role, result in evaluations.items()},
     )
     return Dossier(
         verdict=verdict,
@@ -71,7 +71,7 @@ def make_dossier(directory: Path, champion: str | None, candidate_uri: str = "")
         policy_text="metric: f1\n",
         recipe=RECIPE,
         recipe_text="name: tiny\n",
-        evaluations=tuple(found.values()),
+        evaluations=tuple(evaluations.values()),
         data_check=CHECK,
         base={"model": "base", "sha256": sha("base")},
         dataset={"name": "tiny", "slices": ["swa", "yor"], "rows": {"train": 8, "test": 4}},

@@ -10,15 +10,15 @@ import pytest
 
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence import archive, verify_bundle
-from tests.evidence.bundles import PUBLIC, Made
+from tests.evidence.bundles import PUBLIC, Bundled
 
 
-def test_packed_and_unpacked_it_is_the_same(made: Made, tmp_path: Path) -> None:
-    packed = archive.pack(made.bundle.parent / "bundle", tmp_path / "bundle.zip")
+def test_packed_and_unpacked_it_is_the_same(bundled: Bundled, tmp_path: Path) -> None:
+    packed = archive.pack(bundled.bundle.parent / "bundle", tmp_path / "bundle.zip")
     assert verify_bundle(packed, PUBLIC).version == "2"
-    assert packed.read_bytes() == archive.pack(made.bundle, tmp_path / "again.zip").read_bytes()
+    assert packed.read_bytes() == archive.pack(bundled.bundle, tmp_path / "again.zip").read_bytes()
     wrapped = tmp_path / "wrapped"
-    shutil.copytree(made.bundle, wrapped / "ner-v2")
+    shutil.copytree(bundled.bundle, wrapped / "ner-v2")
     assert verify_bundle(archive.pack(wrapped, tmp_path / "wrapped.zip"), PUBLIC).version == "2"
     data = packed.read_bytes()
     for cut in (0, 10, len(data) // 2, len(data) - 1):
@@ -43,10 +43,10 @@ def test_an_archive_that_names_a_place_outside_is_not_unpacked(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["a" * 256, "é" * 128, f"fine/{'b' * 300}/c.txt", "/".join(["folder"] * 200), "x" * 60_000])
-def test_a_name_that_no_file_system_takes_is_not_unpacked(made: Made, tmp_path: Path, name: str) -> None:
+def test_a_name_that_no_file_system_takes_is_not_unpacked(bundled: Bundled, tmp_path: Path, name: str) -> None:
     place = tmp_path / "inner"
     place.mkdir()
-    shutil.copyfile(archive.pack(made.bundle, tmp_path / "bundle.zip"), tmp_path / "long.zip")
+    shutil.copyfile(archive.pack(bundled.bundle, tmp_path / "bundle.zip"), tmp_path / "long.zip")
     with zipfile.ZipFile(tmp_path / "long.zip", "a") as packed:
         packed.writestr(zipfile.ZipInfo(name), "bad")
     with pytest.raises(IntegrityError, match=r"bytes; the limits are 255 for a name and 1,024 for a path; nothing was unpacked") as refusal:

@@ -26,7 +26,7 @@ from recompress.evidence.provenance import PAYLOAD_TYPE, envelope, pae
 from recompress.integrity.digest import canonical_json, sha256_json
 from recompress.integrity.signing import public_pem
 from recompress.ledger import Ledger, read_lines
-from tests.evidence.bundles import PUBLIC, Made
+from tests.evidence.bundles import PUBLIC, Bundled
 from tests.evidence.stories import KEY, OTHER, Project
 from tests.promotion.stage import MODEL
 
@@ -42,41 +42,41 @@ def changed(file: Path, data: bytes | None) -> Iterator[None]:
 
 
 @contextmanager
-def resealed(made: Made, name: str, change: Callable[[dict[str, Any]], object], key: Ed25519PrivateKey = KEY) -> Iterator[None]:
+def resealed(bundled: Bundled, name: str, change: Callable[[dict[str, Any]], object], key: Ed25519PrivateKey = KEY) -> Iterator[None]:
     """A document that says something else, in a bundle that is signed all the same: what a careless or dishonest holder of the key would make."""
-    said = json.loads((made.bundle / name).read_bytes())
-    change(said)
-    before = {file: (made.bundle / file).read_bytes() for file in (name, "bundle.json", "bundle.sig.json")}
-    model = made.bundle.parent / "aside"
-    (made.bundle / "model").rename(model)
+    document = json.loads((bundled.bundle / name).read_bytes())
+    change(document)
+    before = {file: (bundled.bundle / file).read_bytes() for file in (name, "bundle.json", "bundle.sig.json")}
+    model = bundled.bundle.parent / "aside"
+    (bundled.bundle / "model").rename(model)
     try:
-        (made.bundle / name).write_bytes(canonical_json(said))
+        (bundled.bundle / name).write_bytes(canonical_json(document))
         for file in ("bundle.json", "bundle.sig.json"):
-            (made.bundle / file).unlink()
-        seal(made.bundle, made.story, key)
-        model.rename(made.bundle / "model")
+            (bundled.bundle / file).unlink()
+        seal(bundled.bundle, bundled.story, key)
+        model.rename(bundled.bundle / "model")
         yield
     finally:
         for file, data in before.items():
-            (made.bundle / file).write_bytes(data)
+            (bundled.bundle / file).write_bytes(data)
         if model.exists():
-            model.rename(made.bundle / "model")
+            model.rename(bundled.bundle / "model")
 
 
-def read(made: Made, name: str) -> Any:
-    return json.loads((made.bundle / name).read_bytes())
+def read(bundled: Bundled, name: str) -> Any:
+    return json.loads((bundled.bundle / name).read_bytes())
 
 
-def test_a_bundle_verifies_and_says_what_it_is_about(made: Made) -> None:
-    report = verify_bundle(made.bundle, PUBLIC, model=made.project.version("2"), model_key=public_model_pem(made.key))
+def test_a_bundle_verifies_and_says_what_it_is_about(bundled: Bundled) -> None:
+    report = verify_bundle(bundled.bundle, PUBLIC, model=bundled.project.version("2"), model_key=public_model_pem(bundled.key))
     assert (report.model, report.version, report.kind, report.approver) == (MODEL, "2", "promotion", "bob")
-    assert report.plan == made.plan
-    assert report.ledger_head == str(made.project.ledger.head())
+    assert report.plan == bundled.plan
+    assert report.ledger_head == str(bundled.project.ledger.head())
     assert sum("files of the model" in line for line in report.checked) == 2
-    assert verify_bundle(made.bundle, PUBLIC, model=made.project.version("2") / "artifacts" / "model")
+    assert verify_bundle(bundled.bundle, PUBLIC, model=bundled.project.version("2") / "artifacts" / "model")
 
 
-def test_checking_needs_nothing_but_the_bundle_and_the_key(made: Made, tmp_path: Path) -> None:
+def test_checking_needs_nothing_but_the_bundle_and_the_key(bundled: Bundled, tmp_path: Path) -> None:
     """In a process without network, without home, and without any library that a project needs besides."""
     (tmp_path / "key.pem").write_text(public_pem(KEY))
     code = f"""
@@ -86,29 +86,29 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
 from recompress.evidence import verify_bundle
 from recompress.integrity.signing import read_public_key
-print(verify_bundle(Path({str(made.bundle)!r}), read_public_key(Path("key.pem"))).version)
+print(verify_bundle(Path({str(bundled.bundle)!r}), read_public_key(Path("key.pem"))).version)
 sys.exit(bool({{"torch", "transformers", "mlflow", "prefect", "pandas"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
 
 
-def test_the_statement_is_what_in_toto_tools_read(made: Made) -> None:
-    said = read(made, "statement.json")
-    assert (said["_type"], said["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
-    subjects = {subject["name"]: subject["digest"]["sha256"] for subject in said["subject"]}
-    assert subjects == {entry.path: entry.sha256 for entry in made.story.files}
+def test_the_statement_is_what_in_toto_tools_read(bundled: Bundled) -> None:
+    statement = read(bundled, "statement.json")
+    assert (statement["_type"], statement["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
+    subjects = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
+    assert subjects == {entry.path: entry.sha256 for entry in bundled.story.files}
     assert "artifacts/model/model.safetensors" in subjects
-    assert {d["name"] for d in said["predicate"]["buildDefinition"]["resolvedDependencies"]} == {"data", "base", "code", "recipe", "policy"}
-    signed = read(made, "statement.dsse.json")
+    assert {d["name"] for d in statement["predicate"]["buildDefinition"]["resolvedDependencies"]} == {"data", "base", "code", "recipe", "policy"}
+    signed = read(bundled, "statement.dsse.json")
     payload = base64.b64decode(signed["payload"])
-    assert payload == (made.bundle / "statement.json").read_bytes()
+    assert payload == (bundled.bundle / "statement.json").read_bytes()
     PUBLIC.verify(base64.b64decode(signed["signatures"][0]["sig"]), pae(PAYLOAD_TYPE, payload))
     assert pae("http://example.com/HelloWorld", b"hello world") == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"  # DSSE's own example
 
 
-def test_the_bill_of_materials_is_cyclonedx(made: Made) -> None:
-    bill = read(made, "bom.cdx.json")
+def test_the_bill_of_materials_is_cyclonedx(bundled: Bundled) -> None:
+    bill = read(bundled, "bom.cdx.json")
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     model = bill["metadata"]["component"]
     assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", MODEL, "2")
@@ -121,61 +121,61 @@ def test_the_bill_of_materials_is_cyclonedx(made: Made) -> None:
     assert all(len(h["content"]) == 64 and h["alg"] == "SHA-256" for part in model["components"] for h in part["hashes"])
 
 
-def test_the_bill_of_materials_follows_the_whole_schema(made: Made) -> None:
+def test_the_bill_of_materials_follows_the_whole_schema(bundled: Bundled) -> None:
     """CycloneDX's own, of the version that the bill names, for a bill made now and for one that was kept."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     golden = Path(__file__).parent.parent / "golden" / "bundle-1" / "bom.cdx.json"
-    for text in ((made.bundle / "bom.cdx.json").read_text(), golden.read_text()):
+    for text in ((bundled.bundle / "bom.cdx.json").read_text(), golden.read_text()):
         assert validator.validate_str(text) is None
         for right, wrong in (('"machine-learning-model"', '"model"'), ('"SHA-256"', '"SHA-255"'), ('"specVersion"', '"specversion"')):
             assert right in text
             assert validator.validate_str(text.replace(right, wrong)) is not None, "the schema does look"
 
 
-def test_people_can_read_it(made: Made) -> None:
-    card, gate, readme = ((made.bundle / name).read_text() for name in ("model-card.md", "gate-report.md", "README.md"))
-    for digest in (made.story.plan.model_sha256, made.story.plan.digests["data"], str(made.story.plan.verdict_sha256)):
+def test_people_can_read_it(bundled: Bundled) -> None:
+    card, gate, readme = ((bundled.bundle / name).read_text() for name in ("model-card.md", "gate-report.md", "README.md"))
+    for digest in (bundled.story.plan.model_sha256, bundled.story.plan.digests["data"], str(bundled.story.plan.verdict_sha256)):
         assert digest in card
     assert "| Approved by | bob |" in card
     assert "loss-against-baseline" in gate
-    assert all(f"`{file.name}`" in readme for file in made.bundle.iterdir() if file.is_file() and file.name != "README.md" and "bundle" not in file.name)
-    assert not any(str(made.project.root) in file.read_text() for file in made.bundle.iterdir() if file.is_file()), "no path of a machine"
+    assert all(f"`{file.name}`" in readme for file in bundled.bundle.iterdir() if file.is_file() and file.name != "README.md" and "bundle" not in file.name)
+    assert not any(str(bundled.project.root) in file.read_text() for file in bundled.bundle.iterdir() if file.is_file()), "no path of a machine"
 
 
-def test_made_again_it_is_the_same_but_for_the_signature_with_chance(made: Made, tmp_path: Path) -> None:
-    made.project.promote(3)  # the ledger goes on; the bundle of an earlier promotion does not
+def test_made_again_it_is_the_same_but_for_the_signature_with_chance(bundled: Bundled, tmp_path: Path) -> None:
+    bundled.project.promote(3)  # the ledger goes on; the bundle of an earlier promotion does not
     try:
-        again = write_bundle(tmp_path / "again", made.project.story(made.plan), made.project.version("2"), KEY, made.key)
+        again = write_bundle(tmp_path / "again", bundled.project.story(bundled.plan), bundled.project.version("2"), KEY, bundled.key)
     finally:
-        made.story = made.project.story(made.plan)
-    differ = {f.name for f in again.iterdir() if f.read_bytes() != (made.bundle / f.name).read_bytes()}
+        bundled.story = bundled.project.story(bundled.plan)
+    differ = {f.name for f in again.iterdir() if f.read_bytes() != (bundled.bundle / f.name).read_bytes()}
     assert differ == {"model.sig", "bundle.json", "bundle.sig.json"}
     assert verify_bundle(again, PUBLIC)
     with pytest.raises(InputError, match="exists already"):
-        write_bundle(again, made.story, made.project.version("2"), KEY)
+        write_bundle(again, bundled.story, bundled.project.version("2"), KEY)
 
 
-def test_the_openssf_signature_is_one_that_its_own_package_verifies(made: Made, tmp_path: Path) -> None:
+def test_the_openssf_signature_is_one_that_its_own_package_verifies(bundled: Bundled, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(made.project.version("2") / "artifacts" / "model", model)
-    check_signed_model(model, made.bundle / "model.sig", made.bundle / "model-signing.pub.pem")
+    shutil.copytree(bundled.project.version("2") / "artifacts" / "model", model)
+    check_signed_model(model, bundled.bundle / "model.sig", bundled.bundle / "model-signing.pub.pem")
     (model / "config.json").write_text('{"seed": 3}')
     with pytest.raises(IntegrityError, match="does not hold"):
-        check_signed_model(model, made.bundle / "model.sig", made.bundle / "model-signing.pub.pem")
-    assert made.key.stat().st_mode & 0o077 == 0
+        check_signed_model(model, bundled.bundle / "model.sig", bundled.bundle / "model-signing.pub.pem")
+    assert bundled.key.stat().st_mode & 0o077 == 0
     with pytest.raises(BundleBroken, match="another model-signing key than the one that was given"):
-        verify_bundle(made.bundle, PUBLIC, model_key=public_model_pem(model_key(tmp_path / "keys")))
+        verify_bundle(bundled.bundle, PUBLIC, model_key=public_model_pem(model_key(tmp_path / "keys")))
 
 
-def test_without_the_package_there_is_a_bundle_without_that_signature(made: Made, tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle", made.story, made.project.version("2"), KEY)
+def test_without_the_package_there_is_a_bundle_without_that_signature(bundled: Bundled, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", bundled.story, bundled.project.version("2"), KEY)
     assert not (bundle / "model.sig").exists()
     assert verify_bundle(bundle, PUBLIC).version == "2"
     with pytest.raises(BundleBroken, match="model.sig: there is none"):
-        verify_bundle(bundle, PUBLIC, model_key=public_model_pem(made.key))
+        verify_bundle(bundle, PUBLIC, model_key=public_model_pem(bundled.key))
 
 
 FILES = [
@@ -186,15 +186,15 @@ FILES = [
 ]
 
 
-def test_the_list_of_files_to_tamper_with_is_whole(made: Made) -> None:
-    found = {path.relative_to(made.bundle).as_posix() for path in made.bundle.rglob("*") if path.is_file()}
-    assert found - set(FILES) == {"model/artifacts/model/vocab.txt"}
+def test_the_list_of_files_to_tamper_with_is_whole(bundled: Bundled) -> None:
+    names = {path.relative_to(bundled.bundle).as_posix() for path in bundled.bundle.rglob("*") if path.is_file()}
+    assert names - set(FILES) == {"model/artifacts/model/vocab.txt"}
 
 
 @given(name=st.sampled_from(FILES), how=st.sampled_from(["change", "delete", "insert", "cut"]), place=st.floats(0, 1), byte=st.integers(1, 255))
 @settings(max_examples=300, deadline=None)
-def test_every_changed_deleted_or_inserted_byte_is_found_and_its_file_named(made: Made, name: str, how: str, place: float, byte: int) -> None:
-    file = made.bundle / name
+def test_every_changed_deleted_or_inserted_byte_is_found_and_its_file_named(bundled: Bundled, name: str, how: str, place: float, byte: int) -> None:
+    file = bundled.bundle / name
     data = file.read_bytes()
     at = min(int(place * len(data)), len(data) - 1)
     new = {
@@ -204,85 +204,88 @@ def test_every_changed_deleted_or_inserted_byte_is_found_and_its_file_named(made
         "cut": data[:at],
     }[how]
     with changed(file, new), pytest.raises(BundleBroken) as broken:
-        verify_bundle(made.bundle, PUBLIC)
+        verify_bundle(bundled.bundle, PUBLIC)
     assert broken.value.file == name.split("/", 1)[0]
     if name.startswith("model/artifacts"):
         assert name.removeprefix("model/artifacts/model/") in str(broken.value)
 
 
-def test_every_byte_of_the_signature_counts(made: Made) -> None:
+def test_every_byte_of_the_signature_counts(bundled: Bundled) -> None:
     """The last characters of base64 hold bits that a decoder ignores."""
-    file = made.bundle / "bundle.sig.json"
+    file = bundled.bundle / "bundle.sig.json"
     data = file.read_bytes()
     for at in range(len(data)):
         for bit in (1, 2, 4):
             with changed(file, data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]), pytest.raises(BundleBroken, match=r"^bundle\.sig\.json: "):
-                verify_bundle(made.bundle, PUBLIC)
+                verify_bundle(bundled.bundle, PUBLIC)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(made: Made, name: str) -> None:
-    with changed(made.bundle / name, None), pytest.raises(BundleBroken) as broken:
-        verify_bundle(made.bundle, PUBLIC)
+def test_a_missing_file_is_named(bundled: Bundled, name: str) -> None:
+    with changed(bundled.bundle / name, None), pytest.raises(BundleBroken) as broken:
+        verify_bundle(bundled.bundle, PUBLIC)
     assert broken.value.file == name.split("/", 1)[0]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "ledger.jsonl.bak", ".hidden", "model/registered_model_meta", "model/artifacts/model/more.json"])
-def test_a_file_more_is_named(made: Made, name: str) -> None:
-    with changed(made.bundle / name, b"{}"), pytest.raises(BundleBroken) as broken:
-        verify_bundle(made.bundle, PUBLIC)
+def test_a_file_more_is_named(bundled: Bundled, name: str) -> None:
+    with changed(bundled.bundle / name, b"{}"), pytest.raises(BundleBroken) as broken:
+        verify_bundle(bundled.bundle, PUBLIC)
     assert broken.value.file == name.split("/", 1)[0]
 
 
-def test_links_and_empty_folders_are_refused(made: Made) -> None:
-    place = made.bundle / "more"
-    place.symlink_to(made.bundle / "plan.json")
+def test_links_and_empty_folders_are_refused(bundled: Bundled) -> None:
+    place = bundled.bundle / "more"
+    place.symlink_to(bundled.bundle / "plan.json")
     with pytest.raises(BundleBroken, match="more: it is a link"):
-        verify_bundle(made.bundle, PUBLIC)
+        verify_bundle(bundled.bundle, PUBLIC)
     place.unlink()
     place.mkdir()
     with pytest.raises(BundleBroken, match="more: it is an empty folder"):
-        verify_bundle(made.bundle, PUBLIC)
+        verify_bundle(bundled.bundle, PUBLIC)
     place.rmdir()
-    aside = made.bundle.parent / "real"
-    (made.bundle / "model").rename(aside)
-    (made.bundle / "model").symlink_to(aside)
+    aside = bundled.bundle.parent / "real"
+    (bundled.bundle / "model").rename(aside)
+    (bundled.bundle / "model").symlink_to(aside)
     with pytest.raises(BundleBroken, match="model: it is a link"):
-        verify_bundle(made.bundle, PUBLIC)
-    (made.bundle / "model").unlink()
-    aside.rename(made.bundle / "model")
-    assert verify_bundle(made.bundle, PUBLIC)
+        verify_bundle(bundled.bundle, PUBLIC)
+    (bundled.bundle / "model").unlink()
+    aside.rename(bundled.bundle / "model")
+    assert verify_bundle(bundled.bundle, PUBLIC)
 
 
-def test_a_bundle_by_another_key_is_not_believed_whatever_key_lies_inside(made: Made, tmp_path: Path) -> None:
+def test_a_bundle_by_another_key_is_not_believed_whatever_key_lies_inside(bundled: Bundled, tmp_path: Path) -> None:
     with pytest.raises(BundleBroken, match=r"bundle\.sig\.json: .* does not come from the key"):
-        verify_bundle(made.bundle, OTHER.public_key())
-    forged = write_bundle(tmp_path / "forged", made.story, made.project.version("2"), OTHER)
+        verify_bundle(bundled.bundle, OTHER.public_key())
+    forged = write_bundle(tmp_path / "forged", bundled.story, bundled.project.version("2"), OTHER)
     with pytest.raises(BundleBroken, match=r"bundle\.sig\.json"):
         verify_bundle(forged, PUBLIC)
 
 
-def test_a_list_with_a_path_outside_is_refused_before_anything_is_read(made: Made) -> None:
+def test_a_list_with_a_path_outside_is_refused_before_anything_is_read(bundled: Bundled) -> None:
     for path in ("../plan.json", "/etc/hostname", "a/../../x", "C:\\x", "", "a//b"):
-        with resealed_list(made, path), pytest.raises(BundleBroken, match=r"^bundle\.json: it is not a list"):
-            verify_bundle(made.bundle, PUBLIC)
+        with resealed_list(bundled, path), pytest.raises(BundleBroken, match=r"^bundle\.json: it is not a list"):
+            verify_bundle(bundled.bundle, PUBLIC)
 
 
 @contextmanager
-def resealed_list(made: Made, path: str) -> Iterator[None]:
+def resealed_list(bundled: Bundled, path: str) -> Iterator[None]:
     from recompress.evidence.bundle import signed_list
 
-    said = read(made, "bundle.json")
-    said["files"] = sorted([*said["files"], [path, 1, "0" * 64]])
-    with changed(made.bundle / "bundle.json", canonical_json(said)), changed(made.bundle / "bundle.sig.json", canonical_json(signed_list(said, KEY))):
+    listing = read(bundled, "bundle.json")
+    listing["files"] = sorted([*listing["files"], [path, 1, "0" * 64]])
+    with (
+        changed(bundled.bundle / "bundle.json", canonical_json(listing)),
+        changed(bundled.bundle / "bundle.sig.json", canonical_json(signed_list(listing, KEY))),
+    ):
         yield
 
 
 def nest(*keys: Any, value: Any) -> Callable[[dict[str, Any]], object]:
-    def change(said: Any) -> None:
+    def change(node: Any) -> None:
         for key in keys[:-1]:
-            said = said[key]
-        said[keys[-1]] = value
+            node = node[key]
+        node[keys[-1]] = value
 
     return change
 
@@ -302,9 +305,9 @@ SHA = sha256_json("something else")
         ("data-check.json", nest("prepared_sha256", value=SHA), "data-check.json"),
         ("data-check.json", nest("tool", value="nobody"), "data-check.json"),
         ("evaluations.json", nest("candidate", "metrics", "f1", value=0.9), "evaluations.json"),
-        ("evaluations.json", lambda said: said.pop("baseline"), "evaluations.json"),
+        ("evaluations.json", lambda document: document.pop("baseline"), "evaluations.json"),
         ("statement.json", nest("subject", 0, "digest", "sha256", value=SHA), "statement.json"),
-        ("statement.json", lambda said: said["subject"].pop(), "statement.json"),
+        ("statement.json", lambda document: document["subject"].pop(), "statement.json"),
         ("statement.json", nest("predicate", "buildDefinition", "resolvedDependencies", 2, "digest", "sha256", value=SHA), "statement.json"),
         ("statement.json", nest("predicate", "buildDefinition", "internalParameters", "facts", "git_commit", value="f" * 40), "statement.json"),
         ("statement.json", nest("predicate", "buildDefinition", "internalParameters", "environment", "torch", value="0"), "statement.dsse.json"),
@@ -312,43 +315,45 @@ SHA = sha256_json("something else")
         ("bom.cdx.json", nest("metadata", "component", "components", 0, "hashes", 0, "content", value=SHA), "bom.cdx.json"),
         ("bom.cdx.json", nest("components", value=[]), "bom.cdx.json"),
         ("ledger-head.json", nest("sequence", value=3), "ledger-head.json"),
-        ("bom.cdx.json", lambda said: said.clear(), "bundle.json"),
+        ("bom.cdx.json", lambda document: document.clear(), "bundle.json"),
     ],
 )
-def test_documents_that_disagree_are_found_even_when_they_are_signed(made: Made, name: str, change: Callable[[dict[str, Any]], object], named: str) -> None:
-    with resealed(made, name, change), pytest.raises(BundleBroken) as broken:
-        verify_bundle(made.bundle, PUBLIC)
+def test_documents_that_disagree_are_found_even_when_they_are_signed(
+    bundled: Bundled, name: str, change: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    with resealed(bundled, name, change), pytest.raises(BundleBroken) as broken:
+        verify_bundle(bundled.bundle, PUBLIC)
     assert broken.value.file == named
-    assert verify_bundle(made.bundle, PUBLIC)
+    assert verify_bundle(bundled.bundle, PUBLIC)
 
 
-def test_a_ledger_that_was_cut_reordered_or_rewritten_is_found_even_when_the_list_is_signed(made: Made) -> None:
-    lines = (made.bundle / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+def test_a_ledger_that_was_cut_reordered_or_rewritten_is_found_even_when_the_list_is_signed(bundled: Bundled) -> None:
+    lines = (bundled.bundle / "ledger.jsonl").read_bytes().splitlines(keepends=True)
     for new in (lines[:-1], lines[1:], [lines[1], lines[0], *lines[2:]], [*lines, lines[-1]], [*lines[:5], *lines[6:]]):
-        aside = made.bundle.parent / "aside"
-        before = {file: (made.bundle / file).read_bytes() for file in ("ledger.jsonl", "bundle.json", "bundle.sig.json")}
-        (made.bundle / "model").rename(aside)
-        (made.bundle / "ledger.jsonl").write_bytes(b"".join(new))
-        seal(made.bundle, made.story, KEY)
+        aside = bundled.bundle.parent / "aside"
+        before = {file: (bundled.bundle / file).read_bytes() for file in ("ledger.jsonl", "bundle.json", "bundle.sig.json")}
+        (bundled.bundle / "model").rename(aside)
+        (bundled.bundle / "ledger.jsonl").write_bytes(b"".join(new))
+        seal(bundled.bundle, bundled.story, KEY)
         with pytest.raises(BundleBroken, match=r"^ledger\.jsonl: ledger record \d+"):
-            verify_bundle(made.bundle, PUBLIC)
+            verify_bundle(bundled.bundle, PUBLIC)
         for file, data in before.items():
-            (made.bundle / file).write_bytes(data)
-        aside.rename(made.bundle / "model")
+            (bundled.bundle / file).write_bytes(data)
+        aside.rename(bundled.bundle / "model")
 
 
 def test_an_approval_that_was_written_by_hand_carries_no_bundle(tmp_path: Path) -> None:
     """Somebody with the database and the signing key, but without the approver's: the bundle shows it."""
-    made = Made(tmp_path)
-    forged = Ledger(tmp_path / "forged.db", clock=made.project.ledger.clock)
-    for entry in made.project.ledger.entries():
+    bundled = Bundled(tmp_path)
+    forged = Ledger(tmp_path / "forged.db", clock=bundled.project.ledger.clock)
+    for entry in bundled.project.ledger.entries():
         body = entry.body
         if entry.kind == "approval":
             body["signature"] = base64.b64encode(OTHER.sign(b"x")).decode()
         forged.append(entry.kind, body, actor=entry.actor)
-    made.project.ledger = forged
+    bundled.project.ledger = forged
     with pytest.raises(BundleBroken, match="the approval by bob does not carry the signature"):
-        write_bundle(tmp_path / "other", made.project.story(made.plan), made.project.version("2"), KEY)
+        write_bundle(tmp_path / "other", bundled.project.story(bundled.plan), bundled.project.version("2"), KEY)
 
 
 def test_a_rollback_has_evidence_too(tmp_path: Path) -> None:
@@ -384,38 +389,38 @@ def test_a_plan_that_was_not_carried_out_has_no_evidence(tmp_path: Path) -> None
         ({"data_check": {"prepared_sha256": SHA}}, "data-check.json"),
     ],
 )
-def test_evidence_that_was_altered_where_it_was_kept_makes_no_bundle(made: Made, tmp_path: Path, change: dict[str, Any], named: str) -> None:
-    story = dataclasses.replace(made.story, dossier=made.story.dossier.model_copy(update=change))
+def test_evidence_that_was_altered_where_it_was_kept_makes_no_bundle(bundled: Bundled, tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    story = dataclasses.replace(bundled.story, dossier=bundled.story.dossier.model_copy(update=change))
     with pytest.raises(BundleBroken) as broken:
-        write_bundle(tmp_path / "bundle", story, made.project.version("2"), KEY)
+        write_bundle(tmp_path / "bundle", story, bundled.project.version("2"), KEY)
     assert broken.value.file == named
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_wrong_models_files_are_named(made: Made, tmp_path: Path) -> None:
+def test_the_wrong_models_files_are_named(bundled: Bundled, tmp_path: Path) -> None:
     with pytest.raises(BundleBroken, match="recompress-manifest.json"):
-        verify_bundle(made.bundle, PUBLIC, model=made.project.version("1"))
+        verify_bundle(bundled.bundle, PUBLIC, model=bundled.project.version("1"))
     with pytest.raises(BundleBroken, match=r"config\.json"):
-        verify_bundle(made.bundle, PUBLIC, model=made.project.version("1") / "artifacts" / "model")
+        verify_bundle(bundled.bundle, PUBLIC, model=bundled.project.version("1") / "artifacts" / "model")
 
 
-def test_the_ledger_inside_is_the_ledger(made: Made) -> None:
-    inside = list(read_lines(made.bundle / "ledger.jsonl"))
-    assert inside == made.project.ledger.entries()[: len(inside)]
+def test_the_ledger_inside_is_the_ledger(bundled: Bundled) -> None:
+    inside = list(read_lines(bundled.bundle / "ledger.jsonl"))
+    assert inside == bundled.project.ledger.entries()[: len(inside)]
     assert inside[-1].kind == "promotion-committed"
 
 
-def test_an_envelope_of_another_kind_is_not_opened(made: Made) -> None:
+def test_an_envelope_of_another_kind_is_not_opened(bundled: Bundled) -> None:
     from recompress.evidence.provenance import open_envelope
 
-    said = envelope({"a": 1}, KEY)
-    assert json.loads(open_envelope(said, PUBLIC)) == {"a": 1}
+    signed = envelope({"a": 1}, KEY)
+    assert json.loads(open_envelope(signed, PUBLIC)) == {"a": 1}
     for change in (
         {"payloadType": "text/plain"},
         {"payload": "!!"},
         {"signatures": []},
-        {"signatures": said["signatures"] * 2},
-        {"payload": said["payload"][:-4]},
+        {"signatures": signed["signatures"] * 2},
+        {"payload": signed["payload"][:-4]},
     ):
         with pytest.raises(IntegrityError, match="was not signed"):
-            open_envelope(said | change, PUBLIC)
+            open_envelope(signed | change, PUBLIC)

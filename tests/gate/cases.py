@@ -43,11 +43,13 @@ def references(count: int = COUNT) -> list[tuple[str]]:
 def measured(name: str, sha256: str, wrong: set[int], *, count: int = COUNT, **metrics: float) -> Measured:
     """A model that answers everything right but the examples in ``wrong``."""
     true = references(count)
-    said = [(LABELS[(i + (i in wrong)) % 3],) for i in range(count)]
-    counts = TextClassification().counts(true, said, LABELS)
+    predicted = [(LABELS[(i + (i in wrong)) % 3],) for i in range(count)]
+    counts = TextClassification().counts(true, predicted, LABELS)
     speed = {"size_bytes": 20e6, "latency_ratio": 3.0, "peak_memory_bytes": 300e6}
-    found = {metric: float(value) for metric, value in scores(counts.sum(axis=0)).items()}
-    evaluation = Evaluation(model=name, model_sha256=sha256, dataset_sha256=DATASET, metrics=found | speed | metrics, slices={}, predictions_sha256=PREDICTIONS)
+    quality = {metric: float(value) for metric, value in scores(counts.sum(axis=0)).items()}
+    evaluation = Evaluation(
+        model=name, model_sha256=sha256, dataset_sha256=DATASET, metrics=quality | speed | metrics, slices={}, predictions_sha256=PREDICTIONS
+    )
     return Measured(evaluation, [f"t{i}" for i in range(count)], [SLICES[i * 2 // count] for i in range(count)], true, counts)
 
 

@@ -49,16 +49,16 @@ def with_count(model: Measured, value: float) -> Measured:
 
 
 def swapped(items: Any) -> list[Any]:
-    found = list(items)
-    found[0], found[-1] = found[-1], found[0]
-    return found
+    members = list(items)
+    members[0], members[-1] = members[-1], members[0]
+    return members
 
 
 def rules(**changes: Any) -> Changes:
     return {"policy": policy(**changes)}
 
 
-def told(**changes: Any) -> Changes:
+def expecting(**changes: Any) -> Changes:
     return {"expected": expected(policy(), **changes)}
 
 
@@ -70,7 +70,7 @@ def small(count: int) -> Changes:
     """Everything measured on ``count`` examples, and everybody says so."""
     wrong = set(range(0, count, 8))
     models = {"candidate": (CANDIDATE, 20e6), "baseline": ("b" * 64, 90e6), "champion": (CHAMPION, 20e6)}
-    return {name: measured(name, sha, wrong, count=count, size_bytes=size) for name, (sha, size) in models.items()} | told(examples=count)
+    return {name: measured(name, sha, wrong, count=count, size_bytes=size) for name, (sha, size) in models.items()} | expecting(examples=count)
 
 
 def rarely_defined(totals: np.ndarray) -> dict[str, np.ndarray]:
@@ -127,12 +127,12 @@ CASES: dict[str, tuple[str, Changes]] = {
     "a negative speed": ("impossible-value", metric("candidate", "latency_ratio", -3.0)),
     "gains saved up": ("impossible-value", {"spent_loss": -0.5}),
     # empty and short
-    "no example": ("empty-evaluation", all_of(lambda role: rows(role, lambda model: first_rows(model, 0))) | told(examples=0)),
+    "no example": ("empty-evaluation", all_of(lambda role: rows(role, lambda model: first_rows(model, 0))) | expecting(examples=0)),
     "no example of the candidate": ("empty-evaluation", rows("candidate", lambda model: first_rows(model, 0))),
     "one example short": ("short-evaluation", rows("candidate", lambda model: first_rows(model, 799))),
     "one example short, all of them": ("short-evaluation", all_of(lambda role: rows(role, lambda model: first_rows(model, 799)))),
     "half a baseline": ("short-evaluation", rows("baseline", lambda model: first_rows(model, 400))),
-    "more examples than the split": ("short-evaluation", told(examples=700)),
+    "more examples than the split": ("short-evaluation", expecting(examples=700)),
     "fewer examples than asked for": ("too-few-examples", small(480)),
     "a slice too short": ("too-few-examples", rules(min_examples={"overall": 500, "per_slice": 401})),
     "counts cut off": ("mismatched-lengths", rows("candidate", lambda model: replace(model, counts=model.counts[:-1]))),
@@ -149,13 +149,13 @@ CASES: dict[str, tuple[str, Changes]] = {
     ),
     "a metric that is undefined in many draws": ("undefined-metric", {"scores": rarely_defined} | rules(baseline={"margin": 0.05}, champion={"margin": 0.05})),
     # stale
-    "another candidate": ("stale-evaluation", told(candidate_sha256="1" * 64)),
-    "another baseline": ("stale-evaluation", told(baseline_sha256="1" * 64)),
-    "another champion since": ("stale-evaluation", told(champion_sha256="1" * 64)),
+    "another candidate": ("stale-evaluation", expecting(candidate_sha256="1" * 64)),
+    "another baseline": ("stale-evaluation", expecting(baseline_sha256="1" * 64)),
+    "another champion since": ("stale-evaluation", expecting(champion_sha256="1" * 64)),
     "the candidate's evaluation as the baseline's": ("stale-evaluation", {"baseline": case()["candidate"]}),
-    "the champion is gone": ("unexpected-champion", told(champion_sha256=None) | rules(first_promotion="allowed")),
+    "the champion is gone": ("unexpected-champion", expecting(champion_sha256=None) | rules(first_promotion="allowed")),
     EDITED: ("policy-changed", {"policy": policy(loss_budget=0.5), "expected": expected(policy())}),
-    "other data since": ("different-dataset", told(dataset_sha256="1" * 64)),
+    "other data since": ("different-dataset", expecting(dataset_sha256="1" * 64)),
     "a champion measured on older data": ("different-dataset", evaluation("champion", dataset_sha256="1" * 64)),
     # mismatched
     "the same example twice": ("repeated-examples", all_of(lambda role: rows(role, lambda model: replace(model, examples=["t0", *model.examples[:-1]])))),
@@ -173,7 +173,7 @@ CASES: dict[str, tuple[str, Changes]] = {
     "too much memory": ("memory-too-high", metric("candidate", "peak_memory_bytes", 501e6)),
     "too much lost": ("loss-too-large", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 5)))}),
     "the budget is spent": ("loss-budget-spent", {"spent_loss": 0.1}),
-    "a first promotion without a word": ("first-promotion-not-allowed", {"champion": None} | told(champion_sha256=None)),
+    "a first promotion without a word": ("first-promotion-not-allowed", {"champion": None} | expecting(champion_sha256=None)),
 }
 
 
@@ -196,12 +196,12 @@ def test_the_case_that_is_spoiled_passes() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_refused_by_name(name: str) -> None:
-    reason, found = CASES[name][0], verdict_of(name)
-    assert not found.passed
-    assert reason in found.reasons
-    assert name in SEVERAL or found.reasons == (reason,)  # nothing else is blamed
-    assert all(finding.detail and "\n" not in finding.detail for finding in found.findings)
-    assert found.digest  # it can go in the ledger, NaN and all
+    reason, outcome = CASES[name][0], verdict_of(name)
+    assert not outcome.passed
+    assert reason in outcome.reasons
+    assert name in SEVERAL or outcome.reasons == (reason,)  # nothing else is blamed
+    assert all(finding.detail and "\n" not in finding.detail for finding in outcome.findings)
+    assert outcome.digest  # it can go in the ledger, NaN and all
 
 
 def test_every_reason_has_a_case() -> None:

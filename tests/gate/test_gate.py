@@ -23,30 +23,30 @@ from recompress.records import Evaluation, Finding, Loss, Verdict
 from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, measured, policy, references, scores, verdict
 
 
-def loss_in(found: Verdict, against: str, part: str = "") -> Loss:
-    return next(loss for loss in found.losses if (loss.against, loss.slice) == (against, part))
+def loss_in(outcome: Verdict, against: str, part: str = "") -> Loss:
+    return next(loss for loss in outcome.losses if (loss.against, loss.slice) == (against, part))
 
 
 def test_a_good_candidate_passes_and_everything_is_said() -> None:
-    found = verdict()
-    assert found.passed
-    assert found.reasons == ()
-    checks = [finding.check for finding in found.findings]
+    outcome = verdict()
+    assert outcome.passed
+    assert outcome.reasons == ()
+    checks = [finding.check for finding in outcome.findings]
     pairs = [f"{what}-against-{side}{part}" for side in ("baseline", "champion") for part in ("", "/hau", "/swa") for what in ("loss", "sample")]
     assert checks == ["inputs", *pairs, "loss-budget", "size", "times-smaller", "times-faster", "memory"]
-    whole = loss_in(found, "baseline")
+    whole = loss_in(outcome, "baseline")
     assert whole.loss == pytest.approx(2 / COUNT)
     assert (whole.candidate, whole.other) == (700 / 800, 702 / 800)
     assert whole.loss < whole.upper < whole.margin == 0.05
     assert whole.mcnemar_p == pytest.approx(0.6875)  # 4 lost, 2 won
-    assert found.smallest_detectable_loss == max(loss.smallest_detectable for loss in found.losses if not loss.slice)
-    assert found.spent_loss_after == pytest.approx(0.01 + loss_in(found, "champion").upper)
+    assert outcome.smallest_detectable_loss == max(loss.smallest_detectable for loss in outcome.losses if not loss.slice)
+    assert outcome.spent_loss_after == pytest.approx(0.01 + loss_in(outcome, "champion").upper)
 
 
 def test_the_same_inputs_give_the_same_verdict_and_it_survives_the_ledger() -> None:
-    found = verdict()
-    assert verdict().digest == found.digest
-    assert Verdict.model_validate(found.as_json()) == found
+    outcome = verdict()
+    assert verdict().digest == outcome.digest
+    assert Verdict.model_validate(outcome.as_json()) == outcome
     refused = verdict(candidate=measured("small", CANDIDATE, set(), size_bytes=float("nan")))
     assert Verdict.model_validate(refused.as_json()).digest == refused.digest
 
@@ -61,9 +61,9 @@ def test_a_verdict_names_the_evaluations_that_it_was_made_from(role: str) -> Non
 
 
 def test_a_bad_candidate_is_refused_for_its_loss() -> None:
-    found = verdict(candidate=measured("small", CANDIDATE, set(range(0, 800, 5))))
-    assert found.reasons[0] == "loss-too-large"
-    finding = next(finding for finding in found.findings if finding.check == "loss-against-baseline")
+    outcome = verdict(candidate=measured("small", CANDIDATE, set(range(0, 800, 5))))
+    assert outcome.reasons[0] == "loss-too-large"
+    finding = next(finding for finding in outcome.findings if finding.check == "loss-against-baseline")
     assert finding.limit == 0.05 < finding.measured
     assert "margin 0.0500" in finding.detail
 
@@ -72,26 +72,26 @@ def test_one_language_cannot_be_traded_for_another() -> None:
     """Much better on one slice, much worse on the other: the average hides it, the slice does not."""
     wrong = set(range(0, 800, 8))
     worse = {i for i in wrong if i >= 400} | {i + 1 for i in range(400, 800, 8)}
-    found = verdict(candidate=measured("small", CANDIDATE, worse), baseline=measured("baseline", "b" * 64, wrong, size_bytes=90e6))
-    assert loss_in(found, "baseline").loss == pytest.approx(0)
-    assert loss_in(found, "baseline", "swa").loss == pytest.approx(0.125)
-    refused = [finding.check for finding in found.findings if not finding.passed]
+    outcome = verdict(candidate=measured("small", CANDIDATE, worse), baseline=measured("baseline", "b" * 64, wrong, size_bytes=90e6))
+    assert loss_in(outcome, "baseline").loss == pytest.approx(0)
+    assert loss_in(outcome, "baseline", "swa").loss == pytest.approx(0.125)
+    refused = [finding.check for finding in outcome.findings if not finding.passed]
     assert "loss-against-baseline" not in refused
     assert "loss-against-baseline/swa" in refused
     assert "loss-against-baseline/hau" not in refused
 
 
 def test_holm_asks_more_of_the_slices_together_than_of_each_alone() -> None:
-    found = verdict()
-    levels = sorted(round(1 - loss_in(found, "baseline", part).confidence, 6) for part in ("hau", "swa"))
+    outcome = verdict()
+    levels = sorted(round(1 - loss_in(outcome, "baseline", part).confidence, 6) for part in ("hau", "swa"))
     assert levels == [0.025, 0.05]
-    assert all(loss.p_adjusted >= loss.p_value for loss in found.losses)
+    assert all(loss.p_adjusted >= loss.p_value for loss in outcome.losses)
 
 
 def test_the_champion_has_a_margin_of_its_own() -> None:
     better = measured("champion", "a" * 64, set(range(0, 800, 20)))
-    found = verdict(champion=better)
-    refused = {finding.check: finding.reason for finding in found.findings if not finding.passed}
+    outcome = verdict(champion=better)
+    refused = {finding.check: finding.reason for finding in outcome.findings if not finding.passed}
     assert refused["loss-against-champion"] == "loss-too-large"
     assert "loss-against-baseline" not in refused
 
@@ -102,10 +102,10 @@ def first(**changes: Any) -> Verdict:
 
 
 def test_the_first_promotion_needs_the_policys_word() -> None:
-    found = first(spent_loss=None)
-    assert found.passed
-    assert found.first_promotion
-    assert found.spent_loss_after == 0
+    outcome = first(spent_loss=None)
+    assert outcome.passed
+    assert outcome.first_promotion
+    assert outcome.spent_loss_after == 0
     assert first(policy=policy(), spent_loss=None).reasons == ("first-promotion-not-allowed",)
 
 
@@ -125,17 +125,17 @@ def test_a_spent_budget_refuses_and_a_proven_gain_restores_it() -> None:
 
 def test_the_champion_judged_again_is_charged_nothing() -> None:
     champion = measured("small", CANDIDATE, set(range(0, 800, 8)))
-    found = verdict(candidate=champion, champion=champion, spent_loss=0.0999, expected=expected(policy(), champion_sha256=CANDIDATE))
-    assert found.passed
-    assert found.spent_loss_after == 0.0999
+    outcome = verdict(candidate=champion, champion=champion, spent_loss=0.0999, expected=expected(policy(), champion_sha256=CANDIDATE))
+    assert outcome.passed
+    assert outcome.spent_loss_after == 0.0999
 
 
 def test_a_policy_edited_after_measuring_is_refused() -> None:
     before, after = policy(), policy(baseline={"margin": 0.06})
-    found = verdict(policy=after, expected=expected(before))
-    assert found.reasons == ("policy-changed",)
-    assert found.losses == ()
-    assert before.sha256[:12] in found.findings[0].detail
+    outcome = verdict(policy=after, expected=expected(before))
+    assert outcome.reasons == ("policy-changed",)
+    assert outcome.losses == ()
+    assert before.sha256[:12] in outcome.findings[0].detail
 
 
 def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
@@ -153,11 +153,11 @@ def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
                 "baseline": measured("baseline", "b" * 64, set(np.flatnonzero(rng.random(n) > 0.8).tolist()), count=n),
                 "champion": measured("champion", "a" * 64, set(np.flatnonzero(~champion).tolist()), count=n),
             }
-            found = judge(rules, scores, **models, spent_loss=spent, expected=expected(rules, examples=n))
-            if found.passed:
-                assert found.spent_loss_after is not None
-                spent, right, promoted = found.spent_loss_after, right - step, promoted + 1
-            refusals |= set(found.reasons)
+            outcome = judge(rules, scores, **models, spent_loss=spent, expected=expected(rules, examples=n))
+            if outcome.passed:
+                assert outcome.spent_loss_after is not None
+                spent, right, promoted = outcome.spent_loss_after, right - step, promoted + 1
+            refusals |= set(outcome.reasons)
         assert 0.8 - right <= 0.05
         assert promoted >= 2
         assert refusals == {"loss-budget-spent"}
@@ -172,12 +172,12 @@ def answers(draw: st.DrawFn) -> set[int]:
 @settings(max_examples=30, deadline=None)
 def test_a_verdict_that_passes_has_every_bound_inside_its_margin(ours: set[int], theirs: set[int], champions: set[int], spent: float) -> None:
     models = {"candidate": measured("small", CANDIDATE, ours), "baseline": measured("baseline", "b" * 64, theirs, size_bytes=90e6)}
-    found = verdict(**models, champion=measured("champion", "a" * 64, champions), spent_loss=spent)
-    assert found.passed == (not found.reasons)
-    assert len(found.losses) == 6
-    inside = all(loss.upper < loss.margin and loss.p_adjusted <= 0.0500001 and loss.smallest_detectable <= loss.margin for loss in found.losses)
-    in_budget = spent + loss_in(found, "champion").upper <= 0.1
-    assert found.passed == (inside and in_budget)
+    outcome = verdict(**models, champion=measured("champion", "a" * 64, champions), spent_loss=spent)
+    assert outcome.passed == (not outcome.reasons)
+    assert len(outcome.losses) == 6
+    inside = all(loss.upper < loss.margin and loss.p_adjusted <= 0.0500001 and loss.smallest_detectable <= loss.margin for loss in outcome.losses)
+    in_budget = spent + loss_in(outcome, "champion").upper <= 0.1
+    assert outcome.passed == (inside and in_budget)
 
 
 def test_a_verdict_cannot_be_written_that_passes_by_default() -> None:
@@ -256,10 +256,10 @@ def evaluation_of(path: Path) -> Evaluation:
 
 def test_the_counts_are_read_from_the_predictions_that_the_evaluation_names(tmp_path: Path) -> None:
     path = written(tmp_path / "p.parquet")
-    found = read_measured(evaluation_of(path), path)
-    assert isinstance(found, Measured)
-    assert list(found.examples) == ["0", "1", "2", "3", "4", "5"]
-    assert float(scores(found.counts.sum(0))["accuracy"]) == 1
+    model = read_measured(evaluation_of(path), path)
+    assert isinstance(model, Measured)
+    assert list(model.examples) == ["0", "1", "2", "3", "4", "5"]
+    assert float(scores(model.counts.sum(0))["accuracy"]) == 1
 
 
 @pytest.mark.parametrize("place", [10, -10])

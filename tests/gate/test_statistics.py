@@ -42,9 +42,9 @@ def test_draws_follow_the_distribution_of_all_samples_with_replacement() -> None
     every = [loss_of(np.concatenate([ours, theirs], 1)[list(chosen)].sum(0), accuracy) for chosen in product(range(4), repeat=4)]
     drawn = estimate(ours, theirs, draws=40_000).draws
     values, exact = np.unique(np.round(every, 9), return_counts=True)
-    found = np.array([(np.abs(drawn - value) < 1e-6).mean() for value in values])
-    assert found.sum() == pytest.approx(1)
-    assert np.abs(found - exact / len(every)).max() < 0.01
+    shares = np.array([(np.abs(drawn - value) < 1e-6).mean() for value in values])
+    assert shares.sum() == pytest.approx(1)
+    assert np.abs(shares - exact / len(every)).max() < 0.01
 
 
 def test_slices_keep_their_numbers_of_examples_in_every_draw() -> None:
@@ -69,22 +69,22 @@ def test_the_order_of_examples_changes_nothing_at_all(both: tuple[np.ndarray, np
 @given(pairs())
 @settings(max_examples=40, deadline=None)
 def test_the_bound_lies_above_the_loss_and_falls_with_the_error_allowed(both: tuple[np.ndarray, np.ndarray, list[str]]) -> None:
-    found = estimate(both[0], both[1], f1)
-    bounds = [found.upper(alpha) for alpha in (0.005, 0.01, 0.025, 0.05, 0.1, 0.3)]
+    estimated = estimate(both[0], both[1], f1)
+    bounds = [estimated.upper(alpha) for alpha in (0.005, 0.01, 0.025, 0.05, 0.1, 0.3)]
     assert bounds == sorted(bounds, reverse=True)
-    assert bounds[-1] > found.loss
+    assert bounds[-1] > estimated.loss
 
 
 @given(pairs(), st.floats(0.001, 0.5))
 @settings(max_examples=40, deadline=None)
 def test_the_p_value_is_where_the_bound_meets_the_margin(both: tuple[np.ndarray, np.ndarray, list[str]], margin: float) -> None:
-    found = estimate(both[0], both[1], f1)
-    p = found.p_value(margin)
+    estimated = estimate(both[0], both[1], f1)
+    p = estimated.p_value(margin)
     assert 1 / 1001 <= p <= 1
     if p < 0.49:
-        assert found.upper(p) < margin
+        assert estimated.upper(p) < margin
     if 1 / 1001 < p < 1:
-        assert not found.upper(p - 2e-9) < margin
+        assert not estimated.upper(p - 2e-9) < margin
 
 
 @given(pairs())
@@ -98,26 +98,26 @@ def test_the_jackknife_leaves_out_one_example_at_a_time(both: tuple[np.ndarray, 
         inside = np.array(slices) == name
         influence[inside] = without[inside].mean() - without[inside]
     square = (influence**2).sum()
-    found = estimate(ours, theirs, f1, slices=slices)
-    assert found.standard_error == pytest.approx(np.sqrt(square), abs=1e-9, nan_ok=True)
+    estimated = estimate(ours, theirs, f1, slices=slices)
+    assert estimated.standard_error == pytest.approx(np.sqrt(square), abs=1e-9, nan_ok=True)
     if square > 1e-9:
-        assert found.acceleration == pytest.approx((influence**3).sum() / (6 * square**1.5), abs=1e-6)
+        assert estimated.acceleration == pytest.approx((influence**3).sum() / (6 * square**1.5), abs=1e-6)
 
 
 def test_the_bound_without_its_score_term_is_scipys_bca() -> None:
     ours, theirs = texts(np.random.default_rng(5), 400, 0.03, 0.02)
-    found = estimate(ours, theirs, draws=40_000)
+    estimated = estimate(ours, theirs, draws=40_000)
     ci = bootstrap((theirs[:, 0] - ours[:, 0],), np.mean, method="BCa", confidence_level=0.95, alternative="less", n_resamples=40_000, rng=0, batch=2000)
-    assert found._quantile(NORMAL.inv_cdf(0.95)) == pytest.approx(ci.confidence_interval.high, abs=0.0026)  # one step of 1/400, and the noise of draws
+    assert estimated._quantile(NORMAL.inv_cdf(0.95)) == pytest.approx(ci.confidence_interval.high, abs=0.0026)  # one step of 1/400, and the noise of draws
 
 
 def test_where_the_models_never_differ_one_loss_in_some_hundreds_stays_possible() -> None:
     same = right(*[1] * 150, *[0] * 50)
-    found = estimate(same, same)
-    assert found.loss == 0
-    assert found.standard_error == 0
-    assert found.upper(0.05) == pytest.approx(Z2 / 200)
-    assert found.smallest_detectable(0.05, 0.8) == pytest.approx(Z2 / 200)
+    estimated = estimate(same, same)
+    assert estimated.loss == 0
+    assert estimated.standard_error == 0
+    assert estimated.upper(0.05) == pytest.approx(Z2 / 200)
+    assert estimated.smallest_detectable(0.05, 0.8) == pytest.approx(Z2 / 200)
 
 
 @given(st.integers(0, 40))
@@ -147,18 +147,18 @@ def test_draws_depend_on_the_seed_and_on_nothing_else() -> None:
 
 def test_a_draw_without_anything_to_find_counts_as_infinite_loss() -> None:
     counts = np.array([[1, 1, 1]] + [[0, 0, 0]] * 9)
-    found = estimate(counts, counts, f1)
-    assert found.undefined == pytest.approx(0.9**10, abs=0.05)
-    assert found.upper(0.05) == np.inf
-    assert found.p_value(0.9) == 1
+    estimated = estimate(counts, counts, f1)
+    assert estimated.undefined == pytest.approx(0.9**10, abs=0.05)
+    assert estimated.upper(0.05) == np.inf
+    assert estimated.p_value(0.9) == 1
 
 
 def test_a_metric_that_is_undefined_bounds_nothing() -> None:
     empty = np.zeros((20, 3), dtype=int)
-    found = estimate(empty, empty, f1)
-    assert np.isnan(found.loss)
-    assert not found.upper(0.05) < 1
-    assert not found.smallest_detectable(0.05, 0.8) <= 1
+    estimated = estimate(empty, empty, f1)
+    assert np.isnan(estimated.loss)
+    assert not estimated.upper(0.05) < 1
+    assert not estimated.smallest_detectable(0.05, 0.8) <= 1
 
 
 def test_a_pair_of_different_shape_is_refused() -> None:
@@ -213,8 +213,8 @@ def test_a_plain_percentile_bound_would_let_too_many_through() -> None:
     """Why the bound is what it is: nothing lost by chance has no spread, and a percentile calls it certain."""
     rng, passes = np.random.default_rng(0), 0
     for i in range(SIMULATED):
-        found = estimate(*texts(rng, 200, 0.01, 0.0), draws=500, seed=i)
-        passes += found.draws[474] < 0.01
+        estimated = estimate(*texts(rng, 200, 0.01, 0.0), draws=500, seed=i)
+        passes += estimated.draws[474] < 0.01
     assert passes / SIMULATED > 0.09
 
 

@@ -35,7 +35,7 @@ def version(tmp_path: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
+def shared_version(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
     root, digest = make_version(tmp_path_factory.mktemp("kept"))
     return root, digest, sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
@@ -53,8 +53,8 @@ def test_the_digest_of_the_manifest_is_the_digest_of_the_folder(version: tuple[P
 
 @settings(deadline=None, max_examples=200)
 @given(which=st.integers(0, 100), at=st.integers(0, 10_000), byte=st.integers(0, 255))
-def test_every_single_byte_change_is_found_and_its_file_is_named(kept: tuple[Path, str, list[str]], which: int, at: int, byte: int) -> None:
-    root, digest, paths = kept
+def test_every_single_byte_change_is_found_and_its_file_is_named(shared_version: tuple[Path, str, list[str]], which: int, at: int, byte: int) -> None:
+    root, digest, paths = shared_version
     path = paths[which % len(paths)]
     data = (root / path).read_bytes()
     at = at % len(data) if data else 0
@@ -62,9 +62,9 @@ def test_every_single_byte_change_is_found_and_its_file_is_named(kept: tuple[Pat
     changed[at] = byte if changed[at] != byte or not data else byte ^ 1
     (root / path).write_bytes(changed)
     try:
-        with pytest.raises(IntegrityError, match=path.replace(".", r"\.")) as found:
+        with pytest.raises(IntegrityError, match=path.replace(".", r"\.")) as error:
             check_version(root, digest)
-        assert "\n" not in str(found.value)
+        assert "\n" not in str(error.value)
     finally:
         (root / path).write_bytes(data)
     check_version(root, digest)

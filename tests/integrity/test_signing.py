@@ -26,7 +26,7 @@ def test_a_signature_holds_for_its_key_its_purpose_and_its_value_only(value: dic
     check_signature(KEY.public_key(), "approval", value, signature)
     raw = bytearray(base64.b64decode(signature))
     raw[at] ^= 1 << bit
-    for key, purpose, said, mark in [
+    for key, purpose, statement, mark in [
         (OTHER, "approval", value, signature),
         (KEY, "ledger-head", value, signature),
         (KEY, "approval", value | {"x": None}, signature),
@@ -35,7 +35,7 @@ def test_a_signature_holds_for_its_key_its_purpose_and_its_value_only(value: dic
         (KEY, "approval", value, "é"),
     ]:
         with pytest.raises(IntegrityError, match="does not come from the key"):
-            check_signature(key.public_key(), purpose, said, mark)
+            check_signature(key.public_key(), purpose, statement, mark)
 
 
 def test_a_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:

@@ -53,15 +53,15 @@ def _start() -> tuple[str, subprocess.Popen[bytes]] | str:
             shutil.chown(path, user)
     who = {"user": user} if user else {}
     quiet = {"cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    made = subprocess.run(
+    initdb = subprocess.run(
         [programs / "initdb", "-D", home / "data", "-U", "recompress", "-E", "UTF8", "--no-locale", "-N", "--auth=md5", f"--pwfile={home}/password"],
         **quiet,
         **who,
         check=False,
     )
-    if made.returncode:
+    if initdb.returncode:
         shutil.rmtree(home, ignore_errors=True)
-        return f"PostgreSQL's initdb ended with {made.returncode} on this machine"
+        return f"PostgreSQL's initdb ended with {initdb.returncode} on this machine"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off", "max_connections": 300, "shared_buffers": "16MB"}
@@ -88,8 +88,8 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 def _programs() -> Path | None:
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    found = shutil.which("initdb")
-    return next((place for place in ([Path(found).parent] if found else []) + places if (place / "initdb").exists() and (place / "postgres").exists()), None)
+    initdb = shutil.which("initdb")
+    return next((place for place in ([Path(initdb).parent] if initdb else []) + places if (place / "initdb").exists() and (place / "postgres").exists()), None)
 
 
 def _user() -> str | None:

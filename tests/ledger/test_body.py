@@ -21,12 +21,12 @@ PLACE = {entry.kind: entry.sequence for entry in CHAIN}
 def refused(number: int, **change: Any) -> str:
     """What is said of a chain that fits, but whose record ``number`` is malformed."""
     forged = forge(CHAIN, number, **change)
-    with pytest.raises(LedgerBroken) as found:
+    with pytest.raises(LedgerBroken) as error:
         verify(forged)
-    assert found.value.sequence == number
-    assert str(found.value).startswith(f"ledger record {number}: its ")
-    assert "\n" not in str(found.value)
-    return str(found.value)
+    assert error.value.sequence == number
+    assert str(error.value).startswith(f"ledger record {number}: its ")
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_what_every_kind_says_verifies() -> None:
@@ -38,20 +38,20 @@ def test_what_every_kind_says_verifies() -> None:
 @pytest.mark.parametrize("text", ["[1]", "null", '"x"', "3", "", "{", "no JSON", '{"a":NaN}', '{"a":"\\ud800"}', "[" * 50_000])
 def test_a_body_that_is_no_object_is_refused_by_its_number(kind: str, text: str) -> None:
     number = PLACE[kind]
-    told = refused(number, body_text=text)
-    assert "is not JSON" in told or "not an object" in told
+    refusal = refused(number, body_text=text)
+    assert "is not JSON" in refusal or "not an object" in refusal
     with pytest.raises(LedgerBroken, match=f"ledger record {number}: its body"):
         _ = forge(CHAIN, number, body_text=text)[number - 1].body
 
 
 @pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, keys in NEEDED.items() for key in keys])
 def test_a_key_that_is_missing_renamed_or_of_another_type_is_refused(kind: str, key: str) -> None:
-    said = body_of(kind)
-    less = {name: value for name, value in said.items() if name != key}
-    for changed in (less, less | {f"{key}s": said[key]}):
+    body = body_of(kind)
+    less = {name: value for name, value in body.items() if name != key}
+    for changed in (less, less | {f"{key}s": body[key]}):
         assert refused(PLACE[kind], body_text=canonical_json(changed).decode()).endswith(f"its body lacks {key!r}, which every {kind} record says")
-    for value in (7, True, [said[key]], {} if type(said[key]) is str else "x" if key in ("content", "expected") else 1.5):
-        assert f"says {key!r} as" in refused(PLACE[kind], body_text=canonical_json(said | {key: value}).decode())
+    for value in (7, True, [body[key]], {} if type(body[key]) is str else "x" if key in ("content", "expected") else 1.5):
+        assert f"says {key!r} as" in refused(PLACE[kind], body_text=canonical_json(body | {key: value}).decode())
     with pytest.raises(InputError, match=f"the body of a {kind} record lacks '{key}'"):
         make_entry(Head(0, GENESIS), time="2026-11-20T12:00:00Z", actor="ada", kind=kind, body=less)
 
@@ -76,8 +76,8 @@ def test_what_is_inside_counts_too(kind: str, change: dict[str, Any], message: s
 
 
 def test_a_signature_without_its_key_is_refused() -> None:
-    said = {name: value for name, value in body_of("approval").items() if name != "key"}
-    assert "is signed, but names no key" in refused(PLACE["approval"], body_text=canonical_json(said).decode())
+    body = {name: value for name, value in body_of("approval").items() if name != "key"}
+    assert "is signed, but names no key" in refused(PLACE["approval"], body_text=canonical_json(body).decode())
 
 
 def test_what_a_later_version_adds_still_verifies() -> None:

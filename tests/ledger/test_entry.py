@@ -27,21 +27,21 @@ def read_back(lines: list[bytes], folder: Path) -> list[Entry]:
 
 
 def first_bad(entries: list[Entry], **how: object) -> int:
-    with pytest.raises(LedgerBroken) as found:
+    with pytest.raises(LedgerBroken) as error:
         verify(entries, **how)  # type: ignore[arg-type]
-    assert str(found.value).startswith(f"ledger record {found.value.sequence}: ")
-    assert "\n" not in str(found.value)
-    return found.value.sequence
+    assert str(error.value).startswith(f"ledger record {error.value.sequence}: ")
+    assert "\n" not in str(error.value)
+    return error.value.sequence
 
 
 def test_the_hash_is_what_the_docstring_says() -> None:
     """Computed here by hand, so that anyone can write a checker of their own."""
     before = "0" * 64
     for entry in CHAIN:
-        said = entry.as_json()
-        own = said.pop("hash")
-        assert said["previous"] == before
-        before = hashlib.sha256(rfc8785.dumps(said)).hexdigest()
+        record = entry.as_json()
+        own = record.pop("hash")
+        assert record["previous"] == before
+        before = hashlib.sha256(rfc8785.dumps(record)).hexdigest()
         assert own == before
         assert entry.line().encode() == rfc8785.dumps(entry.as_json())
 
@@ -58,9 +58,9 @@ def test_every_single_byte_change_of_a_line_is_found_at_its_record(tmp_path_fact
     if LINES[place][at] == byte:
         byte ^= 1
     changed = LINES[place][:at] + bytes([byte]) + LINES[place][at + 1 :]
-    with pytest.raises(LedgerBroken) as found:
+    with pytest.raises(LedgerBroken) as error:
         verify(read_back([*LINES[:place], changed, *LINES[place + 1 :]], tmp_path_factory.getbasetemp()), head=HEAD)
-    assert found.value.sequence == place + 1
+    assert error.value.sequence == place + 1
 
 
 @settings(deadline=None, max_examples=150)

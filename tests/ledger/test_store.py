@@ -299,7 +299,7 @@ def test_a_byte_changed_in_the_sqlite_file_is_found_or_changes_nothing(tmp_path:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     whole = (tmp_path / "ledger.db").read_bytes()
-    found = 0
+    refusals = 0
     for place in range(0, len(whole), 97):
         changed = bytearray(whole)
         changed[place] ^= 0x20
@@ -312,8 +312,8 @@ def test_a_byte_changed_in_the_sqlite_file_is_found_or_changes_nothing(tmp_path:
             entries = held.entries()
             held.verify(head=head)
         except (StorageError, IntegrityError):
-            found += 1
+            refusals += 1
             continue
         assert entries == before
         verify(entries, head=head)
-    assert found > 20
+    assert refusals > 20

@@ -81,8 +81,8 @@ class FolderRegistry:
 
     def heads(self) -> dict[tuple[str, str], str]:
         models = [folder.name for folder in self.root.iterdir()]
-        told = {(model, version): (self.tags(model, version) or {}).get(HEAD_TAG) for model in models for version in self.versions(model)}
-        return {place: head for place, head in told.items() if head is not None}
+        heads = {(model, version): (self.tags(model, version) or {}).get(HEAD_TAG) for model in models for version in self.versions(model)}
+        return {place: head for place, head in heads.items() if head is not None}
 
     def champion(self, model: str) -> str | None:
         alias = self.root / model / "champion"

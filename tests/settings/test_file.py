@@ -30,8 +30,8 @@ def read(tmp_path: Path, text: str) -> Outer:
 
 
 def test_what_is_right_is_read(tmp_path: Path) -> None:
-    found = read(tmp_path, "name: 2026-11-20\nrate: 2e-4\ninner: {sparsity: 0.25}\nmany: [{sparsity: 0}, {}]\nnamed: {a: {sparsity: 0.1}}\n")
-    assert found == Outer(name="2026-11-20", rate=2e-4, inner=Inner(sparsity=0.25), many=(Inner(sparsity=0.0), Inner()), named={"a": Inner(sparsity=0.1)})
+    outer = read(tmp_path, "name: 2026-11-20\nrate: 2e-4\ninner: {sparsity: 0.25}\nmany: [{sparsity: 0}, {}]\nnamed: {a: {sparsity: 0.1}}\n")
+    assert outer == Outer(name="2026-11-20", rate=2e-4, inner=Inner(sparsity=0.25), many=(Inner(sparsity=0.0), Inner()), named={"a": Inner(sparsity=0.1)})
 
 
 @pytest.mark.parametrize(
