@@ -68,11 +68,11 @@ def servers_of(mark: str) -> Iterator[psutil.Process]:
 
 def end_servers(mark: str) -> None:
     for _ in range(LOOKS):
-        found = list(servers_of(mark))
-        for server in found:
+        servers = list(servers_of(mark))
+        for server in servers:
             server.terminate()
-        _, left = psutil.wait_procs(found, timeout=PATIENCE_S)
-        for server in left:
+        _, alive = psutil.wait_procs(servers, timeout=PATIENCE_S)
+        for server in alive:
             server.kill()
         time.sleep(PAUSE_S)
 

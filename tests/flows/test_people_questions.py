@@ -70,15 +70,15 @@ def test_questions(people: People) -> None:
     assert "is still to come" in people.refused("audit", "who-was", "ner", "--at", "2099-01-01", code=2)
     assert "is no time" in people.refused("audit", "who-was", "ner", "--at", "tuesday", code=2)
 
-    told = people.ask("audit", "trace", "ner@champion")
-    assert (told["version"], told["approver"], told["metrics"]["f1"]) == ("2", "bob", 0.75)
+    trace = people.ask("audit", "trace", "ner@champion")
+    assert (trace["version"], trace["approver"], trace["metrics"]["f1"]) == ("2", "bob", 0.75)
     for digest in (
-        told["data"]["sha256"],
-        told["data"]["md5"],
-        told["code"]["git_commit"],
-        told["base"]["revision"],
-        told["policy_sha256"],
-        told["recipe"]["sha256"],
+        trace["data"]["sha256"],
+        trace["data"]["md5"],
+        trace["code"]["git_commit"],
+        trace["base"]["revision"],
+        trace["policy_sha256"],
+        trace["recipe"]["sha256"],
     ):
         assert digest in people.call("audit", "trace", "ner")[1]
     assert people.ask("audit", "trace", "ner/1")["version"] == "1"
@@ -89,11 +89,11 @@ def test_questions(people: People) -> None:
 
 def test_the_ledger_can_be_carried_away(people: People, tmp_path: Path) -> None:
     people.promote(1)
-    told = people.ask("audit", "export", str(tmp_path / "ledger.jsonl"))
+    summary = people.ask("audit", "export", str(tmp_path / "ledger.jsonl"))
     signed = json.loads((tmp_path / "ledger.jsonl.head.json").read_bytes())
     head = check_head(signed, read_public_key(people.root / "keys" / "recompress.pub.pem"))
     assert verify(read_lines(tmp_path / "ledger.jsonl"), head=head) == people.ledger.head()
-    assert told["records"] == head.sequence
+    assert summary["records"] == head.sequence
     assert "exists already" in people.refused("audit", "export", str(tmp_path / "ledger.jsonl"), code=2)
 
 
@@ -104,9 +104,9 @@ def test_where_there_is_no_ledger_nothing_is_made(tmp_path: Path) -> None:
 
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     for command in (["audit", "log"], ["approve", "0" * 64], ["rollback", "ner", "--reason", "slow"]):
-        done = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
-        assert done.exit_code == 2
-        assert "there is no ledger at" in done.stderr
+        result = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
+        assert result.exit_code == 2
+        assert "there is no ledger at" in result.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
 
 
@@ -116,9 +116,9 @@ def test_a_bundle_is_checked_outside_of_any_project(tmp_path: Path, root: Path) 
     from flows.cli import main
 
     golden = root / "tests" / "golden"
-    done = CliRunner().invoke(main, ["--root", str(tmp_path), "audit", "verify", str(golden / "bundle-1"), "--key", str(golden / "bundle-1.pub.pem")])
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.endswith("Everything holds.\n")
+    result = CliRunner().invoke(main, ["--root", str(tmp_path), "audit", "verify", str(golden / "bundle-1"), "--key", str(golden / "bundle-1.pub.pem")])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith("Everything holds.\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,5 +152,5 @@ def test_a_registry_that_does_not_answer(people: People, monkeypatch: pytest.Mon
 
 
 def test_json_is_one_object_also_when_it_fails(people: People) -> None:
-    told = people.ask("approve", "0" * 64, code=2)
-    assert (told["exit_code"], told["kind"]) == (2, "InputError")
+    error = people.ask("approve", "0" * 64, code=2)
+    assert (error["exit_code"], error["kind"]) == (2, "InputError")
