@@ -11,7 +11,10 @@ from recompress.errors import StorageError
 from recompress.integrity.signing import read_public_key
 from recompress.ledger import Ledger, read_lines, verify
 from recompress.ledger.anchor import check_head
+from recompress.records import ApprovalRule
 from tests.evidence.people import People
+
+ASKED = ApprovalRule(required=True, not_the_author=True)
 
 
 def test_verify_names_what_does_not_hold_and_ends_with_five(people: People) -> None:
@@ -57,7 +60,7 @@ def test_a_cut_ledger_is_shown_by_the_bundles_alone(people: People) -> None:
 
 def test_questions(people: People) -> None:
     people.promote(1)
-    people.promote(2, ASKED)  # noqa: F821
+    people.promote(2, ASKED)
     assert len(people.ask("audit", "log")) == people.ledger.head().sequence
     assert people.ask("audit", "log", "--model", "ner")[-1]["kind"] == "promotion-committed"
     assert "did you mean 'ner'" in people.refused("audit", "log", "--model", "neer", code=2)
@@ -125,7 +128,7 @@ def test_a_bundle_is_checked_outside_of_any_project(tmp_path: Path, root: Path) 
 def test_a_ledger_that_another_process_holds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     from tasks.running.project import Project
 
-    plan = people.propose(1, ASKED)  # noqa: F821
+    plan = people.propose(1, ASKED)
     impatient = Ledger(people.root / "ledger" / "ledger.db", timeout=0.2)
     monkeypatch.setattr(Project, "ledger", property(lambda self: impatient))
     with people.ledger.transaction():
