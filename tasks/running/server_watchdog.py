@@ -37,6 +37,11 @@ def end_server_with_this_process() -> None:
     atexit.register(_dismiss)  # before Prefect registers the end of its server, so it comes after that
 
 
+def is_watcher(pid: int) -> bool:
+    """Whether this process started a watcher of that number."""
+    return any(watcher.pid == pid for watcher in _watchers)
+
+
 def _dismiss() -> None:
     for watcher in _watchers:
         watcher.terminate()
