@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recompress.benchmarks import ReadsOn
 from recompress.errors import DataRefused
+from recompress.models.padding import padding_of
 from recompress.runtimes.batches import BATCH_SIZE, Feature, batches_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def watch(network: PreTrainedModel, features: Sequence[Feature], watchers: Mappi
     model: Any = network.eval()
     try:
         with torch.no_grad():
-            for _, batch in batches_of(features, network.config.pad_token_id or 0, batch_size):
+            for _, batch in batches_of(features, padding_of(network), batch_size):
                 tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}
                 now["text"] = tensors["attention_mask"].bool()
                 model(**tensors)

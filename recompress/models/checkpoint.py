@@ -21,6 +21,7 @@ from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, layers_of
 from recompress.models.files import CONFIG_FILE, distinct_tensors, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.padding import check_padding
 from recompress.models.tokenizer import load_tokenizer, save_tokenizer
 from recompress.records import Runtime
 
@@ -93,12 +94,18 @@ def load(directory: Path) -> Checkpoint:
     """
     info = read_info(directory)
     refuse_pickles(directory)
+    network: PreTrainedModel | Path
     if info.runtime == "onnx":
         from recompress.models.onnx_graph import check_graph
 
         check_graph(directory / ONNX_FILE)
-        return Checkpoint(directory / ONNX_FILE, load_tokenizer(directory), info)
-    return Checkpoint(_load_network(directory, info), load_tokenizer(directory), info)
+        network, config = directory / ONNX_FILE, read_config(directory)
+    else:
+        network = _load_network(directory, info)
+        config = network.config
+    tokenizer = load_tokenizer(directory)
+    check_padding(directory, config, tokenizer, info.benchmark)
+    return Checkpoint(network, tokenizer, info)
 
 
 def save(checkpoint: Checkpoint, directory: Path) -> None:

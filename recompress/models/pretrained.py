@@ -11,6 +11,7 @@ from recompress.models.architecture import architecture_named, architecture_of, 
 from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, Info, check_causal, load, read_info
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
+from recompress.models.padding import complete_padding, reads_before_padding
 from recompress.models.tokenizer import plain_tokenizer, spaced_words
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
     config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
-    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    tokenizer = _base_tokenizer(directory, config, benchmark, max_length)
     _check_room(directory, config, tokenizer, max_length)
+    if reads_before_padding(config, benchmark):
+        config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: PreTrainedModel = head_of(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
@@ -59,7 +62,7 @@ def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_leng
         raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
     config = read_config(directory)
     check_causal(directory, config, benchmark)
-    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    tokenizer = _base_tokenizer(directory, config, benchmark, max_length)
     _check_room(directory, config, tokenizer, max_length)
     if (directory / INFO_FILE).is_file():
         network = load(directory).torch_network
@@ -91,7 +94,7 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
     return network
 
 
-def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
+def _base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
@@ -100,10 +103,7 @@ def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrai
     except Exception as error:  # each kind of tokenizer file breaks in its own way
         raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
     plain = plain_tokenizer(tokenizer, max_length)
-    if plain.pad_token_id is None and head_of(benchmark).pretrained:
-        plain.pad_token = plain.eos_token  # only fills batches up, behind a mask and behind the text; no decoder looks there
-    if plain.pad_token_id is None:
-        raise InputError(f"the tokenizer of base model {directory} has no padding token")
+    complete_padding(plain, config, directory)
     return spaced_words(plain) if head_of(benchmark).reads_words else plain
 
 
@@ -113,5 +113,6 @@ def _check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrained
         positions -= int(config.pad_token_id) + 1
     if not 2 < max_length <= positions:
         raise InputError(f"max_length is between 3 and the {positions} positions of base model {directory}, got {max_length}")
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"the tokenizer of base model {directory} knows {len(tokenizer):,} tokens, its embeddings {config.vocab_size:,}")
+    numbers = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if numbers > config.vocab_size:
+        raise InputError(f"the tokenizer of base model {directory} numbers {numbers:,} tokens, its embeddings {config.vocab_size:,}")
