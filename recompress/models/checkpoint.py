@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, layers_of
-from recompress.models.files import CONFIG_FILE, distinct_tensors, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
 from recompress.models.padding import check_padding
 from recompress.models.tokenizer import load_tokenizer, save_tokenizer
 from recompress.records import Runtime
@@ -160,7 +160,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
         if names:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
     fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()}, info.head_size)
-    network.load_state_dict(stored, strict=False)
+    fill(network.state_dict(), path)  # never a second copy: whoever serves a model needs its size in memory, and not twice that
     if isinstance(network.get_input_embeddings(), torch.nn.Embedding):
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
