@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
-from recompress.models.architecture import architecture_named, architecture_of, layers_of
+from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
 from recompress.models.padding import check_padding
 from recompress.models.tokenizer import load_tokenizer, save_tokenizer
@@ -149,6 +149,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     stored = read_tensors(path)
     with torch.random.fork_rng(devices=[]), no_init_weights():
         network: PreTrainedModel = head.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    check_described(network, directory)
     network.tie_weights()
     fit_shares(network, info.shares)
     if fit_factored(network, stored):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError
-from recompress.models.architecture import architecture_named, architecture_of, layers_of
+from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, Info, check_causal, load, read_info
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
@@ -41,6 +41,7 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: PreTrainedModel = head_of(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        check_described(network, directory)
         base = _read_base(directory)
         tensors = base.state_dict()
     fit_shares(network, shares_of(base))
@@ -88,6 +89,7 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
             )
         except (RuntimeError, OSError, ValueError) as error:
             raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
+    check_described(network, directory)
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in loading_info["missing_keys"] if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
