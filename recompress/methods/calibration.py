@@ -5,6 +5,7 @@ No labels and no gradients: examples are drawn by seed from the training split, 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from recompress.benchmarks import ReadsOn
 from recompress.errors import DataRefused
+from recompress.methods.examples import with_text
 from recompress.models.padding import padding_of
 from recompress.runtimes.batches import BATCH_SIZE, Feature, batches_of
 
@@ -24,16 +26,22 @@ if TYPE_CHECKING:
     from recompress.methods.registry import Inputs
     from recompress.models.checkpoint import Checkpoint
 
+log = logging.getLogger(__name__)
 Watcher = Callable[[Float[Tensor, "batch length width"], Float[Tensor, "batch length out"], Bool[Tensor, "batch length"]], None]
 """Called with a module's input, its output, and where there is text and no padding."""
 
 
 def calibration_features(checkpoint: Checkpoint, inputs: Inputs, count: int) -> list[Feature]:
-    """``count`` training examples (all, where there are fewer), drawn by the step's seed; windows of full length, where the benchmark reads running text.
+    """``count`` training examples (all, where there are fewer), drawn by the step's seed; windows of full length, where the benchmark reads running text. Blank
+    rows are left out, and counted in the log.
 
     Raises ``DataRefused`` when there are none, or the text is shorter than one window.
     """
-    examples = inputs.train
+    examples = with_text(inputs.train)
+    if inputs.train and not examples:
+        raise DataRefused(f"calibration needs training text, and all {len(inputs.train):,} examples are blank")
+    if blank := len(inputs.train) - len(examples):
+        log.warning("calibration: %d of %d training examples are blank and left out", blank, len(inputs.train))
     info = checkpoint.info
     if isinstance(inputs.benchmark, ReadsOn):
         windows = inputs.benchmark.windows(checkpoint.tokenizer, examples, info.max_length)
