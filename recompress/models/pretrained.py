@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,12 @@ from recompress.models.tokenizer import plain_tokenizer, spaced_words
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+ADAPTER_FILE = "adapter_config.json"
+"""transformers applies what this describes to the weights while it reads them."""
+CONSTANTS = ("position_ids", "token_type_ids", "inv_freq", "attn.bias", "attn.masked_bias")
+"""Ends of the names of tensors that older versions of transformers stored and that nobody has learned."""
+
 
 def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int) -> Checkpoint:
     """A pretrained encoder with a fresh head for ``labels``, or, for language modelling, a pretrained decoder with its own. The same seed gives the same head.
@@ -29,6 +36,8 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     from recompress.models.shared_layers import fit_shares, shares_of
     from recompress.models.surgery import fit_shapes
 
+    if (directory / ADAPTER_FILE).is_file():
+        raise InputError(f"beside the weights of base model {directory} lies an adapter ({ADAPTER_FILE}); merge it into them, or move it away")
     if head_of(benchmark).pretrained:
         return _whole_base(directory, benchmark, labels, max_length)
     if not labels or len(set(labels)) != len(labels):
@@ -82,18 +91,40 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
     if (directory / INFO_FILE).is_file():
         return load(directory).torch_network.base_model
     read_tensors(directory / WEIGHTS_FILE)
-    with quiet_transformers():
-        try:
-            network, loading_info = (auto_model or AutoModel).from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-            )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
+
+    def read(**changes: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True, **changes}
+        with quiet_transformers():
+            try:
+                came: tuple[PreTrainedModel, dict[str, Any]] = (auto_model or AutoModel).from_pretrained(directory, dtype=torch.float32, **options)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
+        return came
+
+    network, loading_info = read()
+    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
+    if network.config.tie_word_embeddings and output is not None and output.weight is not embedding.weight:
+        if output.weight.equal(embedding.weight):
+            output.weight = embedding.weight
+        else:
+            log.warning("base model %s: its config says that the output layer is tied to the embeddings, its file holds two; they are kept apart", directory)
+            network, loading_info = read(tie_word_embeddings=False)
     check_described(network, directory)
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in loading_info["missing_keys"] if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
+    if homeless := sorted(name for name in loading_info["unexpected_keys"] if _is_of_backbone(name, network)):
+        more = f" and {len(homeless) - 1} more tensors" if homeless[1:] else ""
+        raise InputError(f"base model {directory} holds {homeless[0]}{more}, for which the network of its config has no place; its answers would be others")
     return network
+
+
+def _is_of_backbone(name: str, network: PreTrainedModel) -> bool:
+    """Whether a stored tensor is a learned part of the backbone, under its prefix or without: no head, no pooler."""
+    prefix = f"{network.base_model_prefix}."
+    first = name.removeprefix(prefix).split(".")[0]
+    parts = {child for child, _ in network.base_model.named_children()}
+    return (name.startswith(prefix) or first in parts) and first != architecture_of(network).pooler and not name.endswith(CONSTANTS)
 
 
 def _base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
