@@ -15,6 +15,7 @@ from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import InputError, IntegrityError
 from recompress.methods.distillation.live import live_teacher
 from recompress.methods.distillation.teacher import unit_logits
+from recompress.methods.pruning import by_loss
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.padding import padding_of
 from recompress.models.pretrained import from_base
@@ -69,6 +70,9 @@ def test_a_text_is_answered_the_same_alone_and_in_every_batch(kind: str, family:
         "served": np.stack(runtime_of(load(tmp_path / "saved")).logits(rows)),
         "asked as a teacher": np.concatenate(unit_logits(checkpoint, BENCHMARK, [Example((text,)) for text in TEXTS])),
     }
+    with torch.no_grad():
+        weighed = torch.cat([logits[:, 0] for logits, _ in by_loss._answers(network, rows)]).numpy()  # in the order of their lengths
+    answers["weighed by the loss"] = weighed[np.argsort(np.argsort([len(row["input_ids"]) for row in rows], kind="stable"))]
     plain, tokenizer = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved"), AutoTokenizer.from_pretrained(tmp_path / "saved")
     with torch.no_grad():
         batch = tokenizer([text for text in TEXTS if text], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt", return_token_type_ids=False)
