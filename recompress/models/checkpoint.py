@@ -94,17 +94,13 @@ def load(directory: Path) -> Checkpoint:
     """
     info = read_info(directory)
     refuse_pickles(directory)
-    network: PreTrainedModel | Path
     if info.runtime == "onnx":
         from recompress.models.onnx_graph import check_graph
 
         check_graph(directory / ONNX_FILE)
-        network, config = directory / ONNX_FILE, read_config(directory)
-    else:
-        network = _load_network(directory, info)
-        config = network.config
-    tokenizer = load_tokenizer(directory)
-    check_padding(directory, config, tokenizer, info.benchmark)
+        return Checkpoint(directory / ONNX_FILE, load_tokenizer(directory), info)
+    network, tokenizer = _load_network(directory, info), load_tokenizer(directory)
+    check_padding(directory, network.config, tokenizer, info.benchmark)
     return Checkpoint(network, tokenizer, info)
 
 

@@ -38,8 +38,8 @@ def complete_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
 
 
 def check_padding(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, benchmark: str) -> None:
-    """Raises ``IntegrityError`` for a decoder that classifies and whose config pads with another token than its tokenizer."""
-    if reads_before_padding(config, benchmark) and config.pad_token_id != tokenizer.pad_token_id:
+    """Raises ``IntegrityError`` for a decoder that classifies and whose config pads with another token than its tokenizer, or with none."""
+    if reads_before_padding(config, benchmark) and (config.pad_token_id is None or config.pad_token_id != tokenizer.pad_token_id):
         raise IntegrityError(
             f"{directory} pads with token {config.pad_token_id} by its config and with {tokenizer.pad_token_id} by its tokenizer; a decoder that classifies reads "
             "its answer before the padding, so the two must be one: make the model again from its base"

@@ -100,6 +100,10 @@ def test_a_model_whose_two_padding_tokens_differ_is_refused(tmp_path: Path) -> N
     save(checkpoint, tmp_path / "wrong")
     with pytest.raises(IntegrityError, match="pads with token 7 by its config and with 290 by its tokenizer"):
         load(tmp_path / "wrong")
+    checkpoint.torch_network.config.pad_token_id = checkpoint.tokenizer.pad_token = None
+    save(checkpoint, tmp_path / "none")
+    with pytest.raises(IntegrityError, match="pads with token None by its config and with None by its tokenizer"):
+        load(tmp_path / "none")
 
 
 def test_a_tokenizer_that_knows_no_end_either_is_refused(tmp_path: Path) -> None:
