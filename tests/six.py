@@ -81,7 +81,8 @@ def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=LENGTH))
+    length = 3 * LENGTH if family in CLASSIFIERS else LENGTH  # short texts are to be whole, so that there is something to fill up
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=length))
 
 
 def texts(count: int, seed: int = 0) -> list[Example]:
