@@ -51,6 +51,8 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError(f"{SETTINGS_FILE} holds no object")
+        if settings.get("truncation_side", "left") not in ("left", "right"):
+            raise ValueError(f"truncation_side is left or right, got {settings['truncation_side']!r}")
         known = {key: settings[key] for key in (*SPECIAL, "model_input_names", "model_max_length", "truncation_side") if key in settings}
     except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
         raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None

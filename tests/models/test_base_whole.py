@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.errors import InputError
+from recompress.errors import InputError, IntegrityError
 from recompress.models.base import find_base
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.pretrained import from_base
@@ -118,6 +118,14 @@ def test_a_long_text_is_cut_where_the_base_cuts_it(side: str, tmp_path: Path) ->
         [row] = get_benchmark(TEXT).encode(tokenizer, [Example((text,))], TOPICS, 8)
         assert row["input_ids"] == expected
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")(text, truncation=True, max_length=8)["input_ids"] == expected
+
+
+def test_a_side_that_is_none_is_refused(tmp_path: Path) -> None:
+    save(from_base(base_of("bert", tmp_path / "base"), TEXT, TOPICS, 8, 0), tmp_path / "saved")
+    settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    (tmp_path / "saved" / "tokenizer_config.json").write_text(json.dumps(settings | {"truncation_side": "middle"}))
+    with pytest.raises(IntegrityError, match="truncation_side is left or right, got 'middle'"):
+        load(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("benchmark", [TEXT, LANGUAGE])
