@@ -104,11 +104,8 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
     network, loading_info = read()
     embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
     if network.config.tie_word_embeddings and output is not None and output.weight is not embedding.weight:
-        if output.weight.equal(embedding.weight):
-            output.weight = embedding.weight
-        else:
-            log.warning("base model %s: its config says that the output layer is tied to the embeddings, its file holds two; they are kept apart", directory)
-            network, loading_info = read(tie_word_embeddings=False)
+        log.warning("base model %s: its config says that the output layer is tied to the embeddings, its file holds two; they are kept apart", directory)
+        network, loading_info = read(tie_word_embeddings=False)
     check_described(network, directory)
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in loading_info["missing_keys"] if name.split(".")[0] != pooler):
