@@ -33,7 +33,7 @@ def rows() -> list[tuple[str, list[str]]]:
 
 
 def imports() -> nx.DiGraph:
-    """Which room imports which, by the modules in it; ``modules`` on each room counts them."""
+    """Which room imports which, by the modules in it."""
     graph = grimp.build_graph("flows", "tasks", "recompress", cache_dir=None)
     rooms = nx.DiGraph()
     for module in sorted(graph.modules):
@@ -41,7 +41,6 @@ def imports() -> nx.DiGraph:
         if room in ("tasks", "recompress"):
             continue
         rooms.add_node(room)
-        rooms.nodes[room]["modules"] = rooms.nodes[room].get("modules", 0) + 1
         for other in map(room_of, graph.find_modules_directly_imported_by(module)):
             if other not in (room, "tasks", "recompress"):
                 rooms.add_edge(room, other)
@@ -65,7 +64,7 @@ def draw(layers: list[tuple[str, list[str]]], rooms: nx.DiGraph) -> str:
             places[name] = (LEFT + step * (column + 0.5) + shift, 20 + ROW * row)
     parts = [_band(layers, package) for package in COLOURS]
     parts += [_arrow(places[a], places[b]) for a, b in sorted(reduced.edges)]
-    parts += [_box(name, *places[name], rooms.nodes[name]["modules"]) for _, names in layers for name in names]
+    parts += [_box(name, *places[name]) for _, names in layers for name in names]
     height = 20 + ROW * len(layers)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="14">'
     marker = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#666"/></marker></defs>'
@@ -80,11 +79,10 @@ def _band(layers: list[tuple[str, list[str]]], package: str) -> str:
     return f'<rect x="4" y="{top}" width="{WIDTH - 8}" height="{bottom - top}" rx="8" fill="{COLOURS[package]}"/>{text}'
 
 
-def _box(name: str, x: float, y: float, modules: int) -> str:
-    label = f"{escape(name.split('.')[-1])}"
-    count = f'<tspan fill="#888" font-size="11"> {modules}</tspan>' if modules > 1 else ""
+def _box(name: str, x: float, y: float) -> str:
+    label = escape(name.split(".")[-1])
     frame = f'<rect x="{x - BOX / 2:.0f}" y="{y:.0f}" width="{BOX}" height="{HEIGHT}" rx="6" fill="white" stroke="#444"/>'
-    return f'{frame}<text x="{x:.0f}" y="{y + 24:.0f}" text-anchor="middle">{label}{count}</text>'
+    return f'{frame}<text x="{x:.0f}" y="{y + 24:.0f}" text-anchor="middle">{label}</text>'
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:

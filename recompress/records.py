@@ -89,7 +89,7 @@ class Evaluation(Record):
     model_sha256: Sha256
     dataset_sha256: Sha256
     metrics: dict[str, float]
-    """The benchmark's metrics on the whole test split, and ``parameters``, ``size_bytes``, ``peak_memory_bytes``, ``latency_p50_ms`` …"""
+    """The benchmark's metrics on the whole test split, and ``parameters``, ``size_bytes``, ``peak_memory_bytes``, ``steady_memory_bytes``, ``latency_p50_ms`` …"""
     slices: dict[str, dict[str, float]]
     """The benchmark's metrics for each slice."""
     types: dict[str, dict[str, float]] = {}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")
 DECODERS = ("gpt2", "llama")
 SIX = (*ENCODERS, *DECODERS)
+CLASSIFIERS = ("gpt2-classifier", "llama-classifier")
+"""Decoders with a head for labels; the tokenizer has a padding token of its own, which is not number 0."""
 LANGUAGE = "language-modelling"
 HIDDEN, NEURONS, LAYERS, HEADS = 32, 64, 2, 4
 LENGTH = 16
@@ -25,10 +27,15 @@ LENGTH = 16
 
 def benchmark_of(family: str) -> str:
     """Both kinds of head are met."""
-    return LANGUAGE if family in DECODERS else "text-classification" if family in ("roberta", "distilbert") else "token-classification"
+    return LANGUAGE if family in DECODERS else "token-classification" if family in ("bert", "xlm-roberta") else "text-classification"
 
 
-def byte_tokenizer() -> PreTrainedTokenizerBase:
+def architecture_in(family: str) -> str:
+    """The config's ``model_type``."""
+    return family.removesuffix("-classifier")
+
+
+def byte_tokenizer(padding: str | None = "<end>") -> PreTrainedTokenizerBase:
     """One token for each byte but the most frequent pairs, as decoders have it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -40,12 +47,13 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
         vocab_size=290, special_tokens=["<end>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     backend.train_from_iterator((" ".join(example.words) for example in texts(60)), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<end>", eos_token="<end>", pad_token="<end>", model_max_length=LENGTH)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<end>", eos_token="<end>", pad_token=padding, model_max_length=LENGTH)
 
 
 def config_of(family: str, vocabulary: int, labels: int = 3, **changes: Any) -> Any:
     from transformers import AutoConfig
 
+    family = architecture_in(family)
     if family == "distilbert":
         shape = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": NEURONS}
     elif family == "gpt2":
@@ -64,16 +72,17 @@ def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
     import torch
 
     benchmark = benchmark_of(family)
-    tokenizer = byte_tokenizer() if benchmark == LANGUAGE else tiny_tokenizer()
+    tokenizer = byte_tokenizer() if benchmark == LANGUAGE else byte_tokenizer("<pad>") if family in CLASSIFIERS else tiny_tokenizer()
     labels = {"token-classification": TAGS, "text-classification": TOPICS, LANGUAGE: ()}[benchmark]
-    config = config_of(family, len(tokenizer), len(labels) or 2, **changes)
+    config = config_of(family, len(tokenizer), len(labels) or 2, **{"pad_token_id": tokenizer.pad_token_id} | changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = head_of(benchmark).auto_model().from_config(config)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=LENGTH))
+    length = 3 * LENGTH if family in CLASSIFIERS else LENGTH  # short texts are to be whole, so that there is something to fill up
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=length))
 
 
 def texts(count: int, seed: int = 0) -> list[Example]:

@@ -40,9 +40,10 @@ class TextClassification:
             return []
         encoded = tokenizer([" ".join(example.words) for example in examples], truncation=True, max_length=max_length)
         number = {label: i for i, label in enumerate(labels)}
+        nothing = [tokenizer.pad_token_id or 0]  # an empty text has no token with some tokenizers, and is to be answered all the same
         return [
-            {"input_ids": list(ids), "attention_mask": list(mask), "labels": [_number(number, example)], "units": [0]}
-            for ids, mask, example in zip(encoded["input_ids"], encoded["attention_mask"], examples, strict=True)
+            {"input_ids": list(ids) or nothing, "attention_mask": [1] * len(ids) or [1], "labels": [_number(number, example)], "units": [0]}
+            for ids, example in zip(encoded["input_ids"], examples, strict=True)
         ]
 
     def unit_logits(self, logits: Float[np.ndarray, " labels"], feature: Feature) -> Float[np.ndarray, "1 labels"]:

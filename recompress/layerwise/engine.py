@@ -27,6 +27,7 @@ from recompress.layerwise.storage import hidden_of, keep, restore, stamp
 from recompress.models.architecture import Layer, Linear, is_linear, layers_of, shape_of
 from recompress.models.factored import FactoredLinear
 from recompress.models.packed import place, unpacked
+from recompress.models.padding import padding_of
 from recompress.models.shared_layers import share, shares_of
 from recompress.progress import bar
 from recompress.runtimes.batches import Batch, Feature, batches_of
@@ -56,7 +57,7 @@ def each_layer(
     """
     folder = workdir / "layers"
     size = min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
-    batches = [batch for _, batch in batches_of(features, network.config.pad_token_id or 0, size)]
+    batches = [batch for _, batch in batches_of(features, padding_of(network), size)]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:

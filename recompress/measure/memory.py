@@ -1,25 +1,32 @@
-"""How much memory a model takes: the largest resident size of a fresh process that loads it and answers one batch.
+"""How much memory a model takes: the resident size of a fresh process that loads it and answers one batch, at its largest and afterwards.
 
     python -m recompress.measure.memory request.json answer.json
 
 The Python interpreter and the libraries of the runtime are in it, because whoever serves the model pays for them; the tokenizer is not.
+The peak says what a machine must have for a moment, loading included; the steady size what stays taken for as long as the model is served.
 """
 
 from __future__ import annotations
 
+import gc
 import re
 import resource
 import sys
 from pathlib import Path
 
+import psutil
+
 from recompress.measure.request import Request, batch_of, open_all, reply
 
 
-def answer(request: Request) -> int:
-    """The peak in bytes, after each model has answered one batch."""
-    for runtime, features in zip(open_all(request), request.features, strict=True):
+def answer(request: Request) -> dict[str, int]:
+    """``peak_memory_bytes`` and ``steady_memory_bytes``, with all models open, after each has answered one batch."""
+    runtimes = open_all(request)
+    for runtime, features in zip(runtimes, request.features, strict=True):
         runtime.logits(batch_of(features, 0, request.batch_size), request.batch_size)
-    return peak_bytes()
+    gc.collect()
+    steady = psutil.Process().memory_info().rss
+    return {"peak_memory_bytes": max(peak_bytes(), steady), "steady_memory_bytes": steady}
 
 
 def peak_bytes() -> int:

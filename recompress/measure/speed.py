@@ -35,8 +35,8 @@ def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Examp
     """Time all models and their baseline interleaved in one process, and each one's memory in a process of its own. Nothing else should run meanwhile.
 
     Gives for each model ``parameters``, ``size_bytes``, ``latency_p50_ms`` and ``latency_p95_ms`` (batch 1), ``throughput_per_s`` (batch 32),
-    ``peak_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline. ``threads`` are pinned; ``repeats`` is the number of
-    timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
+    ``peak_memory_bytes`` and ``steady_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline. ``threads`` are pinned;
+    ``repeats`` is the number of timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
     """
     if not examples:
         raise DataRefused("the test split is empty; there is no text to measure speed on")
@@ -55,22 +55,22 @@ def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Examp
     return [_metrics(model.resolve(), timed[model.resolve()], of_baseline, _memory(model.resolve(), request, folder / "memory")) for model in models]
 
 
-def _metrics(model: Path, timed: Metrics, baseline: Metrics, memory: int) -> Metrics:
+def _metrics(model: Path, timed: Metrics, baseline: Metrics, memory: Metrics) -> Metrics:
     size = float(size_bytes(model))
     return timed | {
         "parameters": float(parameters(model)),
         "size_bytes": size,
-        "peak_memory_bytes": float(memory),
+        **memory,
         "size_ratio": baseline["size_bytes"] / size,
         "latency_ratio": baseline["latency_p50_ms"] / timed["latency_p50_ms"],
         "throughput_ratio": timed["throughput_per_s"] / baseline["throughput_per_s"],
     }
 
 
-def _memory(model: Path, request: Request, folder: Path) -> int:
+def _memory(model: Path, request: Request, folder: Path) -> Metrics:
     place = request.directories.index(model)
     alone = request.model_copy(update={"directories": (model,), "features": (request.features[place],)})
-    return int(ask("recompress.measure.memory", alone, folder))
+    return {name: float(size) for name, size in ask("recompress.measure.memory", alone, folder).items()}
 
 
 def _encoded(directory: Path, examples: Sequence[Example]) -> tuple[Feature, ...]:

@@ -5,6 +5,7 @@ No labels and no gradients: examples are drawn by seed from the training split, 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from recompress.benchmarks import ReadsOn
 from recompress.errors import DataRefused
+from recompress.methods.examples import with_text
+from recompress.models.padding import padding_of
 from recompress.runtimes.batches import BATCH_SIZE, Feature, batches_of
 
 if TYPE_CHECKING:
@@ -23,16 +26,22 @@ if TYPE_CHECKING:
     from recompress.methods.registry import Inputs
     from recompress.models.checkpoint import Checkpoint
 
+log = logging.getLogger(__name__)
 Watcher = Callable[[Float[Tensor, "batch length width"], Float[Tensor, "batch length out"], Bool[Tensor, "batch length"]], None]
 """Called with a module's input, its output, and where there is text and no padding."""
 
 
 def calibration_features(checkpoint: Checkpoint, inputs: Inputs, count: int) -> list[Feature]:
-    """``count`` training examples (all, where there are fewer), drawn by the step's seed; windows of full length, where the benchmark reads running text.
+    """``count`` training examples (all, where there are fewer), drawn by the step's seed; windows of full length, where the benchmark reads running text. Blank
+    rows are left out, and counted in the log.
 
     Raises ``DataRefused`` when there are none, or the text is shorter than one window.
     """
-    examples = inputs.train
+    examples = with_text(inputs.train)
+    if inputs.train and not examples:
+        raise DataRefused(f"calibration needs training text, and all {len(inputs.train):,} examples are blank")
+    if blank := len(inputs.train) - len(examples):
+        log.warning("calibration: %d of %d training examples are blank and left out", blank, len(inputs.train))
     info = checkpoint.info
     if isinstance(inputs.benchmark, ReadsOn):
         windows = inputs.benchmark.windows(checkpoint.tokenizer, examples, info.max_length)
@@ -55,7 +64,7 @@ def watch(network: PreTrainedModel, features: Sequence[Feature], watchers: Mappi
     model: Any = network.eval()
     try:
         with torch.no_grad():
-            for _, batch in batches_of(features, network.config.pad_token_id or 0, batch_size):
+            for _, batch in batches_of(features, padding_of(network), batch_size):
                 tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}
                 now["text"] = tensors["attention_mask"].bool()
                 model(**tensors)

@@ -18,6 +18,7 @@ from recompress.methods.calibration import calibration_features
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.runtimes.batches import Feature, pad_batch
 
@@ -50,7 +51,7 @@ def output_errors(before: Checkpoint, after: Checkpoint, inputs: Inputs, simpler
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
     network = after.torch_network.eval()
-    batch = {name: torch.from_numpy(rows) for name, rows in pad_batch(probe_features(before, inputs), network.config.pad_token_id or 0).items()}
+    batch = {name: torch.from_numpy(rows) for name, rows in pad_batch(probe_features(before, inputs), padding_of(network)).items()}
     text = batch["attention_mask"].bool()
 
     def look(name: str, weight: Tensor, bias: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from recompress.errors import EffectMissing, InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
+from recompress.methods.examples import is_blank, telling
 from recompress.methods.registry import Claim, Inputs, Method, all_methods, get_method
 from recompress.models.architecture import architecture_named
 from recompress.models.checkpoint import Checkpoint, load, read_info, write
@@ -47,6 +48,8 @@ class StepReport(Record):
     size_bytes_before: int
     size_bytes: int
     seconds: float
+    blank_examples: int = 0
+    """Training examples without any text, which calibration left out."""
 
 
 def run_step(method_name: str, config: Settings, source: Path, target: Path, inputs: Inputs) -> StepReport:
@@ -84,6 +87,7 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
             size_bytes_before=_size(source),
             size_bytes=_size(partial),
             seconds=round(perf_counter() - started, 3),
+            blank_examples=sum(map(is_blank, inputs.train)) if "calibration" in method.needs else 0,
         )
     log.info("%s: %s", method_name, "; ".join(f"{c.what} {c.measured:g}" for c in claims))
     return report
@@ -184,9 +188,9 @@ def _refuse_broken_numbers(checkpoint: Checkpoint, name: str) -> None:
 
 
 def _probe(checkpoint: Checkpoint, inputs: Inputs) -> list[Feature]:
-    examples = (inputs.dev or inputs.train)[:PROBE]
+    examples = telling(inputs.dev, PROBE) or telling(inputs.train, PROBE)
     if not examples:
-        raise InputError("a step needs at least one example to compare the saved model with")
+        raise InputError("a step needs at least one example that is not blank, to compare the saved model with")
     info = checkpoint.info
     return inputs.benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
 

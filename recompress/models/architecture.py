@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from recompress.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -189,6 +191,23 @@ def layers_of(network: PreTrainedModel) -> list[Layer]:
     """The layers from the first to the last."""
     a = architecture_of(network)
     return [_layer(a, i, module) for i, module in enumerate(_at(network.base_model, a.layers))]
+
+
+def check_described(network: PreTrainedModel, directory: Path) -> None:
+    """Raises ``InputError`` where a layer of a freshly made network holds a linear layer that its description does not name, for example cross attention: what
+    no method sees would be counted with the rest, and changed without any text that ever went through it."""
+    if getattr(network.config, "is_decoder", False) and not architecture_of(network).causal:
+        raise InputError(
+            f"{directory} is a {network.config.model_type} that reads from left to right (is_decoder: true), which is not known here; take an encoder"
+        )
+    for layer in layers_of(network):
+        described = {id(part) for part in (layer.query, layer.key, layer.value, layer.out, *layer.neurons_in, layer.neurons_out)}
+        for name, module in layer.module.named_modules():
+            if is_linear(module) and id(module) not in described:
+                raise InputError(
+                    f"{directory} has {name} in its layer {layer.index + 1}, which is no part of a {layer.architecture.name} that is known here; "
+                    f"take a model without it{' (add_cross_attention: false in its config)' if 'cross' in name else ''}"
+                )
 
 
 def encoder_linears(network: PreTrainedModel) -> Iterator[tuple[str, Linear]]:

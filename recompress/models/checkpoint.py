@@ -19,8 +19,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
-from recompress.models.architecture import architecture_named, architecture_of, layers_of
-from recompress.models.files import CONFIG_FILE, distinct_tensors, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
+from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.padding import check_padding
 from recompress.models.tokenizer import load_tokenizer, save_tokenizer
 from recompress.records import Runtime
 
@@ -98,7 +99,9 @@ def load(directory: Path) -> Checkpoint:
 
         check_graph(directory / ONNX_FILE)
         return Checkpoint(directory / ONNX_FILE, load_tokenizer(directory), info)
-    return Checkpoint(_load_network(directory, info), load_tokenizer(directory), info)
+    network, tokenizer = _load_network(directory, info), load_tokenizer(directory)
+    check_padding(directory, network.config, tokenizer, info.benchmark)
+    return Checkpoint(network, tokenizer, info)
 
 
 def save(checkpoint: Checkpoint, directory: Path) -> None:
@@ -142,6 +145,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     stored = read_tensors(path)
     with torch.random.fork_rng(devices=[]), no_init_weights():
         network: PreTrainedModel = head.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    check_described(network, directory)
     network.tie_weights()
     fit_shares(network, info.shares)
     if fit_factored(network, stored):
@@ -153,7 +157,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
         if names:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
     fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()}, info.head_size)
-    network.load_state_dict(stored, strict=False)
+    fill(network.state_dict(), path)  # never a second copy: whoever serves a model needs its size in memory, and not twice that
     if isinstance(network.get_input_embeddings(), torch.nn.Embedding):
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ def write_config(network: PreTrainedModel, directory: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises ``InputError`` when it is missing and ``IntegrityError`` when it is cut off or broken."""
+    """All tensors of a safetensors file, mapped: one takes memory when its numbers are looked at, and not before. Raises ``InputError`` when it is missing and
+    ``IntegrityError`` when it is cut off or broken."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -72,6 +74,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise IntegrityError(f"{path} is cut off or broken: {first_line(error)}") from None
     return tensors
+
+
+def fill(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Read the numbers of a safetensors file straight into the memory of ``tensors``, one after another, so that no tensor is held twice. All that the file
+    has must be among them; one of another type is converted.
+
+    Raises ``IntegrityError`` for a file that is cut off, or a tensor of another shape.
+    """
+    import torch
+
+    mapped = read_tensors(path)
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        for name, stored in sorted(mapped.items(), key=lambda item: int(header[item[0]]["data_offsets"][0])):
+            tensor = tensors[name].detach()
+            if tensor.shape != stored.shape:
+                raise IntegrityError(f"{path} holds {name} as {list(stored.shape)}, the model has {list(tensor.shape)}")
+            if tensor.dtype != stored.dtype or not tensor.is_contiguous() or sys.byteorder != "little":
+                tensor.copy_(stored)
+            elif tensor.numel():
+                file.seek(8 + size + int(header[name]["data_offsets"][0]))
+                place = memoryview(tensor.flatten().view(torch.uint8).numpy())
+                if file.readinto(place) != len(place):
+                    raise IntegrityError(f"{path} is cut off: {name} is not there in full")
 
 
 def distinct_tensors(network: PreTrainedModel) -> dict[str, Tensor]:

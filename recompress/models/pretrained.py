@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError
-from recompress.models.architecture import architecture_named, architecture_of, layers_of
+from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, Info, check_causal, load, read_info
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
+from recompress.models.padding import complete_padding, reads_before_padding
 from recompress.models.tokenizer import plain_tokenizer, spaced_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+ADAPTER_FILE = "adapter_config.json"
+"""transformers applies what this describes to the weights while it reads them."""
+CONSTANTS = ("position_ids", "token_type_ids", "inv_freq", "attn.bias", "attn.masked_bias")
+"""Ends of the names of tensors that older versions of transformers stored and that nobody has learned."""
 
 
 def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int) -> Checkpoint:
@@ -28,16 +36,21 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     from recompress.models.shared_layers import fit_shares, shares_of
     from recompress.models.surgery import fit_shapes
 
+    if (directory / ADAPTER_FILE).is_file():
+        raise InputError(f"beside the weights of base model {directory} lies an adapter ({ADAPTER_FILE}); merge it into them, or move it away")
     if head_of(benchmark).pretrained:
         return _whole_base(directory, benchmark, labels, max_length)
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
     config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
-    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    tokenizer = _base_tokenizer(directory, config, benchmark, max_length)
     _check_room(directory, config, tokenizer, max_length)
+    if reads_before_padding(config, benchmark):
+        config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: PreTrainedModel = head_of(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        check_described(network, directory)
         base = _read_base(directory)
         tensors = base.state_dict()
     fit_shares(network, shares_of(base))
@@ -59,7 +72,7 @@ def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_leng
         raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
     config = read_config(directory)
     check_causal(directory, config, benchmark)
-    tokenizer = _base_tokenizer(directory, benchmark, max_length)
+    tokenizer = _base_tokenizer(directory, config, benchmark, max_length)
     _check_room(directory, config, tokenizer, max_length)
     if (directory / INFO_FILE).is_file():
         network = load(directory).torch_network
@@ -78,20 +91,40 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
     if (directory / INFO_FILE).is_file():
         return load(directory).torch_network.base_model
     read_tensors(directory / WEIGHTS_FILE)
-    with quiet_transformers():
-        try:
-            network, loading_info = (auto_model or AutoModel).from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-            )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
+
+    def read(**changes: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True, **changes}
+        with quiet_transformers():
+            try:
+                came: tuple[PreTrainedModel, dict[str, Any]] = (auto_model or AutoModel).from_pretrained(directory, dtype=torch.float32, **options)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
+        return came
+
+    network, loading_info = read()
+    embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
+    if network.config.tie_word_embeddings and output is not None and output.weight is not embedding.weight:
+        log.warning("base model %s: its config says that the output layer is tied to the embeddings, its file holds two; they are kept apart", directory)
+        network, loading_info = read(tie_word_embeddings=False)
+    check_described(network, directory)
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in loading_info["missing_keys"] if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
+    if homeless := sorted(name for name in loading_info["unexpected_keys"] if _is_of_backbone(name, network)):
+        more = f" and {len(homeless) - 1} more tensors" if homeless[1:] else ""
+        raise InputError(f"base model {directory} holds {homeless[0]}{more}, for which the network of its config has no place; its answers would be others")
     return network
 
 
-def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
+def _is_of_backbone(name: str, network: PreTrainedModel) -> bool:
+    """Whether a stored tensor is a learned part of the backbone, under its prefix or without: no head, no pooler."""
+    prefix = f"{network.base_model_prefix}."
+    first = name.removeprefix(prefix).split(".")[0]
+    parts = {child for child, _ in network.base_model.named_children()}
+    return (name.startswith(prefix) or first in parts) and first != architecture_of(network).pooler and not name.endswith(CONSTANTS)
+
+
+def _base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
@@ -100,10 +133,7 @@ def _base_tokenizer(directory: Path, benchmark: str, max_length: int) -> PreTrai
     except Exception as error:  # each kind of tokenizer file breaks in its own way
         raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
     plain = plain_tokenizer(tokenizer, max_length)
-    if plain.pad_token_id is None and head_of(benchmark).pretrained:
-        plain.pad_token = plain.eos_token  # only fills batches up, behind a mask and behind the text; no decoder looks there
-    if plain.pad_token_id is None:
-        raise InputError(f"the tokenizer of base model {directory} has no padding token")
+    complete_padding(plain, config, directory)
     return spaced_words(plain) if head_of(benchmark).reads_words else plain
 
 
@@ -113,5 +143,6 @@ def _check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrained
         positions -= int(config.pad_token_id) + 1
     if not 2 < max_length <= positions:
         raise InputError(f"max_length is between 3 and the {positions} positions of base model {directory}, got {max_length}")
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"the tokenizer of base model {directory} knows {len(tokenizer):,} tokens, its embeddings {config.vocab_size:,}")
+    numbers = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if numbers > config.vocab_size:
+        raise InputError(f"the tokenizer of base model {directory} numbers {numbers:,} tokens, its embeddings {config.vocab_size:,}")

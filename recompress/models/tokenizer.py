@@ -51,7 +51,9 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError(f"{SETTINGS_FILE} holds no object")
-        known = {key: settings[key] for key in (*SPECIAL, "model_input_names", "model_max_length") if key in settings}
+        if settings.get("truncation_side", "left") not in ("left", "right"):
+            raise ValueError(f"truncation_side is left or right, got {settings['truncation_side']!r}")
+        known = {key: settings[key] for key in (*SPECIAL, "model_input_names", "model_max_length", "truncation_side") if key in settings}
     except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
         raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None
     return _assemble(backend, known)
@@ -82,6 +84,8 @@ def _nested(step: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 def _settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     names: dict[str, Any] = {name: str(token) for name in SPECIAL if (token := getattr(tokenizer, name, None)) is not None}
+    if getattr(tokenizer, "truncation_side", "right") == "left":
+        names["truncation_side"] = "left"  # a long text keeps its end
     return names | {"model_input_names": list(tokenizer.model_input_names), "model_max_length": int(min(tokenizer.model_max_length, 1 << 30))}
 
 

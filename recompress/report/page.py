@@ -65,6 +65,7 @@ def table_row(evaluation: Evaluation, baseline: Evaluation, primary: str, winner
         "faster": metrics.get("latency_ratio"),
         "throughput": metrics.get("throughput_per_s"),
         "peak_memory_bytes": metrics.get("peak_memory_bytes"),
+        "steady_memory_bytes": metrics.get("steady_memory_bytes"),
         "verdict": "baseline" if verdict is None else "champion" if evaluation.model == winner else "passed" if verdict.passed else "refused",
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 from recompress.errors import IntegrityError
 from recompress.models.architecture import layers_of
 from recompress.models.onnx_graph import strip
+from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
 from recompress.runtimes.turned import turn_constants
 
@@ -97,7 +98,7 @@ def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
     for batch, length in ((1, 3), (3, 9)):
         ids = draw.integers(0, network.config.vocab_size, (batch, length))
         mask = np.ones_like(ids)
-        ids[-1, length - 1] = network.config.pad_token_id or 0
+        ids[-1, length - 1] = padding_of(network)
         mask[-1, length - 1] = 0
         [logits] = session.run(None, {"input_ids": ids, "attention_mask": mask})
         with torch.inference_mode():

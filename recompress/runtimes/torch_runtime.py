@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from recompress.models.padding import padding_of
 from recompress.records import Runtime as RuntimeName
 from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer
 
@@ -38,7 +39,7 @@ class TorchRuntime:
     def __init__(self, network: PreTrainedModel, threads: int) -> None:
         self.network: Any = network.eval()
         self.threads = threads
-        self.pad_id = network.config.pad_token_id or 0
+        self.pad_id = padding_of(network)
 
     def logits(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> list[Float[np.ndarray, "..."]]:
         with _pinned(self.threads), torch.inference_mode():

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, get_benchmark
 from recompress.integrity.digest import sha256_bytes
+from recompress.models.padding import padding_of
 from recompress.training.judge import dev_metrics, token_costs, training_features
 from recompress.training.precision import choose_precision
 from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
@@ -91,7 +92,7 @@ def train(
         schedule=schedule,
         train=features,
         dev=dev_features,
-        pad_token_id=checkpoint.tokenizer.pad_token_id or 0,
+        pad_token_id=padding_of(network),
         objective=objective or label_loss,
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
         reduce=token_costs if reads_on else None,

@@ -20,7 +20,7 @@ from recompress.models.checkpoint import save
 from tests.tiny import tiny_checkpoint, tiny_examples
 
 TOLD = {
-    "latency_p50_ms", "latency_p95_ms", "throughput_per_s", "parameters", "size_bytes", "peak_memory_bytes", "size_ratio", "latency_ratio", "throughput_ratio",
+    "latency_p50_ms", "latency_p95_ms", "throughput_per_s", "parameters", "size_bytes", "peak_memory_bytes", "steady_memory_bytes", "size_ratio", "latency_ratio", "throughput_ratio",
 }  # fmt: skip
 
 
@@ -49,6 +49,7 @@ def test_all_models_are_measured_beside_the_baseline(models: dict[str, Path], tm
     assert int8["throughput_ratio"] == int8["throughput_per_s"] / base["throughput_per_s"]
     assert int8["size_ratio"] == size_bytes(models["base"]) / size_bytes(models["int8"])
     assert all(0 < one["latency_p50_ms"] <= one["latency_p95_ms"] for one in measurements)
+    assert all(0 < one["steady_memory_bytes"] <= one["peak_memory_bytes"] for one in measurements)
     assert int8["peak_memory_bytes"] < base["peak_memory_bytes"], "the ONNX runtime brings no torch"
     assert json.loads(json.dumps(measurements)) == measurements
 

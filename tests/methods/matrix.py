@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,17 +62,41 @@ def inputs_for(method: Method, family: str, source: Path, workdir: Path) -> Inpu
 def _decided(teacher: Checkpoint) -> Checkpoint:
     """Random heads say next to nothing, and there would be nothing to learn from them."""
     for name, parameter in teacher.torch_network.named_parameters():
-        if name.startswith("classifier"):
+        if name.startswith(("classifier", "score")):
             parameter.data.mul_(10)
     return teacher
 
 
-def answers(directory: Path, family: str) -> list[Any]:
+def answers(directory: Path, family: str, batch_size: int = 32) -> list[Any]:
     """What the model in ``directory`` says to a few examples."""
     from recompress.runtimes import runtime_of
 
     checkpoint = load(directory)
-    return list(runtime_of(checkpoint).logits(features_of(checkpoint, family)))
+    return list(runtime_of(checkpoint).logits(features_of(checkpoint, family), batch_size))
+
+
+@contextmanager
+def paddings_seen() -> Iterator[list[str]]:
+    """Names of decoders that are given a batch in which something else than their config's padding token stands behind the mask."""
+    import torch
+    from transformers import GPT2Model, LlamaModel
+
+    wrong: list[str] = []
+
+    def look(network: Any, ids: Any = None, *given: Any, **named: Any) -> Any:
+        ids, mask = named.pop("input_ids", ids), named.get("attention_mask")
+        if not torch.compiler.is_exporting() and bool((ids[mask == 0] != network.config.pad_token_id).any()):
+            wrong.append(type(network).__name__)
+        return torch.nn.Module.__call__(network, ids, *given, **named)
+
+    backbones: tuple[Any, ...] = (GPT2Model, LlamaModel)
+    for backbone in backbones:
+        backbone.__call__ = look
+    try:
+        yield wrong
+    finally:
+        for backbone in backbones:
+            del backbone.__call__
 
 
 def main(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def test_every_method_names_its_source_and_explains_every_dial() -> None:
         assert method["source"], method["name"]
         assert method["architectures"], method["name"]
         assert all(dial["help"] and dial["is"] for dial in method["dials"]), method["name"]
+
+
+def test_the_readme_counts_and_names_the_methods_as_they_are(root: Path) -> None:
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    of_family: dict[str, set[str]] = {family: {name for name, method in all_methods().items() if method.family == family} for family in FAMILIES}
+    rows = dict(re.findall(r"^\| (\w[\w ]*) \| (.*?) \|", readme.split("| family | methods |")[1].split("\n\n")[0], re.MULTILINE))
+    plain = {family.replace(" ", "_"): re.sub(r"\([^)]*\)", "", cell) for family, cell in rows.items()}  # what stands in brackets explains
+    assert {family: set(re.findall(r"\w+", cell)) for family, cell in plain.items()} == of_family
+    [[count, families, trainings]] = re.findall(r"(\d+) in (\w+) families and (\d+) for training", readme)
+    assert int(count) == len(all_methods()) - len(of_family["training"])
+    assert families == ("five", "six", "seven")[len(FAMILIES) - 1 - 5]
+    assert int(trainings) == len(of_family["training"])
 
 
 @pytest.mark.parametrize("name", all_methods())

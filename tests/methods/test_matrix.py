@@ -1,4 +1,5 @@
-"""Every method on every architecture: it works, proves it, and answers the same in a new process; or it is declared unsupported, and refused."""
+"""Every method on every architecture, decoders that classify among them: it works, proves it, and answers the same in a new process; or it is declared
+unsupported, and refused."""
 
 from __future__ import annotations
 
@@ -13,16 +14,23 @@ from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
 from tests.families import remember_exports
-from tests.methods.matrix import UNTIED, answers, inputs_for, make_source, settings_of
-from tests.six import DECODERS, SIX, benchmark_of
+from tests.methods.matrix import UNTIED, answers, inputs_for, make_source, paddings_seen, settings_of
+from tests.six import CLASSIFIERS, DECODERS, SIX, architecture_in, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = all_methods()
-CELLS = [(name, family) for name in METHODS for family in SIX]
+LEARNS_ON = "llama-classifier"
+"""Trainings take seconds, and all of them fill up batches in one place: of the decoders that classify, one is enough."""
+CELLS = [
+    (name, family)
+    for name, method in METHODS.items()
+    for family in (*SIX, *CLASSIFIERS)
+    if family not in CLASSIFIERS or family == LEARNS_ON or "training" not in method.needs
+]
 
 
 def is_supported(name: str, family: str) -> bool:
-    return family in METHODS[name].architectures and benchmark_of(family) in METHODS[name].benchmarks
+    return architecture_in(family) in METHODS[name].architectures and benchmark_of(family) in METHODS[name].benchmarks
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
     untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in DECODERS}
-    return {family: make_source(family, folder / family) for family in SIX} | untied
+    return {family: make_source(family, folder / family) for family in (*SIX, *CLASSIFIERS)} | untied
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +54,27 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_works_and_proves_it(name: str, family: str, sources: dict[str, Path], results: Path, tmp_path: Path) -> None:
     method, place = METHODS[name], results / name / family
     source = sources[f"untied {family}" if name in UNTIED else family]
-    report = run_step(name, settings_of(method), source, place / "model", inputs_for(method, family, source, tmp_path / "work"))
+    inputs = inputs_for(method, family, source, tmp_path / "work")
+    with paddings_seen() as wrong:
+        report = run_step(name, settings_of(method), source, place / "model", inputs)
+    assert not wrong, "batches were filled up with a token that is not the config's"
     assert report.claims
     assert all(Claim(**claim).kept for claim in report.claims)
     before, after = (answers(directory, family) for directory in (source, place / "model"))
     if name not in ANSWERS_THE_SAME:
         assert any(was.shape != now.shape or not np.array_equal(was, now) for was, now in zip(before, after, strict=True)), "it did nothing"
     np.savez(place / "once.npz", *after)
+    if family in CLASSIFIERS and name not in ANSWERS_WITH_THE_BATCH:
+        for alone, padded in zip(answers(place / "model", family, batch_size=1), after, strict=True):
+            np.testing.assert_allclose(alone, padded, atol=1e-5, err_msg="a text alone is answered otherwise than among others")
 
 
 ANSWERS_THE_SAME = {"onnx_fp32", "trim_vocabulary"}
 """Methods whose promise is that the answers stay (``trim_vocabulary``: for text of the kept tokens)."""
+
+
+ANSWERS_WITH_THE_BATCH = {"dynamic_int8"}
+"""Methods that take one scale for all activations of a batch."""
 
 
 @pytest.mark.parametrize("name, family", [cell for cell in CELLS if not is_supported(*cell)])

@@ -17,6 +17,7 @@ from recompress.methods.distillation.imitation import Objective, imitating
 from recompress.methods.distillation.live import LiveTeacher
 from recompress.methods.registry import Inputs
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.padding import padding_of
 from recompress.training.batches import collate
 from recompress.training.judge import training_features
 from recompress.training.precision import choose_precision
@@ -105,7 +106,7 @@ def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=objective.use_bf16):
             for start in range(0, len(features), batch_size):
                 rows = features[start : start + batch_size]
-                batch = {name: tensor.to(device) for name, tensor in collate(rows, student.tokenizer.pad_token_id or 0).items()}
+                batch = {name: tensor.to(device) for name, tensor in collate(rows, padding_of(network)).items()}
                 logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
                 total += float(objective.distance(logits if logits.ndim == 3 else logits[:, None], batch)) * len(rows)
     finally:

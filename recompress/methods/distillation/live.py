@@ -20,6 +20,7 @@ from recompress.errors import InputError
 from recompress.methods.distillation.losses import columns
 from recompress.models.checkpoint import Checkpoint, load, read_info
 from recompress.models.heads import head_of
+from recompress.models.padding import padding_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ class LiveTeacher:
             self.network.to(given.device)
         if self.numbers is not None:
             given = self.numbers.to(given.device)[given]
+        given = given.masked_fill(batch["attention_mask"] == 0, padding_of(self.network))  # its own, whatever the student's batches are filled up with
         with torch.no_grad():
             logits: Tensor = self.network(input_ids=given, attention_mask=batch["attention_mask"]).logits
         return columns(logits, self.numbers) if self.answers_tokens else logits

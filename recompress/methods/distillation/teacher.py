@@ -62,6 +62,7 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
     """The logits of each unit of each example, 32-bit, from the network in memory, on the GPU where there is one."""
     import torch
 
+    from recompress.models.padding import padding_of
     from recompress.runtimes.batches import answer
     from recompress.training.precision import choose_precision
 
@@ -81,7 +82,7 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
     with progress:
         network.to(device)
         try:
-            answers = answer(features, ask, checkpoint.tokenizer.pad_token_id or 0, BATCH_SIZE)
+            answers = answer(features, ask, padding_of(network), BATCH_SIZE)
         finally:
             network.to("cpu")
     return [np.ascontiguousarray(benchmark.unit_logits(logits, feature)) for logits, feature in zip(answers, features, strict=True)]

@@ -26,6 +26,7 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, Linear, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import place
+from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
 
@@ -59,7 +60,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
             parameter.requires_grad_(id(parameter) in wanted)
         with bar(label, len(features), "example") as progress, torch.enable_grad():
             for feature in features:
-                batch = collate([feature], checkpoint.tokenizer.pad_token_id or 0)
+                batch = collate([feature], padding_of(network))
                 logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
                 loss: Any = label_loss(logits if logits.ndim == 3 else logits[:, None], batch)
                 loss.backward()

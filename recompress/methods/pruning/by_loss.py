@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from recompress.benchmarks.scores import NO_LABEL
 from recompress.methods.pruning.importance import Parts, check_finite, norms_of
 from recompress.models.architecture import Layer, architecture_of
+from recompress.models.padding import padding_of
 from recompress.runtimes.batches import Feature
 from recompress.training.batches import collate
 
@@ -103,7 +104,7 @@ def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> Iterator[
     model: Any = network.eval()
     ordered = sorted(features, key=lambda feature: len(feature["input_ids"]))
     for start in range(0, len(ordered), BATCH_SIZE):
-        batch = collate(ordered[start : start + BATCH_SIZE], network.config.pad_token_id or 0)
+        batch = collate(ordered[start : start + BATCH_SIZE], padding_of(network))
         logits = model(input_ids=batch["input_ids"].to(model.device), attention_mask=batch["attention_mask"].to(model.device)).logits
         yield logits if logits.ndim == 3 else logits[:, None], batch["labels"].to(model.device)
 

@@ -14,6 +14,7 @@ from recompress.models.architecture import is_linear
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.files import distinct_tensors
 from recompress.models.onnx_graph import read_graph, weights_in
+from recompress.models.padding import padding_of
 from recompress.runtimes.export import export_graph
 from recompress.runtimes.processor import int8_overflows
 from recompress.settings.base import Settings
@@ -60,7 +61,7 @@ def exported(network: PreTrainedModel) -> onnx.ModelProto:
 
 def onnx_settings(network: PreTrainedModel, config: Int8) -> dict[str, Any]:
     """What ``recompress.json`` says of the graph."""
-    return {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump(), "reduce_range": reduces(config)}
+    return {"int8": True, "pad_id": padding_of(network), **config.model_dump(), "reduce_range": reduces(config)}
 
 
 def _matrix_weights(network: PreTrainedModel) -> int:

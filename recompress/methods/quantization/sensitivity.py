@@ -25,6 +25,7 @@ from recompress.integrity.atomic_directory import storage_error
 from recompress.integrity.digest import sha256_json
 from recompress.methods.quantization.grid import FewBits, codes_on, grid_of, values_of
 from recompress.models.architecture import encoder_linears
+from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
 from recompress.runtimes.batches import Feature, batches_of
@@ -47,7 +48,7 @@ def measure(network: PreTrainedModel, features: Sequence[Feature], configs: Sequ
     stamp = _stamp(network, features, configs)
     place = workdir / "sensitivity.json"
     done, count, sums = _read(place, stamp) or (0, 0, {name: {str(config.bits): 0.0 for config in configs} for name in names})
-    batches = list(batches_of(features, network.config.pad_token_id or 0, BATCH_SIZE))
+    batches = list(batches_of(features, padding_of(network), BATCH_SIZE))
     with torch.inference_mode(), bar(label, len(batches) * len(names), "layer", start=done * len(names)) as progress:
         for i, (_, batch) in enumerate(batches[done:], done + 1):
             tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}

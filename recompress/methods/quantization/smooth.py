@@ -21,6 +21,7 @@ from recompress.errors import InputError, IntegrityError
 from recompress.methods.calibration import Watcher, watch
 from recompress.models.architecture import Layer, Linear, layers_of
 from recompress.models.factored import is_factored
+from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
 from recompress.models.surgery import weight_of
 from recompress.runtimes.batches import Feature, batches_of
@@ -113,6 +114,6 @@ def _fold(fold: Fold, scales: Float[Tensor, " in"]) -> None:
 
 def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> list[Tensor]:
     model: Any = network.eval()
-    batches = batches_of(features, network.config.pad_token_id or 0)
+    batches = batches_of(features, padding_of(network))
     with torch.no_grad():
         return [model(**{name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}).logits for _, batch in batches]

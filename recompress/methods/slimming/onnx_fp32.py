@@ -19,6 +19,7 @@ from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
 from recompress.models.onnx_graph import read_graph, weights_in, write_graph
+from recompress.models.padding import padding_of
 from recompress.runtimes import runtime_of
 from recompress.runtimes.export import CLOSE, export_graph
 from recompress.settings.base import Settings
@@ -64,4 +65,4 @@ def export_onnx(checkpoint: Checkpoint, config: OnnxFp32, inputs: Inputs) -> Che
     path = inputs.workdir / ONNX_FILE
     write_graph(export_graph(network), path)
     write_config(network, inputs.workdir)
-    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={"int8": False, "pad_id": network.config.pad_token_id or 0}))
+    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={"int8": False, "pad_id": padding_of(network)}))

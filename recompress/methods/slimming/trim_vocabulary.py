@@ -95,7 +95,7 @@ def trim_vocabulary(checkpoint: Checkpoint, config: TrimVocabulary, inputs: Inpu
     tokens = tokens_of(definition)
     counts = _counts(checkpoint, inputs)
     used = {number for number, count in counts.items() if count >= config.min_count}
-    named = {number for number in _special_numbers(network) if number in tokens}
+    named = {number for number in (*_special_numbers(network), *checkpoint.tokenizer.all_special_ids) if number in tokens}
     order = _order(network, needed(definition, used | named, characters=config.keep_characters), tokens)
     smaller = with_backend(checkpoint.tokenizer, json.dumps(trimmed(definition, order)))
     check_trimmed(backend, smaller.backend_tokenizer, order)
