@@ -96,7 +96,7 @@ def fill(tensors: Mapping[str, Tensor], path: Path) -> None:
                 tensor.copy_(stored)
             elif tensor.numel():
                 file.seek(8 + size + int(header[name]["data_offsets"][0]))
-                place = memoryview(tensor.flatten().view(torch.uint8).numpy())
+                place = tensor.flatten().view(torch.uint8).numpy().data
                 if file.readinto(place) != len(place):
                     raise IntegrityError(f"{path} is cut off: {name} is not there in full")
 
