@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
+from recompress.methods.quantization.int8_graph import answers_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
@@ -22,14 +23,18 @@ from recompress.models.files import write_config
 from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.runtimes.export import quiet_export
 
+ANSWERS = 0.1
+"""8 bits change answers by a hundredth of this; a graph that says anything is at 1 and more."""
+
 
 class DynamicInt8(Int8):
     """What is stored in 8 bits, and how."""
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8, inputs: Inputs) -> list[Claim]:
-    """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
-    return list(int8_claims(before, after, config))
+    """All weights of matrix products in 8 bits, with scales as asked, the look-up tables as asked, the bytes that follow from it, and answers close to those in
+    floats."""
+    return [*int8_claims(before, after, config), answers_claim(before, after, inputs, ANSWERS)]
 
 
 @method(
