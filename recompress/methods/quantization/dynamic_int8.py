@@ -24,7 +24,7 @@ from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.runtimes.export import quiet_export
 
 ANSWERS = 0.1
-"""8 bits change answers by a hundredth of this; a graph that says anything is at 1 and more."""
+"""8 bits change answers by some hundredths of this; a graph that says anything is at 1 and more."""
 
 
 class DynamicInt8(Int8):

@@ -81,13 +81,12 @@ def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> b
 
 def product(stored: Mapping[str, Tensor], given: Float[Tensor, "... columns"], columns: int, lift: int) -> Float[Tensor, "... rows"]:
     """``given`` times the matrix, inliers in 8 bits on both sides."""
-    inner = _inner(stored["places"], columns)
-    rows = given.flatten(0, -2).float()
+    rows, places = given.flatten(0, -2).float(), stored["places"].long()
     with torch.autocast(given.device.type, enabled=False):  # whole numbers of 16 bits do not survive in bfloat16
-        codes, steps = rounded_rows(rows[:, inner])
-        sums = products(codes, stored["codes"])
-        outputs = sums.mul_(steps).mul_(lowered(stored["scales"], lift).T)
-        outputs = outputs.addmm_(rows[:, ~inner], lowered(stored["outliers"], lift).T)
+        codes, steps = rounded_rows(rows[:, _inner(places, columns)] if len(places) else rows)
+        outputs = products(codes, stored["codes"]).mul_(steps).mul_(lowered(stored["scales"], lift).T)
+        if len(places):
+            outputs.addmm_(rows[:, places], lowered(stored["outliers"], lift).T)
     return outputs.view(*given.shape[:-1], -1).to(given.dtype)
 
 
