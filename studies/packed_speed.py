@@ -27,7 +27,7 @@ from recompress.models.packed.outliers import multiplies_integers
 from recompress.models.surgery import weight_of
 
 LAYERS, WIDTH, NEURONS, HEADS, WORDS = 6, 384, 1536, 12, 2000
-BATCHES = ((1, 32), (4, 64))
+BATCHES = ((1, 32), (4, 32))
 ROUNDS = 9
 
 

@@ -21,12 +21,16 @@ from recompress.models.packed import packed_linear
 from recompress.models.packed.modules import Matrix
 from recompress.settings.base import Settings
 
-SLOWER = "nothing: weights are unpacked when they are used"
 PACKED: dict[str, Any] = {"family": "quantization", "gives": "packed", "benchmarks": ALL_BENCHMARKS, "architectures": SIX}
 """What all of them register alike."""
 
 Coding = Callable[[Group, Statistics], Mapping[str, Matrix]]
 """``coding(group, statistics)``: the matrices that are to stand in the place of linear layers with the same input, by name; those left out stay."""
+
+
+def slower(times: str) -> str:
+    """What these methods say of speed; ``times`` is from studies/results/packed_speed.md, one thread on a CPU."""
+    return f"nothing: weights are unpacked when they are used, so that torch takes {times} times as long for 32 tokens (studies/results/packed_speed.md)"
 
 
 def code_layers(

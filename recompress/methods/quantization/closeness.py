@@ -53,13 +53,17 @@ def rounding_claim(before: Checkpoint, after: Checkpoint, group_size: int | None
 
 
 def probe_statistics(before: Checkpoint, after: Checkpoint, features: list[Feature], wanted: Collection[Kind]) -> dict[str, Statistics]:
-    """What flows into each linear layer of the layers of the network after the step, padding left out."""
+    """What flows into each linear layer of the layers of the network after the step, padding left out; of layers that share their weights into the first."""
     network = after.torch_network
     collected = {name: Statistics(shape_of(linear)[1], wanted, network.device) for name, linear in encoder_linears(before.torch_network)}
 
     def watcher(statistics: Statistics) -> Watcher:
+        batches: list[Tensor] = []
+
         def see(given: Float[Tensor, "batch length width"], _: Tensor, text: Bool[Tensor, "batch length"]) -> None:
-            statistics.add(given[text].float())
+            if not (batches and batches[-1] is text):
+                batches[:] = [text]
+                statistics.add(given[text].float())
 
         return see
 

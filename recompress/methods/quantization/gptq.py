@@ -17,7 +17,7 @@ from pydantic import Field
 
 from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.quantization.by_layer import PACKED, SLOWER, code_layers
+from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
 from recompress.methods.quantization.closeness import below_rounding
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
 from recompress.methods.quantization.grid import FewBits, pack_embeddings, prove_packed, refuse, zeros_claim
@@ -51,7 +51,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Gptq, inputs: Inputs) -
     **PACKED,
     source="Frantar et al. 2022, arXiv:2210.17323, eq. 2 and 3",
     shrinks="bytes, to about bits / 32 in the layers",
-    speeds_up=SLOWER,
+    speeds_up=slower("1.0 (8 bits) to 2.6 (3 bits)"),
 )
 def quantize_gptq(checkpoint: Checkpoint, config: Gptq, inputs: Inputs) -> Checkpoint:
     """Weights in few bits, the columns not yet rounded making up for those that are."""

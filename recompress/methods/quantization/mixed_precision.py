@@ -21,7 +21,7 @@ from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
 from recompress.methods.calibration import calibration_features
 from recompress.methods.quantization.budget import Option, best_choice
-from recompress.methods.quantization.by_layer import PACKED, SLOWER, code_layers
+from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
 from recompress.methods.quantization.closeness import below_rounding, rounding_claim
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
 from recompress.methods.quantization.grid import FewBits, bytes_of_embeddings, matrix_bytes, pack_embeddings, refuse, rounded, tensor_bytes
@@ -138,7 +138,7 @@ def _damage_claim(before: Checkpoint, after: Checkpoint, config: MixedPrecision,
     **PACKED,
     source="Cai et al. 2020, arXiv:2001.00281, eq. 7; Dong et al. 2019, arXiv:1905.03696",
     shrinks="bytes of the layers, to a budget",
-    speeds_up=SLOWER,
+    speeds_up=slower("1.0 (8 bits) to 2.6 (3 bits)"),
 )
 def quantize_mixed_precision(checkpoint: Checkpoint, config: MixedPrecision, inputs: Inputs) -> Checkpoint:
     """Bits for each linear layer by what rounding it alone costs, under a budget of bytes."""

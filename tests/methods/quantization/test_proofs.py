@@ -155,6 +155,15 @@ def test_a_method_that_is_silently_wrong_is_refused(name: str, family: str, tmp_
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("name", ["gptq", "awq", "llm_int8", "codebook"])
+def test_layers_that_share_their_weights_are_measured_by_what_the_first_sees(name: str, tmp_path: Path) -> None:
+    """That is what they are rounded by; what flows into the others is something else."""
+    save(uneven("bert"), tmp_path / "source")
+    run_step("share_layers", get_method("share_layers").config(groups=1), tmp_path / "source", tmp_path / "shared", inputs_of("bert", tmp_path / "w"))
+    report = run_step(name, get_method(name).config(), tmp_path / "shared", tmp_path / "made", inputs_of("bert", tmp_path / "v"))
+    assert any("error" in claim["what"] for claim in report.claims)
+
+
 def one_scale(original: Any) -> Any:
     return lambda *given, **named: original(*given, **(named | {"per_channel": False}))
 
