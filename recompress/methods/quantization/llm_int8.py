@@ -117,10 +117,12 @@ def _columns_claims(before: Checkpoint, after: Checkpoint, config: LlmInt8, inpu
         stored += len(places)
     if config.share is None:
         yield Claim("largest input of a column in 8 bits", config.threshold, largest, DRIFT * config.threshold, "at most")
-        yield Claim("smallest of the largest inputs of columns in 16 bits", config.threshold, min(smallest, 1e30), DRIFT * config.threshold, "at least")
+        if stored:
+            yield Claim("smallest of the largest inputs of columns in 16 bits", config.threshold, smallest, DRIFT * config.threshold, "at least")
     else:
         yield Claim("columns in 16 bits", wanted, stored)
-        yield Claim("inputs of columns in 16 bits, in those of the largest other column", 1.0, min(ratio, 1e30), DRIFT, "at least")
+        if stored:
+            yield Claim("inputs of columns in 16 bits, in those of the largest other column", 1.0, ratio, DRIFT, "at least")
 
 
 def _missed(weight: Float[Tensor, "out in"], packed: PackedLinear) -> tuple[float, int]:
