@@ -110,6 +110,7 @@ PART = "model.layers.0.mlp.up_proj"
     [
         (lambda t: t.update({f"{PART}.form": torch.tensor([32, 9], dtype=torch.int32)}), "do not fit each other"),
         (lambda t: t.update({f"{PART}.form": torch.tensor([-8, 3], dtype=torch.int32)}), "do not fit each other"),
+        (lambda t: t.update({f"{PART}.form": torch.tensor([32, 3 + 256 * 101], dtype=torch.int32)}), "do not fit each other"),
         (lambda t: t.update({f"{PART}.form": torch.tensor([32], dtype=torch.int32)}), "incomplete"),
         (lambda t: t.update({f"{PART}.scales": t[f"{PART}.scales"].float()}), "another type"),
         (lambda t: t.update({f"{PART}.scales": t[f"{PART}.scales"][:, :3]}), "do not fit each other"),

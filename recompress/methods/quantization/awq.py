@@ -16,24 +16,26 @@ from typing import Annotated
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.calibration import calibration_features
+from recompress.methods.probe import output_errors, probe_features
+from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
+from recompress.methods.quantization.closeness import probe_statistics
 from recompress.methods.quantization.grid import FewBits, codes_on, grid_of, pack_embeddings, prove_packed, quantized, refuse, values_of
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
-from recompress.models.packed import Quantized, packed_linear
+from recompress.models.packed import Quantized
+from recompress.models.packed.modules import unpacked_matrix
 from recompress.models.surgery import weight_of
 
 STEPS = 20
 """Exponents that are tried beyond 0."""
 RANGE = 1e-4
 """Inputs smaller than this share of the largest count as so large."""
-
+PROBE_TOLERANCE = 0.05
+"""The probe is a part of the text that the exponents were chosen on."""
 CHUNK = 1 << 16
 """Weights whose errors are computed at once."""
 
@@ -55,7 +57,11 @@ def quantize_matrix(weight: Float[Tensor, "out in"], absolute: Float[Tensor, " i
     """The codes with the smallest error on the calibration text."""
     every = [columns_for(absolute, step / STEPS) for step in range(STEPS + 1)]
     blocks = torch.split(weight, max(1, CHUNK // weight.shape[1]))
-    columns = min(every, key=lambda columns: sum(_error(rows, columns, hessian, config) for rows in blocks))
+    return rounded_with(weight, min(every, key=lambda columns: sum(_error(rows, columns, hessian, config) for rows in blocks)), config)
+
+
+def rounded_with(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], config: FewBits) -> Quantized:
+    """Each weight on its nearest step, its column widened by 1 / ``columns``."""
     widened = weight / columns
     grid = grid_of(widened, config.bits, config.group_size, symmetric=config.symmetric)
     return quantized(codes_on(widened, grid, config.bits), grid, config, columns)
@@ -69,34 +75,40 @@ def _error(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], hessi
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Awq, inputs: Inputs) -> list[Claim]:
-    """Packed, in so many bits, with two bytes for each column."""
-    return prove_packed(before, after, config, lambda rows, columns: 2 * columns)
+    """Packed, in so many bits, with two bytes for each column, and outputs nearer to the old ones than with each weight on its nearest step, or with columns
+    widened by the roots of what flows into them on the probe, whichever is better for a matrix."""
+    seen = probe_statistics(before, after, probe_features(before, inputs), ("absolute", "hessian"))
+
+    def plain(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        absolute, hessian = seen[name]["absolute"], seen[name]["hessian"]
+        columns = min((columns_for(absolute, exponent) for exponent in (0.0, 0.5)), key=lambda columns: _error(weight, columns, hessian, config))
+        return unpacked_matrix(rounded_with(weight, columns, config))
+
+    errors = output_errors(before, after, inputs, plain)
+    what = "error of the layers' outputs, at most that of rtn or of exponent 1/2"
+    claims = prove_packed(before, after, config, lambda rows, columns: 2 * columns)
+    return [*claims, Claim(what, errors.simpler, errors.method, PROBE_TOLERANCE * errors.simpler, "at most")]
 
 
 @method(
     "awq",
     Awq,
-    family="quantization",
     prove=prove,
     needs=("calibration",),
-    gives="packed",
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    **PACKED,
     source="Lin et al. 2023, arXiv:2306.00978, eq. 4 and 5",
     shrinks="bytes, to about bits / 32 in the layers",
-    speeds_up="nothing: weights are unpacked when they are used",
+    speeds_up=slower("1.8 (4 bits)"),
 )
 def quantize_awq(checkpoint: Checkpoint, config: Awq, inputs: Inputs) -> Checkpoint:
     """Weights in few bits, those with large inputs rounded less."""
     network = checkpoint.torch_network
     refuse(network, config)
 
-    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+    def coding(group: Group, statistics: Statistics) -> Mapping[str, Quantized]:
         hessian, absolute = statistics["hessian"], statistics["absolute"]
-        return {name: packed_linear(quantize_matrix(weight_of(linear), absolute, hessian, config), linear) for name, linear in group.items()}
+        return {name: quantize_matrix(weight_of(linear), absolute, hessian, config) for name, linear in group.items()}
 
-    features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    depends_on = {"method": "awq", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"absolute", "hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "awq")
+    code_layers(checkpoint, inputs, "awq", config, coding, wanted={"absolute", "hessian"}, examples=config.calibration_examples)
     pack_embeddings(network, config)
     return checkpoint

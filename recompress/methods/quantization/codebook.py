@@ -4,7 +4,7 @@
     kmeans:   W[o, i] ~ level[o, code]                     level[o]: the 2^bits means that minimise  sum_i h[i] (W[o, i] - level[o, code[o, i]])^2
 
 with h[i] = sum x[:, i]^2 where calibration is asked for, and 1 where it is not. Means begin at evenly spaced quantiles of the row and follow Lloyd's rounds.
-Weights that are zero, because they were pruned, stay so: in such a row the level nearest to zero becomes zero.
+Weights that are zero, because they were pruned, stay so: in such a row one level begins at zero, and the level nearest to zero becomes zero.
 Source: Dettmers et al. 2023 (QLoRA), arXiv:2305.14314, eq. 4 and appendix E (nf4); Han et al. 2016, arXiv:1510.00149, section 3 (k-means);
 Kim et al. 2023 (SqueezeLLM), arXiv:2306.07629, section 4.1 (weighted k-means, there weighted by gradients).
 """
@@ -12,31 +12,33 @@ Kim et al. 2023 (SqueezeLLM), arXiv:2306.07629, section 4.1 (weighted k-means, t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
-from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.calibration import calibration_features
-from recompress.methods.quantization.grid import LARGEST, FewBits, code_bytes, held_above, refuse, replace_embeddings, tensor_bytes, zeros_claim
+from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
+from recompress.methods.quantization.closeness import pairs_of, squares_on_probe, weighted_errors
+from recompress.methods.quantization.grid import FewBits, code_bytes, refuse, replace_embeddings, rounded, tensor_bytes, zeros_claim
+from recompress.methods.quantization.levels import by_kmeans, by_nf4
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, encoder_linears, shape_of
+from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
-from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, packed_linear
+from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding
+from recompress.models.packed.modules import unpacked_matrix
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Settings
 
-NF4_OFFSET = 0.9677083
-"""The outermost quantile, from the authors' code: the mean of 1 - 1/30 and 1 - 1/32."""
-
+NF4_GAP = 0.1519
+"""Half the widest gap between two levels of nf4, -1 and -0.6961928 (appendix E): no weight is further from its level, in units of the group's largest."""
+SHORT = 0.05
+"""Lloyd's rounds end in the nearest valley, so that levels may lose a little more than even ones where these happen to fit."""
 CHUNK = 1 << 18
 """Weights that are sorted into levels at once: rows do not know of each other."""
 
@@ -68,51 +70,6 @@ def check(config: Codebook) -> None:
         raise InputError("kmeans has levels for each row and no groups; leave group_size out")
 
 
-def nf4_levels() -> Float[Tensor, "16"]:
-    """Seven levels below zero, zero, and eight above; in 16 bits, as they are stored."""
-    normal = NormalDist()
-    above = [normal.inv_cdf(NF4_OFFSET + (0.5 - NF4_OFFSET) * i / 8) for i in range(8)]
-    below = [-normal.inv_cdf(NF4_OFFSET + (0.5 - NF4_OFFSET) * i / 7) for i in range(7)]
-    levels = torch.tensor(sorted([*above, 0.0, *below]), dtype=torch.float64)
-    return (levels / levels.max()).half().float()
-
-
-def by_nf4(weight: Float[Tensor, "out in"], group_size: int | None) -> Quantized:
-    """The nearest of the 16 levels, in units of the group's largest weight."""
-    levels = nf4_levels().to(weight)
-    groups = weight.reshape(len(weight), -1, group_size or weight.shape[1])
-    scales = held_above(groups.abs().amax(-1))
-    codes = nearest((groups / scales[:, :, None]).flatten(1), levels[None])
-    return Quantized(codes, 4, scales, levels=levels[None])
-
-
-def by_kmeans(weight: Float[Tensor, "out in"], importance: Float[Tensor, " in"], bits: int, rounds: int) -> Quantized:
-    """The levels of each row and the nearest of them for each weight. A level that no weight is nearest to stays where it is."""
-    count = 1 << bits
-    places = (torch.arange(count, device=weight.device, dtype=weight.dtype) + 0.5) / count
-    levels = torch.quantile(weight, places, dim=1).T.contiguous()
-    heavy = importance.to(weight).expand_as(weight)
-    for _ in range(rounds):
-        codes = nearest(weight, levels).long()
-        mass = torch.zeros_like(levels).scatter_add_(1, codes, heavy)
-        total = torch.zeros_like(levels).scatter_add_(1, codes, heavy * weight)
-        moved = torch.where(mass > 0, total / mass.clamp_min(1e-30), levels)
-        if torch.equal(moved, levels):
-            break
-        levels = moved
-    levels = levels.sort(dim=1).values.clamp(-LARGEST, LARGEST).half().to(weight.dtype)
-    pruned = (weight == 0).any(1, keepdim=True)
-    middle = levels.abs().argmin(1, keepdim=True)
-    levels = levels.scatter(1, middle, levels.gather(1, middle).masked_fill(pruned, 0))
-    return Quantized(nearest(weight, levels), bits, torch.ones((len(weight), 1), device=weight.device), levels=levels)
-
-
-def nearest(weight: Float[Tensor, "out in"], levels: Float[Tensor, "#out codes"]) -> UInt8[Tensor, "out in"]:
-    """The number of the nearest level of each weight; of two that are as near, the lower. ``levels`` rise."""
-    middles = ((levels[:, 1:] + levels[:, :-1]) / 2).expand(len(weight), -1).contiguous()
-    return torch.searchsorted(middles, weight.contiguous()).to(torch.uint8)
-
-
 def prove(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, with the bytes that codes, scales and levels take."""
     old, new = before.torch_network, after.torch_network
@@ -131,7 +88,28 @@ def prove(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Input
         Claim("bits of a weight", asked_bits, stored_bits),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
         zeros_claim(before, after),
+        _nf4_claim(before, after, config) if config.kind == "nf4" else _kmeans_claim(before, after, config, inputs),
     ]
+
+
+def _nf4_claim(before: Checkpoint, after: Checkpoint, config: Codebook) -> Claim:
+    """No weight further from what it was than the levels are apart."""
+    farthest = 0.0
+    for _, weight, module in pairs_of(before, after):
+        groups = weight.reshape(len(weight), -1, config.group_size or weight.shape[1])
+        gaps = (weight - module.weight).abs().reshape(groups.shape).amax(-1)
+        farthest = max(farthest, float((gaps / groups.abs().amax(-1).clamp_min(1e-37)).max()))
+    return Claim("largest rounding, in shares of the group's largest weight", NF4_GAP, farthest, 1e-3, "at most")
+
+
+def _kmeans_claim(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Inputs) -> Claim:
+    """Less lost, by the measure that the means minimise, than with as many levels evenly apart."""
+
+    def even(_: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        return unpacked_matrix(rounded(weight, FewBits(bits=config.bits)))
+
+    errors = weighted_errors(before, after, squares_on_probe(before, after, inputs) if config.weighted else None, even)
+    return Claim("error of the weights, below that of even levels", errors.simpler, errors.method, SHORT * errors.simpler + 1e-6, "at most")
 
 
 def _codes(pairs: list[tuple[tuple[int, int], nn.Module]], packed: list[PackedLinear], config: Codebook) -> tuple[list[int], list[int]]:
@@ -142,29 +120,25 @@ def _codes(pairs: list[tuple[tuple[int, int], nn.Module]], packed: list[PackedLi
 @method(
     "codebook",
     Codebook,
-    family="quantization",
     prove=prove,
     check=check,
     needs=("calibration",),
-    gives="packed",
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    **PACKED,
     source="Dettmers et al. 2023, arXiv:2305.14314, eq. 4; Han et al. 2016, arXiv:1510.00149, section 3",
     shrinks="bytes, to about bits / 32 in the layers",
-    speeds_up="nothing: weights are unpacked when they are used",
+    speeds_up=slower("2.4"),
 )
 def quantize_codebook(checkpoint: Checkpoint, config: Codebook, inputs: Inputs) -> Checkpoint:
     """Weights as numbers of a short list of levels that lie where weights lie."""
     network = checkpoint.torch_network
     refuse(network, FewBits(group_size=config.group_size, embeddings=config.embeddings))
 
-    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+    def coding(group: Group, statistics: Statistics) -> Mapping[str, Quantized]:
         importance = statistics["squares"] if config.weighted else torch.ones_like(statistics["squares"])
-        return {name: packed_linear(_one(weight_of(linear), importance, config), linear) for name, linear in group.items()}
+        return {name: _one(weight_of(linear), importance, config) for name, linear in group.items()}
 
-    features = calibration_features(checkpoint, inputs, config.calibration_examples if config.kind == "kmeans" and config.weighted else 1)
-    depends_on = {"method": "codebook", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"squares"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "codebook")
+    examples = config.calibration_examples if config.kind == "kmeans" and config.weighted else 1
+    code_layers(checkpoint, inputs, "codebook", config, coding, wanted={"squares"}, examples=examples)
     if config.embeddings:
         table = token_table(network).weight.detach()
         replace_embeddings(network, packed_embedding(_one(table, torch.ones(table.shape[1], device=table.device), config)))

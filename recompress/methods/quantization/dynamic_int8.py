@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
+from recompress.methods.quantization.int8_graph import answers_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
@@ -28,8 +29,9 @@ class DynamicInt8(Int8):
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8, inputs: Inputs) -> list[Claim]:
-    """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
-    return list(int8_claims(before, after, config))
+    """All weights of matrix products in 8 bits, with scales as asked, the look-up tables as asked, the bytes that follow from it, and answers close to those in
+    floats."""
+    return [*int8_claims(before, after, config), answers_claim(before, after, inputs)]
 
 
 @method(

@@ -14,18 +14,16 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
-from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.calibration import calibration_features
+from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
+from recompress.methods.quantization.closeness import below_rounding
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
 from recompress.methods.quantization.grid import FewBits, pack_embeddings, prove_packed, refuse, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
-from recompress.models.packed import packed_linear
+from recompress.models.packed import Quantized
 from recompress.models.surgery import weight_of
 
 
@@ -41,34 +39,29 @@ class Gptq(FewBits):
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Gptq, inputs: Inputs) -> list[Claim]:
-    """Packed, in so many bits, and every zero still one."""
-    return [*prove_packed(before, after, config), zeros_claim(before, after)]
+    """Packed, in so many bits, every zero still one, and outputs nearer to the old ones than with each weight on its nearest step."""
+    return [*prove_packed(before, after, config), zeros_claim(before, after), below_rounding(before, after, inputs, config)]
 
 
 @method(
     "gptq",
     Gptq,
-    family="quantization",
     prove=prove,
     needs=("calibration",),
-    gives="packed",
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    **PACKED,
     source="Frantar et al. 2022, arXiv:2210.17323, eq. 2 and 3",
     shrinks="bytes, to about bits / 32 in the layers",
-    speeds_up="nothing: weights are unpacked when they are used",
+    speeds_up=slower("1.0 (8 bits) to 2.6 (3 bits)"),
 )
 def quantize_gptq(checkpoint: Checkpoint, config: Gptq, inputs: Inputs) -> Checkpoint:
     """Weights in few bits, the columns not yet rounded making up for those that are."""
     network = checkpoint.torch_network
     refuse(network, config)
 
-    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+    def coding(group: Group, statistics: Statistics) -> Mapping[str, Quantized]:
         root, order = root_of(statistics["hessian"], config.damping, next(iter(group)), act_order=config.act_order)
-        return {name: packed_linear(quantize_matrix(weight_of(linear), root, config, order), linear) for name, linear in group.items()}
+        return {name: quantize_matrix(weight_of(linear), root, config, order) for name, linear in group.items()}
 
-    features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    depends_on = {"method": "gptq", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "gptq")
+    code_layers(checkpoint, inputs, "gptq", config, coding, wanted={"hessian"}, examples=config.calibration_examples)
     pack_embeddings(network, config)
     return checkpoint

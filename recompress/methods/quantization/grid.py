@@ -4,7 +4,8 @@
     else:        scale = (max W - min W) / (2^bits - 1)           zero = round(-min W / scale)      with max W >= 0 >= min W
     code = clamp(round(W / scale) + zero, 0, 2^bits - 1)          W ~ scale * (code - zero)
 
-Scales are kept in 16 bits, rounded up so that no weight falls off the grid, and codes are those of the scales that are kept. Zero is always on the grid.
+Scales are kept in 16 bits (``recompress.models.packed.scales``), rounded up so that no weight falls off the grid, and codes are those of the scales that are
+kept. Zero is always on the grid.
 Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and section 3.
 """
 
@@ -25,6 +26,9 @@ from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
 from recompress.models.files import distinct_tensors
 from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, place, tie_packed
+from recompress.models.packed.scales import LARGEST as LARGEST
+from recompress.models.packed.scales import SMALLEST as SMALLEST
+from recompress.models.packed.scales import held_above
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Settings
 
@@ -32,9 +36,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FORM_BYTES = 8
-SMALLEST = 2.0**-14
-"""The smallest 16-bit number of full precision; also the scale of a group of zeros."""
-LARGEST = 65504.0
 CHUNK = 1 << 16
 """Weights that are rounded at once."""
 
@@ -53,7 +54,7 @@ class FewBits(Settings):
 
 
 class Grid(NamedTuple):
-    """Steps of each group of a row; scales are numbers that 16 bits can hold."""
+    """Steps of each group of a row; scales are numbers of 11 binary digits."""
 
     scales: Float[Tensor, "out groups"]
     zeros: Float[Tensor, "out groups"]
@@ -175,10 +176,3 @@ def matrix_bytes(rows: int, columns: int, config: FewBits) -> int:
 
 def tensor_bytes(network: PreTrainedModel) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in distinct_tensors(network).values())
-
-
-def held_above(scales: Float[Tensor, "out groups"]) -> Float[Tensor, "out groups"]:
-    """The next 16-bit number that is not smaller."""
-    held = scales.clamp(SMALLEST, LARGEST).half()
-    short = held.to(scales.dtype) < scales
-    return (held.view(torch.int16) + short.to(torch.int16)).view(torch.float16).clamp_max(LARGEST).to(scales.dtype)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from recompress.errors import InputError
+from recompress.methods.quantization.int8_graph import scales_claim
 from recompress.methods.registry import Claim
 from recompress.models.architecture import is_linear
 from recompress.models.checkpoint import Checkpoint
@@ -85,4 +86,5 @@ def int8_claims(before: Checkpoint, after: Checkpoint, config: Int8) -> Iterator
     yield Claim("weights of matrix products", wanted, min(weights.products, wanted))  # a turned copy may stand besides
     yield Claim("bits that matrix weights use", 7 if reduced else 8, weights.bits_used)
     yield Claim("7 bits, where asked or needed", float(reduces(config)), float(reduced))
+    yield scales_claim(model, per_channel=config.per_channel)
     yield Claim("bytes of model.onnx", expected, after.network.stat().st_size, tolerance=SLACK * expected + NODE_BYTES * len(model.graph.node))

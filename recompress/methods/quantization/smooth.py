@@ -70,6 +70,19 @@ def smooth(network: PreTrainedModel, features: Sequence[Feature], alpha: float) 
     if is_factored(network) or shares_of(network) != tuple(range(len(layers_of(network)))):
         raise InputError("smooth folds scales into layers, and here some are stored as two factors or stand in several places; leave smooth out")
     folds = folds_of(network)
+    probe = features[:8]
+    reference = _answers(network, probe)
+    for fold, scales in zip(folds, scales_of(network, features, alpha), strict=True):
+        _fold(fold, scales)
+    for was, now in zip(reference, _answers(network, probe), strict=True):
+        if not (was - now).abs().max() <= CLOSE * max(1.0, float(was.abs().max())):
+            raise IntegrityError(f"smooth {alpha:g} changed the answers of the model by {float((was - now).abs().max()):g}; choose another alpha")
+    return len(folds)
+
+
+def scales_of(network: PreTrainedModel, features: Sequence[Feature], alpha: float) -> list[Float[Tensor, " in"]]:
+    """s of each fold, from what flows into its layers."""
+    folds = folds_of(network)
     largest = {id(fold.after[0]): torch.zeros(weight_of(fold.after[0]).shape[1], device=network.device) for fold in folds}
 
     def watcher(linear: Linear) -> Watcher:
@@ -79,14 +92,20 @@ def smooth(network: PreTrainedModel, features: Sequence[Feature], alpha: float) 
         return see
 
     watch(network, features, {fold.after[0]: watcher(fold.after[0]) for fold in folds})
-    probe = features[:8]
-    reference = _answers(network, probe)
-    for fold in folds:
-        _fold(fold, smoothing(largest[id(fold.after[0])], [weight_of(linear) for linear in fold.after], fold.shape, alpha))
-    for was, now in zip(reference, _answers(network, probe), strict=True):
-        if not (was - now).abs().max() <= CLOSE * max(1.0, float(was.abs().max())):
-            raise IntegrityError(f"smooth {alpha:g} changed the answers of the model by {float((was - now).abs().max()):g}; choose another alpha")
-    return len(folds)
+    return [smoothing(largest[id(fold.after[0])], [weight_of(linear) for linear in fold.after], fold.shape, alpha) for fold in folds]
+
+
+def smoothed(network: PreTrainedModel, features: Sequence[Feature], alpha: float) -> list[Tensor]:
+    """What the weights of all layers and norms that take part would be with their scales in them, the network left as it is."""
+    changed: dict[int, Tensor] = {}
+    for fold, scales in zip(folds_of(network), scales_of(network, features, alpha), strict=True):
+        for linear in fold.after:
+            changed[id(linear)] = changed.get(id(linear), weight_of(linear)) * scales
+        weight = changed.get(id(fold.before), fold.before.weight.data if fold.before.weight.ndim == 1 else weight_of(fold.before))
+        divisor = torch.ones(len(weight), device=weight.device)
+        divisor[-len(scales.view(fold.shape)[:, 0].flatten()) :] = scales.view(fold.shape)[:, 0].flatten()
+        changed[id(fold.before)] = weight / (divisor if weight.ndim == 1 else divisor[:, None])
+    return list(changed.values())
 
 
 def smoothing(largest: Float[Tensor, " in"], weights: Sequence[Float[Tensor, "out in"]], shape: tuple[int, int, int], alpha: float) -> Float[Tensor, " in"]:

@@ -17,12 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+from jaxtyping import Float
 from pydantic import Field
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.calibration import calibration_features
 from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
-from recompress.methods.quantization.smooth import folds_of, smooth
+from recompress.methods.quantization.int8_graph import answers_claim, cut_off_claim, products_of
+from recompress.methods.quantization.smooth import smooth, smoothed
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     import onnx
 
 PRODUCTS = ("MatMul", "Gemm")
+FOLDED = 0.1
+"""8 bits move a matrix by about a hundredth of its length, 7 bits with one scale for all of it by several."""
 
 
 class StaticInt8(Int8):
@@ -71,7 +76,7 @@ def _constant(node: onnx.NodeProto, stored: set[str]) -> bool:
 
 
 def ranged_products(model: onnx.ModelProto) -> tuple[int, int]:
-    """Matrix products whose weights are constant, and those of them whose inputs are rounded by a stored range."""
+    """Matrix products whose weights are constant, also those that round their inputs as they come, and those of them whose inputs are rounded by a stored range."""
     stored = {tensor.name for tensor in model.graph.initializer}
     producers = {name: node for node in model.graph.node for name in node.output}
 
@@ -79,20 +84,46 @@ def ranged_products(model: onnx.ModelProto) -> tuple[int, int]:
         node = producers.get(name)
         return node.input[0] if node is not None and node.op_type == kind and {*node.input[1:]} <= stored else ""
 
-    products = [node for node in model.graph.node if node.op_type in PRODUCTS and (through(node.input[1], "DequantizeLinear") or node.input[1]) in stored]
+    products = [
+        node
+        for node in model.graph.node
+        if node.op_type in (*PRODUCTS, "MatMulInteger") and (through(node.input[1], "DequantizeLinear") or node.input[1]) in stored
+    ]
     return len(products), sum(bool(through(through(node.input[0], "DequantizeLinear"), "QuantizeLinear")) for node in products)
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: StaticInt8, inputs: Inputs) -> list[Claim]:
-    """What all int8 graphs promise, the inputs of all products rounded by stored ranges, and scales folded wherever they can be."""
+    """What all int8 graphs promise, the inputs of all products rounded by stored ranges that hold what flows there, answers close to those in floats, and
+    scales folded wherever they can be."""
     assert isinstance(after.network, Path)
     products, ranged = ranged_products(read_graph(after.network))
-    folds = 0 if config.smooth is None else len(folds_of(before.torch_network))
     return [
         *int8_claims(before, after, config),
         Claim("products with calibrated inputs", products, ranged),
-        Claim("places where scales were folded", folds, after.info.onnx.get("folds", -1)),
+        cut_off_claim(before, after.network, inputs),
+        answers_claim(before, after, inputs),
+        *([] if config.smooth is None else [_folds_claim(before, after.network, config, inputs)]),
     ]
+
+
+def _folds_claim(before: Checkpoint, path: Path, config: StaticInt8, inputs: Inputs) -> Claim:
+    """The scales are computed anew from the calibration text, and what weights and norms become with them is looked for in the graph."""
+    assert config.smooth is not None
+    model = read_graph(path)
+    from onnx import numpy_helper
+
+    matrices = [product.values for product in products_of(model)]
+    vectors = [values for tensor in model.graph.initializer if (values := numpy_helper.to_array(tensor)).ndim == 1 and values.dtype == np.float32]
+    features = calibration_features(before, inputs, config.calibration_examples)
+    expected = [values.numpy() for values in smoothed(before.torch_network, features, config.smooth)]
+    farthest = max(_distance(values, matrices if values.ndim == 2 else vectors) for values in expected)
+    return Claim("weights with scales folded in, farthest from any in the graph", 0, farthest, FOLDED, "at most")
+
+
+def _distance(values: Float[np.ndarray, "..."], candidates: Sequence[Float[np.ndarray, "..."]]) -> float:
+    """To the nearest of the candidates, in units of its own length."""
+    every = [float(np.linalg.norm(values - other)) for other in candidates if other.shape == values.shape]
+    return min(every, default=np.inf) / float(np.linalg.norm(values))
 
 
 @method(

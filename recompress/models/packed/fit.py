@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recompress.errors import IntegrityError
 from recompress.models.packed.modules import NAMES, PackedEmbedding, PackedLinear, format_of
+from recompress.models.packed.scales import MOST, read_form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,8 +74,8 @@ def _checked(path: str, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     complete = kind.needed <= tensors.keys() <= kind.dtypes.keys() and all(tensor.dtype == kind.dtypes[name] for name, tensor in tensors.items())
     if not complete or tensors["form"].numel() != 2:
         raise IntegrityError(f"{path} is stored in few bits, but its tensors are incomplete or of another type")
-    columns, bits = tensors["form"].tolist()
+    columns, bits, lift = read_form(tensors["form"])
     rows = len(tensors["codes"])
-    if not (bits in range(1, 9) and columns > 0 and tensors["codes"].ndim == 2 and kind.fits(tensors, rows, columns, bits)):
+    if not (bits in range(1, 9) and lift in range(MOST + 1) and columns > 0 and tensors["codes"].ndim == 2 and kind.fits(tensors, rows, columns, bits)):
         raise IntegrityError(f"{path} is stored in few bits, but the shapes of its tensors do not fit each other")
     return rows, columns

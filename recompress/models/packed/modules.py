@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recompress.models.architecture import Linear
 from recompress.models.packed import outliers, steps, vectors
+from recompress.models.packed.scales import read_form
 
 CHUNK = 1 << 22
 """Numbers that are unpacked at once."""
@@ -22,8 +23,8 @@ class Format(NamedTuple):
 
     dtypes: Mapping[str, torch.dtype]
     needed: set[str]
-    values: Callable[[Mapping[str, Tensor], Any, int, int], Float[Tensor, "part columns"]]
-    """``values(tensors, rows, columns, bits)``"""
+    values: Callable[[Mapping[str, Tensor], Any, int, int, int], Float[Tensor, "part columns"]]
+    """``values(tensors, rows, columns, bits, lift)``"""
     fits: Callable[[Mapping[str, Tensor], int, int, int], bool]
     """``fits(tensors, rows, columns, bits)``"""
 
@@ -54,7 +55,8 @@ class Packed(nn.Module):
         for name in NAMES:
             self.register_buffer(name, tensors.get(name))
         self.format = format_of(tensors)
-        self.rows, self.columns_count, self.bits = rows, columns, int(tensors["form"][1])
+        self.rows, self.columns_count = rows, columns
+        _, self.bits, self.lift = read_form(tensors["form"])
 
     def matrix(self, chosen: Int[Tensor, " chosen"] | None = None) -> Float[Tensor, "rows columns"]:
         """All rows, or the chosen ones, as floats."""
@@ -62,11 +64,11 @@ class Packed(nn.Module):
         count = self.rows if chosen is None else len(chosen)
         step = max(1, CHUNK // self.columns_count)
         if count <= step:
-            return self.format.values(stored, slice(None) if chosen is None else chosen, self.columns_count, self.bits)
+            return self.format.values(stored, slice(None) if chosen is None else chosen, self.columns_count, self.bits, self.lift)
         matrix = torch.empty((count, self.columns_count), device=stored["codes"].device)
         for start in range(0, count, step):
             part = slice(start, start + step) if chosen is None else chosen[start : start + step]
-            matrix[start : start + step] = self.format.values(stored, part, self.columns_count, self.bits)
+            matrix[start : start + step] = self.format.values(stored, part, self.columns_count, self.bits, self.lift)
         return matrix
 
     @property
@@ -96,7 +98,7 @@ class PackedLinear(Packed):
 
     def forward(self, given: Float[Tensor, "... columns"]) -> Float[Tensor, "... rows"]:
         if self.format is OUTLIERS:
-            product = outliers.product(self.tensors, given, self.columns_count)
+            product = outliers.product(self.tensors, given, self.columns_count, self.lift)
             return product if self.bias is None else product + self.bias.to(product.dtype)
         matrix = self.matrix() if self.held is None else self.held
         return nn.functional.linear(given, matrix.to(given.dtype), self.bias)
@@ -120,6 +122,11 @@ def packed_linear(matrix: Matrix, linear: Linear) -> PackedLinear:
 
 def packed_embedding(matrix: Matrix) -> PackedEmbedding:
     return PackedEmbedding(matrix.tensors(), *matrix.shape)
+
+
+def unpacked_matrix(matrix: Matrix) -> Float[Tensor, "rows columns"]:
+    """What the codes of a matrix stand for, as it would be read back."""
+    return Packed(matrix.tensors(), *matrix.shape).matrix()
 
 
 @contextmanager

@@ -8,22 +8,28 @@ Inputs are rounded too, row by row, and the products of the two are summed as wh
     t[n] = max|x[n, i']| / 127                             u[n, i'] = round(x[n, i'] / t[n])
     y[n, o] = t[n] * scale[o] * sum_i' u[n, i'] * (code[o, i'] - 128)  +  sum_k x[n, k] * outlier[o, k]
 
+Both are multiplied as 8-bit integers where the processor can, and elsewhere as floats that hold the same sums.
 Source: Dettmers et al. 2022 (LLM.int8), arXiv:2208.07339, eq. 2 to 8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from recompress.models.packed.scales import form_of, lift_of, lifted, lowered
+
 TOP = 127
 ZERO = 128
 EXACT = 1 << 10
 """Columns that are summed at once: 127 * 127 * 1024 < 2^24, so that a 32-bit float holds every sum of so many products exactly, in any order."""
+WIDE = 16
+"""Fewer columns are left to the floats: torch's product of 8-bit integers is wrong for a single column (torch 2.13, seen by comparing 6,000 shapes)."""
 DTYPES = {"codes": torch.uint8, "form": torch.int32, "scales": torch.float16, "outliers": torch.float16, "places": torch.int32}
 NEEDED = set(DTYPES)
 
@@ -42,18 +48,20 @@ class WithOutliers(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store."""
-        form = torch.tensor([self.shape[1], 8], dtype=torch.int32, device=self.codes.device)
-        tensors = {"codes": self.codes, "form": form, "scales": self.scales, "outliers": self.outliers, "places": self.places}
+        lift = lift_of(self.scales, max(float(self.scales.max()), float(self.outliers.abs().max()) if len(self.places) else 0.0))
+        form = form_of(self.shape[1], 8, lift, self.codes.device)
+        scales, outliers = lifted(self.scales, lift), lifted(self.outliers, lift)
+        tensors = {"codes": self.codes, "form": form, "scales": scales, "outliers": outliers, "places": self.places}
         return {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
 
 
-def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
+def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int, lift: int) -> Float[Tensor, "part columns"]:
     """Some rows of the matrix, as floats."""
     inner = _inner(stored["places"], columns)
     codes = stored["codes"][part].float()
     matrix = codes.new_empty((len(codes), columns))
-    matrix[:, inner] = codes.sub_(ZERO).mul_(stored["scales"][part].float())
-    matrix[:, ~inner] = stored["outliers"][part].float()
+    matrix[:, inner] = codes.sub_(ZERO).mul_(lowered(stored["scales"][part], lift))
+    matrix[:, ~inner] = lowered(stored["outliers"][part], lift)
     return matrix
 
 
@@ -71,15 +79,14 @@ def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> b
     )
 
 
-def product(stored: Mapping[str, Tensor], given: Float[Tensor, "... columns"], columns: int) -> Float[Tensor, "... rows"]:
+def product(stored: Mapping[str, Tensor], given: Float[Tensor, "... columns"], columns: int, lift: int) -> Float[Tensor, "... rows"]:
     """``given`` times the matrix, inliers in 8 bits on both sides."""
-    inner = _inner(stored["places"], columns)
-    rows = given.flatten(0, -2).float()
+    rows, places = given.flatten(0, -2).float(), stored["places"].long()
     with torch.autocast(given.device.type, enabled=False):  # whole numbers of 16 bits do not survive in bfloat16
-        codes, steps = rounded_rows(rows[:, inner])
-        sums = whole_product(codes, stored["codes"].float().sub_(ZERO))
-        outputs = sums.mul_(steps).mul_(stored["scales"].float().T)
-        outputs = outputs.addmm_(rows[:, ~inner], stored["outliers"].float().T)
+        codes, steps = rounded_rows(rows[:, _inner(places, columns)] if len(places) else rows)
+        outputs = products(codes, stored["codes"]).mul_(steps).mul_(lowered(stored["scales"], lift).T)
+        if len(places):
+            outputs.addmm_(rows[:, places], lowered(stored["outliers"], lift).T)
     return outputs.view(*given.shape[:-1], -1).to(given.dtype)
 
 
@@ -89,6 +96,24 @@ def rounded_rows(rows: Float[Tensor, "tokens columns"]) -> tuple[Float[Tensor, "
         return rows, rows.new_ones((len(rows), 1))
     steps = rows.abs().amax(1, keepdim=True).div_(TOP).clamp_min_(torch.finfo(torch.float32).tiny)
     return (rows / steps).round_().clamp_(-TOP, TOP), steps
+
+
+def products(rounded: Float[Tensor, "tokens columns"], codes: UInt8[Tensor, "rows columns"]) -> Float[Tensor, "tokens rows"]:
+    """The sums of whole numbers, by the processor's own 8-bit products where it has them; the same numbers either way."""
+    if rounded.shape[1] >= WIDE and multiplies_integers(rounded.device.type):
+        return torch._int_mm(rounded.to(torch.int8), codes.bitwise_xor(ZERO).view(torch.int8).T).float()
+    return whole_product(rounded, codes.float().sub_(ZERO))
+
+
+@cache
+def multiplies_integers(device: str) -> bool:
+    """Whether the processor multiplies 8-bit integers into 32-bit sums (VNNI), and torch does it without losing a digit: asked once, of the largest sums."""
+    if device != "cpu" or not getattr(torch.cpu, "_is_vnni_supported", bool)():
+        return False
+    largest = torch.full((32, EXACT), TOP, dtype=torch.int8)
+    signs = torch.tensor([1, -1], dtype=torch.int8).repeat(16)[:, None]
+    expected = (TOP * TOP * EXACT) * (signs.int() @ signs.int().T)
+    return bool(torch._int_mm(largest * signs, (largest * signs).T).equal(expected))
 
 
 def whole_product(left: Float[Tensor, "tokens columns"], right: Float[Tensor, "rows columns"]) -> Float[Tensor, "tokens rows"]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from recompress.models.packed.bits import pack, row_bytes, unpack
+from recompress.models.packed.scales import form_of, lift_of, lifted, lowered
 
 DTYPES = {"codes": torch.uint8, "form": torch.int32, "scales": torch.float16, "zeros": torch.uint8, "levels": torch.float16, "columns": torch.float16}
 NEEDED = {"codes", "form", "scales"}
@@ -37,16 +38,16 @@ class Quantized(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store."""
-        columns = self.codes.shape[1]
-        integers = {"codes": pack(self.codes, self.bits), "form": torch.tensor([columns, self.bits], dtype=torch.int32, device=self.codes.device)}
-        rest = {"scales": self.scales, "zeros": self.zeros, "levels": self.levels, "columns": self.columns}
+        lift = lift_of(self.scales)
+        integers = {"codes": pack(self.codes, self.bits), "form": form_of(self.codes.shape[1], self.bits, lift, self.codes.device)}
+        rest = {"scales": lifted(self.scales, lift), "zeros": self.zeros, "levels": self.levels, "columns": self.columns}
         return integers | {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in rest.items() if tensor is not None}
 
 
-def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
+def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int, lift: int) -> Float[Tensor, "part columns"]:
     """Some rows of the matrix, as floats."""
     codes = unpack(stored["codes"][part], bits, columns)
-    scales = stored["scales"][part].float()
+    scales = lowered(stored["scales"][part], lift)
     if "levels" in stored:
         levels = stored["levels"].float()
         levels = levels[part] if len(levels) == len(stored["codes"]) else levels.expand(len(codes), -1)

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from recompress.models.packed.bits import pack, row_bytes, unpack
+from recompress.models.packed.scales import form_of, lift_of, lifted, lowered
 
 DTYPES = {"codes": torch.uint8, "form": torch.int32, "scales": torch.float16, "codebooks": torch.float16}
 NEEDED = set(DTYPES)
@@ -35,18 +36,19 @@ class Vectors(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store."""
-        form = torch.tensor([self.shape[1], self.bits], dtype=torch.int32, device=self.codes.device)
-        tensors = {"codes": pack(self.codes.flatten(1), self.bits), "form": form, "scales": self.scales, "codebooks": self.codebooks}
+        lift = lift_of(self.scales)
+        form = form_of(self.shape[1], self.bits, lift, self.codes.device)
+        tensors = {"codes": pack(self.codes.flatten(1), self.bits), "form": form, "scales": lifted(self.scales, lift), "codebooks": self.codebooks}
         return {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
 
 
-def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
+def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int, lift: int) -> Float[Tensor, "part columns"]:
     """Some rows of the matrix, as floats."""
     codebooks = stored["codebooks"].float()
     books, _, width = codebooks.shape
     codes = unpack(stored["codes"][part], bits, columns // width * books)
     matrix: Tensor = decoded(codes.reshape(len(codes), columns // width, books), codebooks)
-    matrix *= stored["scales"][part].float()
+    matrix *= lowered(stored["scales"][part], lift)
     return matrix
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recompress.errors import InputError
-from recompress.methods.quantization.codebook import by_kmeans, by_nf4, nearest, nf4_levels
+from recompress.methods.quantization.levels import by_kmeans, by_nf4, nearest, nf4_levels
 from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears

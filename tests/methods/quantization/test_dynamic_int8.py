@@ -92,10 +92,10 @@ def test_7_bits_that_are_8_are_noticed(tmp_path: Path) -> None:
     quantize(tmp_path, reduce_range=False)
     after = load(tmp_path / "target")
     before = load(tmp_path / "source")
-    claims = {claim.what: claim for claim in prove(before, after, DynamicInt8(reduce_range=True), None)}
+    claims = {claim.what: claim for claim in prove(before, after, DynamicInt8(reduce_range=True), inputs_of(tmp_path))}
     assert not claims["7 bits, where asked or needed"].kept
     after.info.onnx["reduce_range"] = True
-    claims = {claim.what: claim for claim in prove(before, after, DynamicInt8(reduce_range=True), None)}
+    claims = {claim.what: claim for claim in prove(before, after, DynamicInt8(reduce_range=True), inputs_of(tmp_path))}
     assert not claims["bits that matrix weights use"].kept
 
 
@@ -124,7 +124,7 @@ def test_an_effect_that_is_missing_is_noticed(tmp_path: Path) -> None:
     """A full-precision graph that calls itself quantized."""
     source = saved("bert", tmp_path / "source")
     run_step("onnx_fp32", get_method("onnx_fp32").config(), source, tmp_path / "fp32", inputs_of(tmp_path / "work"))
-    claims = {claim.what: claim for claim in prove(load(source), load(tmp_path / "fp32"), DynamicInt8(), None)}
+    claims = {claim.what: claim for claim in prove(load(source), load(tmp_path / "fp32"), DynamicInt8(), inputs_of(tmp_path))}
     assert not claims["share of matrix weights in 8 bits"].kept
     assert not claims["share of embedding weights in 8 bits"].kept
 

@@ -22,7 +22,7 @@ from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import load, save
 from recompress.models.packed import WithOutliers, packed_linear
-from recompress.models.packed.outliers import whole_product
+from recompress.models.packed.outliers import multiplies_integers, products, whole_product
 from tests.six import SIX, checkpoint_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,6 +70,18 @@ def test_sums_are_those_of_whole_numbers() -> None:
     expected = left @ right.T
     assert int(expected[0, 0]) == 4999 * 127 * 127 + 127 * 126
     assert torch.equal(whole_product(left.float(), right.float()), expected.float())
+
+
+@pytest.mark.skipif(not multiplies_integers("cpu"), reason="the processor, or torch, does not multiply 8-bit integers into 32 bits")
+def test_the_processors_products_are_the_sums_of_whole_numbers() -> None:
+    """Every width from one column on, contiguous or not, and the largest sums that there are."""
+    draw = torch.Generator().manual_seed(0)
+    for tokens, rows in ((1, 1), (1, 9), (7, 1), (5, 33), (40, 17)):
+        for columns in (*range(1, 40), 127, 384, 3000):
+            left, right = (torch.randint(-127, 128, (count, columns + 1), generator=draw)[:, 1:] for count in (tokens, rows))
+            right[0] = 127
+            codes = (right + 128).to(torch.uint8)
+            assert torch.equal(products(left.float(), codes), (left @ right.T).float()), (tokens, rows, columns)
 
 
 def test_outliers_are_those_above_the_threshold_or_the_largest() -> None:

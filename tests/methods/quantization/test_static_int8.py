@@ -134,15 +134,16 @@ def test_a_graph_without_ranges_is_noticed(tmp_path: Path) -> None:
     checkpoint = load(tmp_path / "made")
     assert isinstance(checkpoint.network, Path)
     assert ranged_products(read_graph(checkpoint.network))[1] == 0
-    claims = {claim.what: claim for claim in prove(load(tmp_path / "source"), checkpoint, StaticInt8(smooth=0.5), None)}
-    assert not claims["places where scales were folded"].kept
+    claims = {claim.what: claim for claim in prove(load(tmp_path / "source"), checkpoint, StaticInt8(smooth=0.5), inputs_of("bert", tmp_path))}
+    assert not claims["products with calibrated inputs"].kept
+    assert not claims["weights with scales folded in, farthest from any in the graph"].kept
 
 
 @pytest.mark.slow
 def test_smoothed_on_a_decoder(tmp_path: Path) -> None:
     report = step(DECODERS[0], tmp_path, "made", smooth=0.5)
     measured = {claim["what"]: claim["measured"] for claim in report.claims}
-    assert measured["places where scales were folded"] == 6
+    assert measured["weights with scales folded in, farthest from any in the graph"] < 0.02
     assert measured["products with calibrated inputs"] == 8
     features = features_of(checkpoint_of(DECODERS[0]), DECODERS[0])
     for was, now in zip(open_runtime(tmp_path / "source").logits(features), open_runtime(tmp_path / "made").logits(features), strict=True):

@@ -1,0 +1,48 @@
+"""What the methods share that store the matrices of the layers in codes: how they are registered, and layer after layer, each seeing what the one before became.
+
+A method gives the matrix for a weight and the statistics of its inputs; what stands in the place of the linear layer, the text and the resuming are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from torch import nn
+
+from recompress.benchmarks import ALL_BENCHMARKS
+from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.statistics import Kind, Statistics
+from recompress.methods.calibration import calibration_features
+from recompress.methods.registry import Inputs
+from recompress.models.architecture import SIX
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.packed import packed_linear
+from recompress.models.packed.modules import Matrix
+from recompress.settings.base import Settings
+
+PACKED: dict[str, Any] = {"family": "quantization", "gives": "packed", "benchmarks": ALL_BENCHMARKS, "architectures": SIX}
+"""What all of them register alike."""
+
+Coding = Callable[[Group, Statistics], Mapping[str, Matrix]]
+"""``coding(group, statistics)``: the matrices that are to stand in the place of linear layers with the same input, by name; those left out stay."""
+
+
+def slower(times: str) -> str:
+    """What these methods say of speed; ``times`` is from studies/results/packed_speed.md, one thread on a CPU."""
+    return f"nothing: weights are unpacked when they are used, so that torch takes {times} times as long for 32 tokens (studies/results/packed_speed.md)"
+
+
+def code_layers(
+    checkpoint: Checkpoint, inputs: Inputs, method: str, config: Settings, coding: Coding, *, wanted: Collection[Kind], examples: int, **depends_on: Any
+) -> None:
+    """Put coded matrices into the layers, from the first to the last. ``examples`` are looked at; ``depends_on`` is what the result depends on beside the
+    settings. Raises what ``each_layer`` and ``calibration_features`` raise."""
+
+    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+        return {name: packed_linear(matrix, group[name]) for name, matrix in coding(group, statistics).items()}
+
+    features = calibration_features(checkpoint, inputs, examples)
+    everything = {"method": method, **depends_on, **config.model_dump(mode="json")}
+    label = inputs.label or method
+    each_layer(checkpoint.torch_network, features, visit, wanted=wanted, depends_on=everything, workdir=inputs.workdir, label=label)

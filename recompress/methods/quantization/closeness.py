@@ -1,0 +1,100 @@
+"""How near codes are to the weights that they stand for. Everything is measured on the matrices before the step and on those that were read back from disk.
+
+rounding      max |W - W'| / step            step: what the range of the group's weights needs, (max W - min W) / (2^bits - 1), or 2 max|W| / (2^bits - 1)
+weighted      sum h[i] (W[o, i] - W'[o, i])^2 / sum h[i] W[o, i]^2           h[i] = sum x[:, i]^2 on the probe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from recompress.layerwise.statistics import Kind, Statistics
+from recompress.methods.calibration import Watcher, watch
+from recompress.methods.probe import OutputErrors, Simpler, output_errors, probe_features
+from recompress.methods.quantization.grid import FewBits, rounded
+from recompress.methods.registry import Claim, Inputs
+from recompress.models.architecture import encoder_linears, shape_of
+from recompress.models.checkpoint import Checkpoint
+from recompress.models.packed import PackedLinear
+from recompress.models.packed.modules import unpacked_matrix
+from recompress.models.packed.scales import REACH
+from recompress.models.surgery import weight_of
+from recompress.runtimes.batches import Feature
+
+GAIN = 0.98
+"""A method that claims less than another must show this share of its error at most: as much is a sign that it did the same."""
+HALF_STEP, FLOATS = 0.5, 1e-3
+"""The farthest that the nearest step can be; scales are kept in 16 bits and computed with in 32."""
+
+
+def pairs_of(before: Checkpoint, after: Checkpoint) -> list[tuple[str, Float[Tensor, "out in"], PackedLinear]]:
+    """Each matrix of the layers that is packed now: its name, what it was, and what it is."""
+    modules = ((name, weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network))
+    return [(name, weight, module) for name, weight, module in modules if isinstance(module, PackedLinear)]
+
+
+def largest_rounding(weight: Float[Tensor, "out in"], values: Float[Tensor, "out in"], bits: int, group_size: int | None, *, symmetric: bool) -> float:
+    """The farthest that a weight lies from what stands for it, in steps of its group."""
+    groups = weight.reshape(len(weight), -1, group_size or weight.shape[1])
+    gaps = (weight - values).abs().reshape(groups.shape).amax(-1)
+    ranges = 2 * groups.abs().amax(-1) if symmetric else groups.amax(-1).clamp_min(0) - groups.amin(-1).clamp_max(0)
+    steps = ranges / ((1 << bits) - 1)
+    return float((gaps / steps.clamp_min(float(steps.max()) * REACH).clamp_min(1e-37)).max())
+
+
+def rounding_claim(before: Checkpoint, after: Checkpoint, group_size: int | None, *, symmetric: bool) -> Claim:
+    """No weight further from what it was than half a step of the grid that its group needs, in the bits that it is stored in."""
+    every = [largest_rounding(weight, module.weight, module.bits, group_size, symmetric=symmetric) for _, weight, module in pairs_of(before, after)]
+    return Claim("largest rounding, in steps of what the weights need", HALF_STEP, max(every, default=0.0), FLOATS, "at most")
+
+
+def probe_statistics(before: Checkpoint, after: Checkpoint, features: list[Feature], wanted: Collection[Kind]) -> dict[str, Statistics]:
+    """What flows into each linear layer of the layers of the network after the step, padding left out; of layers that share their weights into the first."""
+    network = after.torch_network
+    collected = {name: Statistics(shape_of(linear)[1], wanted, network.device) for name, linear in encoder_linears(before.torch_network)}
+
+    def watcher(statistics: Statistics) -> Watcher:
+        batches: list[Tensor] = []
+
+        def see(given: Float[Tensor, "batch length width"], _: Tensor, text: Bool[Tensor, "batch length"]) -> None:
+            if not (batches and batches[-1] is text):
+                batches[:] = [text]
+                statistics.add(given[text].float())
+
+        return see
+
+    watch(network, features, {network.get_submodule(name): watcher(statistics) for name, statistics in collected.items()})
+    return collected
+
+
+def squares_on_probe(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> dict[str, Float[Tensor, " in"]]:
+    """h of each linear layer."""
+    features = probe_features(before, inputs)
+    return {name: statistics["squares"] for name, statistics in probe_statistics(before, after, features, {"squares"}).items()}
+
+
+def weighted_errors(before: Checkpoint, after: Checkpoint, importance: Mapping[str, Float[Tensor, " in"]] | None, simpler: Simpler) -> OutputErrors:
+    """The mean over matrices of what they lose, and of what those of a simpler method lose; without ``importance`` all weights count alike."""
+    ours, theirs = [], []
+    for name, weight, module in pairs_of(before, after):
+        heavy = torch.ones(weight.shape[1]) if importance is None else importance[name]
+        heavy = heavy.to(weight) / heavy.max().clamp_min(1e-30)
+        size = float((heavy * weight.square()).sum()) or 1.0
+        ours.append(float((heavy * (weight - module.weight).square()).sum()) / size)
+        theirs.append(float((heavy * (weight - simpler(name, weight)).square()).sum()) / size)
+    return OutputErrors(sum(ours) / max(1, len(ours)), sum(theirs) / max(1, len(theirs)))
+
+
+def below_rounding(before: Checkpoint, after: Checkpoint, inputs: Inputs, config: FewBits) -> Claim:
+    """The claim that the layers' outputs are nearer to what they were than with each weight on its nearest step, in the bits that each layer is stored in."""
+    bits = {name: module.bits for name, _, module in pairs_of(before, after)}
+
+    def nearest(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        return unpacked_matrix(rounded(weight, config.model_copy(update={"bits": bits[name]}))) if name in bits else weight
+
+    errors = output_errors(before, after, inputs, nearest)
+    return Claim(f"error of the layers' outputs, below {GAIN:.0%} of that of rtn", GAIN * errors.simpler, errors.method, bound="at most")
