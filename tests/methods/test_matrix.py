@@ -13,7 +13,7 @@ from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
 from tests.families import remember_exports
-from tests.methods.matrix import UNTIED, answers, inputs_for, make_source, settings_of
+from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, settings_of
 from tests.six import DECODERS, SIX, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,7 +34,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
     untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in DECODERS}
-    return {family: make_source(family, folder / family) for family in SIX} | untied
+    plain = {family: make_source(family, folder / family) for family in SIX}
+    return plain | untied | {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in SIX}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name, family", [cell for cell in CELLS if is_supported(*cell)])
 def test_it_works_and_proves_it(name: str, family: str, sources: dict[str, Path], results: Path, tmp_path: Path) -> None:
     method, place = METHODS[name], results / name / family
-    source = sources[f"untied {family}" if name in UNTIED else family]
+    source = sources[f"untied {family}" if name in UNTIED else f"packed {family}" if method.takes == "packed" else family]
     report = run_step(name, settings_of(method), source, place / "model", inputs_for(method, family, source, tmp_path / "work"))
     assert report.claims
     assert all(Claim(**claim).kept for claim in report.claims)
