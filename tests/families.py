@@ -149,5 +149,5 @@ def remember_exports(monkeypatch: Any) -> None:
             _graphs[content.hexdigest()] = real(network).SerializeToString()
         return onnx.load_from_string(_graphs[content.hexdigest()])
 
-    for user in ("methods.quantization.int8", "methods.slimming.onnx_fp32"):
+    for user in ("methods.quantization.int8", "methods.quantization.onnx_nbits", "methods.slimming.onnx_fp32"):
         monkeypatch.setattr(f"recompress.{user}.export_graph", remembered)

@@ -7,7 +7,7 @@ function that says what must be measurable afterwards. The runner (``recompress.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -106,6 +106,8 @@ class Method:
     """Methods that may not come after this one, and why."""
     check: Callable[[Any], None] | None = None
     """Raises ``InputError`` when these settings cannot work on this machine or contradict each other; asked before anything runs."""
+    check_steps: Callable[[Any, Sequence[tuple[str, Settings]]], None] | None = None
+    """The same for these settings behind those of the steps before."""
 
 
 _methods: dict[str, Method] = {}

@@ -104,7 +104,7 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
         architecture_named(architecture)
     runtime, zeros = "torch", 0.0
     done: list[str] = []
-    for name, config in steps:
+    for place, (name, config) in enumerate(steps):
         method = get_method(name)
         if not isinstance(config, method.config):
             raise InputError(f"{name} takes settings of the class {method.config.__name__}, got {type(config).__name__}")
@@ -114,6 +114,8 @@ def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architect
         _check_supported(method, benchmark, architecture)
         if method.check is not None:
             method.check(config)
+        if method.check_steps is not None:
+            method.check_steps(config, steps[:place])
         zeros = _check_zeros(method, config, zeros)
         runtime = method.gives
         done.append(name)
@@ -132,6 +134,8 @@ def parameters_in(checkpoint: Checkpoint) -> int:
 def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:
     if method.takes == runtime:
         return
+    if runtime == "torch" and method.takes == "packed":
+        raise InputError(f"{method.name} needs weights that are packed; put a step that packs them, like rtn or gptq, right before it")
     if steps:
         raise InputError(f"{method.name} cannot follow {steps[-1]}, which leaves the {method.takes} runtime; put it before")
     raise InputError(f"{method.name} needs a model on the {method.takes} runtime, this one is on {runtime}")

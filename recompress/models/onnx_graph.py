@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ON_THE_WAY = ("DequantizeLinear", "Transpose", "Identity", "Cast", "Reshape")
 """Nodes that may stand between a stored weight and what computes with it."""
+IN_BLOCKS = ("MatMulNBits", "GatherBlockQuantized")
+"""Nodes that compute with codes in packed blocks."""
 
 
 class Weights(NamedTuple):
@@ -26,6 +28,9 @@ class Weights(NamedTuple):
     lookups_int8: int
     bits_used: int
     """Bits that the largest code of a matrix product in 8 bits needs, its sign included; 0 where there is none."""
+    products_packed: int = 0
+    """Those whose codes are multiplied in blocks, in 4 or 8 bits."""
+    lookups_packed: int = 0
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
@@ -73,19 +78,20 @@ def check_graph(path: Path) -> None:
 
 
 def weights_in(model: onnx.ModelProto) -> Weights:
-    """Count the constant weights of matrix products (MatMul, Gemm and their integer forms) and of look-ups (Gather), and those of them in 8 bits, also where
-    they become floats or are turned round on their way to the product."""
+    """Count the constant weights of matrix products (MatMul, Gemm and their integer forms) and of look-ups (Gather), and those of them in 8 bits or in packed
+    blocks, also where they become floats or are turned round on their way to the product."""
     import onnx
 
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     eight = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-    counts = {"products": 0, "products_int8": 0, "lookups": 0, "lookups_int8": 0}
+    counts = {"products": 0, "products_int8": 0, "lookups": 0, "lookups_int8": 0, "products_packed": 0, "lookups_packed": 0}
+    packed = _packed_numbers(model)
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ON_THE_WAY}
     seen: set[str] = set()
     largest = 0
     for node in model.graph.node:
-        kind, operand = ("lookups", 0) if node.op_type == "Gather" else ("products", 1)
-        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather"):
+        kind, operand = ("lookups", 0) if node.op_type in ("Gather", "GatherBlockQuantized") else ("products", 1)
+        if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather", *IN_BLOCKS):
             continue
         name = node.input[operand]
         while name in sources:
@@ -96,8 +102,11 @@ def weights_in(model: onnx.ModelProto) -> Weights:
         if tensor.name in seen or len(tensor.dims) < 2:
             continue
         seen.add(tensor.name)
-        size = int(np.prod(tensor.dims))
+        size = packed.get(tensor.name, int(np.prod(tensor.dims)))
         counts[kind] += size
+        if tensor.name in packed:
+            counts[f"{kind}_packed"] += size
+            continue
         counts[f"{kind}_int8"] += size * (tensor.data_type in eight)
         if kind == "products" and tensor.data_type in eight:
             largest = max(largest, int(np.abs(onnx.numpy_helper.to_array(tensor).astype(np.int16)).max()))
@@ -109,5 +118,22 @@ def numbers_in(model: onnx.ModelProto) -> int:
     import onnx
 
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    packed = _packed_numbers(model)
     weights = (t for t in model.graph.initializer if t.data_type in kinds and t.dims and not t.name.endswith(("_scale", "_zero_point")))
-    return sum(int(np.prod(tensor.dims)) for tensor in weights)
+    return sum(packed.get(tensor.name, int(np.prod(tensor.dims))) for tensor in weights)
+
+
+def _packed_numbers(model: onnx.ModelProto) -> dict[str, int]:
+    """For each tensor of codes that nodes take in blocks, the numbers that it stands for: of 4 bits there are two to a byte, and the last block of a row may
+    hold more codes than the row has columns."""
+    dims = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ON_THE_WAY}
+    packed: dict[str, int] = {}
+    for node in model.graph.node:
+        form = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type == "MatMulNBits":
+            packed[node.input[1]] = form["N"] * form["K"]
+        elif node.op_type == "GatherBlockQuantized":
+            name = node.input[0] if node.input[0] in dims else sources.get(node.input[0], "")
+            packed.setdefault(name, int(np.prod(dims.get(name, (0,)))) * 8 // form.get("bits", 4))
+    return packed

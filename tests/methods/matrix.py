@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recompress.methods.registry import Inputs, Method
+from recompress.methods.registry import Inputs, Method, get_method
+from recompress.methods.runner import run_step
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.settings.base import Settings
 from tests.six import LANGUAGE, benchmark_of, checkpoint_of, features_of, inputs_of
@@ -42,6 +43,13 @@ UNTIED = ("tie_embeddings",)
 def make_source(family: str, folder: Path, **changes: Any) -> Path:
     """A model with random weights, saved."""
     save(checkpoint_of(family, **changes), folder)
+    return folder
+
+
+def make_packed(family: str, source: Path, folder: Path) -> Path:
+    """The model in ``source`` in 4 bits, for methods that take packed weights."""
+    inputs = inputs_of(family, folder.with_name(f"{folder.name}-work"))
+    run_step("rtn", get_method("rtn").config(group_size=16, embeddings=True), source, folder, inputs)
     return folder
 
 

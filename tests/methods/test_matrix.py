@@ -14,7 +14,7 @@ from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
 from tests.families import remember_exports
-from tests.methods.matrix import UNTIED, answers, inputs_for, make_source, paddings_seen, settings_of
+from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, paddings_seen, settings_of
 from tests.six import CLASSIFIERS, DECODERS, SIX, architecture_in, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,7 +42,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
     untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in DECODERS}
-    return {family: make_source(family, folder / family) for family in (*SIX, *CLASSIFIERS)} | untied
+    plain = {family: make_source(family, folder / family) for family in (*SIX, *CLASSIFIERS)}
+    packed = {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in (*SIX, *CLASSIFIERS)}
+    return plain | untied | packed
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name, family", [cell for cell in CELLS if is_supported(*cell)])
 def test_it_works_and_proves_it(name: str, family: str, sources: dict[str, Path], results: Path, tmp_path: Path) -> None:
     method, place = METHODS[name], results / name / family
-    source = sources[f"untied {family}" if name in UNTIED else family]
+    source = sources[f"untied {family}" if name in UNTIED else f"packed {family}" if method.takes == "packed" else family]
     inputs = inputs_for(method, family, source, tmp_path / "work")
     with paddings_seen() as wrong:
         report = run_step(name, settings_of(method), source, place / "model", inputs)
