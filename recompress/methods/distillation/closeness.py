@@ -1,0 +1,99 @@
+"""Is a student nearer to its teacher than it was, and nearer than to what the same teacher says about other examples? Asked of the teacher itself, afterwards.
+
+    d_i: the loss of recompress.methods.distillation.imitation without hard labels, for example i;  e_i: the same with the teacher's side of example i + 1
+    mean d after <= mean d before                  mean d <= mean e - 2 standard errors of the mean of e - d
+
+States of another width are compared through a projection that training leaves behind, so that they do not count here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from recompress.benchmarks import Example
+from recompress.methods.distillation.dials import Imitation
+from recompress.methods.distillation.imitation import Batch, Objective, imitating
+from recompress.methods.distillation.live import LiveTeacher
+from recompress.methods.registry import Claim
+from recompress.methods.training_probe import EXAMPLES, TOKENS
+from recompress.models.checkpoint import Checkpoint
+from recompress.training.batches import Feature, collate
+from recompress.training.judge import training_features
+
+SLACK, SHARE = 1e-3, 0.05
+"""How far the distance may lie above that of before, absolutely and as a share of it: the training took its own measure on other examples, in its own precision."""
+ERRORS = 2.0
+"""Standard errors that the distance lies below that from the answers to other examples."""
+Answers = Sequence[Float[np.ndarray, "units labels"]]
+T = TypeVar("T")
+
+
+class Distances(NamedTuple):
+    """For each example how far the student is from the teacher, and from the teacher's side of the next example."""
+
+    own: Float[np.ndarray, " examples"]
+    others: Float[np.ndarray, " examples"]
+
+
+def probe_of(text: Sequence[T]) -> list[T]:
+    """Some of the text, or of its places, evenly spread."""
+    return [text[i] for i in np.linspace(0, len(text) - 1, num=min(EXAMPLES, len(text)), dtype=np.int64)]
+
+
+def prove_closeness(
+    start: Checkpoint, after: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None
+) -> list[Claim]:
+    """Both claims at the head of this file; none where nothing can be compared. ``start`` is the student before it learned, ``answers`` are the teacher's
+    logits for the ``probe``, where it has some that are kept."""
+    compared = _comparable(config, after, teacher)
+    if compared is None:
+        return []
+    was, now = (_distances(student, compared, probe, teacher, answers) for student in (start, after))
+    limit = float(was.own.mean())
+    claims = [Claim("distance from the teacher, not above that before", limit, float(now.own.mean()), SLACK + SHARE * limit, "at most")]
+    if len(now.own) < 2:
+        return claims
+    apart = now.others - now.own
+    limit = float(now.others.mean() - ERRORS * apart.std(ddof=1) / len(apart) ** 0.5)
+    return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), bound="at most")]
+
+
+def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | None) -> Imitation | None:
+    """The dials without what a projection was learned for, and without hard labels; ``None`` where nothing is left."""
+    changes = {"answers": config.answers * (1 - config.hard_labels), "hard_labels": 0.0}
+    if teacher is not None and teacher.network.config.hidden_size != student.torch_network.config.hidden_size:
+        changes |= {"hidden": 0.0, "embeddings": 0.0}
+    compared = config.model_copy(update=changes)
+    return compared if compared.answers > 0 or compared.looks_inside else None
+
+
+def _distances(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None) -> Distances:
+    features, _, _ = training_features(student, probe, probe[:1], "a probe")
+    if answers is not None:
+        features = [{**feature, "teacher": rows} for feature, rows in zip(features, answers, strict=True)]
+    features = features[: max(2, TOKENS // max(len(feature["input_ids"]) for feature in features))]
+    student.torch_network.eval()
+    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False) as objective, torch.no_grad():
+        pairs = [_pair(student, objective, features[i], features[(i + 1) % len(features)]) for i in range(len(features))]
+    own, others = np.asarray(pairs).T
+    return Distances(own, others)
+
+
+def _pair(student: Checkpoint, objective: Objective, one: Feature, other: Feature) -> tuple[float, float]:
+    """The student reads ``one``; the teacher's side is that of ``one``, and then that of ``other`` as far as both have tokens."""
+    both = collate([one, other], student.tokenizer.pad_token_id or 0)
+    mine, foreign = ({name: tensor[i : i + 1] for name, tensor in both.items()} for i in (0, 1))
+    foreign |= {"attention_mask": mine["attention_mask"] & foreign["attention_mask"], "labels": mine["labels"]}
+    if "teacher" in foreign and foreign["teacher"].shape[1] == foreign["attention_mask"].shape[1]:
+        foreign["teacher"] = foreign["teacher"] * foreign["attention_mask"][:, :, None]
+    return _distance(student, objective, mine, mine), _distance(student, objective, mine, foreign)
+
+
+def _distance(student: Checkpoint, objective: Objective, read: Batch, compared: Batch) -> float:
+    logits = student.torch_network(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
+    return float(objective.distance(logits if logits.ndim == 3 else logits[:, None], compared))
