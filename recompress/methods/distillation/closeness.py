@@ -1,8 +1,13 @@
 """Is a student nearer to its teacher than it was, and nearer than to what the same teacher says about other examples? Asked of the teacher itself, afterwards.
 
     d_i: the loss of recompress.methods.distillation.imitation without hard labels, for example i;  e_i: the same with the teacher's side of example i + 1
-    mean d after <= mean d before                  mean d <= mean e - 2 standard errors of the mean of e - d
+    a_i: the loss of the teacher's own answers to example i with those to example i + 1
+    nearer than before       mean d after <= mean d before
+    its own teacher's        mean d <= mean e - 0.1 mean a, or, without answers, - 2 standard errors of e - d
 
+The mean of e - d is 0 for a student that answers all examples alike, and that of a for one that answers as its teacher does. A student that told examples apart
+as its teacher does before the step, as layers of the teacher do, has to do so after it. One that did not, a new network or one that lost too much, may be on its
+way still: it must not be further from its own teacher's answers than from others, by more than 2 standard errors.
 States of another width are compared through a projection that training leaves behind, so that they do not count here.
 """
 
@@ -16,9 +21,11 @@ import torch
 from jaxtyping import Float
 
 from recompress.benchmarks import Example
+from recompress.benchmarks.scores import NO_LABEL
 from recompress.methods.distillation.dials import Imitation
 from recompress.methods.distillation.imitation import Batch, Objective, imitating
 from recompress.methods.distillation.live import LiveTeacher
+from recompress.methods.distillation.losses import distillation_loss, next_token_loss
 from recompress.methods.registry import Claim
 from recompress.methods.training_probe import EXAMPLES, TOKENS
 from recompress.models.checkpoint import Checkpoint
@@ -27,17 +34,20 @@ from recompress.training.judge import training_features
 
 SLACK, SHARE = 1e-3, 0.05
 """How far the distance may lie above that of before, absolutely and as a share of it: the training took its own measure on other examples, in its own precision."""
+KNOWS = 0.1
+"""Of what tells the teacher's answers to different examples apart, the student knows so much at least."""
 ERRORS = 2.0
-"""Standard errors that the distance lies below that from the answers to other examples."""
+"""Standard errors that the distance lies below that from the teacher's inside for other examples."""
 Answers = Sequence[Float[np.ndarray, "units labels"]]
 T = TypeVar("T")
 
 
 class Distances(NamedTuple):
-    """For each example how far the student is from the teacher, and from the teacher's side of the next example."""
+    """For each example how far the student is from the teacher, and from the teacher's side of the next example; and how far the teacher's answers are apart."""
 
     own: Float[np.ndarray, " examples"]
     others: Float[np.ndarray, " examples"]
+    apart: Float[np.ndarray, " examples"]
 
 
 def probe_of(text: Sequence[T]) -> list[T]:
@@ -58,9 +68,20 @@ def prove_closeness(
     claims = [Claim("distance from the teacher, not above that before", limit, float(now.own.mean()), SLACK + SHARE * limit, "at most")]
     if len(now.own) < 2:
         return claims
-    apart = now.others - now.own
-    limit = float(now.others.mean() - ERRORS * apart.std(ddof=1) / len(apart) ** 0.5)
+    told_apart = was.own.mean() <= was.others.mean() - _margin(was, compared)
+    margin = _margin(now, compared) if told_apart else -_errors(now)
+    limit = float(now.others.mean() - margin)
     return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), bound="at most")]
+
+
+def _margin(distances: Distances, config: Imitation) -> float:
+    """How much nearer a student is to its own teacher's answers that tells examples apart as the teacher does."""
+    return KNOWS * float(distances.apart.mean()) if config.answers > 0 else _errors(distances)
+
+
+def _errors(distances: Distances) -> float:
+    nearer = distances.others - distances.own
+    return ERRORS * float(nearer.std(ddof=1)) / len(nearer) ** 0.5
 
 
 def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | None) -> Imitation | None:
@@ -80,18 +101,29 @@ def _distances(student: Checkpoint, config: Imitation, probe: Sequence[Example],
     student.torch_network.eval()
     with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False) as objective, torch.no_grad():
         pairs = [_pair(student, objective, features[i], features[(i + 1) % len(features)]) for i in range(len(features))]
-    own, others = np.asarray(pairs).T
-    return Distances(own, others)
+    return Distances(*np.asarray(pairs).T)
 
 
-def _pair(student: Checkpoint, objective: Objective, one: Feature, other: Feature) -> tuple[float, float]:
+def _pair(student: Checkpoint, objective: Objective, one: Feature, other: Feature) -> tuple[float, float, float]:
     """The student reads ``one``; the teacher's side is that of ``one``, and then that of ``other`` as far as both have tokens."""
     both = collate([one, other], student.tokenizer.pad_token_id or 0)
     mine, foreign = ({name: tensor[i : i + 1] for name, tensor in both.items()} for i in (0, 1))
     foreign |= {"attention_mask": mine["attention_mask"] & foreign["attention_mask"], "labels": mine["labels"]}
     if "teacher" in foreign and foreign["teacher"].shape[1] == foreign["attention_mask"].shape[1]:
         foreign["teacher"] = foreign["teacher"] * foreign["attention_mask"][:, :, None]
-    return _distance(student, objective, mine, mine), _distance(student, objective, mine, foreign)
+    apart = _apart(objective, mine, foreign) if objective.config.answers > 0 else 0.0
+    return _distance(student, objective, mine, mine), _distance(student, objective, mine, foreign), apart
+
+
+def _apart(objective: Objective, mine: Batch, foreign: Batch) -> float:
+    """How far the teacher's answers to one example are from those to the other."""
+    config = objective.config
+    if "teacher" in mine:
+        return config.answers * float(distillation_loss(mine["teacher"], foreign["teacher"], temperature=config.temperature))
+    assert objective.teacher is not None
+    text = foreign["attention_mask"].bool() & (foreign["labels"] != NO_LABEL)
+    both = objective.teacher.ask(mine), objective.teacher.ask(foreign)
+    return config.answers * float(next_token_loss(*both, text, temperature=config.temperature)) if text.any() else 0.0
 
 
 def _distance(student: Checkpoint, objective: Objective, read: Batch, compared: Batch) -> float:

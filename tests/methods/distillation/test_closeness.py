@@ -17,9 +17,10 @@ from recompress.methods.distillation.distill import Distill, distill, prove
 from recompress.methods.distillation.distill_base import DistillBase
 from recompress.methods.distillation.distill_base import prove as prove_base
 from recompress.methods.distillation.live import live_teacher
+from recompress.methods.distillation.student import some_layers
 from recompress.methods.distillation.teacher import teacher_outputs
 from recompress.methods.registry import Claim, Inputs, get_method
-from recompress.models.checkpoint import Checkpoint, save
+from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.training import train
 from recompress.training.settings import TrainingSettings
 from tests.six import SIX, checkpoint_of, examples_of, inputs_of
@@ -49,22 +50,19 @@ def broken(claims: Sequence[Claim]) -> set[str]:
 
 BEFORE = "distance from the teacher, not above that before"
 OTHERS = "distance from the teacher, below that from its answers to other examples"
-NEIGHBOURS: dict[str, dict[str, Any]] = {"of a new student": {"student": Shape(layers=1, hidden=16, heads=2, neurons=16)}, "of a smaller one": {}}
 
 
-@pytest.mark.parametrize("whose", NEIGHBOURS)
 @pytest.mark.parametrize("asked", [True, False])
-def test_answers_to_the_neighbouring_example_are_found(whose: str, asked: bool, taught: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Distill(**QUICK, **NEIGHBOURS[whose])
-    source = tiny_checkpoint(BENCHMARK, seed=7, layers=1 if whose == "of a smaller one" else 2)
-    inputs = replace(taught, workdir=tmp_path / "right")
-    if not asked:
-        inputs = replace(inputs, teacher_model=None)
+def test_answers_to_the_neighbouring_example_are_found(asked: bool, taught: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student that was its teacher's first layer; the teacher is asked again, or what it said is looked up."""
+    config = Distill(**QUICK)
+    inputs = replace(taught, workdir=tmp_path / "right", teacher_model=taught.teacher_model if asked else None)
 
     def student() -> Checkpoint:
-        return tiny_checkpoint(BENCHMARK, seed=7, layers=1 if whose == "of a smaller one" else 2)
+        assert taught.teacher_model is not None
+        return some_layers(load(taught.teacher_model), 1)
 
-    assert broken(prove(source, distill(student(), config, inputs), config, inputs)) == set()
+    assert broken(prove(student(), distill(student(), config, inputs), config, inputs)) == set()
     usual = lessons.train
 
     def wrong(*args: Any, soft_labels: Any, **rest: Any) -> Checkpoint:
@@ -73,7 +71,19 @@ def test_answers_to_the_neighbouring_example_are_found(whose: str, asked: bool, 
     monkeypatch.setattr(lessons, "train", wrong)
     monkeypatch.setattr(lessons, "ALIKE", np.inf)
     done = distill(student(), config, replace(inputs, workdir=tmp_path / "wrong"))
-    assert OTHERS in broken(prove(source, done, config, inputs))
+    assert OTHERS in broken(prove(student(), done, config, inputs))
+
+
+def test_a_new_student_is_not_further_from_its_own_teacher_than_from_others(taught: Inputs, tmp_path: Path) -> None:
+    """One that says the contrary of it is."""
+    config = Distill(**QUICK, student=Shape(layers=1, hidden=16, heads=2, neurons=16))
+    inputs, source = replace(taught, workdir=tmp_path), tiny_checkpoint(BENCHMARK, seed=7)
+    done = distill(tiny_checkpoint(BENCHMARK, seed=7), config, inputs)
+    assert broken(prove(source, done, config, inputs)) == set()
+    assert taught.teacher_model is not None
+    contrary = load(taught.teacher_model)
+    contrary.torch_network.classifier.weight.data.mul_(-1)
+    assert OTHERS in broken(prove(source, contrary, config, inputs))
 
 
 @pytest.mark.parametrize("family", SIX)
