@@ -68,7 +68,7 @@ def prove_closeness(
     claims = [Claim("distance from the teacher, not above that before", limit, float(now.own.mean()), SLACK + SHARE * limit, "at most")]
     if len(now.own) < 2:
         return claims
-    told_apart = was.own.mean() <= was.others.mean() - _margin(was, compared)
+    told_apart = bool(was.own.mean() <= was.others.mean() - _margin(was, compared))
     margin = _margin(now, compared) if told_apart else -_errors(now)
     limit = float(now.others.mean() - margin)
     return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), bound="at most")]
@@ -76,12 +76,12 @@ def prove_closeness(
 
 def _margin(distances: Distances, config: Imitation) -> float:
     """How much nearer a student is to its own teacher's answers that tells examples apart as the teacher does."""
-    return KNOWS * float(distances.apart.mean()) if config.answers > 0 else _errors(distances)
+    return float(KNOWS * distances.apart.mean()) if config.answers > 0 else _errors(distances)
 
 
 def _errors(distances: Distances) -> float:
     nearer = distances.others - distances.own
-    return ERRORS * float(nearer.std(ddof=1)) / len(nearer) ** 0.5
+    return float(ERRORS * nearer.std(ddof=1) / len(nearer) ** 0.5)
 
 
 def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | None) -> Imitation | None:

@@ -154,6 +154,6 @@ def _adapter(linear: Linear, config: Lora, *, hold: bool) -> Any:
     masked = hold and bool((linear.weight == 0).any())
     lora_config = LoraConfig(r=config.rank, lora_alpha=config.alpha, fan_in_fan_out=transposed)
     kind = Masked if masked else Adapter
-    adapter = kind(linear, ADAPTER, lora_config, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)
+    adapter: Any = kind(linear, ADAPTER, lora_config, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)
     adapter.holds_zeros = masked
     return adapter
