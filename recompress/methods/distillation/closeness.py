@@ -71,7 +71,7 @@ def prove_closeness(
     told_apart = bool(was.own.mean() <= was.others.mean() - _margin(was, compared))
     margin = _margin(now, compared) if told_apart else -_errors(now)
     limit = float(now.others.mean() - margin)
-    return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), bound="at most")]
+    return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), SLACK, "at most")]
 
 
 def _margin(distances: Distances, config: Imitation) -> float:
