@@ -84,7 +84,8 @@ def train_by_hand(
     undecayed: tuple[str, ...] = (),
 ) -> Tensors:
     """AdamW over the first batches. ``trained`` are the tensors that are trained (all of the network, when left out), ``weights`` makes of them what the
-    network computes with, ``loss(output, weights, batch, chosen)`` knows which features are in the batch, ``before`` sees the clipped gradients of a step counted from 0 and may change them, ``after`` changes what was trained.
+    network computes with, ``loss(output, weights, batch, chosen)`` knows which features are in the batch, ``before`` sees the clipped gradients of a step
+    counted from 0 and may change them, ``after`` changes what was trained.
     """
     network: Any = checkpoint.torch_network
     theta = {name: tensor.detach().clone().requires_grad_() for name, tensor in (trained or dict(network.named_parameters())).items()}

@@ -54,7 +54,7 @@ def learned(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
 
 
 def not_chance(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
-    """The claim that the network knows more than frequencies on dev, a tenth of what it knew before at least; or, where it knew no more, that it is no worse."""
+    """The claim that the network knows more than frequencies on dev, a tenth of what it knew before at least; or, where it knew no more, is no worse."""
     was, now = losses((before, after), inputs.dev)
     chance = guess(some_features(before, inputs.dev))
     limit = chance - KNOWS * (chance - was) if was < chance else was

@@ -5,9 +5,9 @@
     nearer than before       mean d after <= mean d before
     its own teacher's        mean d <= mean e - 0.1 mean a, or, without answers, - 2 standard errors of e - d
 
-The mean of e - d is 0 for a student that answers all examples alike, and that of a for one that answers as its teacher does. A student that told examples apart
-as its teacher does before the step, as layers of the teacher do, has to do so after it. One that did not, a new network or one that lost too much, may be on its
-way still: it must not be further from its own teacher's answers than from others, by more than 2 standard errors.
+The mean of e - d is 0 for a student that answers all examples alike, and that of a for one that answers as its teacher does. A student that told examples
+apart as its teacher does before the step, as layers of the teacher do, has to do so after it. One that did not, a new network or one that lost too much, may
+be on its way still: it must not be further from its own teacher's answers than from others, by more than 2 standard errors.
 States of another width are compared through a projection that training leaves behind, so that they do not count here.
 """
 
@@ -33,7 +33,7 @@ from recompress.training.batches import Feature, collate
 from recompress.training.judge import training_features
 
 SLACK, SHARE = 1e-3, 0.05
-"""How far the distance may lie above that of before, absolutely and as a share of it: the training took its own measure on other examples, in its own precision."""
+"""How far a distance may lie above its limit, absolutely and as a share: training took its own measure, on other examples and in its own precision."""
 KNOWS = 0.1
 """Of what tells the teacher's answers to different examples apart, the student knows so much at least."""
 ERRORS = 2.0
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Distances(NamedTuple):
-    """For each example how far the student is from the teacher, and from the teacher's side of the next example; and how far the teacher's answers are apart."""
+    """How far the student is from the teacher for each example, and from the teacher's side of the next one; how far the teacher's answers are apart."""
 
     own: Float[np.ndarray, " examples"]
     others: Float[np.ndarray, " examples"]

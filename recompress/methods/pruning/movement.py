@@ -2,17 +2,17 @@
 
     forward    W' = W * M,  M = top-v(S)            v = 1 - s_t, the cubic schedule of recompress.methods.pruning.in_training
     slope      G = dL/dS = dL/dW' * W               straight through M, as if it were S
-    scores     S <- S - m / (sqrt(v) + 1e-8)        Adam's running means m of G (0.9) and v of G^2 (0.999), both corrected for their beginning at 0
+    scores     S <- S - a / (sqrt(q) + 1e-8)        Adam's running means a of G (0.9) and q of G^2 (0.999), both corrected for their beginning at 0
     weights    W <- optimizer step on dL/dW' * M
 
 S starts at 0 and grows where a weight and its descent have the same sign. Its own learning rate would scale all scores alike and change no choice, so there
 is none. A weight that was dropped keeps its value beside the network and comes back when its score rises above that of another.
 
-What the paper's setting needs: a base model that is not fine-tuned yet, so that weights have a way to go, and ten thousands of steps at a small learning rate,
-half of them before or behind the fall of the density. Over some hundred steps a sum of signed slopes is mostly noise, and the noise is largest where a weight
-counts most: summed up as they are (``optimizer: sgd``), half of the most important weights end at the very bottom and go first. Adam, with which the authors
-train their scores too, divides by the size of the noise, so that noise alone chooses at random and not the wrong way round. For short trainings of a model
-that is fine-tuned already ``platon`` is the better choice; recipes/pruning.yaml shows both.
+What the paper's setting needs: a base model that is not fine-tuned yet, so that weights have a way to go, and ten thousands of steps at a small learning
+rate. Over some hundred steps from a fine-tuned model the sum of signed slopes is mostly noise, and the noise is largest where a weight counts most: summed up
+as they are (``optimizer: sgd``), nearly half of the most important weights end at the bottom and go first, which is worse than chance. Adam, with which the
+authors' own code trains its scores too, divides by the size of the noise, so that what is only noise chooses at random and not the wrong way round. It cannot
+make a short training long: there ``platon``, whose score adds up sizes, is the method to take. ``python -m studies.pruning_in_training`` counts and compares.
 Source: Sanh, Wolf and Rush 2020, arXiv:2005.07683, eq. 2 and 3 and section 4 (hard movement pruning with the cubic schedule).
 Zeros are stored like other numbers: alone, this method saves neither bytes nor time.
 """

@@ -2,8 +2,8 @@
 
     loss = that of the benchmark, computed with W^ = what the codes of W stand for;  gradients reach W as if nothing were rounded
 
-The rounding, its gradients and its learned scales are those of ``recompress.methods.quantization.in_training``. What is packed has exactly the weights that the trained
-network computed with. What was pruned stays zero, and learned scales are not decayed.
+The rounding, its gradients and its learned scales are those of ``recompress.methods.quantization.in_training``. What is packed has exactly the weights that
+the trained network computed with. What was pruned stays zero, and learned scales are not decayed.
 Source: Jacob et al. 2018, arXiv:1712.05877, section 3; Esser et al. 2020 (LSQ), arXiv:1902.08153 (``scales: learned``).
 """
 
@@ -88,8 +88,8 @@ def _codes(module: Any) -> Any:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Qat, inputs: Inputs) -> list[Claim]:
-    """Packed, in so many bits; trained; not half as far from losing the weights of before as rounding alone; on the text no worse than that; and what was pruned
-    still zero."""
+    """Packed, in so many bits; trained; with at least half of what rounding alone leaves of the weights of before; on the text no worse than that; and what was
+    pruned still zero."""
     was, now = _floats(before), _floats(after)
     moved = any(not tensor.equal(was[name]) for name, tensor in now.items() if name in was)
     plain = _rounded_only(before, config)
@@ -112,7 +112,7 @@ def _rounded_only(before: Checkpoint, config: Qat) -> Checkpoint:
 
 
 def _lost(before: Checkpoint, after: Checkpoint) -> float:
-    """The squared distance of all weights of the linear layers from what they were, as a share of their squares: 1 where all are zero, more where they are random."""
+    """The squared distance of all weights of the linear layers from what they were, as a share of their squares: 1 where all are zero."""
     pairs = [(weight_of(linear), after.torch_network.get_submodule(name).weight) for name, linear in encoder_linears(before.torch_network)]
     return sum(float((new - old).square().sum()) for old, new in pairs) / sum(float(old.square().sum()) for old, _ in pairs)
 

@@ -2,8 +2,8 @@
 
     W' = W + alpha / rank * (B A) * M            A [rank, in] random, B [out, rank] zero at first, W fixed;   M = 0 where W was pruned, else 1
 
-Without pruned weights M is all ones and the formula is the paper's. With them, M stands in the forward pass of the training already, so that what is merged is what
-was trained, and zeros (n of m, too) are zeros afterwards; the change is then no longer of low rank, but what is trained still is.
+Without pruned weights M is all ones and the formula is the paper's. With them, M stands in the forward pass of the training already, so that what is merged
+is what was trained, and zeros (n of m, too) are zeros afterwards; the change is then no longer of low rank, but what is trained still is.
 Little memory is taken by the optimizer: it knows A and B only. Embeddings, norms, biases and the head stay as they are.
 Source: Hu et al. 2021, arXiv:2106.09685, eq. 3 and section 4.1; layers of peft.
 """
@@ -60,8 +60,8 @@ def rank_of(change: Float[Tensor, "out in"], largest: float, most: int) -> int:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Lora, inputs: Inputs) -> list[Claim]:
-    """What holds after any training; the names of all tensors; what was not adapted; that half of the matrices changed at least; that the change of a matrix in which nothing was
-    pruned has the adapters' rank or, where training used less of it, a lower one; and that it learned."""
+    """What holds after any training; the names of all tensors; what was not adapted; that half of the matrices changed at least; that the change of a matrix
+    in which nothing was pruned has the adapters' rank or, where training used less of it, a lower one; and that it learned."""
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     old, new = dict(encoder_linears(before.torch_network)), dict(encoder_linears(after.torch_network))
     adapted = {id(parameter) for linear in old.values() for parameter in (linear.weight,)}
