@@ -17,6 +17,7 @@ from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.methods.training import lora
 from recompress.methods.training.lora import Lora, adapt, merge
+from recompress.methods.training_probe import losses
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.surgery import weight_of
@@ -101,9 +102,11 @@ def test_layers_that_share_weights_share_their_adapters(tmp_path: Path) -> None:
 def test_it_learns(tmp_path: Path) -> None:
     method, points = get_method("lora"), []
     inputs = replace(inputs_of("llama", tmp_path, 60), curve=lambda _, point: points.append(point))
-    method.run(checkpoint_of("llama"), Lora(**(QUICK | {"epochs": 3})), inputs)
+    done = method.run(checkpoint_of("llama"), Lora(**(QUICK | {"epochs": 3})), inputs)
     scores = [point["dev_negative_bits_per_byte"] for point in points if "dev_negative_bits_per_byte" in point]
-    assert scores[-1] > scores[0] + 0.2
+    assert scores == sorted(scores), "better after each epoch"
+    was, now = losses((checkpoint_of("llama"), done), inputs.dev)
+    assert now < was - 0.7
 
 
 @pytest.mark.parametrize("family", ["gpt2", "roberta"])
