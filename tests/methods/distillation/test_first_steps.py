@@ -61,8 +61,8 @@ def test_soft_labels_belong_to_their_own_examples_at_their_temperature(family: s
     assert inputs.teacher is not None
     for i, feature in enumerate(features):  # the file holds what the teacher says of each example, in the precision of the machine
         with torch.no_grad():
-            said = teacher.torch_network(input_ids=torch.tensor([feature["input_ids"]])).logits[0].numpy()
-        torch.testing.assert_close(torch.from_numpy(inputs.benchmark.unit_logits(said, feature)), torch.from_numpy(inputs.teacher[i]), rtol=0.05, atol=0.1)
+            logits = teacher.torch_network(input_ids=torch.tensor([feature["input_ids"]])).logits[0].numpy()
+        torch.testing.assert_close(torch.from_numpy(inputs.benchmark.unit_logits(logits, feature)), torch.from_numpy(inputs.teacher[i]), rtol=0.05, atol=0.1)
 
     def loss(output: Any, theta: Tensors, batch: Tensors, chosen: list[int]) -> Tensor:
         logits, each = units_of(output.logits), []

@@ -162,10 +162,10 @@ def test_dynamic_sparse(family: str, kind: Any, tmp_path: Path) -> None:
             weight, gradient = theta[name], gradients[name]
             if step + 1 in (3, 5, 6):  # three updates evenly behind the first step and up to the sixth
                 count = int(0.25 * (1 + math.cos(math.pi * step / 6)) * int(alive[name].sum()))
-                kept = alive[name] & ~smallest_by_hand(torch.where(alive[name], weight.abs(), torch.inf), count)
+                left = alive[name] & ~smallest_by_hand(torch.where(alive[name], weight.abs(), torch.inf), count)
                 drawn = normal(weight.shape, 0, step + 1, i)
                 wish = gradient.abs() if kind == "rigl" else drawn.abs()
-                now = kept | smallest_by_hand(torch.where(kept, torch.inf, -wish), count)
+                now = left | smallest_by_hand(torch.where(left, torch.inf, -wish), count)
                 grown, changed = now & ~alive[name], now != alive[name]
                 moved[step] = moved.get(step, 0) + int(grown.sum())
                 if kind == "set":
