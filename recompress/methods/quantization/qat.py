@@ -28,7 +28,7 @@ from recompress.methods.training_step import was_pruned
 from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
-from recompress.models.packed import packed_embedding, packed_linear, place, tie_packed
+from recompress.models.packed import PackedLinear, packed_embedding, packed_linear, place, tie_packed
 from recompress.models.surgery import weight_of
 from recompress.training.settings import Schedule
 
@@ -104,16 +104,16 @@ def prove(before: Checkpoint, after: Checkpoint, config: Qat, inputs: Inputs) ->
 
 
 def _rounded_only(before: Checkpoint, config: Qat) -> Checkpoint:
-    """The network with its weights on the steps that training begins with."""
+    """The network with the rounding in place, and not trained."""
     network = copy.deepcopy(before.torch_network)
-    tied = round_in_place(network, config, hold=was_pruned(before))
-    pack(network, config, tied=tied)
+    round_in_place(network, config, hold=was_pruned(before))
     return replace(before, network=network)
 
 
 def _lost(before: Checkpoint, after: Checkpoint) -> float:
     """The squared distance of all weights of the linear layers from what they were, as a share of their squares: 1 where all are zero."""
-    pairs = [(weight_of(linear), after.torch_network.get_submodule(name).weight) for name, linear in encoder_linears(before.torch_network)]
+    modules = [(weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
+    pairs = [(old, new.weight if isinstance(new, PackedLinear) else weight_of(new)) for old, new in modules]
     return sum(float((new - old).square().sum()) for old, new in pairs) / sum(float(old.square().sum()) for old, _ in pairs)
 
 
