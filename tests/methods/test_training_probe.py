@@ -49,8 +49,8 @@ def test_a_guess_knows_frequencies_and_nothing_else() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     torch.set_num_threads(1)
-    schedule = TrainingSettings(epochs=4, learning_rate=5e-3, batch_size=16, precision="fp32")
-    rows = tiny_examples(120, "text-classification")
+    schedule = TrainingSettings(epochs=6, learning_rate=5e-3, batch_size=16, precision="fp32")
+    rows = tiny_examples(240, "text-classification")
     return train(tiny_checkpoint("text-classification"), rows, rows[:30], schedule, 0, tmp_path_factory.mktemp("w"))
 
 
