@@ -12,8 +12,8 @@ What the paper's setting needs: a base model that is not fine-tuned yet, so that
 rate. Over some hundred steps from a fine-tuned model the sum of signed slopes is mostly noise, and the noise is largest where a weight counts most: summed up
 as they are (``optimizer: sgd``), the most important weights go first: of those on which the loss depends most, a twentieth, 45 % were among the lowest fifth
 of the scores after 24 batches of pydocs (20 % would be chance). Adam, with which the authors' own code trains its scores too, divides by the size of the
-noise, so that what is only noise chooses at random (20 %) and not the wrong way round. It cannot make a short training long: there ``platon``, whose score
-adds up sizes, is the method to take. ``python -m studies.pruning_in_training`` counts and compares.
+noise, so that what is only noise chooses at random (20 %) and not the wrong way round. It cannot make a short training long; ``platon`` adds up sizes,
+without signs that noise could turn. ``python -m studies.pruning_in_training`` counts this and compares the two.
 Source: Sanh, Wolf and Rush 2020, arXiv:2005.07683, eq. 2 and 3 and section 4 (hard movement pruning with the cubic schedule).
 Zeros are stored like other numbers: alone, this method saves neither bytes nor time.
 """

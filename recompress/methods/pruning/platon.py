@@ -6,8 +6,8 @@
     S = Ib * Ub                      after each optimizer step the smallest S become zero; their share follows recompress.methods.pruning.in_training
 
 A weight that was dropped is trained on from zero and comes back when its score rises above that of another.
-In the paper all matrices compete, b1 = 0.85, b2 = 0.95, pruning begins after a tenth of the steps and is over after half of them. Unlike the sum of signed
-movements (``movement``), a mean of sizes means something after some dozens of steps already.
+In the paper all matrices compete, b1 = 0.85, b2 = 0.95, pruning begins after a tenth of the steps and is over after half of them. Other than ``movement``,
+which adds up signed slopes, it needs no long training for their noise to cancel out: sizes have no sign.
 Source: Zhang et al. 2022 (PLATON), arXiv:2206.12562, section 3 and algorithm 1.
 Zeros are stored like other numbers: alone, this method saves neither bytes nor time.
 """
