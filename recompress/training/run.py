@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, get_benchmark
+from recompress.errors import EffectMissing
 from recompress.integrity.digest import sha256_bytes
 from recompress.models.padding import padding_of
 from recompress.training.judge import dev_metrics, token_costs, training_features
@@ -53,12 +54,12 @@ def train(
     objective: Objective | None = None,
     depends_on: Mapping[str, Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    hold: bool = True,
+    hold: bool = False,
     counts_from: float = 0.0,
     minutes: float = CHECKPOINT_MINUTES,
 ) -> Checkpoint:
-    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev. Weights of pruned layers that are zero stay zero,
-    unless ``hold`` is false. Weights of before ``counts_from``, a share of all steps, are never the best.
+    """Train the network of ``checkpoint`` in place and give it back with the weights that were best on dev. Weights that are zero train like others, unless
+    ``hold`` says that they were pruned and stay zero. Weights of before ``counts_from``, a share of all steps, are never the best.
 
     ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. ``soft_labels`` are a teacher's logits for
     each example, which batches carry for ``objective`` to use; ``callbacks`` look on or change the network between steps, and may read nothing but the network
@@ -66,7 +67,7 @@ def train(
     every ``minutes`` and one after each epoch; it belongs to this training alone and may be removed when the result is safe.
 
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
-    number, and ``StorageError`` when ``workdir`` cannot be written.
+    number, ``EffectMissing`` when no weight moved, and ``StorageError`` when ``workdir`` cannot be written.
     """
     from recompress.training.callbacks import StopEarly, Watch
     from recompress.training.trainer import SteadyTrainer, arguments, label_loss
@@ -81,7 +82,8 @@ def train(
     dev_batch = schedule.batch_size if reads_on else max(schedule.batch_size, 32)  # a vocabulary of logits for each token: no more than training holds
     args = arguments(schedule, seed=seed % 2**32, folder=workdir, precision=precision, metric=metric, dev_batch=dev_batch)
     with args.main_process_first(desc="opening the folder of checkpoints"):
-        resumed = open_folder(workdir, _stamp(network, features, dev_features, dials))
+        stamp = _stamp(network, features, dev_features, dials)
+        resumed = open_folder(workdir, stamp)
     if soft_labels is not None:
         features = [{**feature, "teacher": rows} for feature, rows in zip(features, soft_labels, strict=True)]
     watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs, counts_from)
@@ -111,6 +113,8 @@ def train(
         checkpoint.network.config.use_cache = usual_cache
     with args.main_process_first(desc="reading the best weights"):
         _load_best(checkpoint.network, workdir, label)
+    if weights_sha256(checkpoint.network) == stamp["weights"]:
+        raise EffectMissing(f"{label}: no weight moved in training; raise learning_rate ({schedule.learning_rate:g}), and look for examples without labels")
     return checkpoint
 
 

@@ -12,7 +12,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Schedule(Settings):
-    """How a network is trained. AdamW; the learning rate rises linearly during the warm-up and then falls linearly to 0."""
+    """How a network is trained. AdamW; the learning rate rises linearly during the warm-up, from the first step on, and then falls linearly to 0."""
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 3
     """Passes over the training examples."""
@@ -21,7 +21,7 @@ class Schedule(Settings):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
     """Examples in a batch on each device."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """AdamW's decay of weights (biases and norms are left alone)."""
+    """AdamW's decay of weights (biases, norms and learned scales are left alone)."""
     warmup: Share = 0.1
     """Share of all steps in which the learning rate rises."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -29,6 +30,8 @@ Objective = Callable[[Tensor, Batch], Tensor]
 
 CURVES = 100
 """Points of a curve in a whole training."""
+UNDECAYED = ("scale", "scales")
+"""Last names of parameters that are steps and no weights: decay would draw every step towards 0, and the codes of all weights to the ends of their range."""
 
 
 def cross_entropy(logits: Float[Tensor, "batch units labels"], labels: Int[Tensor, "batch units"]) -> Float[Tensor, ""]:
@@ -39,6 +42,11 @@ def cross_entropy(logits: Float[Tensor, "batch units labels"], labels: Int[Tenso
 
 def label_loss(logits: Tensor, batch: Batch) -> Tensor:
     return cross_entropy(logits, batch["labels"])
+
+
+def rate_at(step: int, warmup: int, steps: int) -> float:
+    """The share of the highest learning rate at a step counted from 0: linearly up to 1 in ``warmup`` steps, then linearly down. No step is without effect."""
+    return (step + 1) / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
 
 
 def step_seed(*numbers: int) -> int:
@@ -110,6 +118,16 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """transformers' own schedule begins at 0, so that its first step, which may be the only one, changes nothing."""
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        schedule = LambdaLR(optimizer or self.optimizer, lambda step: rate_at(step, warmup, num_training_steps))
+        self.lr_scheduler, self._created_lr_scheduler = schedule, True
+        return schedule
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        return [name for name in super().get_decay_parameter_names(model) if name.rpartition(".")[2] not in UNDECAYED]
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """One step, its dropout drawn from (seed, step, process), so that a resumed training needs no random state and draws the same."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def hold_zeros(network: PreTrainedModel) -> Iterator[None]:
-    """While the block runs, every weight of the encoder's linear layers that is zero at its start is zero after each step of any torch optimizer.
+    """While the block runs, every weight of the encoder's linear layers that is zero at its start is zero after each step of any torch optimizer. It is for a
+    network that was pruned: in another one zeros are weights like others, in a block that was added to change nothing at first all of them.
 
     With ``Trainer``: ``with hold_zeros(network): trainer.train()``. A network without zeros costs nothing.
     """

@@ -167,7 +167,7 @@ def test_only_the_best_and_the_last_checkpoint_are_kept_and_none_is_a_model_with
     }  # fmt: skip
 
 
-def test_zeros_stay_zero(tmp_path: Path) -> None:
+def test_zeros_that_are_held_stay_zero(tmp_path: Path) -> None:
     from recompress.methods.pruning.mask import sparsity
 
     checkpoint = tiny_checkpoint()
@@ -175,7 +175,7 @@ def test_zeros_stay_zero(tmp_path: Path) -> None:
     with torch.no_grad():
         weight[torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < 0.5] = 0
     zeros, before = (weight == 0).clone(), sparsity(checkpoint.torch_network)
-    train(checkpoint, tiny_examples(60), tiny_examples(20, seed=1), QUICK, 0, tmp_path)
+    train(checkpoint, tiny_examples(60), tiny_examples(20, seed=1), QUICK, 0, tmp_path, hold=True)
     after = checkpoint.torch_network.bert.encoder.layer[0].intermediate.dense.weight
     assert before == sparsity(checkpoint.torch_network) > 0
     assert torch.equal(after == 0, zeros)

@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recompress.benchmarks import Example
-from recompress.errors import DataRefused, EffectMissing
+from recompress.errors import DataRefused
 from recompress.integrity.digest import sha256_bytes, sha256_json
 from recompress.methods.distillation.dials import Correction
 from recompress.methods.registry import Inputs
+from recompress.methods.training_step import was_pruned
 from recompress.models.checkpoint import Checkpoint, save
 from recompress.models.heads import head_of
-from recompress.training.run import train, weights_sha256
+from recompress.training.run import train
 
 
 def corrected(teacher: Checkpoint, sha256: str, config: Correction, text: Sequence[Example], inputs: Inputs) -> Path:
     """The model directory of the corrected teacher. ``sha256`` names the teacher that is given, which is trained in place.
 
-    Raises ``DataRefused`` when its benchmark has labels and no example of the text has any, ``EffectMissing`` when
-    the training changed nothing, and what ``train`` raises.
+    Raises ``DataRefused`` when its benchmark has labels and no example of the text has any, and what ``train`` raises.
     """
     able = text if head_of(teacher.info.benchmark).pretrained else [example for example in text if example.labels]
     if not able:
@@ -40,10 +40,8 @@ def corrected(teacher: Checkpoint, sha256: str, config: Correction, text: Sequen
     }
     folder = inputs.workdir / f"teacher-{sha256_json(depends_on)[:24]}"
     if not folder.exists():
-        work, before = inputs.workdir / "correction", weights_sha256(teacher.torch_network)
-        better = train(teacher, able, inputs.dev, config, inputs.seed, work, label=f"{inputs.label or 'distill'}: teacher")
-        if weights_sha256(better.torch_network) == before:  # as one lone step does, in which the learning rate only begins to rise
-            raise EffectMissing("teacher_correction changed nothing of the teacher; give it more text, more epochs, a smaller batch_size or no warmup")
+        work = inputs.workdir / "correction"
+        better = train(teacher, able, inputs.dev, config, inputs.seed, work, label=f"{inputs.label or 'distill'}: teacher", hold=was_pruned(teacher))
         save(better, folder)
         shutil.rmtree(work)
     return folder

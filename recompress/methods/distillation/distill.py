@@ -22,13 +22,14 @@ from jaxtyping import Int
 from recompress.benchmarks import ALL_BENCHMARKS, Example
 from recompress.errors import DataRefused, InputError
 from recompress.integrity.digest import sha256_directory
+from recompress.methods.distillation.closeness import probe_of, prove_closeness
 from recompress.methods.distillation.correction import corrected
 from recompress.methods.distillation.dials import Imitation, check
 from recompress.methods.distillation.imitation import fit
 from recompress.methods.distillation.learn import SoftLabels, chosen_text, learn
 from recompress.methods.distillation.live import check_comparable, live_teacher, open_teacher
 from recompress.methods.distillation.student import fresh_student, prove_shape
-from recompress.methods.distillation.teacher import teacher_outputs
+from recompress.methods.distillation.teacher import teacher_outputs, unit_logits
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_step import prove_training
 from recompress.models.architecture import SIX
@@ -49,7 +50,25 @@ class Distill(Imitation):
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Distill, inputs: Inputs) -> list[Claim]:
-    return prove_training(before, after) if config.student is None else prove_shape(before, after, config.student)
+    """What holds after any training, or the new shape; and that the student came nearer to its teacher, which is asked again on some of the text."""
+    start = before if config.student is None else fresh_student(before, config.student, inputs.seed)
+    shape = prove_training(before, after) if config.student is None else prove_shape(before, after, config.student)
+    language = inputs.benchmark.head.pretrained
+    soft = config.answers * (1 - config.hard_labels) > 0
+    text = [*inputs.train, *inputs.unlabelled]
+    chosen = chosen_text(config, inputs)
+    asks = config.looks_inside or (language and soft)
+    teacher = None
+    if inputs.teacher_model is not None and (asks or soft):
+        examples = [text[i] for i in chosen]
+        teacher = open_teacher(_teacher(start, config, inputs, examples, asks=asks))
+    places = probe_of(chosen.tolist())
+    probe, answers = [text[i] for i in places], None
+    if soft and not language and teacher is not None:
+        answers = unit_logits(teacher, inputs.benchmark, probe)
+    elif soft and not language and inputs.teacher is not None:
+        answers = [inputs.teacher[i] for i in places]
+    return [*shape, *prove_closeness(start, after, config, probe, live_teacher(teacher, start) if teacher is not None and asks else None, answers)]
 
 
 @method(

@@ -15,9 +15,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from recompress.benchmarks import ALL_BENCHMARKS
+from recompress.benchmarks import ALL_BENCHMARKS, Example
 from recompress.errors import InputError
 from recompress.integrity.digest import sha256_directory
+from recompress.methods.distillation.closeness import probe_of, prove_closeness
 from recompress.methods.distillation.correction import corrected
 from recompress.methods.distillation.dials import Count, Imitation, Shape, Weight
 from recompress.methods.distillation.dials import check as check_dials
@@ -54,9 +55,17 @@ def check(config: DistillBase) -> None:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DistillBase, inputs: Inputs) -> list[Claim]:
-    """Its shape, and that it belongs to the labels of the model that it will be compared with."""
+    """Its shape, that it belongs to the labels of the model that it will be compared with, and that it came nearer to the base model, which is asked again."""
     shape = config.student or Shape(layers=_count(config, before))
-    return [*prove_shape(before, after, shape), Claim("labels", len(before.info.labels), len(after.info.labels))]
+    claims = [*prove_shape(before, after, shape), Claim("labels", len(before.info.labels), len(after.info.labels))]
+    if inputs.base is None:
+        return claims
+    config = _possible(config, language=inputs.benchmark.head.pretrained)
+    examples = _text(config, inputs)
+    base, start = _pair(before, config, inputs)
+    if config.teacher_correction is not None:
+        base = load(corrected(base, sha256_directory(inputs.base), config.teacher_correction, examples, inputs))
+    return [*claims, *prove_closeness(start, after, config, probe_of(examples), live_teacher(base, start), None)]
 
 
 @method(
@@ -82,10 +91,8 @@ def distill_base(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) ->
     if inputs.base is None:
         raise InputError("distill_base needs the base model, and was given none")
     config = _possible(config, language=inputs.benchmark.head.pretrained)
-    text = [*inputs.train, *inputs.unlabelled]
-    examples = [text[i] for i in chosen_text(config, inputs)]
-    base, student = (from_base(inputs.base, inputs.benchmark.name, checkpoint.info.labels, checkpoint.info.max_length, inputs.seed) for _ in range(2))
-    student = fresh_student(student, config.student, inputs.seed) if config.student else some_layers(student, _count(config, student))
+    examples = _text(config, inputs)
+    base, student = _pair(checkpoint, config, inputs)
     fit(config, student.torch_network, base.torch_network)
     sha256 = sha256_directory(inputs.base)
     if config.teacher_correction is not None:
@@ -102,6 +109,19 @@ def distill_base(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) ->
         label="distill_base",
         dev_counts=False,
     )
+
+
+def _text(config: DistillBase, inputs: Inputs) -> list[Example]:
+    text = [*inputs.train, *inputs.unlabelled]
+    return [text[i] for i in chosen_text(config, inputs)]
+
+
+def _pair(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) -> tuple[Checkpoint, Checkpoint]:
+    """The base model with the head that ``checkpoint`` has, and the student before it learns."""
+    assert inputs.base is not None
+    info = checkpoint.info
+    base, student = (from_base(inputs.base, inputs.benchmark.name, info.labels, info.max_length, inputs.seed) for _ in range(2))
+    return base, fresh_student(student, config.student, inputs.seed) if config.student else some_layers(student, _count(config, student))
 
 
 def _count(config: DistillBase, base: Checkpoint) -> int:

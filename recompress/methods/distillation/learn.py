@@ -16,6 +16,7 @@ from recompress.methods.distillation.dials import Imitation
 from recompress.methods.distillation.imitation import Objective, imitating
 from recompress.methods.distillation.live import LiveTeacher
 from recompress.methods.registry import Inputs
+from recompress.methods.training_step import was_pruned
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.padding import padding_of
 from recompress.training.batches import collate
@@ -79,6 +80,7 @@ def learn(
             soft_labels=soft_labels,
             objective=objective,
             depends_on=depends_on,
+            hold=was_pruned(student),
             counts_from=0.0 if dev_counts else 1.0,
         )
         near = _distance(trained, features, objective, config.batch_size)
@@ -99,6 +101,7 @@ def _sample(student: Checkpoint, text: Sequence[Example], soft_labels: SoftLabel
 def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective: Objective, batch_size: int) -> float:
     """The mean over batches of what the teacher asks for, the student in evaluation mode; on the GPU where there is one."""
     network: Any = student.torch_network.eval()
+    soft = objective.config.answers * (1 - objective.config.hard_labels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     total = 0.0
     network.to(device)
@@ -108,7 +111,7 @@ def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective
                 rows = features[start : start + batch_size]
                 batch = {name: tensor.to(device) for name, tensor in collate(rows, padding_of(network)).items()}
                 logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                total += float(objective.distance(logits if logits.ndim == 3 else logits[:, None], batch)) * len(rows)
+                total += float(objective.distance(logits if logits.ndim == 3 else logits[:, None], batch, soft)) * len(rows)
     finally:
         network.to("cpu")
     return total / len(features)

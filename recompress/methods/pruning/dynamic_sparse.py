@@ -26,6 +26,7 @@ from recompress.methods.pruning.in_training import ONE_IN_A_MILLION, beside, ref
 from recompress.methods.pruning.mask import smallest, sparsity
 from recompress.methods.pruning.scope import Distribution, zeros_of
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.training_probe import not_chance
 from recompress.methods.training_step import train_in_step
 from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -75,7 +76,7 @@ def rewire(
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse, inputs: Inputs) -> list[Claim]:
-    """The share of zeros in all and in each matrix, and that weights moved."""
+    """The share of zeros in all and in each matrix, that weights moved, and that the network still knows something."""
     pairs = list(zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True))
     shapes = [(weight_of(old).shape[0], weight_of(old).shape[1]) for (_, old), _ in pairs]
     asked = zeros_of(shapes, config.sparsity, config.distribution)
@@ -86,6 +87,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse, inputs: 
         Claim("sparsity", sum(asked) / total, sparsity(after.torch_network), ONE_IN_A_MILLION),
         Claim("largest distance of a matrix from its own share", 0, furthest, 1e-4),
         Claim("weights moved", 1, float(any(not torch.equal(old.weight, new.weight) for (_, old), (_, new) in pairs))),
+        not_chance(before, after, inputs),
     ]
 
 

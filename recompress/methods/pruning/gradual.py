@@ -16,7 +16,7 @@ from pydantic import Field
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.pruning.in_training import WhileTraining, check, prove, refuse_less
 from recompress.methods.registry import Inputs, method
-from recompress.methods.training_step import train_in_step
+from recompress.methods.training_step import train_in_step, was_pruned
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
 
@@ -51,22 +51,21 @@ def prune_gradually(checkpoint: Checkpoint, config: Gradual, inputs: Inputs) -> 
         config,
         inputs,
         "gradual",
-        callbacks=[_pruner(checkpoint.torch_network, config, start)],
+        callbacks=[_pruner(checkpoint.torch_network, config, start, was_pruned=was_pruned(checkpoint))],
         hold=False,  # the pruner holds all zeros itself
         counts_from=config.end,
     )
 
 
-def _pruner(network: Any, config: Gradual, start: float) -> TrainerCallback:
-    """Zeros hold through each step, and become more after some. The zeros are the mask."""
+def _pruner(network: Any, config: Gradual, start: float, *, was_pruned: bool) -> TrainerCallback:
+    """Zeros hold through each step, and become more after some. The zeros are the mask, once there is one."""
     import torch
     from transformers import TrainerCallback
 
-    from recompress.methods.pruning.in_training import cubic, spaced
+    from recompress.methods.pruning.in_training import bounds, cubic, spaced
     from recompress.methods.pruning.scope import smallest_masks
     from recompress.models.architecture import encoder_linears
     from recompress.models.surgery import weight_of
-    from recompress.training.callbacks import step_at
 
     class Pruner(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -74,12 +73,13 @@ def _pruner(network: Any, config: Gradual, start: float) -> TrainerCallback:
             self.zeros: list[torch.Tensor] = []
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.zeros = [linear.weight == 0 for linear in self.linears]
+            is_masked = was_pruned or state.global_step >= min(spaced(*bounds(config, state), config.updates))
+            self.zeros = [linear.weight == 0 for linear in self.linears] if is_masked else []
 
         def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            for linear, zeros in zip(self.linears, self.zeros, strict=True):
+            for linear, zeros in zip(self.linears, self.zeros, strict=False):
                 linear.weight.data.masked_fill_(zeros, 0)
-            first, last, step = step_at(config.begin, state.max_steps), step_at(config.end, state.max_steps), state.global_step + 1
+            (first, last), step = bounds(config, state), state.global_step + 1
             if step not in spaced(first, last, config.updates):
                 return
             weights = [weight_of(linear) for linear in self.linears]

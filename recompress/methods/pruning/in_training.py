@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+from jaxtyping import Shaped
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from recompress.errors import InputError
 from recompress.methods.pruning.mask import sparsity
 from recompress.methods.pruning.scope import Scope, least_zeros
 from recompress.methods.registry import Claim, Inputs
-from recompress.methods.training_step import prove_training
-from recompress.models.architecture import encoder_linears
+from recompress.methods.training_probe import not_chance
+from recompress.methods.training_step import prove_training, was_pruned
+from recompress.models.architecture import Linear, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Share
@@ -52,11 +54,18 @@ def check(config: WhileTraining) -> None:
 
 
 def refuse_less(checkpoint: Checkpoint, asked: float, name: str) -> float:
-    """The share of zeros that is there already. Raises ``InputError`` when it is more than the share that is asked for."""
-    there = sparsity(checkpoint.torch_network)
+    """The share of zeros that steps before this one made. Raises ``InputError`` when it is more than the share that is asked for."""
+    there = sparsity(checkpoint.torch_network) if was_pruned(checkpoint) else 0.0
     if there > asked:
         raise InputError(f"{name}: sparsity {asked:g} is less than the {there:g} that the model has already; ask for more, or train on with finetune")
     return there
+
+
+def bounds(config: WhileTraining, state: Any) -> tuple[int, int]:
+    """The steps after which pruning begins and ends; ``state`` is the Trainer's."""
+    from recompress.training.callbacks import step_at
+
+    return step_at(config.begin, state.max_steps), step_at(config.end, state.max_steps)
 
 
 def cubic(step: int, first: int, last: int, start: float, target: float) -> float:
@@ -72,10 +81,17 @@ def spaced(first: int, last: int, number: int) -> frozenset[int]:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: WhileTraining, inputs: Inputs) -> list[Claim]:
-    """As many zeros as were asked for in each group of competitors, or as were there before, where these are more; and what holds after any training."""
-    zeros = [weight_of(linear) == 0 for _, linear in encoder_linears(before.torch_network)]
+    """As many zeros as were asked for in each group of competitors, or as steps before made, where these are more; what holds after any training; and
+    that the network still knows something."""
+    pruned = was_pruned(before)
+    zeros = [(weight_of(linear) == 0) & pruned for _, linear in encoder_linears(before.torch_network)]
     asked = least_zeros(zeros, config.sparsity, config.scope) / sum(mark.numel() for mark in zeros)
-    return [Claim("sparsity", asked, sparsity(after.torch_network), ONE_IN_A_MILLION), *prove_training(before, after)]
+    return [Claim("sparsity", asked, sparsity(after.torch_network), ONE_IN_A_MILLION), *prove_training(before, after), not_chance(before, after, inputs)]
+
+
+def as_rows(linear: Linear, stored: Tensor) -> Shaped[Tensor, "out in"]:
+    """A tensor that is stored like a linear layer's weight, as ``[out, in]``."""
+    return stored if isinstance(linear, nn.Linear) else stored.T
 
 
 @contextmanager

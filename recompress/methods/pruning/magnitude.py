@@ -150,7 +150,9 @@ def prune_magnitude(checkpoint: Checkpoint, config: Magnitude, inputs: Inputs) -
             weight.masked_fill_(mask, 0)
         if number < config.rounds:
             place, label = inputs.workdir / f"round-{number}", f"{inputs.label or 'magnitude'}, round {number}"
-            checkpoint = train(checkpoint, inputs.train, inputs.dev, config.retrain or Schedule(epochs=1), inputs.seed, place, curve=inputs.curve, label=label)
+            checkpoint = train(
+                checkpoint, inputs.train, inputs.dev, config.retrain or Schedule(epochs=1), inputs.seed, place, curve=inputs.curve, label=label, hold=True
+            )
     return checkpoint
 
 

@@ -7,7 +7,7 @@
                 dL/ds = g sum_i dL/dW^_i (round(v_i) - v_i where v_i = W_i / s is in range, else the end of the range that is near)
                 g = 1 / sqrt(N (2^(b-1) - 1)) for the N weights of a group;  s begins at 2 mean|W| / sqrt(2^(b-1) - 1)
 
-What the network computes with is exactly what is packed afterwards: scales are those that 16 bits hold, in training too. Weights that were zero stay zero.
+What the network computes with is exactly what is packed afterwards: scales are those that 16 bits hold, in training too. What was pruned stays zero.
 Source: Bengio et al. 2013, arXiv:1308.3432 (the gradient goes straight through); Jacob et al. 2018, arXiv:1712.05877, section 3 (training with rounding);
 Esser et al. 2020 (LSQ), arXiv:1902.08153, eq. 1 to 3 and 5, section 2.2.
 """
@@ -26,12 +26,12 @@ from recompress.models.packed import Quantized
 
 
 class Rounding(nn.Module):
-    """For ``torch.nn.utils.parametrize``: ``original`` to what its codes stand for, ``[out, in]`` or, ``turned``, ``[in, out]``."""
+    """For ``torch.nn.utils.parametrize``: ``original`` to what its codes stand for, ``[out, in]`` or, ``turned``, ``[in, out]``; ``hold`` zeros at zero."""
 
-    def __init__(self, weight: Float[Tensor, "out in"], config: FewBits, *, learned: bool, turned: bool) -> None:
+    def __init__(self, weight: Float[Tensor, "out in"], config: FewBits, *, learned: bool, turned: bool, hold: bool = True) -> None:
         super().__init__()
         self.config, self.turned = config, turned
-        zero = weight == 0
+        zero = (weight == 0) & hold
         self.register_buffer("zero", zero if zero.any() else None, persistent=False)
         self.scales = nn.Parameter(first_scales(weight, config)) if learned else None
 

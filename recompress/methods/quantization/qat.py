@@ -2,14 +2,16 @@
 
     loss = that of the benchmark, computed with W^ = what the codes of W stand for;  gradients reach W as if nothing were rounded
 
-The rounding, its gradients and its learned scales are those of ``recompress.methods.quantization.in_training``. What is packed has exactly the weights that the trained
-network computed with. Weights that are zero stay zero.
+The rounding, its gradients and its learned scales are those of ``recompress.methods.quantization.in_training``. What is packed has exactly the weights that
+the trained network computed with. What was pruned stays zero, and learned scales are not decayed.
 Source: Jacob et al. 2018, arXiv:1712.05877, section 3; Esser et al. 2020 (LSQ), arXiv:1902.08153 (``scales: learned``).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -21,10 +23,12 @@ from recompress.errors import InputError, IntegrityError
 from recompress.methods.quantization.grid import FewBits, prove_packed, refuse, zeros_claim
 from recompress.methods.quantization.in_training import Rounding
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.training_probe import SHARE, SLACK, losses
+from recompress.methods.training_step import was_pruned
 from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
-from recompress.models.packed import packed_embedding, packed_linear, place, tie_packed
+from recompress.models.packed import PackedLinear, packed_embedding, packed_linear, place, tie_packed
 from recompress.models.surgery import weight_of
 from recompress.training.settings import Schedule
 
@@ -47,17 +51,18 @@ def check(config: Qat) -> None:
         raise InputError("scales: learned has steps that lie evenly around zero; set symmetric: true")
 
 
-def round_in_place(network: PreTrainedModel, config: Qat) -> bool:
-    """Let all linear layers of the layers, and the token embeddings where asked, compute with rounded weights; whether an output layer is tied to these."""
+def round_in_place(network: PreTrainedModel, config: Qat, *, hold: bool) -> bool:
+    """Let all linear layers of the layers, and the token embeddings where asked, compute with rounded weights; whether an output layer is tied to
+    these. ``hold`` keeps the zeros of the layers."""
     learned = config.scales == "learned"
     for _, linear in list(encoder_linears(network)):
-        rounding = Rounding(weight_of(linear), config, learned=learned, turned=not isinstance(linear, nn.Linear))
+        rounding = Rounding(weight_of(linear), config, learned=learned, turned=not isinstance(linear, nn.Linear), hold=hold)
         register_parametrization(linear, "weight", rounding)
     if not config.embeddings:
         return False
     table, output = token_table(network), network.get_output_embeddings()
     tied = output is not None and getattr(output, "weight", None) is table.weight
-    rounding = Rounding(table.weight.detach(), config, learned=learned, turned=False)
+    rounding = Rounding(table.weight.detach(), config, learned=learned, turned=False, hold=False)
     for module in (table, output) if tied else (table,):
         register_parametrization(module, "weight", rounding)
     return bool(tied)
@@ -83,10 +88,33 @@ def _codes(module: Any) -> Any:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Qat, inputs: Inputs) -> list[Claim]:
-    """Packed, in so many bits; trained; and every zero still one."""
+    """Packed, in so many bits; trained; with at least half of what rounding alone leaves of the weights of before; on the text no worse than that; and what was
+    pruned still zero."""
     was, now = _floats(before), _floats(after)
     moved = any(not tensor.equal(was[name]) for name, tensor in now.items() if name in was)
-    return [*prove_packed(before, after, config), Claim("weights moved", 1, float(moved)), zeros_claim(before, after)]
+    plain = _rounded_only(before, config)
+    rounded_loss, trained_loss = losses((plain, after), inputs.train)
+    claims = [
+        *prove_packed(before, after, config),
+        Claim("weights moved", 1, float(moved)),
+        Claim("squared distance of the weights from those before, as a share", (1 + _lost(before, plain)) / 2, _lost(before, after), bound="at most"),
+        Claim("loss on training text, not above that of rounding alone", rounded_loss, trained_loss, SLACK + SHARE * rounded_loss, "at most"),
+    ]
+    return [*claims, zeros_claim(before, after)] if was_pruned(before) else claims
+
+
+def _rounded_only(before: Checkpoint, config: Qat) -> Checkpoint:
+    """The network with the rounding in place, and not trained."""
+    network = copy.deepcopy(before.torch_network)
+    round_in_place(network, config, hold=was_pruned(before))
+    return replace(before, network=network)
+
+
+def _lost(before: Checkpoint, after: Checkpoint) -> float:
+    """The squared distance of all weights of the linear layers from what they were, as a share of their squares: 1 where all are zero."""
+    modules = [(weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
+    pairs = [(old, new.weight if isinstance(new, PackedLinear) else weight_of(new)) for old, new in modules]
+    return sum(float((new - old).square().sum()) for old, new in pairs) / sum(float(old.square().sum()) for old, _ in pairs)
 
 
 def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -114,7 +142,7 @@ def train_qat(checkpoint: Checkpoint, config: Qat, inputs: Inputs) -> Checkpoint
 
     network = checkpoint.torch_network
     refuse(network, config)
-    tied = round_in_place(network, config)
+    tied = round_in_place(network, config, hold=was_pruned(checkpoint))
     label = inputs.label or "qat"
     depends_on = {"method": "qat"}
     place = inputs.workdir / "training"

@@ -35,6 +35,7 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.slimming.shapes import Shape, every_shape, shape_now, shapes_within, sizes_of
 from recompress.methods.slimming.time_share import shapes_in_time, time_share
 from recompress.methods.slimming.trials import ranked, timed
+from recompress.methods.training_step import was_pruned
 from recompress.models.architecture import SIX, Layer, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import parameters_of, refuse_bound
@@ -135,7 +136,17 @@ def search(checkpoint: Checkpoint, config: Search, inputs: Inputs) -> Checkpoint
     schedule = Schedule(**{name: getattr(config, name) for name in Schedule.model_fields} | {"epochs": config.trial_epochs, "patience": None})
     best, *_ = ranked(make, shapes, schedule, _some(inputs.train, config.trial_examples, inputs.seed), folder, inputs)
     apply_cut(network, cut_to(best, layers, parts, influences))
-    return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, folder / "winner", curve=inputs.curve, label=inputs.label or "search")
+    return train(
+        checkpoint,
+        inputs.train,
+        inputs.dev,
+        config,
+        inputs.seed,
+        folder / "winner",
+        curve=inputs.curve,
+        label=inputs.label or "search",
+        hold=was_pruned(checkpoint),
+    )
 
 
 def candidates(checkpoint: Checkpoint, config: Search, seed: int, time_of: Callable[[Shape], float]) -> list[Shape]:

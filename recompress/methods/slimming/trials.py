@@ -18,6 +18,7 @@ from recompress.methods.registry import Inputs
 from recompress.methods.slimming.score import Score, dev_score
 from recompress.methods.slimming.shapes import Shape
 from recompress.methods.slimming.time_share import time_share
+from recompress.methods.training_step import was_pruned
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import parameters_of
 from recompress.training.run import train
@@ -66,7 +67,7 @@ def ranked(make: Make, shapes: Sequence[Shape], schedule: Schedule, examples: Se
 def _tried(cut: Checkpoint, shape: Shape, schedule: Schedule, examples: Sequence[Example], place: Path, inputs: Inputs, label: str) -> dict[str, Any]:
     trial: dict[str, Any] = {"shape": shape._asdict(), "parameters": parameters_of(cut.torch_network.state_dict().values()), "score": None}
     try:
-        trained = train(cut, examples, inputs.dev, schedule, inputs.seed, place, label=label)
+        trained = train(cut, examples, inputs.dev, schedule, inputs.seed, place, label=label, hold=was_pruned(cut))
     except TrainingDiverged as error:
         log.warning("search: %s could not be trained (%s)", shape._asdict(), error)
         return trial

@@ -1,4 +1,4 @@
-"""Fine-tune further: train on the labels again, so that what a step cost is won back. Weights that are zero stay zero.
+"""Fine-tune further: train on the labels again, so that what a step cost is won back. What was pruned stays zero.
 
     loss = cross-entropy of the labels, or, for language modelling, of each next token in windows of running text
 
@@ -13,10 +13,10 @@ from pydantic import Field
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.methods.training_step import prove_training
+from recompress.methods.training_probe import learned
+from recompress.methods.training_step import prove_training, train_in_step
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
-from recompress.training.run import train
 from recompress.training.settings import Schedule
 
 
@@ -28,7 +28,8 @@ class Finetune(Schedule):
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Finetune, inputs: Inputs) -> list[Claim]:
-    return prove_training(before, after)
+    """What holds after any training, and that it learned."""
+    return [*prove_training(before, after), learned(before, after, inputs)]
 
 
 @method(
@@ -42,5 +43,5 @@ def prove(before: Checkpoint, after: Checkpoint, config: Finetune, inputs: Input
     architectures=SIX,
 )
 def finetune(checkpoint: Checkpoint, config: Finetune, inputs: Inputs) -> Checkpoint:
-    """Train on with the labels, or on running text; zeros stay zero."""
-    return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, inputs.workdir / "training", curve=inputs.curve, label=inputs.label or "finetune")
+    """Train on with the labels, or on running text; what was pruned stays zero."""
+    return train_in_step(checkpoint, config, inputs, "finetune")

@@ -1,9 +1,9 @@
 """LoRA: win back what a step cost by training low-rank changes of the encoder's linear layers alone, and merge them into the weights afterwards.
 
-    W' = W + alpha / rank * (B A) * M            A [rank, in] random, B [out, rank] zero at first, W fixed;   M = 1 where W is not zero
+    W' = W + alpha / rank * (B A) * M            A [rank, in] random, B [out, rank] zero at first, W fixed;   M = 0 where W was pruned, else 1
 
-Without zeros M is all ones and the formula is the paper's. With zeros, M stands in the forward pass of the training already, so that what is merged is what
-was trained, and zeros (n of m, too) are zeros afterwards; the change is then no longer of low rank, but what is trained still is.
+Without pruned weights M is all ones and the formula is the paper's. With them, M stands in the forward pass of the training already, so that what is merged
+is what was trained, and zeros (n of m, too) are zeros afterwards; the change is then no longer of low rank, but what is trained still is.
 Little memory is taken by the optimizer: it knows A and B only. Embeddings, norms, biases and the head stay as they are.
 Source: Hu et al. 2021, arXiv:2106.09685, eq. 3 and section 4.1; layers of peft.
 """
@@ -22,7 +22,8 @@ from torch import Tensor
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.methods.training_step import prove_training, train_in_step
+from recompress.methods.training_probe import learned
+from recompress.methods.training_step import prove_training, train_in_step, was_pruned
 from recompress.models.architecture import SIX, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import place
@@ -59,21 +60,27 @@ def rank_of(change: Float[Tensor, "out in"], largest: float, most: int) -> int:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Lora, inputs: Inputs) -> list[Claim]:
-    """What holds after any training; the names of all tensors; what was not adapted; and the rank of the change of each matrix that had no zeros."""
+    """What holds after any training; the names of all tensors; what was not adapted; that half of the matrices changed at least; that the change of a matrix
+    in which nothing was pruned has the adapters' rank or, where training used less of it, a lower one; and that it learned."""
     was, now = before.torch_network.state_dict(), after.torch_network.state_dict()
     old, new = dict(encoder_linears(before.torch_network)), dict(encoder_linears(after.torch_network))
     adapted = {id(parameter) for linear in old.values() for parameter in (linear.weight,)}
     fixed = [name for name, parameter in before.torch_network.named_parameters() if id(parameter) not in adapted]
-    beyond = 0
+    pruned, highest, changed = was_pruned(before), 0, 0
     for name, linear in old.items():
-        if name in new and linear.weight.shape == new[name].weight.shape and (linear.weight != 0).all():
-            change, most = weight_of(new[name]) - weight_of(linear), min(config.rank + 4, *shape_of(linear))
-            beyond = max(beyond, rank_of(change, float(linear.weight.detach().abs().max()), most) - config.rank)
+        if name in new and linear.weight.shape == new[name].weight.shape:
+            changed += not linear.weight.equal(new[name].weight) or not linear.weight.any()
+            if not pruned or (linear.weight != 0).all():
+                largest = max(float(one.weight.detach().abs().max()) for one in (linear, new[name]))
+                change, most = weight_of(new[name]) - weight_of(linear), min(config.rank + 4, *shape_of(linear))
+                highest = max(highest, rank_of(change, largest, most))
     return [
         *prove_training(before, after),
         Claim("tensors with other names", 0, len(was.keys() ^ now.keys())),
         Claim("other tensors that changed", 0, sum(name not in now or not was[name].equal(now[name]) for name in fixed)),
-        Claim("rank of a change beyond the adapters'", 0, beyond),
+        Claim("matrices that changed", len(old), changed, len(old) // 2),  # behind weights that are all zero nothing does
+        Claim("largest rank of a change", config.rank, highest, bound="at most"),
+        learned(before, after, inputs),
     ]
 
 
@@ -88,8 +95,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: Lora, inputs: Inputs) -
     architectures=SIX,
 )
 def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoint:
-    """Train low-rank changes of the encoder's linear layers and merge them; zeros stay zero."""
-    adapters = adapt(checkpoint.torch_network, config, inputs.seed)
+    """Train low-rank changes of the encoder's linear layers and merge them; what was pruned stays zero."""
+    adapters = adapt(checkpoint.torch_network, config, inputs.seed, hold=was_pruned(checkpoint))
     checkpoint = train_in_step(
         checkpoint,
         config,
@@ -102,8 +109,8 @@ def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoi
     return checkpoint
 
 
-def adapt(network: PreTrainedModel, config: Lora, seed: int) -> tuple[str, ...]:
-    """Put an adapter in the place of each linear layer of the encoder, and let nothing else be trained. Gives their names.
+def adapt(network: PreTrainedModel, config: Lora, seed: int, *, hold: bool) -> tuple[str, ...]:
+    """Put an adapter in the place of each linear layer of the encoder, and let nothing else be trained; ``hold`` zeros at zero. Gives their names.
 
     Raises ``InputError`` for a rank that some matrix cannot have.
     """
@@ -115,7 +122,7 @@ def adapt(network: PreTrainedModel, config: Lora, seed: int) -> tuple[str, ...]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
         for name, linear in linears.items():
-            place(network, name, _adapter(linear, config))
+            place(network, name, _adapter(linear, config, hold=hold))
     return tuple(linears)
 
 
@@ -125,12 +132,13 @@ def merge(network: PreTrainedModel, adapters: tuple[str, ...]) -> None:
         adapter: Any = network.get_submodule(name)
         linear = adapter.base_layer
         with torch.no_grad():
-            linear.weight += adapter.get_delta_weight(ADAPTER) * (linear.weight != 0)
+            change = adapter.get_delta_weight(ADAPTER)
+            linear.weight += change * (linear.weight != 0) if adapter.holds_zeros else change
         place(network, name, linear)
     network.requires_grad_(True)
 
 
-def _adapter(linear: Linear, config: Lora) -> Any:
+def _adapter(linear: Linear, config: Lora, *, hold: bool) -> Any:
     from peft import LoraConfig
     from peft.tuners.lora import Linear as Adapter
 
@@ -143,6 +151,9 @@ def _adapter(linear: Linear, config: Lora) -> Any:
             return torch.nn.functional.linear(x, weight.T if self.fan_in_fan_out else weight, fixed.bias)
 
     transposed = not isinstance(linear, torch.nn.Linear)
-    kind = Adapter if (linear.weight != 0).all() else Masked
+    masked = hold and bool((linear.weight == 0).any())
     lora_config = LoraConfig(r=config.rank, lora_alpha=config.alpha, fan_in_fan_out=transposed)
-    return kind(linear, ADAPTER, lora_config, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)
+    kind = Masked if masked else Adapter
+    adapter: Any = kind(linear, ADAPTER, lora_config, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)
+    adapter.holds_zeros = masked
+    return adapter

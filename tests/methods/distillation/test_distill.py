@@ -63,8 +63,8 @@ def test_the_student_learns_from_text_without_labels_and_proves_it(taught: tuple
     inputs = replace(inputs, workdir=tmp_path, curve=lambda _, point: points.append(point))
     trained = distill(student(), QUICK, inputs)
     assert [point["dev_f1"] for point in points if "dev_f1" in point][-1] > 0.9
-    assert all(claim.kept for claim in get_method("distill").prove(student(), trained, QUICK, None))
-    assert not all(claim.kept for claim in get_method("distill").prove(student(), student(), QUICK, None))
+    assert all(claim.kept for claim in get_method("distill").prove(student(), trained, QUICK, inputs))
+    assert not all(claim.kept for claim in get_method("distill").prove(student(), student(), QUICK, inputs))
 
 
 def test_less_unlabelled_text_is_another_training(taught: tuple[Path, Inputs], tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""Is a student nearer to its teacher than it was, and nearer than to what the same teacher says about other examples? Asked of the teacher itself, afterwards.
+
+    d_i: the loss of recompress.methods.distillation.imitation without hard labels, for example i;  e_i: the same with the teacher's side of example i + 1
+    a_i: the loss of the teacher's own answers to example i with those to example i + 1
+    nearer than before       mean d after <= mean d before
+    its own teacher's        mean d <= mean e - 0.1 mean a, or, without answers, - 2 standard errors of e - d
+
+The mean of e - d is 0 for a student that answers all examples alike, and that of a for one that answers as its teacher does. A student that told examples
+apart as its teacher does before the step, as layers of the teacher do, has to do so after it. One that did not, a new network or one that lost too much, may
+be on its way still: it must not be further from its own teacher's answers than from others, by more than 2 standard errors.
+States of another width are compared through a projection that training leaves behind, so that they do not count here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from recompress.benchmarks import Example
+from recompress.benchmarks.scores import NO_LABEL
+from recompress.methods.distillation.dials import Imitation
+from recompress.methods.distillation.imitation import Batch, Objective, imitating
+from recompress.methods.distillation.live import LiveTeacher
+from recompress.methods.distillation.losses import distillation_loss, next_token_loss
+from recompress.methods.registry import Claim
+from recompress.methods.training_probe import EXAMPLES, TOKENS
+from recompress.models.checkpoint import Checkpoint
+from recompress.training.batches import Feature, collate
+from recompress.training.judge import training_features
+
+SLACK, SHARE = 1e-3, 0.05
+"""How far a distance may lie above its limit, absolutely and as a share: training took its own measure, on other examples and in its own precision."""
+KNOWS = 0.1
+"""Of what tells the teacher's answers to different examples apart, the student knows so much at least."""
+ERRORS = 2.0
+"""Standard errors that the distance lies below that from the teacher's inside for other examples."""
+Answers = Sequence[Float[np.ndarray, "units labels"]]
+T = TypeVar("T")
+
+
+class Distances(NamedTuple):
+    """How far the student is from the teacher for each example, and from the teacher's side of the next one; how far the teacher's answers are apart."""
+
+    own: Float[np.ndarray, " examples"]
+    others: Float[np.ndarray, " examples"]
+    apart: Float[np.ndarray, " examples"]
+
+
+def probe_of(text: Sequence[T]) -> list[T]:
+    """Some of the text, or of its places, evenly spread."""
+    return [text[i] for i in np.linspace(0, len(text) - 1, num=min(EXAMPLES, len(text)), dtype=np.int64)]
+
+
+def prove_closeness(
+    start: Checkpoint, after: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None
+) -> list[Claim]:
+    """Both claims at the head of this file; none where nothing can be compared. ``start`` is the student before it learned, ``answers`` are the teacher's
+    logits for the ``probe``, where it has some that are kept."""
+    compared = _comparable(config, after, teacher)
+    if compared is None:
+        return []
+    was, now = (_distances(student, compared, probe, teacher, answers) for student in (start, after))
+    limit = float(was.own.mean())
+    claims = [Claim("distance from the teacher, not above that before", limit, float(now.own.mean()), SLACK + SHARE * limit, "at most")]
+    if len(now.own) < 2:
+        return claims
+    told_apart = bool(was.own.mean() <= was.others.mean() - _margin(was, compared))
+    margin = _margin(now, compared) if told_apart else -_errors(now)
+    limit = float(now.others.mean() - margin)
+    return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), SLACK, "at most")]
+
+
+def _margin(distances: Distances, config: Imitation) -> float:
+    """How much nearer a student is to its own teacher's answers that tells examples apart as the teacher does."""
+    return float(KNOWS * distances.apart.mean()) if config.answers > 0 else _errors(distances)
+
+
+def _errors(distances: Distances) -> float:
+    nearer = distances.others - distances.own
+    return float(ERRORS * nearer.std(ddof=1) / len(nearer) ** 0.5)
+
+
+def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | None) -> Imitation | None:
+    """The dials without what a projection was learned for, and without hard labels; ``None`` where nothing is left."""
+    changes = {"answers": config.answers * (1 - config.hard_labels), "hard_labels": 0.0}
+    if teacher is not None and teacher.network.config.hidden_size != student.torch_network.config.hidden_size:
+        changes |= {"hidden": 0.0, "embeddings": 0.0}
+    compared = config.model_copy(update=changes)
+    return compared if compared.answers > 0 or compared.looks_inside else None
+
+
+def _distances(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None) -> Distances:
+    features, _, _ = training_features(student, probe, probe[:1], "a probe")
+    if answers is not None:
+        features = [{**feature, "teacher": rows} for feature, rows in zip(features, answers, strict=True)]
+    features = features[: max(2, TOKENS // max(len(feature["input_ids"]) for feature in features))]
+    student.torch_network.eval()
+    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False) as objective, torch.no_grad():
+        pairs = [_pair(student, objective, features[i], features[(i + 1) % len(features)]) for i in range(len(features))]
+    return Distances(*np.asarray(pairs).T)
+
+
+def _pair(student: Checkpoint, objective: Objective, one: Feature, other: Feature) -> tuple[float, float, float]:
+    """The student reads ``one``; the teacher's side is that of ``one``, and then that of ``other`` as far as both have tokens."""
+    both = collate([one, other], student.tokenizer.pad_token_id or 0)
+    mine, foreign = ({name: tensor[i : i + 1] for name, tensor in both.items()} for i in (0, 1))
+    foreign |= {"attention_mask": mine["attention_mask"] & foreign["attention_mask"], "labels": mine["labels"]}
+    if "teacher" in foreign and foreign["teacher"].shape[1] == foreign["attention_mask"].shape[1]:
+        foreign["teacher"] = foreign["teacher"] * foreign["attention_mask"][:, :, None]
+    apart = _apart(objective, mine, foreign) if objective.config.answers > 0 else 0.0
+    return _distance(student, objective, mine, mine), _distance(student, objective, mine, foreign), apart
+
+
+def _apart(objective: Objective, mine: Batch, foreign: Batch) -> float:
+    """How far the teacher's answers to one example are from those to the other."""
+    config = objective.config
+    if "teacher" in mine:
+        return config.answers * float(distillation_loss(mine["teacher"], foreign["teacher"], temperature=config.temperature))
+    assert objective.teacher is not None
+    text = foreign["attention_mask"].bool() & (foreign["labels"] != NO_LABEL)
+    both = objective.teacher.ask(mine), objective.teacher.ask(foreign)
+    return config.answers * float(next_token_loss(*both, text, temperature=config.temperature)) if text.any() else 0.0
+
+
+def _distance(student: Checkpoint, objective: Objective, read: Batch, compared: Batch) -> float:
+    logits = student.torch_network(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
+    return float(objective.distance(logits if logits.ndim == 3 else logits[:, None], compared))
