@@ -24,9 +24,11 @@ from torch import Tensor
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.calibration import calibration_features
+from recompress.methods.probe import EXAMPLES
 from recompress.methods.pruning.by_loss import by_taylor, without_each_layer
 from recompress.methods.pruning.cut import Cut, Left, apply_cut, pick, pick_heads, strongest
 from recompress.methods.pruning.importance import Aggregation, Parts, by_activation, by_chance, by_magnitude
+from recompress.methods.pruning.parts_left import parts_left, prove_choice, prove_parts
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, Layer, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -66,8 +68,15 @@ class PruneStructure(Settings):
     """Training examples that are looked at."""
 
 
+def check(config: PruneStructure) -> None:
+    """Raises ``InputError`` where nothing is to go: a step which changes nothing is no step."""
+    if config.layers is None and not any((config.heads, config.groups, config.neurons, config.hidden)):
+        raise InputError("prune_structure is told to cut nothing; give heads, groups, neurons, hidden or layers, or leave the step out")
+
+
 def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs: Inputs) -> list[Claim]:
-    """Layers, heads, neurons and the width, counted on the weights that were read back."""
+    """Layers, heads, neurons and the width, counted on the weights that were read back, each of them found among those that were there; and, with scores taken
+    again on a part of the text, that what stayed matters more than what went."""
     old, new = layers_of(before.torch_network), layers_of(after.torch_network)
     layers = config.layers or len(old)
     # Where layers are dropped all have the same widths (others are refused), so that any of them can stand for those that stayed.
@@ -83,11 +92,24 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     asked += [("query heads for each of them", left([layer.heads // layer.groups for layer in remaining_layers], config.heads if grouped else 0))]
     asked += [("neurons", left([layer.neurons for layer in remaining_layers], config.neurons)), ("hidden width", width - removed(config.hidden, width))]
     sums = [sum(layer.groups for layer in new), sum(layer.heads // layer.groups for layer in new), sum(layer.neurons for layer in new), shape_of(new[0].out)[0]]
-    return [
+    cut = parts_left(before.torch_network, after.torch_network)
+    claims = [
         Claim("layers", layers, len(new)),
         *(Claim(what, count, there) for (what, count), there in zip(asked, sums, strict=True)),
         Claim("width of the embeddings", asked[3][1], after.torch_network.get_input_embeddings().weight.shape[1]),
         Claim("head size", old[0].head_size, new[0].head_size),
+        *prove_parts(before.torch_network, after.torch_network, cut),
+    ]
+    if not all(claim.kept for claim in claims):
+        return claims
+    few = config.model_copy(update={"calibration_examples": min(config.calibration_examples, EXAMPLES)})
+    parts, worth = _importance(before, old, few, inputs)
+    asked_layers = cut.layers if config.keep_layers in ("influence", "loss") else chosen_layers(config, worth)
+    by_worth = worth if config.keep_layers in ("influence", "loss") else None
+    return [
+        *claims,
+        Claim("layers that stand where they were asked for", len(new), len({*asked_layers} & {*cut.layers})),
+        *prove_choice(cut, parts, by_worth, together=config.scope == "global"),
     ]
 
 
@@ -96,6 +118,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     PruneStructure,
     family="pruning",
     prove=prove,
+    check=check,
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
@@ -146,6 +169,8 @@ def _refuse(network: PreTrainedModel, layers: Sequence[Layer], config: PruneStru
     wanted = config.layers or len(layers)
     if wanted > len(layers):
         raise InputError(f"prune_structure keeps {wanted} layers, but the model has {len(layers)}; ask for at most that many")
+    if wanted == len(layers) and not any((config.heads, config.groups, config.neurons, config.hidden)):
+        raise InputError(f"prune_structure keeps {wanted} layers, and the model has {len(layers)} already; ask for fewer, or leave the step out")
     if wanted < len(layers) and len({(layer.heads, layer.groups, layer.neurons) for layer in layers}) > 1:
         raise InputError("prune_structure cannot drop layers where they have different widths already; drop layers first")
     if wanted < len(layers) and getattr(network.config, "scale_attn_by_inverse_layer_idx", False):

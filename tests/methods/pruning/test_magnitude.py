@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 from pydantic import ValidationError
 
-from recompress.errors import InputError
+from recompress.errors import EffectMissing, InputError
 from recompress.integrity.digest import sha256_file
 from recompress.methods.pruning import magnitude, mask, scope
 from recompress.methods.pruning.magnitude import Magnitude, stage
@@ -126,10 +126,22 @@ def test_zeros_stand_on_disk_as_asked_and_only_in_the_encoder(scope: str, family
 
 
 @pytest.mark.parametrize("scope", ["global", "layer", "row"])
-def test_sparsity_zero_changes_nothing(scope: str, tmp_path: Path) -> None:
+def test_sparsity_zero_and_what_is_there_already_are_refused(scope: str, tmp_path: Path) -> None:
     source = saved("bert", tmp_path / "source")
-    prune(source, tmp_path / "target", sparsity=0.0, scope=scope)
-    assert sha256_file(source / "model.safetensors") == sha256_file(tmp_path / "target" / "model.safetensors")
+    with pytest.raises(InputError, match="sparsity 0 makes no zeros; ask for more than 0"):
+        prune(source, tmp_path / "target", sparsity=0.0, scope=scope)
+    prune(source, tmp_path / "half", sparsity=0.5, scope=scope)
+    with pytest.raises(InputError, match="magnitude has nothing to do: with these settings every weight stays what it is"):
+        prune(tmp_path / "half", tmp_path / "target", sparsity=0.5, scope=scope)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("dials", [{"scope": "global"}, {"scope": "layer"}, {"scope": "row"}, {"pattern": "2:4"}, {"block": (4, 4)}], ids=str)
+def test_zeros_that_are_not_the_smallest_are_refused(dials: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = magnitude.masks_of
+    monkeypatch.setattr(magnitude, "masks_of", lambda weights, config: usual([1 / weight for weight in weights], config))
+    with pytest.raises(EffectMissing, match="groups in which a smaller one stayed than one that went"):
+        prune(saved("bert", tmp_path / "source"), tmp_path / "target", **dials)
 
 
 def test_a_pattern_stands_on_disk(tmp_path: Path) -> None:
