@@ -21,6 +21,7 @@ from torch import nn
 
 from recompress.benchmarks import ALL_BENCHMARKS, ReadsOn
 from recompress.errors import DataRefused, InputError
+from recompress.methods.probe import probe_text
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.slimming.vocabulary import check_trimmed, needed, tokens_of, trimmed
 from recompress.models.architecture import SIX, architecture_of
@@ -50,17 +51,19 @@ class TrimVocabulary(Settings):
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: TrimVocabulary, inputs: Inputs) -> list[Claim]:
-    """One row for each token, each row what it was, and the same tokens and outputs on text made of kept tokens."""
+    """One row for each token, each row what it was, and the same tokens and outputs on training text of kept tokens and on text made of these."""
     was, now = before.tokenizer.get_vocab(), after.tokenizer.get_vocab()
     old_rows, rows = (checkpoint.torch_network.get_input_embeddings().weight for checkpoint in (before, after))
     pairs = torch.tensor([(was[token], number) for token, number in now.items()])
     moved = int((old_rows[pairs[:, 0]] != rows[pairs[:, 1]]).any(-1).sum())
-    change, size = _output_change(before, after)
+    text = _kept_text(before, after, inputs)
+    change, size = _output_change(before, after, text)
     claims = [
         Claim("embedding rows", len(now), rows.shape[0]),
         Claim("vocabulary in the config", len(now), after.torch_network.config.vocab_size),
         Claim("embedding rows that changed", 0, moved),
-        Claim("texts of kept tokens that are cut otherwise", 0, _cut_otherwise(before, after)),
+        Claim("training texts of kept tokens to look at", float(config.min_count == 1), len(text), bound="at least"),
+        Claim("texts of kept tokens that are cut otherwise", 0, _cut_otherwise(before, after) + sum(old != new for old, new in text)),
         # A product with fewer columns may take its sums in another order.
         Claim("largest change of an output on kept tokens", 0, change, tolerance=CLOSE * size if _has_output(after) else 0),
     ]
@@ -97,6 +100,8 @@ def trim_vocabulary(checkpoint: Checkpoint, config: TrimVocabulary, inputs: Inpu
     used = {number for number, count in counts.items() if count >= config.min_count}
     named = {number for number in _special_numbers(network) if number in tokens}
     order = _order(network, needed(definition, used | named, characters=config.keep_characters), tokens)
+    if len(order) == network.get_input_embeddings().weight.shape[0]:
+        raise InputError(f"trim_vocabulary finds nothing to leave out: all {len(order):,} tokens are used or needed; raise min_count, or leave the step out")
     smaller = with_backend(checkpoint.tokenizer, json.dumps(trimmed(definition, order)))
     check_trimmed(backend, smaller.backend_tokenizer, order)
     _cut_embeddings(network, order)
@@ -178,13 +183,24 @@ def _cut_otherwise(before: Checkpoint, after: Checkpoint) -> int:
     return wrong
 
 
-def _output_change(before: Checkpoint, after: Checkpoint) -> tuple[float, float]:
-    """The largest change of an output on random kept tokens, and the largest output. A decoder's are compared token by token."""
+def _kept_text(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> list[tuple[list[int], list[int]]]:
+    """Training text whose tokens all stay, with the numbers that its tokens should have now, and those that it gets."""
+    was, now = before.tokenizer.get_vocab(), after.tokenizer.get_vocab()
+    numbers = {was[token]: number for token, number in now.items()}
+    rows, info = probe_text(inputs, PROBES), before.info
+    whole = inputs.benchmark.encode(before.tokenizer, rows, info.labels, NO_LIMIT)
+    old, new = (inputs.benchmark.encode(checkpoint.tokenizer, rows, info.labels, info.max_length) for checkpoint in (before, after))
+    texts = [(a["input_ids"], b["input_ids"]) for every, a, b in zip(whole, old, new, strict=True) if all(i in numbers for i in every["input_ids"])]
+    return [([numbers[i] for i in a], b) for a, b in texts]
+
+
+def _output_change(before: Checkpoint, after: Checkpoint, text: list[tuple[list[int], list[int]]]) -> tuple[float, float]:
+    """The largest change of an output on this text and on random kept tokens, and the largest output. A decoder's are compared token by token."""
     vocabulary = sorted(after.tokenizer.get_vocab().items(), key=lambda item: item[1])
     was = before.tokenizer.get_vocab()
     numbers = [was[token] for token, _ in vocabulary]
     draw = np.random.default_rng(0)
-    rows = draw.integers(0, len(vocabulary), (PROBES, min(16, after.info.max_length)))
+    rows = draw.integers(0, len(vocabulary), (PROBES, min(16, after.info.max_length))).tolist() + [now for wanted, now in text if wanted == now]
     old = runtime_of(before).logits([{"input_ids": [numbers[i] for i in row]} for row in rows])
     new = runtime_of(after).logits([{"input_ids": [vocabulary[i][1] for i in row]} for row in rows])
     if _has_output(after):
