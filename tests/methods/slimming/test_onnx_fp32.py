@@ -23,7 +23,7 @@ def test_a_graph_that_is_wrong_where_only_text_is_long_enough_is_refused(tmp_pat
 
     def other_places(network: Any) -> Any:
         wrong = copy.deepcopy(network)
-        wrong.base_model.embeddings.position_embeddings.weight.data[12:] += 1
+        wrong.base_model.embeddings.position_embeddings.weight.data[12:] *= -1
         return usual(wrong)
 
     monkeypatch.setattr(onnx_fp32, "export_graph", other_places)
