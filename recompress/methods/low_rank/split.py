@@ -6,7 +6,7 @@ All of them project: ``W' = W P`` or ``W' = P W`` with an orthogonal projection 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -105,7 +105,7 @@ def factor_each(network: PreTrainedModel, config: Rank, split_of: Callable[[str,
         refuse_whole(config, "every matrix")
 
 
-def refuse_whole(config: Rank, what: str) -> None:
+def refuse_whole(config: Rank, what: str) -> NoReturn:
     """Raises ``InputError``, for a step that factors nothing: one which changes nothing is no step."""
     dial = f"energy {config.energy:g}" if config.energy is not None else "what was asked for"
     raise InputError(f"{dial} leaves {what} whole, because no factors would be smaller; ask for less, or leave the step out")
@@ -119,7 +119,8 @@ def below_svd(what: str, svd: float, error: float) -> Claim:
 def product_of_svd(weight: Float[Tensor, "out in"], rank: int) -> Float[Tensor, "out in"]:
     """The matrix of this rank that is nearest to ``weight``, in 64-bit floats."""
     left, singular, right = torch.linalg.svd(weight.double(), full_matrices=False)
-    return (left[:, :rank] * singular[:rank]) @ right[:rank]
+    product: Float[Tensor, "out in"] = (left[:, :rank] * singular[:rank]) @ right[:rank]
+    return product
 
 
 def prove_factors(before: Checkpoint, after: Checkpoint, config: Rank, spectra: Mapping[str, Float[Tensor, " values"]] | None = None) -> list[Claim]:

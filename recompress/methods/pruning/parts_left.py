@@ -79,7 +79,7 @@ def _attentions_that_differ(before: PreTrainedModel, after: PreTrainedModel, cut
         ratio = old[i].heads // old[i].groups
         kept = (heads, *2 * [list(dict.fromkeys(head // ratio for head in heads))])
         for was, now, stay in zip(query_key_value(old[i]), query_key_value(layer), kept, strict=True):
-            wanted = was.unflatten(0, (-1, old[i].head_size))[stay].flatten(0, 1)[:, cut.hidden]
+            wanted = was.reshape(-1, old[i].head_size, was.shape[1])[stay].flatten(0, 1)[:, cut.hidden]
             if not (wanted.shape == now.shape and wanted.equal(now)):
                 differ += 1
                 break
@@ -105,4 +105,5 @@ def _neurons(layer: Layer, hidden: Sequence[int] | None = None) -> Float[Tensor,
 
 
 def _heads(layer: Layer, hidden: Sequence[int] | None = None) -> Float[Tensor, "heads width"]:
-    return weight_of(layer.out)[slice(None) if hidden is None else hidden].T.unflatten(0, (-1, layer.head_size)).flatten(1).contiguous()
+    columns = weight_of(layer.out)[slice(None) if hidden is None else hidden].T
+    return columns.reshape(layer.heads, -1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -68,8 +69,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries, inputs: I
 def _distance(was: Float[Tensor, "told width"], now: Float[Tensor, "fewer width"], groups: int, size: int) -> float:
     """How far ``now`` is from the sum of each group's heads by their number; infinitely, where its shape is another."""
     heads = was.view(groups, -1, size, was.shape[1])
-    means = sum(heads.double().unbind(1)) / heads.shape[1]
-    return float((means.flatten(0, 1) - now).abs().max()) if means.flatten(0, 1).shape == now.shape else float("inf")
+    means = (torch.stack(heads.double().unbind(1)).sum(0) / heads.shape[1]).flatten(0, 1)
+    return float((means - now).abs().max()) if means.shape == now.shape else float("inf")
 
 
 @method(

@@ -35,6 +35,7 @@ from tests.killed import Killed, killed_at
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 smallest_masks = jaxtyped(typechecker=beartype)(scope.smallest_masks)
+out_of_order = jaxtyped(typechecker=beartype)(scope.out_of_order)
 block_scores = jaxtyped(typechecker=beartype)(magnitude.block_scores)
 masks_of = jaxtyped(typechecker=beartype)(magnitude.masks_of)
 RETRAIN = Schedule(epochs=1, learning_rate=1e-2, batch_size=16, precision="fp32")
@@ -69,6 +70,29 @@ def test_a_mask_equals_sorting_by_hand(rows: int, columns: int, share: float, wh
         for k, r, c in sorted(members, key=lambda at: (abs(float(matrices[at[0]][at[1:]])), at))[: int(share * len(members) + 1e-9)]:
             expected[k][r, c] = True
     assert all(torch.equal(a, b) for a, b in zip(masks, expected, strict=True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.sampled_from(["global", "layer", "row", "of 2"]), st.data())
+def test_out_of_order_are_groups_that_keep_less_than_they_lose(rows: int, pairs: int, where: str, data: st.DataObject) -> None:
+    """Counted with loops, over two matrices, with equal values and zeros of before."""
+    columns = 2 * pairs
+    values = [data.draw(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=rows * columns, max_size=rows * columns)) for _ in range(2)]
+    gone = [data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns)) for _ in range(2)]
+    key = {"global": lambda k, i: 0, "layer": lambda k, i: k, "row": lambda k, i: (k, i // columns), "of 2": lambda k, i: (k, i // 2)}[where]
+    lost: dict[Any, list[float]] = {}
+    stay: dict[Any, list[float]] = {}
+    for k in range(2):
+        for i, (value, went) in enumerate(zip(values[k], gone[k], strict=True)):
+            if went and value:
+                lost.setdefault(key(k, i), []).append(value)
+            if not went:
+                stay.setdefault(key(k, i), []).append(value)
+    expected = sum(max(lost[group]) > min(stay[group]) for group in lost if group in stay)
+    scores = [torch.tensor(one).view(rows, columns) for one in values]
+    now = [torch.tensor(one).view(rows, columns) for one in gone]
+    how, group = ("layer", 2) if where == "of 2" else (where, 0)
+    assert out_of_order(scores, [score == 0 for score in scores], now, how, group) == expected
 
 
 @pytest.mark.parametrize("norm", ["l2", "mean"])

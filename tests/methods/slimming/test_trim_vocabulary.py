@@ -18,6 +18,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import DataRefused, EffectMissing, InputError
+from recompress.methods.probe import probe_text
 from recompress.methods.registry import Inputs
 from recompress.methods.runner import StepReport, run_step
 from recompress.methods.slimming import trim_vocabulary as module
@@ -183,6 +184,12 @@ def test_text_beyond_the_longest_sequence_counts_too(tmp_path: Path) -> None:
     trim(source, tmp_path / "after", inputs)
     before, after = load(source).tokenizer, load(tmp_path / "after").tokenizer
     assert set(before.convert_ids_to_tokens(before(" ".join(words))["input_ids"])) <= set(after.get_vocab())
+
+
+def test_blank_rows_prove_nothing_and_are_passed_over(tmp_path: Path) -> None:
+    inputs = few(tmp_path)
+    blank = [Example((" ", "\n"), ("O", "O")), Example((), ())]
+    assert probe_text(replace(inputs, train=[*blank, *inputs.train[:2]], unlabelled=inputs.train[2:5]), 4) == inputs.train[:4]
 
 
 def test_no_text_is_refused(tmp_path: Path) -> None:
