@@ -5,6 +5,10 @@
 Neighbouring heads form a group, so that query heads stay where they are. Keys and values are a small part of the weights, but while text is generated they
 are what a decoder keeps of every token before: that cache shrinks as much as the heads do. Some training afterwards wins most of the quality back.
 
+Time, measured once (a Llama of 19.1 million random weights, 512 wide, 6 layers, 8 heads made 1; 32-bit floats, one thread of a CPU, the two in turns, medians
+of 5 to 7 rounds), as a share of what it took before: 0.98 for a text of 64 tokens and 0.88 for one of 512; 0.91 to generate 64 tokens after 16 and 0.76 after 896.
+On a GPU it was not measured.
+
 Source: Ainslie et al. 2023, arXiv:2305.13245, section 2.1 (mean pooling of checkpoints) and 2.2 (groups).
 Only Llama: the attention of GPT-2 and of the encoders gives every query head keys and values of its own, and neither their configs nor their code can say
 otherwise; there, ``prune_structure`` removes whole heads.
@@ -83,6 +87,7 @@ def _distance(was: Float[Tensor, "told width"], now: Float[Tensor, "fewer width"
     not_after={"share_layers": "layers that share their weights cannot be changed one by one; group queries first"},
     source="Ainslie et al. 2023, arXiv:2305.13245, section 2.1",
     shrinks="keys and values: some parameters, and the cache of a decoder that generates",
+    speeds_up="generation after long text on CPU, by up to a quarter",
 )
 def group_queries(checkpoint: Checkpoint, config: GroupQueries, inputs: Inputs) -> Checkpoint:
     """Let query heads share keys and values, which become means of what they were."""
