@@ -83,7 +83,8 @@ def output_errors(before: Checkpoint, after: Checkpoint, inputs: Inputs, simpler
     return OutputErrors(sum(ours.values()) / len(ours), sum(theirs.values()) / len(theirs))
 
 
-def below_simpler(name: str, before: Checkpoint, after: Checkpoint, inputs: Inputs, simpler: Simpler, tolerance: float = 0.0) -> Claim:
-    """The claim that the outputs of the layers are nearer to what they were than those of the simpler method called ``name`` are."""
+def below_simpler(name: str, before: Checkpoint, after: Checkpoint, inputs: Inputs, simpler: Simpler, tolerance: float = 0.0, *, margin: float = 0.0) -> Claim:
+    """The claim that the outputs of the layers are nearer to what they were than those of the simpler method called ``name`` are, by at least the share
+    ``margin`` of its error: what is merely equal is no gain."""
     errors = output_errors(before, after, inputs, simpler)
-    return Claim(f"error of the layers' outputs, below that of {name}", errors.simpler, errors.method, tolerance * errors.simpler, "at most")
+    return Claim(f"error of the layers' outputs, below that of {name}", (1 - margin) * errors.simpler, errors.method, tolerance * errors.simpler, "at most")

@@ -113,7 +113,7 @@ def refuse_whole(config: Rank, what: str) -> NoReturn:
 
 def below_svd(what: str, svd: float, error: float) -> Claim:
     """The claim that an error is below that of plain SVD at the same ranks, both as shares; where both are next to nothing, either may be less."""
-    return Claim(f"{what}, below that of svd at the same ranks", svd, error, NEAR - LESS * svd, "at most")
+    return Claim(f"{what}, below that of svd at the same ranks", (1 - LESS) * svd, error, NEAR, "at most")
 
 
 def product_of_svd(weight: Float[Tensor, "out in"], rank: int) -> Float[Tensor, "out in"]:

@@ -45,7 +45,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Wanda, inputs: Inputs) 
     return [
         *prove_rows(before, after, config),
         Claim("weights that stayed and changed", 0, moved),
-        below_simpler("magnitude, row by row", before, after, inputs, magnitude, -LESS),
+        below_simpler("magnitude, row by row", before, after, inputs, magnitude, margin=LESS),
     ]
 
 
