@@ -78,6 +78,7 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
         _compare(done, after, _probe(after, inputs), method_name)
         claims = method.prove(before, after, config, inputs)
         _check_claims(method_name, claims)
+        _refuse_no_change(before, done, method)
         report = StepReport(
             method=method_name,
             config=config.model_dump(mode="json"),
@@ -181,6 +182,20 @@ def _family(directory: Path) -> str:
     from recompress.models.files import read_config
 
     return str(read_config(directory).model_type)
+
+
+def _refuse_no_change(before: Checkpoint, done: Checkpoint, method: Method) -> None:
+    """Raises ``InputError`` where every tensor and every token is what it was: whatever the settings ask for is there already."""
+    if isinstance(before.network, Path) or isinstance(done.network, Path):
+        return
+    was, now = before.network.state_dict(), done.network.state_dict()
+    if was.keys() == now.keys() and all(tensor.equal(now[name]) for name, tensor in was.items()) and _shares(before) == _shares(done):
+        raise InputError(f"{method.name} has nothing to do: with these settings every weight stays what it is; ask for more, or leave the step out")
+
+
+def _shares(checkpoint: Checkpoint) -> int:
+    """Where the tensors lie: fewer places where several use one."""
+    return len({tensor.data_ptr() for tensor in checkpoint.torch_network.state_dict().values()})
 
 
 def _refuse_broken_numbers(checkpoint: Checkpoint, name: str) -> None:

@@ -26,6 +26,7 @@ TOLD: dict[str, dict[str, Any]] = {
     "prune_structure": {"heads": 0.5, "neurons": 0.5},
     "search": {"candidates": 2, "trial_examples": 16},
     "svd": {"parameters": 0.5},
+    "trim_vocabulary": {"min_count": 20},
 }
 """Settings by method; the defaults where a method is not named."""
 

@@ -18,17 +18,21 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
-from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.calibration import calibration_features
-from recompress.methods.low_rank.rank import Rank, check_rank, share_for
-from recompress.methods.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
+from recompress.methods.layer_by_layer import each_group
+from recompress.methods.low_rank.rank import Rank, share_for
+from recompress.methods.low_rank.split import FACTORING, NEAR, Split, below_svd, factors_for, product_of_svd, prove_factors, refuse_factored, refuse_whole
+from recompress.methods.probe import output_errors
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, encoder_linears, shape_of
+from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.factored import FactoredLinear, is_factored
 from recompress.models.surgery import weight_of
+
+OTHER_TEXT = 0.5
+"""How far what is lost on the probe may lie from what is lost on all of the calibration text, as a share of it."""
 
 
 class ActivationSvd(Rank):
@@ -61,24 +65,40 @@ def split_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"]) 
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: ActivationSvd, inputs: Inputs) -> list[Claim]:
-    """The ranks that were asked for, and each matrix a projection of what it was."""
-    return prove_factors(before, after, config)
+    """The ranks that were asked for, each matrix a projection of what it was, and outputs nearer to the old ones than those of plain SVD. Where the energy was
+    given: it is there, and with one part fewer it would not be."""
+    network = after.torch_network
+    factored = {name: module for name, _ in encoder_linears(before.torch_network) if isinstance(module := network.get_submodule(name), FactoredLinear)}
+
+    def plain(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        return product_of_svd(weight, factored[name].rank).to(weight.dtype) if name in factored else weight
+
+    def one_fewer(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        if name not in factored:
+            return weight
+        shorter: Float[Tensor, "out in"] = factored[name].second.weight[:, :-1] @ factored[name].first.weight[:-1]
+        return shorter
+
+    errors = output_errors(before, after, inputs, plain)
+    claims = [*prove_factors(before, after, config), below_svd("error of the layers' outputs", errors.simpler, errors.method)]
+    if config.energy is None or not factored:
+        return claims
+    of_all = sum(1 for _ in encoder_linears(before.torch_network)) / len(factored)  # those that are whole have no error, and no part to do without
+    fewer, slack = output_errors(before, after, inputs, one_fewer), NEAR + OTHER_TEXT * (1 - config.energy)
+    return [
+        *claims,
+        Claim("energy of the outputs that is left", config.energy, 1 - of_all * fewer.method, slack, "at least"),
+        Claim("energy that one part fewer would leave", config.energy, 1 - of_all * fewer.simpler, slack, "at most"),
+    ]
 
 
 @method(
     "activation_svd",
     ActivationSvd,
-    family="low_rank",
     prove=prove,
-    check=check_rank,
     needs=("calibration",),
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
-    not_after=NOT_AFTER,
-    not_before=NOT_BEFORE,
     source="Wang et al. 2024 (SVD-LLM), arXiv:2403.07378, section 3.1",
-    shrinks="parameters and bytes",
-    speeds_up="CPU and GPU, where ranks are small",
+    **FACTORING,
 )
 def factor_by_activation(checkpoint: Checkpoint, config: ActivationSvd, inputs: Inputs) -> Checkpoint:
     """Each matrix as the product of two that changes the layer's outputs least on calibration text."""
@@ -91,7 +111,7 @@ def factor_by_activation(checkpoint: Checkpoint, config: ActivationSvd, inputs: 
         every = {name: factors_for(linear, split_matrix(weight_of(linear), root), config, share) for name, linear in group.items()}
         return {name: factors for name, factors in every.items() if factors is not None}
 
-    features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    depends_on = {"method": "activation_svd", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "activation_svd")
+    each_group(checkpoint, config, inputs, "activation_svd", {"hessian"}, visit)
+    if not is_factored(network):
+        refuse_whole(config, "every matrix")
     return checkpoint

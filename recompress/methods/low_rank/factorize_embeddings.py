@@ -22,7 +22,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.calibration import calibration_features
 from recompress.methods.low_rank.rank import FLOAT_BYTES, Rank, Shape, check_rank, is_smaller, numbers_with, rank_for, share_for, tensor_bytes
-from recompress.methods.low_rank.split import PROJECTED, Split, cut
+from recompress.methods.low_rank.split import NEAR, PROJECTED, Split, below_svd, cut, refuse_whole
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ class FactorizeEmbeddings(Rank):
     parameters: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     """Share of their parameters that the embeddings keep as two factors, in (0, 1)."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the sum of squared singular values that the embeddings keep, in (0, 1]; 1 leaves them whole."""
+    """Share of the sum of squared singular values that the embeddings keep, in (0, 1]; 1 keeps all that counts."""
     by_frequency: bool = True
     """Let tokens count as often as the training text uses them, and once more; else all count the same."""
 
@@ -64,24 +64,37 @@ def split_table(table: Float[Tensor, "vocab hidden"], counts: Float[Tensor, " vo
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: FactorizeEmbeddings, inputs: Inputs) -> list[Claim]:
-    """Factors of the rank that was asked for, the bytes that follow, tokens projected, and the output layer tied or whole as it was."""
+    """Factors of the rank that was asked for, the bytes that follow, tokens projected, and the output layer tied or whole as it was. With the text counted
+    again: what is lost is what was left out, and where tokens count by their frequency it is less than without."""
     old: Any = before.torch_network.get_input_embeddings()
     new: Any = after.torch_network.get_input_embeddings()
-    shape = _shape(old)
+    shape, table = _shape(old), old.weight.detach()
+    counts = _counts(before, inputs, shape[0], by_frequency=config.by_frequency)
+    squares = split_table(table, counts).singular.square()
     share = None if config.rank else share_for(config, before.torch_network, [shape])
+    asked = config.rank or rank_for(config, share, shape, squares.sqrt())
     rank = new.rank if isinstance(new, FactoredEmbedding) else 0
     saved = shape[0] * shape[1] - numbers_with(shape, rank) if rank else 0
+    error = _error(table, new.weight.detach(), counts) / float(squares.sum())
     claims = [
         Claim("bytes of all tensors", tensor_bytes(before.torch_network) - FLOAT_BYTES * saved, tensor_bytes(after.torch_network)),
         Claim("departure from a projection", 0, _departure(old.weight, new.weight), tolerance=PROJECTED),
         Claim("output layer tied to the embeddings", float(_is_tied(before)), float(_is_tied(after))),
+        Claim("rank of the embeddings, 0 for whole ones", asked or 0, rank),
+        Claim("error of the tokens, by their counts", float(squares[rank:].sum() / squares.sum()) if rank else 0, error, NEAR),
     ]
+    if config.by_frequency and rank:
+        second, first = cut(split_table(table, torch.ones_like(counts)), rank)
+        claims.append(below_svd("error of the tokens, by their counts", _error(table, second @ first, counts) / float(squares.sum()), error))
     if config.size_bytes is not None:
         claims.append(Claim("bytes over the budget", 0, max(0, tensor_bytes(after.torch_network) - config.size_bytes)))
-    if config.energy is None:
-        asked = rank_for(config, share, shape, torch.ones(1)) if config.rank is None else config.rank
-        return [*claims, Claim("rank of the embeddings, 0 for whole ones", asked or 0, rank)]
-    return [*claims, Claim("embeddings factored, or whole because factors would not be smaller", 1, float(bool(rank) or bool(old.weight.equal(new.weight))))]
+    return claims
+
+
+def _error(was: Tensor, now: Tensor, counts: Float[Tensor, " vocab"]) -> float:
+    """Sum over tokens of their counts times what they lost, squared."""
+    rows = zip(*(torch.split(tensor, CHUNK) for tensor in (was, now, counts)), strict=True)
+    return sum(float(((a.double() - b.double()).square().sum(1) * weights).sum()) for a, b, weights in rows)
 
 
 def _departure(was: Tensor, now: Tensor) -> float:
@@ -135,11 +148,12 @@ def factorize_embeddings(checkpoint: Checkpoint, config: FactorizeEmbeddings, in
     share = None if config.rank is not None else share_for(config, network, [shape])
     split = split_table(embedding.weight.detach(), _counts(checkpoint, inputs, shape[0], by_frequency=config.by_frequency))
     rank = config.rank or rank_for(config, share, shape, split.singular)
-    if rank is not None:
-        table, widen = (factor.float() for factor in cut(split, rank))
-        factors = factored_embedding(table, widen.T, embedding.padding_idx)
-        place(network, next(name for name, module in network.named_modules() if module is embedding), factors)
-        tie_factored(network)
+    if rank is None:
+        refuse_whole(config, "the embeddings")
+    table, widen = (factor.float() for factor in cut(split, rank))
+    factors = factored_embedding(table, widen.T, embedding.padding_idx)
+    place(network, next(name for name, module in network.named_modules() if module is embedding), factors)
+    tie_factored(network)
     return checkpoint
 
 

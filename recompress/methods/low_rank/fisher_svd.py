@@ -17,15 +17,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError, IntegrityError
 from recompress.methods.calibration import calibration_features
-from recompress.methods.low_rank.rank import Rank, check_rank, share_for
-from recompress.methods.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
+from recompress.methods.low_rank.rank import Rank
+from recompress.methods.low_rank.split import FACTORING, NEAR, Split, below_svd, factor_each, product_of_svd, prove_factors, refuse_factored
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, Linear, encoder_linears, shape_of
+from recompress.models.architecture import Linear, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
-from recompress.models.packed import place
+from recompress.models.factored import FactoredLinear
 from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
@@ -41,16 +40,26 @@ class FisherSvd(Rank):
 def split_matrix(weight: Float[Tensor, "out in"], importance: Float[Tensor, " in"]) -> Split:
     """All parts, by what they are worth; ``importance`` is h. Where it is zero everywhere, all inputs count the same."""
     matrix = weight.double()
-    scale = importance.double().sqrt() if float(importance.sum()) > 0 else torch.ones(matrix.shape[1], dtype=torch.float64, device=matrix.device)
-    left, singular, _ = torch.linalg.svd(matrix * scale, full_matrices=False)
+    left, singular, _ = torch.linalg.svd(matrix * scale_of(importance), full_matrices=False)
     return Split(left, left.T @ matrix, singular)
 
 
+def scale_of(importance: Float[Tensor, " in"]) -> Float[Tensor, " in"]:
+    """The diagonal of D."""
+    scale = importance.double().sqrt()
+    return scale if float(importance.sum()) > 0 else torch.ones_like(scale)
+
+
 def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], features: list[dict[str, Any]], label: str) -> dict[str, Float[Tensor, " in"]]:
-    """h of each linear layer. Raises ``InputError`` where no example carries a label, and ``IntegrityError`` for gradients that are not finite."""
+    """h of each linear layer. Raises ``InputError`` where no example carries a label or there is only one label, and ``IntegrityError`` for gradients that
+    are not finite."""
     from recompress.training.batches import collate
     from recompress.training.trainer import label_loss
 
+    if len(checkpoint.info.labels) == 1:
+        raise InputError(
+            f"with {checkpoint.info.labels[0]} as its only label a model is never wrong, and no input matters to its loss; use svd or activation_svd"
+        )
     network: Any = checkpoint.torch_network.eval()
     importance = {name: torch.zeros(shape_of(linear)[1], dtype=torch.float64) for name, linear in linears.items()}
     wanted = {id(linear.weight) for linear in linears.values()}
@@ -81,35 +90,36 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: FisherSvd, inputs: Inputs) -> list[Claim]:
-    """The ranks that were asked for, and each matrix a projection of what it was."""
-    return prove_factors(before, after, config)
+    """The ranks that were asked for, and what matters to the labels' loss, taken again from the examples: each matrix is as far from what it was as the parts
+    that were left out, and all together nearer than with plain SVD."""
+    linears = dict(encoder_linears(before.torch_network))
+    features = calibration_features(before, inputs, config.calibration_examples)
+    scales = {name: scale_of(h) for name, h in input_importance(before, linears, features, "fisher_svd, once more").items()}
+    spectra = {name: torch.linalg.svdvals(weight_of(linear).double() * scales[name]) for name, linear in linears.items()}
+    beyond, errors, plain = list[float](), list[float](), list[float]()
+    for name, linear in linears.items():
+        module, weight, squares = after.torch_network.get_submodule(name), weight_of(linear).double(), spectra[name].square()
+        if isinstance(module, FactoredLinear):
+            of_product, of_svd = (
+                float(((weight - other) * scales[name]).square().sum() / squares.sum().clamp_min(1e-300))
+                for other in (module.weight.detach().double(), product_of_svd(weight, module.rank))
+            )
+            beyond.append(of_product - float(squares[module.rank :].sum() / squares.sum().clamp_min(1e-300)))
+            errors.append(of_product)
+            plain.append(of_svd)
+    return [
+        *prove_factors(before, after, config, spectra),
+        Claim("largest weighted error beyond the best of its rank", 0, max(beyond, key=abs, default=0.0), NEAR),
+        below_svd("error weighted by importance", sum(plain) / max(1, len(plain)), sum(errors) / max(1, len(errors))),
+    ]
 
 
-@method(
-    "fisher_svd",
-    FisherSvd,
-    family="low_rank",
-    prove=prove,
-    check=check_rank,
-    needs=("calibration",),
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
-    not_after=NOT_AFTER,
-    not_before=NOT_BEFORE,
-    source="Hsu et al. 2022 (FWSVD), arXiv:2207.00112, section 4",
-    shrinks="parameters and bytes",
-    speeds_up="CPU and GPU, where ranks are small",
-)
+@method("fisher_svd", FisherSvd, prove=prove, needs=("calibration",), source="Hsu et al. 2022 (FWSVD), arXiv:2207.00112, section 4", **FACTORING)
 def factor_by_fisher(checkpoint: Checkpoint, config: FisherSvd, inputs: Inputs) -> Checkpoint:
     """Each matrix as the product of two, inputs that the labels depend on kept better than others."""
     network = checkpoint.torch_network
     refuse_factored(network)
-    linears = dict(encoder_linears(network))
-    share = share_for(config, network, [shape_of(linear) for linear in linears.values()])
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    importance = input_importance(checkpoint, linears, features, inputs.label or "fisher_svd")
-    for name, linear in linears.items():
-        factors = factors_for(linear, split_matrix(weight_of(linear), importance[name]), config, share)
-        if factors is not None:
-            place(network, name, factors)
+    importance = input_importance(checkpoint, dict(encoder_linears(network)), features, inputs.label or "fisher_svd")
+    factor_each(network, config, lambda name, weight: split_matrix(weight, importance[name]))
     return checkpoint

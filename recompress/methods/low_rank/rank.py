@@ -36,7 +36,7 @@ class Rank(Settings):
     parameters: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     """Share of its parameters that each matrix keeps as two factors, in (0, 1)."""
     energy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the sum of squared singular values that each matrix keeps, in (0, 1]; 1 leaves all whole."""
+    """Share of the sum of squared singular values that each matrix keeps, in (0, 1]; 1 keeps all that counts."""
     size_bytes: Annotated[int, Field(ge=1)] | None = None
     """Bytes of all tensors of the model, at most; the same share of each matrix."""
 

@@ -6,18 +6,20 @@ All of them project: ``W' = W P`` or ``W' = P W`` with an orthogonal projection 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
-from recompress.methods.low_rank.rank import FLOAT_BYTES, Rank, numbers_with, rank_for, share_for, tensor_bytes
+from recompress.methods.low_rank.rank import FLOAT_BYTES, Rank, check_rank, numbers_with, rank_for, share_for, tensor_bytes
 from recompress.methods.registry import Claim
-from recompress.models.architecture import Linear, encoder_linears, shape_of
+from recompress.models.architecture import SIX, Linear, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredLinear, factored_linear, is_factored
+from recompress.models.packed import place
 from recompress.models.surgery import weight_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 PROJECTED = 1e-4
 """The largest departure from a projection, as a share of ||W||^2, that 32-bit floats may give."""
+LESS = 1e-3
+"""By this share of it at least the error of a method lies below that of plain SVD: what is merely equal is no gain."""
+NEAR = 1e-5
+"""The largest difference of an error from the best possible, as a share of all there is to lose, that 32-bit floats may give."""
 
 NOT_AFTER = dict.fromkeys(
     ("magnitude", "movement", "gradual", "dynamic_sparse", "wanda", "sparsegpt"),
@@ -36,6 +42,19 @@ NOT_BEFORE = {
     "prune_structure": "what it would cut is half of a product; cut structure first",
     "group_queries": "what it would merge is half of a product; group queries first",
 }
+
+
+FACTORING: dict[str, Any] = {
+    "family": "low_rank",
+    "check": check_rank,
+    "benchmarks": ALL_BENCHMARKS,
+    "architectures": SIX,
+    "not_after": NOT_AFTER,
+    "not_before": NOT_BEFORE,
+    "shrinks": "parameters and bytes",
+    "speeds_up": "CPU and GPU, where ranks are small",
+}
+"""What the registry is told of methods that factor the linear layers."""
 
 
 def refuse_factored(network: PreTrainedModel) -> None:
@@ -69,8 +88,44 @@ def factors_for(linear: Linear, split: Split, config: Rank, share: float | None)
     return factored_linear(second, first, None if linear.bias is None else linear.bias.detach().clone())
 
 
-def prove_factors(before: Checkpoint, after: Checkpoint, config: Rank, spectrum: Callable[[Any], Tensor] | None = None) -> list[Claim]:
-    """Ranks that follow from the settings, where they follow from shapes or ``spectrum`` (singular values of a weight), the bytes, and the projection."""
+def factor_each(network: PreTrainedModel, config: Rank, split_of: Callable[[str, Float[Tensor, "out in"]], Split]) -> None:
+    """Put two factors in the place of each linear layer of the layers, cut from ``split_of(name, weight)``; where they would not be smaller it stays whole.
+
+    Raises ``InputError`` where all of them would.
+    """
+    linears = list(encoder_linears(network))
+    share, whole = share_for(config, network, [shape_of(linear) for _, linear in linears]), 0
+    for name, linear in linears:
+        factors = factors_for(linear, split_of(name, weight_of(linear)), config, share)
+        if factors is None:
+            whole += 1
+        else:
+            place(network, name, factors)
+    if whole == len(linears):
+        refuse_whole(config, "every matrix")
+
+
+def refuse_whole(config: Rank, what: str) -> NoReturn:
+    """Raises ``InputError``, for a step that factors nothing: one which changes nothing is no step."""
+    dial = f"energy {config.energy:g}" if config.energy is not None else "what was asked for"
+    raise InputError(f"{dial} leaves {what} whole, because no factors would be smaller; ask for less, or leave the step out")
+
+
+def below_svd(what: str, svd: float, error: float) -> Claim:
+    """The claim that an error is below that of plain SVD at the same ranks, both as shares; where both are next to nothing, either may be less."""
+    return Claim(f"{what}, below that of svd at the same ranks", (1 - LESS) * svd, error, NEAR, "at most")
+
+
+def product_of_svd(weight: Float[Tensor, "out in"], rank: int) -> Float[Tensor, "out in"]:
+    """The matrix of this rank that is nearest to ``weight``, in 64-bit floats."""
+    left, singular, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    product: Float[Tensor, "out in"] = (left[:, :rank] * singular[:rank]) @ right[:rank]
+    return product
+
+
+def prove_factors(before: Checkpoint, after: Checkpoint, config: Rank, spectra: Mapping[str, Float[Tensor, " values"]] | None = None) -> list[Claim]:
+    """The ranks that follow from the share, or from the energy where ``spectra`` holds the singular values of each matrix in the measure of the method; the
+    bytes, and the projection."""
     old, new = before.torch_network, after.torch_network
     linears = dict(encoder_linears(old))
     share = share_for(config, old, [shape_of(linear) for linear in linears.values()])
@@ -84,9 +139,9 @@ def prove_factors(before: Checkpoint, after: Checkpoint, config: Rank, spectrum:
     ]
     if config.size_bytes is not None:
         claims.append(Claim("bytes over the budget", 0, max(0, tensor_bytes(new) - config.size_bytes)))
-    if share is not None or spectrum is not None:
-        nothing = torch.ones(1)
-        asked = [rank_for(config, share, shape_of(one), spectrum(weight_of(one)) if share is None and spectrum else nothing) for one in linears.values()]
+    if share is not None or spectra is not None:
+        spectra = spectra or dict.fromkeys(linears, torch.ones(1))
+        asked = [rank_for(config, share, shape_of(one), spectra[name]) for name, one in linears.items()]
         claims.append(Claim("ranks together", sum(rank or 0 for rank in asked), sum(ranks.values())))
         claims.append(Claim("matrices left whole, because factors would not be smaller", asked.count(None), len(linears) - len(ranks)))
     else:

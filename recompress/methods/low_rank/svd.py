@@ -12,18 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.methods.low_rank.rank import Rank, check_rank, share_for
-from recompress.methods.low_rank.split import NOT_AFTER, NOT_BEFORE, Split, factors_for, prove_factors, refuse_factored
+from recompress.methods.low_rank.rank import Rank
+from recompress.methods.low_rank.split import FACTORING, NEAR, Split, factor_each, prove_factors, refuse_factored
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, encoder_linears, shape_of
+from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredLinear
-from recompress.models.packed import place
 from recompress.models.surgery import weight_of
-
-NEAR = 1e-5
-"""The largest error beyond the best possible, as a share of ||W||^2, that 32-bit floats may give."""
 
 
 class Svd(Rank):
@@ -37,42 +32,24 @@ def split_matrix(weight: Float[Tensor, "out in"]) -> Split:
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Svd, inputs: Inputs) -> list[Claim]:
-    """The ranks that were asked for, and no matrix further from what it was than it must be."""
+    """The ranks that were asked for, and each matrix as far from what it was as the singular values that were left out."""
     new = after.torch_network
-    claims = prove_factors(before, after, config, lambda weight: torch.linalg.svdvals(weight.double()))
-    pairs = [(weight_of(linear).double(), new.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
-    beyond = max((_beyond(weight, module) for weight, module in pairs if isinstance(module, FactoredLinear)), default=0.0)
-    return [*claims, Claim("largest error beyond the best of its rank", 0, beyond, tolerance=NEAR)]
+    weights = {name: weight_of(linear).double() for name, linear in encoder_linears(before.torch_network)}
+    spectra = {name: torch.linalg.svdvals(weight) for name, weight in weights.items()}
+    factored = {name: module for name in weights if isinstance(module := new.get_submodule(name), FactoredLinear)}
+    beyond = [_beyond(weights[name], spectra[name].square(), module) for name, module in factored.items()]
+    return [*prove_factors(before, after, config, spectra), Claim("largest error beyond the best of its rank", 0, max(beyond, key=abs, default=0), NEAR)]
 
 
-def _beyond(weight: Float[Tensor, "out in"], module: FactoredLinear) -> float:
-    squares = torch.linalg.svdvals(weight).square()
+def _beyond(weight: Float[Tensor, "out in"], squares: Float[Tensor, " values"], module: FactoredLinear) -> float:
     error = (weight - module.weight.detach().double()).square().sum()
     return float((error - squares[module.rank :].sum()) / squares.sum().clamp_min(1e-30))
 
 
-@method(
-    "svd",
-    Svd,
-    family="low_rank",
-    prove=prove,
-    check=check_rank,
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
-    not_after=NOT_AFTER,
-    not_before=NOT_BEFORE,
-    source="Eckart and Young 1936; Hsu et al. 2022, arXiv:2207.00112, section 3",
-    shrinks="parameters and bytes",
-    speeds_up="CPU and GPU, where ranks are small",
-)
+@method("svd", Svd, prove=prove, source="Eckart and Young 1936; Hsu et al. 2022, arXiv:2207.00112, section 3", **FACTORING)
 def factor_by_svd(checkpoint: Checkpoint, config: Svd, inputs: Inputs) -> Checkpoint:
     """Each matrix as the product of two smaller ones that comes nearest to it."""
     network = checkpoint.torch_network
     refuse_factored(network)
-    linears = list(encoder_linears(network))
-    share = share_for(config, network, [shape_of(linear) for _, linear in linears])
-    for name, linear in linears:
-        factors = factors_for(linear, split_matrix(weight_of(linear)), config, share)
-        if factors is not None:
-            place(network, name, factors)
+    factor_each(network, config, lambda _, weight: split_matrix(weight))
     return checkpoint

@@ -22,7 +22,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.pruning.rows import Amount, numbers, prove_rows, refuse, smallest_in_rows
 from recompress.methods.pruning.rows import check as check_amount
-from recompress.methods.pruning.scope import Scope, least_zeros, smallest_masks
+from recompress.methods.pruning.scope import Scope, least_zeros, out_of_order, smallest_masks
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -99,24 +99,31 @@ def stage(config: Magnitude, number: int) -> Magnitude:
 
 def prove(before: Checkpoint, after: Checkpoint, config: Magnitude, inputs: Inputs) -> list[Claim]:
     """The share of zeros, or of blocks of zeros: in each group of competitors as many as were asked for, or as many as there were before, where these are more.
-    In one round, weights that stay are not changed; in several, they are trained; those of the base model are others."""
+    In one round, these are the smallest, and weights that stay are not changed; in several, they are trained; those of the base model are others."""
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
     weights = [(weight_of(old), weight_of(new)) for (_, old), (_, new) in pairs]
-    changed = sum(int(((new != 0) & (new != old)).sum()) for old, new in weights)
-    same = config.rounds == 1 and config.start == "model"
-    moved = Claim("weights that stayed and changed", 0, changed) if same else Claim("weights that stayed are others", 1, float(changed > 0))
-    lost = Claim("zeros that became something else", 0, sum(int(((old == 0) & (new != 0)).sum()) for old, new in weights))
-    if config.pattern is not None:
-        return [*prove_rows(before, after, config), lost, moved]
     if config.block is None:
-        marks = [(old == 0, new == 0) for old, new in weights]
+        scores, was, now = ([old.abs() for old, _ in weights], [old == 0 for old, _ in weights], [new == 0 for _, new in weights])
     else:
         block = config.block
-        marks = [(block_scores((old != 0).float(), block, "mean") == 0, block_scores((new != 0).float(), block, "mean") == 0) for old, new in weights]
-    total = sum(old.numel() for old, _ in marks)
-    asked = least_zeros([old for old, _ in marks], config.sparsity, config.scope)
+        scores = [block_scores(old, block, config.block_norm) for old, _ in weights]
+        was, now = ([block_scores((pair[i] != 0).float(), block, "mean") == 0 for pair in weights] for i in (0, 1))
+    changed = sum(int(((new != 0) & (new != old)).sum()) for old, new in weights)
+    claims = [Claim("zeros that became something else", 0, sum(int(((old == 0) & (new != 0)).sum()) for old, new in weights))]
+    if config.rounds == 1 and config.start == "model":
+        group = int(numbers(config.pattern)[1]) if config.pattern is not None else 0
+        claims += [
+            Claim("weights that stayed and changed", 0, changed),
+            Claim("groups in which a smaller one stayed than one that went", 0, out_of_order(scores, was, now, config.scope, group)),
+        ]
+    else:
+        claims.append(Claim("weights that stayed are others", 1, float(changed > 0)))
+    if config.pattern is not None:
+        return [*prove_rows(before, after, config), *claims]
+    total = sum(mark.numel() for mark in was)
+    asked = least_zeros(was, config.sparsity, config.scope)
     what = "sparsity" if config.block is None else f"share of blocks of {config.block[0]} x {config.block[1]} that are zero"
-    return [Claim(what, asked / total, sum(int(new.sum()) for _, new in marks) / total), lost, moved]
+    return [Claim(what, asked / total, sum(int(mark.sum()) for mark in now) / total), *claims]
 
 
 @method(
@@ -167,7 +174,7 @@ def _refuse(checkpoint: Checkpoint, config: Magnitude) -> None:
             raise InputError(f"block {list(config.block)} does not divide {name}, which is {shape}; choose sides that divide every matrix")
     zero = [block_scores((weight != 0).float(), config.block, "mean") == 0 for _, weight in linears]
     there = sum(int(mark.sum()) for mark in zero) / sum(mark.numel() for mark in zero)
-    if 0 < config.sparsity < there:
+    if config.sparsity < there:
         raise InputError(
             f"magnitude: sparsity {config.sparsity:g} is less than the {there:g} of all blocks that are zero already; ask for more, or leave the step out"
         )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.registry import Claim
-from recompress.models.architecture import encoder_linears
+from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Settings, Share
@@ -24,6 +25,8 @@ Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")]
 
 CHUNK = 1 << 16
 """Weights that are sorted at once."""
+LESS = 1e-3
+"""By this share of it at least the error of a method lies below that of the simpler one that it claims to beat: what is merely equal does not."""
 
 
 class Amount(Settings):
@@ -42,15 +45,34 @@ class OneShot(Amount):
     """Training examples, or windows of running text, that are looked at."""
 
 
+def check_sparsity(share: float) -> None:
+    """Raises ``InputError`` for a share of zeros that is none: a step which changes nothing is no step."""
+    if share == 0:
+        raise InputError("sparsity 0 makes no zeros; ask for more than 0, or leave the step out")
+
+
 def check(config: Amount) -> None:
-    """Raises ``InputError`` for a pattern that keeps everything, or that says something else than the sparsity."""
+    """Raises ``InputError`` for no zeros at all, for a pattern that keeps everything, or that says something else than the sparsity."""
     if config.pattern is None:
+        check_sparsity(config.sparsity)
         return
     n, m = numbers(config.pattern)
     if n >= m:
         raise InputError(f"pattern {config.pattern} keeps {n} of {m} weights; n is less than m, as in 2:4")
     if "sparsity" in config.model_fields_set and abs(config.sparsity - (1 - n / m)) > 1e-9:
         raise InputError(f"sparsity {config.sparsity:g} contradicts pattern {config.pattern}, which zeroes {1 - n / m:g}; leave sparsity out")
+
+
+ONE_SHOT: dict[str, Any] = {
+    "family": "pruning",
+    "check": check,
+    "needs": ("calibration",),
+    "benchmarks": ALL_BENCHMARKS,
+    "architectures": SIX,
+    "shrinks": "nothing by itself",
+    "speeds_up": "nothing by itself; 2:4 on GPUs that know it",
+}
+"""What the registry is told of methods that look at text once and zero weights where they stand."""
 
 
 def smallest_in_rows(scores: Float[Tensor, "out in"], sparsity: float, pattern: str | None) -> Bool[Tensor, "out in"]:
@@ -87,7 +109,7 @@ def refuse(network: PreTrainedModel, config: Amount, name: str) -> None:
                 raise InputError(f"pattern {config.pattern} needs rows of a multiple of {m} weights; {path} has {weight.shape[1]}")
         return
     there = sum(int((weight == 0).sum()) for _, weight in linears) / sum(weight.numel() for _, weight in linears)
-    if 0 < config.sparsity < there:
+    if config.sparsity < there:
         raise InputError(f"{name}: sparsity {config.sparsity:g} is less than the {there:g} that the model has already; ask for more, or leave the step out")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -33,6 +33,34 @@ def least_zeros(zeros: Sequence[Bool[Tensor, "_ _"]], sparsity: float, scope: Sc
         return max(sum(int(mark.sum()) for mark in zeros), zeros_in(sparsity, sum(mark.numel() for mark in zeros)))
     groups = [mark if scope == "row" else mark.flatten()[None] for mark in zeros]
     return sum(int(group.sum(1).clamp_min(zeros_in(sparsity, group.shape[1])).sum()) for group in groups)
+
+
+def out_of_order(
+    scores: Sequence[Float[Tensor, "_ _"]], was: Sequence[Bool[Tensor, "_ _"]], now: Sequence[Bool[Tensor, "_ _"]], scope: Scope, group: int = 0
+) -> int:
+    """Groups of competitors in which something became zero (``now``, and not ``was``) that scores more than something which stayed. A ``group`` of so many in a
+    row stands in the place of ``scope``."""
+    wrong = 0
+    for score, old, new in _competitors(scores, was, now, scope, group):
+        gone = score.masked_fill(old | ~new, -torch.inf).amax(-1)
+        wrong += int((gone > score.masked_fill(new, torch.inf).amin(-1)).sum())
+    return wrong
+
+
+def _competitors(
+    scores: Sequence[Tensor], was: Sequence[Tensor], now: Sequence[Tensor], scope: Scope, group: int
+) -> Iterator[tuple[Float[Tensor, "groups members"], Bool[Tensor, "groups members"], Bool[Tensor, "groups members"]]]:
+    if group or scope == "row":
+        yield from (
+            (a.reshape(-1, width), b.reshape(-1, width), c.reshape(-1, width))
+            for a, b, c in zip(scores, was, now, strict=True)
+            for width in (group or a.shape[1],)
+        )
+    elif scope == "layer":
+        yield from ((a.reshape(1, -1), b.reshape(1, -1), c.reshape(1, -1)) for a, b, c in zip(scores, was, now, strict=True))
+    else:
+        every, before, after = (torch.cat([matrix.flatten() for matrix in matrices])[None] for matrices in (scores, was, now))
+        yield every, before, after
 
 
 def zeros_of(shapes: Sequence[tuple[int, int]], share: float, distribution: Distribution) -> list[int]:

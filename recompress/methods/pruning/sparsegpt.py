@@ -18,17 +18,20 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.engine import Group
 from recompress.layerwise.second_order import block_of, inverse_root, sweep
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.calibration import calibration_features
+from recompress.methods.layer_by_layer import each_group
+from recompress.methods.probe import below_simpler
 from recompress.methods.pruning.mask import smallest
-from recompress.methods.pruning.rows import OneShot, check, numbers, prove_rows, refuse, smallest_in_rows, zeros_in
+from recompress.methods.pruning.rows import ONE_SHOT, OneShot, numbers, prove_rows, refuse, smallest_in_rows, zeros_in
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
+
+MADE_UP = 0.1
+"""By this share of it at least the error lies below that of magnitude: without others that make up for the zeros, it would be about the same."""
 
 
 class SparseGpt(OneShot):
@@ -67,7 +70,14 @@ def prune_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"], 
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: SparseGpt, inputs: Inputs) -> list[Claim]:
-    """Zeros in every matrix (or every m of a row), and, where some were made, that the others moved."""
+    """Zeros in every matrix (or every m of a row), others that moved in each matrix where zeros came, and outputs nearer to the old ones than with the smallest
+    weights of each matrix gone."""
+
+    def magnitude(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        if config.pattern is not None:
+            return weight.masked_fill(smallest_in_rows(weight.abs(), config.sparsity, config.pattern), 0)
+        return weight.masked_fill(smallest(weight.abs().flatten(), zeros_in(config.sparsity, weight.numel())).view_as(weight), 0)
+
     pairs = [(old.weight, new.weight) for (_, old), (_, new) in zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)]
     if config.pattern is not None:
         claims = prove_rows(before, after, config)
@@ -75,32 +85,23 @@ def prove(before: Checkpoint, after: Checkpoint, config: SparseGpt, inputs: Inpu
         total = sum(old.numel() for old, _ in pairs)
         asked = sum(max(zeros_in(config.sparsity, old.numel()), _zeros(old)) for old, _ in pairs)
         claims = [Claim("sparsity", asked / total, sum(_zeros(new) for _, new in pairs) / total)]
-    pruned = any(bool(torch.any((new == 0) & (old != 0))) for old, new in pairs)
-    moved = any(bool(torch.any((new != 0) & (new != old))) for old, new in pairs)
-    return [*claims, Claim("other weights make up for the zeros", float(pruned), float(moved))]
+    pruned = [(old, new) for old, new in pairs if bool(torch.any((new == 0) & (old != 0)))]
+    moved = sum(bool(torch.any((new != 0) & (new != old))) for old, new in pruned)
+    return [
+        *claims,
+        Claim("matrices whose other weights make up for the zeros", len(pruned), moved),
+        below_simpler("magnitude, matrix by matrix", before, after, inputs, magnitude, margin=MADE_UP),
+    ]
 
 
 def _zeros(weight: Tensor) -> int:
     return int((weight == 0).sum())
 
 
-@method(
-    "sparsegpt",
-    SparseGpt,
-    family="pruning",
-    prove=prove,
-    check=check,
-    needs=("calibration",),
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
-    source="Frantar and Alistarh 2023, arXiv:2301.00774, eq. 3 and 4",
-    shrinks="nothing by itself",
-    speeds_up="nothing by itself; 2:4 on GPUs that know it",
-)
+@method("sparsegpt", SparseGpt, prove=prove, source="Frantar and Alistarh 2023, arXiv:2301.00774, eq. 3 and 4", **ONE_SHOT)
 def prune_sparsegpt(checkpoint: Checkpoint, config: SparseGpt, inputs: Inputs) -> Checkpoint:
     """Zero the weights that the outputs miss least, and let the others make up for them."""
-    network = checkpoint.torch_network
-    refuse(network, config, "sparsegpt")
+    refuse(checkpoint.torch_network, config, "sparsegpt")
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
         root = inverse_root(statistics["hessian"], config.damping, next(iter(group)))
@@ -108,7 +109,4 @@ def prune_sparsegpt(checkpoint: Checkpoint, config: SparseGpt, inputs: Inputs) -
             prune_matrix(weight_of(linear), root, sparsity=config.sparsity, pattern=config.pattern)
         return {}
 
-    features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    depends_on = {"method": "sparsegpt", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "sparsegpt")
-    return checkpoint
+    return each_group(checkpoint, config, inputs, "sparsegpt", {"hessian"}, visit)

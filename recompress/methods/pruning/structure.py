@@ -24,9 +24,12 @@ from torch import Tensor
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.calibration import calibration_features
+from recompress.methods.probe import EXAMPLES
 from recompress.methods.pruning.by_loss import by_taylor, without_each_layer
-from recompress.methods.pruning.cut import Cut, Left, apply_cut, pick, pick_heads, strongest
+from recompress.methods.pruning.cut import Cut, apply_cut, pick, pick_heads, strongest
+from recompress.methods.pruning.how_many import enough, is_grouped, left_of, removed
 from recompress.methods.pruning.importance import Aggregation, Parts, by_activation, by_chance, by_magnitude
+from recompress.methods.pruning.parts_left import parts_left, prove_choice, prove_parts
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, Layer, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -66,29 +69,46 @@ class PruneStructure(Settings):
     """Training examples that are looked at."""
 
 
+def check(config: PruneStructure) -> None:
+    """Raises ``InputError`` where nothing is to go: a step which changes nothing is no step."""
+    if config.layers is None and not any((config.heads, config.groups, config.neurons, config.hidden)):
+        raise InputError("prune_structure is told to cut nothing; give heads, groups, neurons, hidden or layers, or leave the step out")
+
+
 def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs: Inputs) -> list[Claim]:
-    """Layers, heads, neurons and the width, counted on the weights that were read back."""
+    """Layers, heads, neurons and the width, counted on the weights that were read back, each of them found among those that were there; and, with scores taken
+    again on a part of the text, that what stayed matters more than what went."""
     old, new = layers_of(before.torch_network), layers_of(after.torch_network)
     layers = config.layers or len(old)
     # Where layers are dropped all have the same widths (others are refused), so that any of them can stand for those that stayed.
     remaining_layers = old if layers == len(old) else old[:layers]
-    grouped = _grouped(old)
+    grouped = is_grouped(old)
     width = shape_of(old[0].out)[0]
 
     def left(counts: Sequence[int], share: float) -> int:
-        remaining = _left(counts, share, config.scope)
+        remaining = left_of(counts, share, config.scope)
         return remaining if isinstance(remaining, int) else sum(remaining)
 
     asked = [("key and value heads" if grouped else "heads", left([layer.groups for layer in remaining_layers], config.groups if grouped else config.heads))]
     asked += [("query heads for each of them", left([layer.heads // layer.groups for layer in remaining_layers], config.heads if grouped else 0))]
     asked += [("neurons", left([layer.neurons for layer in remaining_layers], config.neurons)), ("hidden width", width - removed(config.hidden, width))]
     sums = [sum(layer.groups for layer in new), sum(layer.heads // layer.groups for layer in new), sum(layer.neurons for layer in new), shape_of(new[0].out)[0]]
-    return [
+    cut = parts_left(before.torch_network, after.torch_network)
+    claims = [
         Claim("layers", layers, len(new)),
         *(Claim(what, count, there) for (what, count), there in zip(asked, sums, strict=True)),
         Claim("width of the embeddings", asked[3][1], after.torch_network.get_input_embeddings().weight.shape[1]),
         Claim("head size", old[0].head_size, new[0].head_size),
+        *prove_parts(before.torch_network, after.torch_network, cut),
     ]
+    if not all(claim.kept for claim in claims):
+        return claims
+    chosen_by_worth = config.keep_layers in ("influence", "loss")
+    few = config.model_copy(update={"calibration_examples": min(config.calibration_examples, EXAMPLES)})
+    parts, worth = _importance(before, old, few, inputs)
+    if not chosen_by_worth:
+        claims.append(Claim("layers that stand where they were asked for", len(new), len({*chosen_layers(config, worth)} & {*cut.layers})))
+    return [*claims, *prove_choice(cut, parts, worth if chosen_by_worth else None, together=config.scope == "global")]
 
 
 @method(
@@ -96,6 +116,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     PruneStructure,
     family="pruning",
     prove=prove,
+    check=check,
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
@@ -113,15 +134,15 @@ def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inpu
     parts, worth = _importance(checkpoint, layers, config, inputs)
     stay = chosen_layers(config, worth)
     remaining_layers = [layers[i] for i in stay]
-    by_groups, of_each = (config.groups, config.heads) if _grouped(layers) else (config.heads, 0.0)
+    by_groups, of_each = (config.groups, config.heads) if is_grouped(layers) else (config.heads, 0.0)
     heads = pick_heads(
         [parts.heads[i] for i in stay],
         [layer.groups for layer in remaining_layers],
-        _enough("groups" if _grouped(layers) else "heads", [layer.groups for layer in remaining_layers], by_groups, config.scope),
-        _enough("heads", [layer.heads // layer.groups for layer in remaining_layers], of_each, config.scope),
+        enough("groups" if is_grouped(layers) else "heads", [layer.groups for layer in remaining_layers], by_groups, config.scope),
+        enough("heads", [layer.heads // layer.groups for layer in remaining_layers], of_each, config.scope),
     )
-    neurons = pick([parts.neurons[i] for i in stay], _enough("neurons", [layer.neurons for layer in remaining_layers], config.neurons, config.scope))
-    [hidden] = pick([parts.hidden], _enough("hidden", [len(parts.hidden)], config.hidden, "layer"))
+    neurons = pick([parts.neurons[i] for i in stay], enough("neurons", [layer.neurons for layer in remaining_layers], config.neurons, config.scope))
+    [hidden] = pick([parts.hidden], enough("hidden", [len(parts.hidden)], config.hidden, "layer"))
     apply_cut(network, Cut(stay, heads, neurons, hidden))
     return checkpoint
 
@@ -137,20 +158,17 @@ def chosen_layers(config: PruneStructure, worth: Float[Tensor, " layers"]) -> li
     return list(range(count) if config.keep_layers == "first" else range(there - count, there))
 
 
-def removed(share: float, count: int) -> int:
-    """Whole parts in a share, rounded down; 0.29 of 100 is 29, whatever floats say."""
-    return int(share * count + 1e-9)
-
-
 def _refuse(network: PreTrainedModel, layers: Sequence[Layer], config: PruneStructure) -> None:
     wanted = config.layers or len(layers)
     if wanted > len(layers):
         raise InputError(f"prune_structure keeps {wanted} layers, but the model has {len(layers)}; ask for at most that many")
+    if wanted == len(layers) and not any((config.heads, config.groups, config.neurons, config.hidden)):
+        raise InputError(f"prune_structure keeps {wanted} layers, and the model has {len(layers)} already; ask for fewer, or leave the step out")
     if wanted < len(layers) and len({(layer.heads, layer.groups, layer.neurons) for layer in layers}) > 1:
         raise InputError("prune_structure cannot drop layers where they have different widths already; drop layers first")
     if wanted < len(layers) and getattr(network.config, "scale_attn_by_inverse_layer_idx", False):
         raise InputError("prune_structure cannot drop layers whose attention is scaled by their number (scale_attn_by_inverse_layer_idx); keep all of them")
-    if config.groups and not _grouped(layers):
+    if config.groups and not is_grouped(layers):
         raise InputError(f"groups: {config.groups:g} of a model whose query heads have keys and values of their own; ask for heads instead")
 
 
@@ -172,22 +190,3 @@ def _importance(checkpoint: Checkpoint, layers: Sequence[Layer], config: PruneSt
     if "loss" in uses:
         worth = without_each_layer(network, len(layers), features)
     return parts, worth
-
-
-def _grouped(layers: Sequence[Layer]) -> bool:
-    return any(layer.groups < layer.heads for layer in layers)
-
-
-def _left(counts: Sequence[int], share: float, scope: str) -> Left:
-    """How many stay in each layer, or of all layers."""
-    return [count - removed(share, count) for count in counts] if scope == "layer" else sum(counts) - removed(share, sum(counts))
-
-
-def _enough(what: str, counts: Sequence[int], share: float, scope: str) -> Left:
-    """Raises ``InputError`` when a layer is left with none, or the share is less than one part anywhere."""
-    left = _left(counts, share, scope)
-    if isinstance(left, int) and left < len(counts):
-        raise InputError(f"{what}: {share:g} leaves {left} for {len(counts)} layers; each needs at least one")
-    if share and (left if isinstance(left, int) else sum(left)) == sum(counts):
-        raise InputError(f"{what}: {share:g} of {max(counts) if scope == 'layer' else sum(counts)} is less than one; ask for more, or leave it out")
-    return left

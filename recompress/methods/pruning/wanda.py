@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.layerwise.engine import Group, each_layer
+from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.calibration import calibration_features
+from recompress.methods.layer_by_layer import each_group
 from recompress.methods.probe import below_simpler
-from recompress.methods.pruning.rows import OneShot, check, prove_rows, refuse, row_blocks, smallest_in_rows
+from recompress.methods.pruning.rows import LESS, ONE_SHOT, OneShot, prove_rows, refuse, row_blocks, smallest_in_rows
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 
@@ -46,27 +45,14 @@ def prove(before: Checkpoint, after: Checkpoint, config: Wanda, inputs: Inputs) 
     return [
         *prove_rows(before, after, config),
         Claim("weights that stayed and changed", 0, moved),
-        below_simpler("magnitude, row by row", before, after, inputs, magnitude),
+        below_simpler("magnitude, row by row", before, after, inputs, magnitude, margin=LESS),
     ]
 
 
-@method(
-    "wanda",
-    Wanda,
-    family="pruning",
-    prove=prove,
-    check=check,
-    needs=("calibration",),
-    benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
-    source="Sun et al. 2023, arXiv:2306.11695, eq. 1",
-    shrinks="nothing by itself",
-    speeds_up="nothing by itself; 2:4 on GPUs that know it",
-)
+@method("wanda", Wanda, prove=prove, source="Sun et al. 2023, arXiv:2306.11695, eq. 1", **ONE_SHOT)
 def prune_wanda(checkpoint: Checkpoint, config: Wanda, inputs: Inputs) -> Checkpoint:
     """Zero the weights whose size times input norm is smallest, output by output."""
-    network = checkpoint.torch_network
-    refuse(network, config, "wanda")
+    refuse(checkpoint.torch_network, config, "wanda")
 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
         for linear in group.values():
@@ -74,7 +60,4 @@ def prune_wanda(checkpoint: Checkpoint, config: Wanda, inputs: Inputs) -> Checkp
                 rows.masked_fill_(wanda_mask(rows, statistics["squares"], sparsity=config.sparsity, pattern=config.pattern), 0)
         return {}
 
-    features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    depends_on = {"method": "wanda", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"squares"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "wanda")
-    return checkpoint
+    return each_group(checkpoint, config, inputs, "wanda", {"squares"}, visit)

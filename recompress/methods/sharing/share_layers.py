@@ -30,6 +30,8 @@ from recompress.models.factored import is_factored
 from recompress.models.shared_layers import share, shares_of
 from recompress.settings.base import Settings
 
+CLOSE = 1e-6
+"""As near as 32-bit floats come to a mean."""
 LayerNumber = Annotated[int, Field(ge=0)]
 
 
@@ -93,14 +95,16 @@ def prove(before: Checkpoint, after: Checkpoint, config: ShareLayers, inputs: In
     places = tuple(addresses.index(held) for held in addresses)
     gap = 0.0
     for source in set(shares):
-        wanted = shared_weights([layer for layer, first in zip(old, shares, strict=True) if first == source], config.weights)
-        gap = max(gap, *(float((wanted[name] - tensor).abs().max()) for name, tensor in new[source].items()))
+        group = [layer for layer, first in zip(old, shares, strict=True) if first == source]
+        for name, tensor in new[source].items():
+            wanted = sum(layer[name].double() for layer in group) / len(group) if config.weights == "mean" else group[0][name]
+            gap = max(gap, float((wanted - tensor).abs().max() / group[0][name].abs().max().clamp_min(1e-30)))
     once = {tensor.data_ptr(): tensor.numel() for layer in new for tensor in layer.values()}
     return [
         Claim("different layers", len(set(shares)), len(set(addresses))),
         Claim("layers that use the weights they were told to", len(shares), sum(a == b for a, b in zip(shares, places, strict=True))),
         Claim("numbers in all layers, each once", sum(tensor.numel() for i in set(shares) for tensor in old[i].values()), sum(once.values())),
-        Claim(f"largest distance from the {config.weights} of a group", 0, gap),
+        Claim(f"largest distance from the {config.weights} of a group, as a share of its largest weight", 0, gap, CLOSE),
     ]
 
 
@@ -123,6 +127,10 @@ def share_layers(checkpoint: Checkpoint, config: ShareLayers, inputs: Inputs) ->
     shares, already = shares_for(config, len(weights)), shares_of(network)
     if is_factored(network) and config.weights == "mean":
         raise InputError("layers that are factored have no mean; share them before they are factored, or use weights: first")
+    if shares == already:
+        raise InputError(
+            f"share_layers leaves {len(set(shares))} different layers, and the model has as many already; ask for fewer groups, or leave the step out"
+        )
     for i, source in enumerate(already):
         if shares[i] != shares[source]:
             raise InputError(f"layers {source} and {i} share their weights already; put both in one group")

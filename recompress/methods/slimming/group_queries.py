@@ -5,6 +5,10 @@
 Neighbouring heads form a group, so that query heads stay where they are. Keys and values are a small part of the weights, but while text is generated they
 are what a decoder keeps of every token before: that cache shrinks as much as the heads do. Some training afterwards wins most of the quality back.
 
+Time, measured once (a Llama of 19.1 million random weights, 512 wide, 6 layers, 8 heads made 1; 32-bit floats, one thread of a CPU, the two in turns, medians
+of 5 to 7 rounds), as a share of what it took before: 0.98 for a text of 64 tokens and 0.88 for one of 512; 0.91 to generate 64 tokens after 16 and 0.76 after 896.
+On a GPU it was not measured.
+
 Source: Ainslie et al. 2023, arXiv:2305.13245, section 2.1 (mean pooling of checkpoints) and 2.2 (groups).
 Only Llama: the attention of GPT-2 and of the encoders gives every query head keys and values of its own, and neither their configs nor their code can say
 otherwise; there, ``prune_structure`` removes whole heads.
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -52,8 +57,9 @@ def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries, inputs: I
     far = 0.0
     for a, b in zip(old, new, strict=True):
         for here, there in ((a.key, b.key), (a.value, b.value)):
-            heads = weight_of(here).view(groups, -1, a.head_size, weight_of(here).shape[1])
-            far = max(far, float((sum(heads.unbind(1)) / heads.shape[1] - weight_of(there).view_as(heads[:, 0])).abs().max()))
+            far = max(far, _distance(weight_of(here), weight_of(there), groups, a.head_size))
+            if here.bias is not None:
+                far = max(far, _distance(here.bias.data[:, None], there.bias.data[:, None], groups, a.head_size))
     return [
         Claim("key and value heads of all layers", groups * len(old), sum(layer.groups for layer in new)),
         Claim("query heads of all layers", sum(layer.heads for layer in old), sum(layer.heads for layer in new)),
@@ -62,6 +68,13 @@ def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries, inputs: I
         ),
         Claim("other tensors that changed", 0, sum(not tensor.equal(now[name]) for name, tensor in was.items() if name not in pooled_names)),
     ]
+
+
+def _distance(was: Float[Tensor, "told width"], now: Float[Tensor, "fewer width"], groups: int, size: int) -> float:
+    """How far ``now`` is from the sum of each group's heads by their number; infinitely, where its shape is another."""
+    heads = was.view(groups, -1, size, was.shape[1])
+    means = (torch.stack(heads.double().unbind(1)).sum(0) / heads.shape[1]).flatten(0, 1)
+    return float((means - now).abs().max()) if means.shape == now.shape else float("inf")
 
 
 @method(
@@ -74,7 +87,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: GroupQueries, inputs: I
     not_after={"share_layers": "layers that share their weights cannot be changed one by one; group queries first"},
     source="Ainslie et al. 2023, arXiv:2305.13245, section 2.1",
     shrinks="keys and values: some parameters, and the cache of a decoder that generates",
-    speeds_up="generation, on CPU and GPU",
+    speeds_up="generation after long text on CPU, by up to a quarter",
 )
 def group_queries(checkpoint: Checkpoint, config: GroupQueries, inputs: Inputs) -> Checkpoint:
     """Let query heads share keys and values, which become means of what they were."""
@@ -103,6 +116,8 @@ def _wanted(layers: Sequence[Layer], config: GroupQueries) -> int:
 
 
 def _refuse(layers: Sequence[Layer], groups: int) -> None:
+    if all(layer.groups == groups for layer in layers):
+        raise InputError(f"every layer has {groups} key and value head{'s' if groups > 1 else ''} already; ask for fewer groups, or leave group_queries out")
     for layer in layers:
         if layer.groups < groups:
             raise InputError(f"group_queries leaves {groups} key and value heads, but layer {layer.index} has {layer.groups}; ask for at most that many")

@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -22,20 +21,17 @@ from torch import nn
 from recompress.benchmarks import ALL_BENCHMARKS, ReadsOn
 from recompress.errors import DataRefused, InputError
 from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.slimming.kept_text import NO_LIMIT, cut_otherwise, has_output, kept_text, output_change
 from recompress.methods.slimming.vocabulary import check_trimmed, needed, tokens_of, trimmed
 from recompress.models.architecture import SIX, architecture_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.tokenizer import with_backend
-from recompress.runtimes import runtime_of
 from recompress.settings.base import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NO_LIMIT = 1 << 20
-"""Tokens of a text that is counted whole: what training cuts off still says which tokens the language uses."""
 CHUNK = 1000
-PROBES = 64
 CLOSE = 1e-6
 """The largest difference of a logit, relative to the largest one."""
 
@@ -50,21 +46,23 @@ class TrimVocabulary(Settings):
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: TrimVocabulary, inputs: Inputs) -> list[Claim]:
-    """One row for each token, each row what it was, and the same tokens and outputs on text made of kept tokens."""
+    """One row for each token, each row what it was, and the same tokens and outputs on training text of kept tokens and on text made of these."""
     was, now = before.tokenizer.get_vocab(), after.tokenizer.get_vocab()
     old_rows, rows = (checkpoint.torch_network.get_input_embeddings().weight for checkpoint in (before, after))
     pairs = torch.tensor([(was[token], number) for token, number in now.items()])
     moved = int((old_rows[pairs[:, 0]] != rows[pairs[:, 1]]).any(-1).sum())
-    change, size = _output_change(before, after)
+    text = kept_text(before, after, inputs)
+    change, size = output_change(before, after, text)
     claims = [
         Claim("embedding rows", len(now), rows.shape[0]),
         Claim("vocabulary in the config", len(now), after.torch_network.config.vocab_size),
         Claim("embedding rows that changed", 0, moved),
-        Claim("texts of kept tokens that are cut otherwise", 0, _cut_otherwise(before, after)),
+        Claim("training texts of kept tokens to look at", float(config.min_count == 1), len(text), bound="at least"),
+        Claim("texts of kept tokens that are cut otherwise", 0, cut_otherwise(before, after) + sum(old != new for old, new in text)),
         # A product with fewer columns may take its sums in another order.
-        Claim("largest change of an output on kept tokens", 0, change, tolerance=CLOSE * size if _has_output(after) else 0),
+        Claim("largest change of an output on kept tokens", 0, change, tolerance=CLOSE * size if has_output(after) else 0),
     ]
-    if not _has_output(after):
+    if not has_output(after):
         return claims
     old_output, output = (checkpoint.torch_network.get_output_embeddings() for checkpoint in (before, after))
     changed = int((old_output.weight[pairs[:, 0]] != output.weight[pairs[:, 1]]).any(-1).sum())
@@ -97,6 +95,8 @@ def trim_vocabulary(checkpoint: Checkpoint, config: TrimVocabulary, inputs: Inpu
     used = {number for number, count in counts.items() if count >= config.min_count}
     named = {number for number in (*_special_numbers(network), *checkpoint.tokenizer.all_special_ids) if number in tokens}
     order = _order(network, needed(definition, used | named, characters=config.keep_characters), tokens)
+    if len(order) == network.get_input_embeddings().weight.shape[0]:
+        raise InputError(f"trim_vocabulary finds nothing to leave out: all {len(order):,} tokens are used or needed; raise min_count, or leave the step out")
     smaller = with_backend(checkpoint.tokenizer, json.dumps(trimmed(definition, order)))
     check_trimmed(backend, smaller.backend_tokenizer, order)
     _cut_embeddings(network, order)
@@ -158,35 +158,3 @@ def _special_settings(config: Any) -> list[tuple[str, Any]]:
 
 def _special_numbers(network: PreTrainedModel) -> list[int]:
     return [number for _, value in _special_settings(network.config) for number in (value if isinstance(value, list) else [value])]
-
-
-def _has_output(checkpoint: Checkpoint) -> bool:
-    return checkpoint.torch_network.get_output_embeddings() is not None
-
-
-def _cut_otherwise(before: Checkpoint, after: Checkpoint) -> int:
-    """Texts made of some kept tokens each that were cut into kept tokens only, and now are cut into others."""
-    vocabulary = after.tokenizer.get_vocab()
-    names = sorted(vocabulary)
-    draw = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(PROBES):
-        text = before.tokenizer.decode(before.tokenizer.convert_tokens_to_ids([names[i] for i in draw.integers(0, len(names), 6)]), skip_special_tokens=True)
-        was = before.tokenizer.convert_ids_to_tokens(before.tokenizer(text, verbose=False)["input_ids"])
-        if all(token in vocabulary for token in was):
-            wrong += after.tokenizer(text, verbose=False)["input_ids"] != [vocabulary[token] for token in was]
-    return wrong
-
-
-def _output_change(before: Checkpoint, after: Checkpoint) -> tuple[float, float]:
-    """The largest change of an output on random kept tokens, and the largest output. A decoder's are compared token by token."""
-    vocabulary = sorted(after.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    was = before.tokenizer.get_vocab()
-    numbers = [was[token] for token, _ in vocabulary]
-    draw = np.random.default_rng(0)
-    rows = draw.integers(0, len(vocabulary), (PROBES, min(16, after.info.max_length)))
-    old = runtime_of(before).logits([{"input_ids": [numbers[i] for i in row]} for row in rows])
-    new = runtime_of(after).logits([{"input_ids": [vocabulary[i][1] for i in row]} for row in rows])
-    if _has_output(after):
-        old = [logits[..., numbers] for logits in old]
-    return max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True)), max(1.0, *(float(np.abs(a).max()) for a in old))

@@ -51,9 +51,9 @@ def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", THREE)
-def test_full_energy_changes_nothing_and_half_of_it_something(name: str, tmp_path: Path) -> None:
-    step(name, "llama", tmp_path, energy=1.0)
-    assert weights_sha256(load(tmp_path / name).torch_network) == weights_sha256(load(tmp_path / "source").torch_network)
+def test_energy_that_leaves_all_whole_is_refused_and_half_of_it_gives_factors(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="energy 1 leaves every matrix whole, because no factors would be smaller; ask for less"):
+        step(name, "llama", tmp_path, energy=1.0)
     method = get_method(name)
     twice = [method.run(load(tmp_path / "source"), method.config(energy=0.5), inputs_of("llama", tmp_path / str(i), 24)).torch_network for i in range(2)]
     assert weights_sha256(twice[0]) == weights_sha256(twice[1])
@@ -83,7 +83,7 @@ def test_a_matrix_that_gains_nothing_stays_whole_and_that_is_said(tmp_path: Path
 
 
 def test_an_effect_that_is_missing_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recompress.methods.low_rank.svd.place", lambda *_: None)
+    monkeypatch.setattr("recompress.methods.low_rank.split.place", lambda *_: None)
     with pytest.raises(EffectMissing, match="ranks together: asked for"):
         step("svd", "bert", tmp_path, parameters=0.5)
     monkeypatch.undo()

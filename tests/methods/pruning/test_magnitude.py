@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 from pydantic import ValidationError
 
-from recompress.errors import InputError
+from recompress.errors import EffectMissing, InputError
 from recompress.integrity.digest import sha256_file
 from recompress.methods.pruning import magnitude, mask, scope
 from recompress.methods.pruning.magnitude import Magnitude, stage
@@ -35,6 +35,7 @@ from tests.killed import Killed, killed_at
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 smallest_masks = jaxtyped(typechecker=beartype)(scope.smallest_masks)
+out_of_order = jaxtyped(typechecker=beartype)(scope.out_of_order)
 block_scores = jaxtyped(typechecker=beartype)(magnitude.block_scores)
 masks_of = jaxtyped(typechecker=beartype)(magnitude.masks_of)
 RETRAIN = Schedule(epochs=1, learning_rate=1e-2, batch_size=16, precision="fp32")
@@ -69,6 +70,29 @@ def test_a_mask_equals_sorting_by_hand(rows: int, columns: int, share: float, wh
         for k, r, c in sorted(members, key=lambda at: (abs(float(matrices[at[0]][at[1:]])), at))[: int(share * len(members) + 1e-9)]:
             expected[k][r, c] = True
     assert all(torch.equal(a, b) for a, b in zip(masks, expected, strict=True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.sampled_from(["global", "layer", "row", "of 2"]), st.data())
+def test_out_of_order_are_groups_that_keep_less_than_they_lose(rows: int, pairs: int, where: str, data: st.DataObject) -> None:
+    """Counted with loops, over two matrices, with equal values and zeros of before."""
+    columns = 2 * pairs
+    values = [data.draw(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=rows * columns, max_size=rows * columns)) for _ in range(2)]
+    gone = [data.draw(st.lists(st.booleans(), min_size=rows * columns, max_size=rows * columns)) for _ in range(2)]
+    key = {"global": lambda k, i: 0, "layer": lambda k, i: k, "row": lambda k, i: (k, i // columns), "of 2": lambda k, i: (k, i // 2)}[where]
+    lost: dict[Any, list[float]] = {}
+    stay: dict[Any, list[float]] = {}
+    for k in range(2):
+        for i, (value, went) in enumerate(zip(values[k], gone[k], strict=True)):
+            if went and value:
+                lost.setdefault(key(k, i), []).append(value)
+            if not went:
+                stay.setdefault(key(k, i), []).append(value)
+    expected = sum(max(lost[group]) > min(stay[group]) for group in lost if group in stay)
+    scores = [torch.tensor(one).view(rows, columns) for one in values]
+    now = [torch.tensor(one).view(rows, columns) for one in gone]
+    how, group = ("layer", 2) if where == "of 2" else (where, 0)
+    assert out_of_order(scores, [score == 0 for score in scores], now, how, group) == expected
 
 
 @pytest.mark.parametrize("norm", ["l2", "mean"])
@@ -126,10 +150,22 @@ def test_zeros_stand_on_disk_as_asked_and_only_in_the_encoder(scope: str, family
 
 
 @pytest.mark.parametrize("scope", ["global", "layer", "row"])
-def test_sparsity_zero_changes_nothing(scope: str, tmp_path: Path) -> None:
+def test_sparsity_zero_and_what_is_there_already_are_refused(scope: str, tmp_path: Path) -> None:
     source = saved("bert", tmp_path / "source")
-    prune(source, tmp_path / "target", sparsity=0.0, scope=scope)
-    assert sha256_file(source / "model.safetensors") == sha256_file(tmp_path / "target" / "model.safetensors")
+    with pytest.raises(InputError, match="sparsity 0 makes no zeros; ask for more than 0"):
+        prune(source, tmp_path / "target", sparsity=0.0, scope=scope)
+    prune(source, tmp_path / "half", sparsity=0.5, scope=scope)
+    with pytest.raises(InputError, match="magnitude has nothing to do: with these settings every weight stays what it is"):
+        prune(tmp_path / "half", tmp_path / "target", sparsity=0.5, scope=scope)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("dials", [{"scope": "global"}, {"scope": "layer"}, {"scope": "row"}, {"pattern": "2:4"}, {"block": (4, 4)}], ids=str)
+def test_zeros_that_are_not_the_smallest_are_refused(dials: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = magnitude.masks_of
+    monkeypatch.setattr(magnitude, "masks_of", lambda weights, config: usual([1 / weight for weight in weights], config))
+    with pytest.raises(EffectMissing, match="groups in which a smaller one stayed than one that went"):
+        prune(saved("bert", tmp_path / "source"), tmp_path / "target", **dials)
 
 
 def test_a_pattern_stands_on_disk(tmp_path: Path) -> None:

@@ -174,13 +174,12 @@ def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["wanda", "sparsegpt"])
-def test_sparsity_0_changes_nothing_and_the_same_seed_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
-    step(name, "llama", tmp_path, sparsity=0.0)
-    unchanged = load(tmp_path / f"{name}-0.0").torch_network
-    assert weights_sha256(unchanged) == weights_sha256(load(tmp_path / "source").torch_network)
+def test_sparsity_0_is_refused_and_the_same_seed_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sparsity 0 makes no zeros; ask for more than 0, or leave the step out"):
+        step(name, "llama", tmp_path, sparsity=0.0)
     method = get_method(name)
     twice = [method.run(load(tmp_path / "source"), method.config(sparsity=0.3), inputs_of("llama", tmp_path / str(i), 24)) for i in range(2)]
-    assert weights_sha256(twice[0].torch_network) == weights_sha256(twice[1].torch_network) != weights_sha256(unchanged)
+    assert weights_sha256(twice[0].torch_network) == weights_sha256(twice[1].torch_network) != weights_sha256(load(tmp_path / "source").torch_network)
 
 
 @pytest.mark.parametrize("name", ["wanda", "sparsegpt"])

@@ -16,8 +16,9 @@ from recompress.integrity.digest import sha256_file
 from recompress.methods.calibration import calibration_features
 from recompress.methods.pruning.by_loss import without_each_layer
 from recompress.methods.pruning.cut import strongest
+from recompress.methods.pruning.how_many import removed
 from recompress.methods.pruning.importance import by_magnitude
-from recompress.methods.pruning.structure import PruneStructure, chosen_layers, removed
+from recompress.methods.pruning.structure import PruneStructure, chosen_layers
 from recompress.methods.runner import StepReport, check_chain, run_step
 from recompress.models.architecture import layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint, load, read_info, save
@@ -51,11 +52,12 @@ def same_outputs(family: str, left: Checkpoint, right: Checkpoint) -> None:
         torch.testing.assert_close(torch.from_numpy(b), torch.from_numpy(a), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", SIX)
-def test_removing_nothing_changes_nothing(family: str, tmp_path: Path) -> None:
-    source = source_of(family, tmp_path)
-    prune(family, source, tmp_path / "target", layers=LAYERS)
-    assert sha256_file(source / "model.safetensors") == sha256_file(tmp_path / "target" / "model.safetensors")
+def test_removing_nothing_is_refused(tmp_path: Path) -> None:
+    source = source_of("bert", tmp_path)
+    with pytest.raises(InputError, match="prune_structure keeps 2 layers, and the model has 2 already; ask for fewer, or leave the step out"):
+        prune("bert", source, tmp_path / "target", layers=LAYERS)
+    with pytest.raises(InputError, match="prune_structure is told to cut nothing; give heads, groups, neurons, hidden or layers"):
+        check_chain([("prune_structure", PruneStructure())], "token-classification", "bert")
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)

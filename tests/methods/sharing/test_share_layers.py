@@ -76,15 +76,32 @@ def test_on_every_architecture(family: str, tmp_path: Path) -> None:
     assert load(tmp_path / NAME).info.shares == (0, 1, 1, 0)
 
 
-@pytest.mark.parametrize("weights", ["mean", "first"])
-def test_as_many_groups_as_layers_change_nothing_and_equal_layers_keep_their_outputs(weights: str, tmp_path: Path) -> None:
-    step("bert", tmp_path, groups=4, weights=weights)
-    assert weights_sha256(load(tmp_path / NAME).torch_network) == weights_sha256(load(tmp_path / "source").torch_network)
-    assert load(tmp_path / NAME).info.shares == ()
-    step("bert", tmp_path, "shared", groups=2, weights=weights)
+def test_as_many_groups_as_layers_are_refused_also_where_layers_are_shared_already(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="share_layers leaves 4 different layers, and the model has as many already; ask for fewer groups"):
+        step("bert", tmp_path, groups=4)
+    step("bert", tmp_path, "shared", groups=2)
     save(load(tmp_path / "shared"), tmp_path / "more" / "source")
-    step("bert", tmp_path / "more", groups=2, weights=weights)
-    assert weights_sha256(load(tmp_path / "more" / NAME).torch_network) == weights_sha256(load(tmp_path / "shared").torch_network)
+    with pytest.raises(InputError, match="share_layers leaves 2 different layers, and the model has as many already"):
+        step("bert", tmp_path / "more", groups=2)
+
+
+@pytest.mark.parametrize("weights", ["mean", "first"])
+def test_weights_that_are_not_those_of_the_group_are_refused(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"mean": "first", "first": "mean"}[weights]
+    monkeypatch.setattr("recompress.methods.sharing.share_layers.shared_weights", lambda layers, _: shared_weights(layers, other))
+    with pytest.raises(EffectMissing, match=f"largest distance from the {weights} of a group"):
+        step("bert", tmp_path, groups=2, weights=weights)
+
+
+@pytest.mark.parametrize("weights", ["mean", "first"])
+def test_equal_layers_keep_their_outputs(weights: str, tmp_path: Path) -> None:
+    checkpoint = deep("bert")
+    for layer in layers_of(checkpoint.torch_network)[1:]:
+        layer.module.load_state_dict(layers_of(checkpoint.torch_network)[0].module.state_dict())
+    save(checkpoint, tmp_path / "source")
+    step("bert", tmp_path, groups=2, weights=weights)
+    was, now = (load(tmp_path / which).torch_network.state_dict() for which in ("source", NAME))
+    assert all(torch.equal(tensor, was[name]) for name, tensor in now.items())
 
 
 def test_lists_leave_other_layers_alone(tmp_path: Path) -> None:

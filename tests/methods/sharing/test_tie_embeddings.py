@@ -81,4 +81,8 @@ def test_an_effect_that_is_missing_is_noticed(tmp_path: Path) -> None:
     before, after = load(tmp_path / "source"), load(tmp_path / NAME)
     assert [claim.kept for claim in prove(before, after, TieEmbeddings(weights="mean"), None)] == [True] * 4
     assert [claim.kept for claim in prove(before, after, TieEmbeddings(weights="embedding"), None)] == [True] * 3 + [False]
+    other = load(tmp_path / NAME)
+    with torch.no_grad():
+        other.torch_network.get_input_embeddings().weight[3] += 0.01
+    assert [claim.kept for claim in prove(before, other, TieEmbeddings(weights="mean"), None)] == [True] * 3 + [False]
     assert [claim.kept for claim in prove(before, before, TieEmbeddings(), None)] == [False] * 4

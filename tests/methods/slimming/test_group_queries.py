@@ -14,8 +14,7 @@ from jaxtyping import jaxtyped
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from recompress.errors import InputError
-from recompress.integrity.digest import sha256_file
+from recompress.errors import EffectMissing, InputError
 from recompress.methods.pruning.structure import PruneStructure
 from recompress.methods.runner import StepReport, check_chain, run_step
 from recompress.methods.slimming import group_queries
@@ -63,10 +62,25 @@ def test_heads_are_shared_and_plain_transformers_reads_them(groups: int | None, 
         assert (left == right).all()
 
 
-def test_as_many_groups_as_heads_change_nothing(tmp_path: Path) -> None:
-    source = source_of(tmp_path)
-    group(source, tmp_path / "target", HEADS)
-    assert sha256_file(source / "model.safetensors") == sha256_file(tmp_path / "target" / "model.safetensors")
+@pytest.mark.parametrize(("heads", "groups"), [(HEADS, HEADS), (1, None), (2, 2)])
+def test_as_many_groups_as_there_are_are_refused(heads: int, groups: int | None, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"every layer has {heads} key and value heads? already; ask for fewer groups, or leave group_queries out"):
+        group(source_of(tmp_path, num_key_value_heads=heads), tmp_path / "target", groups)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("what", ["weights", "biases", "order"])
+def test_heads_that_are_not_the_means_are_refused(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = group_queries.pooled
+
+    def wrong(rows: torch.Tensor, groups: int, size: int) -> torch.Tensor:
+        if what == "order":  # heads that are not neighbours form a group
+            return rows.reshape(-1, groups, size, *rows.shape[1:]).double().mean(0).flatten(0, 1).to(rows.dtype)
+        return usual(rows, groups, size) + (1e-3 if rows.ndim == (2 if what == "weights" else 1) else 0)
+
+    monkeypatch.setattr(group_queries, "pooled", wrong)
+    with pytest.raises(EffectMissing, match="largest distance of keys and values from the means"):
+        group(source_of(tmp_path), tmp_path / "target", 2)
 
 
 def test_heads_that_were_alike_lose_nothing(tmp_path: Path) -> None:

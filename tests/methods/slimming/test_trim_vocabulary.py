@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.errors import DataRefused, InputError
+from recompress.errors import DataRefused, EffectMissing, InputError
+from recompress.methods.probe import probe_text
 from recompress.methods.registry import Inputs
 from recompress.methods.runner import StepReport, run_step
+from recompress.methods.slimming import trim_vocabulary as module
 from recompress.methods.slimming.trim_vocabulary import TrimVocabulary, trim_vocabulary
 from recompress.methods.slimming.vocabulary import check_trimmed, needed, tokens_of, trimmed
 from recompress.models.checkpoint import Checkpoint, load, save
@@ -134,11 +137,32 @@ def test_plain_transformers_reads_the_smaller_model(family: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_trimming_again_finds_nothing_more(family: str, tmp_path: Path) -> None:
+def test_trimming_again_finds_nothing_and_is_refused(family: str, tmp_path: Path) -> None:
     trim(saved(family, tmp_path / "before"), tmp_path / "once", few(tmp_path / "w1"))
-    trim(tmp_path / "once", tmp_path / "twice", few(tmp_path / "w2"))
-    for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
+    with pytest.raises(InputError, match=r"trim_vocabulary finds nothing to leave out: all [\d,]+ tokens are used or needed; raise min_count"):
+        trim(tmp_path / "once", tmp_path / "twice", few(tmp_path / "w2"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_text_that_is_cut_or_answered_otherwise_is_refused(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of the text gone; and, of the one layer that random tokens of a few places never reach, a position of long rows."""
+    source = saved(family, tmp_path / "before")
+    inputs = few(tmp_path / "work")
+    usual = module._counts
+    with monkeypatch.context() as now:
+        now.setattr(module, "_counts", lambda *given: Counter(dict(usual(*given).most_common(9))))
+        with pytest.raises(EffectMissing, match="training texts of kept tokens to look at: asked for at least 1, measured 0"):
+            trim(source, tmp_path / "after", inputs, keep_characters=False)
+    cut = module._cut_embeddings
+
+    def and_forget_a_place(network: Any, order: list[int]) -> None:
+        cut(network, order)
+        network.base_model.embeddings.position_embeddings.weight.data[20:] = 0
+
+    monkeypatch.setattr(module, "_cut_embeddings", and_forget_a_place)
+    long = replace(inputs, train=[*inputs.train, Example(inputs.train[0].words * 6, inputs.train[0].labels * 6)])
+    with pytest.raises(EffectMissing, match="largest change of an output on kept tokens"):
+        trim(source, tmp_path / "after", long)
 
 
 def test_unlabelled_text_counts_and_rare_tokens_go(tmp_path: Path) -> None:
@@ -160,6 +184,12 @@ def test_text_beyond_the_longest_sequence_counts_too(tmp_path: Path) -> None:
     trim(source, tmp_path / "after", inputs)
     before, after = load(source).tokenizer, load(tmp_path / "after").tokenizer
     assert set(before.convert_ids_to_tokens(before(" ".join(words))["input_ids"])) <= set(after.get_vocab())
+
+
+def test_blank_rows_prove_nothing_and_are_passed_over(tmp_path: Path) -> None:
+    inputs = few(tmp_path)
+    blank = [Example((" ", "\n"), ("O", "O")), Example((), ())]
+    assert probe_text(replace(inputs, train=[*blank, *inputs.train[:2]], unlabelled=inputs.train[2:5]), 4) == inputs.train[:4]
 
 
 def test_no_text_is_refused(tmp_path: Path) -> None:
