@@ -50,11 +50,11 @@ def check_unmutated(mutants: Sequence[Mutant], copies: Sequence[Path]) -> dict[s
     return seconds
 
 
-def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, write: bool) -> None:
+def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, write: bool, light: bool) -> None:
     """Fill ``results``, by the mutant's name, as outcomes come."""
     by_name = {mutant.name: mutant for mutant in mutants}
     texts = {mutant.name: mutant.applied_to((ROOT / mutant.file).read_text(encoding="utf-8")) for mutant in mutants}
-    import_libraries()
+    import_libraries(light=light)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copies = [Path(place) / f"copy{number}" for number in range(workers)]
         for copy in copies:
@@ -94,7 +94,7 @@ def table(mutants: Sequence[Mutant], results: Results, date: str, machine: str) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", help="names, as ROOM/NAME with * and ?")
+    parser.add_argument("--only", default="*", help="names, as ROOM/MODULE/NAME with * and ?")
     parser.add_argument("--fast", action="store_true", help="only those of the part for every change")
     parser.add_argument("--again", action="store_true", help="those too of which a result is known")
     parser.add_argument("--dry", action="store_true", help="write no results, and use none")
@@ -111,7 +111,7 @@ def main() -> None:
         raise SystemExit(f"no mutant is called {options.only}")
     to_try = [mutant for mutant in chosen if options.again or mutant.name not in results]
     if to_try:
-        try_mutants(to_try, options.workers, results, not options.dry)
+        try_mutants(to_try, options.workers, results, write=not options.dry, light=options.fast)
     if not options.dry:
         (RESULTS / "mutants.md").write_text(table(mutants, results, options.date, options.machine), encoding="utf-8")
     wrong = [mutant.name for mutant in chosen if caught(results[mutant.name]) == bool(mutant.survives)]

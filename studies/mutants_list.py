@@ -36,7 +36,7 @@ class DoesNotApply(Exception):
 @dataclass(frozen=True)
 class Mutant:
     name: str
-    """ROOM/NAME, unique."""
+    """ROOM/MODULE/NAME, unique."""
     file: str
     find: str
     replace: str
@@ -97,7 +97,8 @@ def read_mutants(place: Path = PLACE) -> list[Mutant]:
             shared = {key: group[key] for key in ("tests", "methods") if key in group}
             for entry in group["mutants"]:
                 values = shared | entry
-                values["name"], values["where"] = f"{path.stem}/{values['name']}", values.pop("in", "")
+                values["name"] = f"{path.stem}/{Path(group['file']).stem}/{values['name']}"
+                values["where"] = values.pop("in", "")
                 mutants.append(Mutant(file=group["file"], **values))
     names = [mutant.name for mutant in mutants]
     if len(set(names)) < len(names):

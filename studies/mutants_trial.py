@@ -22,26 +22,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 OURS = ("recompress", "tasks", "flows", "tests", "studies")
-LIBRARIES = (
-    "numpy", "scipy.stats", "pandas", "pyarrow.parquet", "torch", "safetensors.torch", "transformers", "transformers.trainer", "transformers.modeling_utils",
-    "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2",
-    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto", "torch.nn.utils.parametrize", "torch._dynamo", "accelerate", "peft",
-    "onnx", "onnxruntime", "pydantic", "sqlalchemy.orm", "cryptography.hazmat.primitives.asymmetric.ed25519", "cryptography.hazmat.primitives.serialization",
-    "seqeval.metrics", "sklearn.metrics", "jinja2", "matplotlib.figure", "hypothesis.strategies", "hypothesis.extra.numpy", "pytest", "tqdm.auto", "rfc8785",
+LIGHT = (
+    "numpy", "scipy.stats", "pydantic", "sqlalchemy.orm", "cryptography.hazmat.primitives.serialization", "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "hypothesis.strategies", "hypothesis.extra.numpy", "pytest", "rfc8785", "jaxtyping", "yaml", "tqdm.auto",
+)  # fmt: skip
+HEAVY = (
+    "torch", "torch.nn.utils.parametrize", "torch._dynamo", "pandas", "pyarrow.parquet", "safetensors.torch", "accelerate", "peft", "onnx", "onnxruntime",
+    "transformers", "transformers.trainer", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2", "seqeval.metrics",
+    "sklearn.metrics", "jinja2", "matplotlib.figure",
 )  # fmt: skip
 SURVIVED, CAUGHT = 0, 1
 OUTCOMES = {SURVIVED: "survived", CAUGHT: "caught", 2: "does not import", 4: "no such test", 5: "no such test"}
 
 
-def import_libraries() -> None:
+def import_libraries(*, light: bool = False) -> None:
     """What tests import of other people's, once for all children. Whatever is not installed is left to the tests that skip without it."""
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    for name in LIBRARIES:
+    for name in LIGHT if light else LIGHT + HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    import torch
-
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     if ours := sorted(name for name in sys.modules if name.split(".")[0] in OURS[:-1]):
         raise SystemExit(f"{ours[0]} was imported before the fork: children would test it instead of their mutated copy")
 
@@ -142,7 +144,7 @@ def _run_tests(job: Job, copy: Path) -> int:
     os.environ.pop("PYTEST_XDIST_WORKER", None)
     sys.dont_write_bytecode = bool(job.file)  # what pytest makes of the tests is kept from the run without a mutant
     importlib.invalidate_caches()
-    options = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short", "-rfE", f"--rootdir={copy}", f"--basetemp={copy.with_suffix('.tmp')}"]
+    options = ["-x", "-q", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short", "-rfE", f"--rootdir={copy}", f"--basetemp={copy.with_suffix('.tmp')}"]
     return int(pytest.main([*options, *job.tests]))
 
 
