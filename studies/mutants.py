@@ -54,6 +54,7 @@ def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, wr
     """Fill ``results``, by the mutant's name, as outcomes come."""
     by_name = {mutant.name: mutant for mutant in mutants}
     texts = {mutant.name: mutant.applied_to((ROOT / mutant.file).read_text(encoding="utf-8")) for mutant in mutants}
+    digests = {mutant.name: mutant.digest(ROOT) for mutant in mutants}
     import_libraries(light=light)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copies = [Path(place) / f"copy{number}" for number in range(workers)]
@@ -65,7 +66,7 @@ def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, wr
         for done, outcome in enumerate(run_jobs(jobs, copies, ROOT), start=1):
             mutant = by_name[outcome.key]
             result = OUTCOMES[CAUGHT] if outcome.said == "out of time" and mutant.loops else outcome.said
-            results[mutant.name] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds, "digest": mutant.digest(ROOT)}
+            results[mutant.name] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds, "digest": digests[mutant.name]}
             print(f"{done:3d}/{len(jobs)} {outcome.seconds:6.1f} s  {result:9s}  {mutant.name}  {outcome.by}", file=sys.stderr)
             if result not in OUTCOMES.values() or result.startswith(("no ", "does")):
                 print(outcome.log[-3000:], file=sys.stderr)
