@@ -25,10 +25,27 @@ from studies.mutants_trial import CAUGHT, OUTCOMES, Job, copy_project, import_li
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "studies" / "results"
+KEPT = RESULTS / "mutants.json"
 PATIENCE, LEAST, FIRST = 5, 30, 600
 """Seconds: a mutant may take so many times as long as its tests do without it, and at least, and the tests without one."""
 COMMAND = "python -m studies.mutants"
 Results = dict[str, dict[str, Any]]
+
+
+def known() -> Results:
+    """The results of earlier runs."""
+    return json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+
+
+def still_true(mutants: Sequence[Mutant]) -> Results:
+    """Those of them that speak of the present code, tests and edits."""
+    earlier = known()
+    return {mutant.name: earlier[mutant.name] for mutant in mutants if earlier.get(mutant.name, {}).get("digest") == mutant.digest(ROOT)}
+
+
+def keep(results: Results) -> None:
+    """Write these beside what is known: two runs over different mutants may go on at once."""
+    KEPT.write_text(json.dumps(dict(sorted({**known(), **results}.items())), indent=1) + "\n", encoding="utf-8")
 
 
 def caught(result: dict[str, Any]) -> bool:
@@ -43,8 +60,8 @@ def check_unmutated(mutants: Sequence[Mutant], copies: Sequence[Path]) -> dict[s
     jobs = [Job(file, [file] if file in tests else sorted(tests), FIRST) for file, tests in sorted(nodes.items())]
     seconds = {}
     for outcome in run_jobs(jobs, copies, ROOT):
-        if outcome.said != OUTCOMES[0]:
-            raise SystemExit(f"{outcome.log[-3000:]}\n{outcome.key}: {outcome.said or 'failed'} without any mutant ({outcome.by}); mend that first")
+        if outcome.result != OUTCOMES[0]:
+            raise SystemExit(f"{outcome.log[-3000:]}\n{outcome.key}: {outcome.result or 'failed'} without any mutant ({outcome.by}); mend that first")
         seconds[outcome.key] = outcome.seconds
         print(f"{outcome.seconds:6.1f} s  {outcome.key} passes unmutated", file=sys.stderr)
     return seconds
@@ -65,13 +82,13 @@ def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, wr
         jobs = [Job(mutant.name, mutant.tests, limits[mutant.name], mutant.file, texts[mutant.name]) for mutant in mutants]
         for done, outcome in enumerate(run_jobs(jobs, copies, ROOT), start=1):
             mutant = by_name[outcome.key]
-            result = OUTCOMES[CAUGHT] if outcome.said == "out of time" and mutant.loops else outcome.said
+            result = OUTCOMES[CAUGHT] if outcome.result == "out of time" and mutant.loops else outcome.result
             results[mutant.name] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds, "digest": digests[mutant.name]}
             print(f"{done:3d}/{len(jobs)} {outcome.seconds:6.1f} s  {result:9s}  {mutant.name}  {outcome.by}", file=sys.stderr)
             if result not in OUTCOMES.values() or result.startswith(("no ", "does")):
                 print(outcome.log[-3000:], file=sys.stderr)
             if write:
-                (RESULTS / "mutants.json").write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n", encoding="utf-8")
+                keep({mutant.name: results[mutant.name]})
 
 
 def table(mutants: Sequence[Mutant], results: Results, date: str, machine: str) -> str:
@@ -83,7 +100,10 @@ def table(mutants: Sequence[Mutant], results: Results, date: str, machine: str) 
     tried = [mutant for room in rooms.values() for mutant in room]
     total = sum(caught(results[mutant.name]) for mutant in tried)
     lines = ["# Mutants: what the tests notice", "", f"`{COMMAND}`, {date}, {machine}.", ""]
-    lines += [f"{total} of {len(tried)} mutants are caught ({100 * total / max(len(tried), 1):.1f} %). The edits, and what each makes wrong: `studies/mutants/`.", ""]
+    lines += [
+        f"{total} of {len(tried)} mutants are caught ({100 * total / max(len(tried), 1):.1f} %). The edits, and what each makes wrong: `studies/mutants/`.",
+        "",
+    ]
     lines += ["| room | mutants | caught |", "|---|---|---|"]
     lines += [f"| {room} | {len(inside)} | {sum(caught(results[m.name]) for m in inside)} |" for room, inside in sorted(rooms.items())]
     left = [mutant for mutant in tried if not caught(results[mutant.name])]
@@ -95,7 +115,7 @@ def table(mutants: Sequence[Mutant], results: Results, date: str, machine: str) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="*", help="names, as ROOM/MODULE/NAME with * and ?")
+    parser.add_argument("--only", nargs="+", default=["*"], help="names, as ROOM/MODULE/NAME with * and ?")
     parser.add_argument("--fast", action="store_true", help="only those of the part for every change")
     parser.add_argument("--again", action="store_true", help="those too of which a result is known")
     parser.add_argument("--dry", action="store_true", help="write no results, and use none")
@@ -104,19 +124,20 @@ def main() -> None:
     parser.add_argument("--machine", default="")
     options = parser.parse_args()
     mutants = read_mutants()
-    known = RESULTS / "mutants.json"
-    earlier: Results = json.loads(known.read_text(encoding="utf-8")) if known.is_file() and not options.dry else {}
-    results = {mutant.name: earlier[mutant.name] for mutant in mutants if earlier.get(mutant.name, {}).get("digest") == mutant.digest(ROOT)}
-    chosen = [mutant for mutant in mutants if fnmatch(mutant.name, options.only) and (mutant.fast or not options.fast)]
+    results = {} if options.dry else still_true(mutants)
+    chosen = [mutant for mutant in mutants if any(fnmatch(mutant.name, pattern) for pattern in options.only) and (mutant.fast or not options.fast)]
     if not chosen:
-        raise SystemExit(f"no mutant is called {options.only}")
+        raise SystemExit(f"no mutant is called {' or '.join(options.only)}")
     to_try = [mutant for mutant in chosen if options.again or mutant.name not in results]
     if to_try:
         try_mutants(to_try, options.workers, results, write=not options.dry, light=options.fast)
     if not options.dry:
+        results = still_true(mutants)
+        KEPT.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n", encoding="utf-8")  # without those that are no more
         (RESULTS / "mutants.md").write_text(table(mutants, results, options.date, options.machine), encoding="utf-8")
-    wrong = [mutant.name for mutant in chosen if caught(results[mutant.name]) == bool(mutant.survives)]
-    print(f"{sum(caught(results[mutant.name]) for mutant in chosen)} of {len(chosen)} caught")
+    tried = [mutant for mutant in chosen if mutant.name in results]  # and not those whose tests were changed meanwhile
+    wrong = [mutant.name for mutant in tried if caught(results[mutant.name]) == bool(mutant.survives)]
+    print(f"{sum(caught(results[mutant.name]) for mutant in tried)} of {len(chosen)} caught")
     if wrong:
         raise SystemExit(f"not as they should be: {', '.join(wrong)}")
 

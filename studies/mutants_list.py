@@ -21,6 +21,7 @@ import ast
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Mutant:
         place = text.index(self.find, start, end)
         mutated = text[:place] + self.replace + text[place + len(self.find) :]
         try:
-            if ast.dump(ast.parse(mutated)) == ast.dump(ast.parse(text)):
+            if ast.dump(ast.parse(mutated)) == _meaning(text):
                 raise DoesNotApply(f"{self.name}: the edit of {self.file} changes nothing")
         except SyntaxError as error:
             raise DoesNotApply(f"{self.name}: {self.file} is no Python after the edit: {error}") from error
@@ -72,6 +73,12 @@ class Mutant:
         files = sorted({self.file, *(test.split("::")[0] for test in self.tests)})
         content = [self.find, self.replace, self.where, self.tests, [hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+@cache
+def _meaning(text: str) -> str:
+    """What Python makes of a file, but for comments, spaces and brackets."""
+    return ast.dump(ast.parse(text))
 
 
 def _span(text: str, dotted: str) -> tuple[int, int]:

@@ -76,7 +76,7 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     key: str
-    said: str
+    result: str
     """caught, survived, out of time, or what went wrong."""
     seconds: float
     by: str = ""
@@ -144,7 +144,20 @@ def _run_tests(job: Job, copy: Path) -> int:
     os.environ.pop("PYTEST_XDIST_WORKER", None)
     sys.dont_write_bytecode = bool(job.file)  # what pytest makes of the tests is kept from the run without a mutant
     importlib.invalidate_caches()
-    options = ["-x", "-q", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short", "-rfE", f"--rootdir={copy}", f"--basetemp={copy.with_suffix('.tmp')}"]
+    options = [
+        "-x",
+        "-q",
+        "-W",
+        "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "-rfE",
+        f"--rootdir={copy}",
+        f"--basetemp={copy.with_suffix('.tmp')}",
+    ]
     return int(pytest.main([*options, *job.tests]))
 
 
@@ -160,6 +173,6 @@ def _ended(slot: _Slot) -> Outcome | None:
         os.waitpid(slot.pid, 0)
     log = slot.copy.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
     code = os.waitstatus_to_exitcode(status)
-    said = OUTCOMES.get(code, f"died with {code}") if pid else "out of time"
+    result = OUTCOMES.get(code, f"died with {code}") if pid else "out of time"
     first = re.search(r"^(?:FAILED|ERROR) (\S+)", log, re.MULTILINE)
-    return Outcome(slot.job.key, said, round(seconds, 1), first[1] if first else "", log)
+    return Outcome(slot.job.key, result, round(seconds, 1), first[1] if first else "", log)
