@@ -15,7 +15,7 @@ from tasks.people.form import Decision, carry_out, pause_key, record, show_plan
 def approve(plan: str, root: str = ".") -> str:
     """Show a plan, wait for a person, write down what they say, and carry it out if they approve. Gives the new version, or ``rejected``."""
     show_plan(plan, root)
-    said = suspend_flow_run(wait_for_input=Decision, key=pause_key(plan))
-    if not record(plan, root, said):
+    decision = suspend_flow_run(wait_for_input=Decision, key=pause_key(plan))
+    if not record(plan, root, decision):
         return "rejected"
     return carry_out(plan, root)

@@ -42,8 +42,8 @@ def audit_who_was(root: Path, model: str, at: str, json_: bool) -> None:
     """
     from tasks.people import audit_queries
 
-    found = audit_queries.who_was(project(root), model, at)
-    show(found, json_, lambda: audit_queries.tell_reigns(found))
+    reigns = audit_queries.who_was(project(root), model, at)
+    show(reigns, json_, lambda: audit_queries.tell_reigns(reigns))
 
 
 @audit.command("trace")
@@ -57,10 +57,10 @@ def audit_trace(root: Path, version: str, json_: bool) -> None:
     """
     from tasks.people import audit_queries
 
-    found = audit_queries.trace(project(root), version)
-    show(found.as_json(), json_, lambda: audit_queries.tell_trace(found))
-    if found.disagreements:
-        fail(IntegrityError(f"registry and ledger disagree about {version}: {found.disagreements[0]}"), json_)
+    trace = audit_queries.trace(project(root), version)
+    show(trace.as_json(), json_, lambda: audit_queries.tell_trace(trace))
+    if trace.disagreements:
+        fail(IntegrityError(f"registry and ledger disagree about {version}: {trace.disagreements[0]}"), json_)
 
 
 @audit.command("verify")
@@ -78,8 +78,8 @@ def audit_verify(root: Path, bundle: Path | None, key: Path | None, model_key: P
     from tasks.people import audit_queries
 
     if bundle is not None:
-        found = audit_queries.verify_one(root, bundle, key, model_key, model)
-        return show(found.as_json(), json_, lambda: audit_queries.tell_bundle(found))
+        bundle_report = audit_queries.verify_one(root, bundle, key, model_key, model)
+        return show(bundle_report.as_json(), json_, lambda: audit_queries.tell_bundle(bundle_report))
     if key or model_key or model:
         raise InputError("--key, --model-key and --model go with a BUNDLE")
     report = audit_queries.verify_all(project(root))
@@ -144,5 +144,5 @@ def audit_export(root: Path, file: Path, json_: bool) -> None:
     """
     from tasks.people import audit_queries
 
-    told = audit_queries.export(project(root), file)
-    show(told, json_, lambda: f"{told['records']:,} records in {told['file']}, signed head in {told['signed_head']}")
+    summary = audit_queries.export(project(root), file)
+    show(summary, json_, lambda: f"{summary['records']:,} records in {summary['file']}, signed head in {summary['signed_head']}")

@@ -121,8 +121,8 @@ def report(root: Path, recipe: Path, json_: bool) -> None:
     """
     from tasks.steps.report import last_page
 
-    found = last_page(root, recipe)
-    show(found, json_, lambda: f"{found['page']}\n{found['summary']}")
+    last_report = last_page(root, recipe)
+    show(last_report, json_, lambda: f"{last_report['page']}\n{last_report['summary']}")
 
 
 @main.command()

@@ -28,19 +28,19 @@ def approve(root: Path, digest: str | None, key: Path | None, json_: bool) -> No
     here = project(root)
     if digest is None:
         return show(decide.waiting(here), json_, lambda: decide.show_waiting(here.ledger))
-    told, text = decide.look(here, digest)
+    details, text = decide.look(here, digest)
     click.echo(text, err=True)
     _ask("Approve this plan?", json_)
     entry = decide.approve(here, digest, key=key)
-    found = {
+    approval = {
         "approved": digest,
         "approver": entry.actor,
         "expires": entry.body["expires"],
         "signed": "signature" in entry.body,
         "record": entry.sequence,
-        **told,
+        **details,
     }
-    return show(found, json_, lambda: f"approved by {entry.actor}, until {entry.body['expires']}; carry it out: recompress promote {digest}")
+    return show(approval, json_, lambda: f"approved by {entry.actor}, until {entry.body['expires']}; carry it out: recompress promote {digest}")
 
 
 @click.command()
@@ -56,10 +56,10 @@ def reject(root: Path, digest: str, reason: str, json_: bool) -> None:
     from tasks.people import decide
 
     here = project(root)
-    told, text = decide.look(here, digest)
+    details, text = decide.look(here, digest)
     click.echo(text, err=True)
     entry = decide.reject(here, digest, reason)
-    show({"rejected": digest, "by": entry.actor, "reason": reason.strip(), "record": entry.sequence, **told}, json_, lambda: f"rejected by {entry.actor}")
+    show({"rejected": digest, "by": entry.actor, "reason": reason.strip(), "record": entry.sequence, **details}, json_, lambda: f"rejected by {entry.actor}")
 
 
 @click.command()
@@ -73,8 +73,8 @@ def promote(root: Path, digest: str, json_: bool) -> None:
     """
     from tasks.people import decide
 
-    done = decide.carry_out(project(root), digest, say)
-    show(_promoted(done), json_, lambda: f"version {done.version} is champion of {done.model}; ledger head {done.head}")
+    promoted = decide.carry_out(project(root), digest, say)
+    show(_promoted(promoted), json_, lambda: f"version {promoted.version} is champion of {promoted.model}; ledger head {promoted.head}")
 
 
 @click.command()
@@ -90,8 +90,8 @@ def rollback(root: Path, model: str, to: str | None, reason: str, json_: bool) -
     """
     from tasks.people import decide
 
-    done = decide.rollback(project(root), model, to, reason, say)
-    show(_promoted(done), json_, lambda: f"version {done.version} is champion of {done.model} again; ledger head {done.head}")
+    promoted = decide.rollback(project(root), model, to, reason, say)
+    show(_promoted(promoted), json_, lambda: f"version {promoted.version} is champion of {promoted.model} again; ledger head {promoted.head}")
 
 
 @click.command()
@@ -106,9 +106,9 @@ def reproduce(root: Path, version: str, keep: bool, json_: bool) -> None:
     """
     from tasks.people.reproduce import reproduce as again
 
-    found = again(project(root), version, say, keep=keep)
-    show(found.as_json(), json_, found.text)
-    if not found.same_inputs:
+    reproduction = again(project(root), version, say, keep=keep)
+    show(reproduction.as_json(), json_, reproduction.text)
+    if not reproduction.same_inputs:
         fail(IntegrityError("it was not made from the same data and base, so it says nothing about the version; what was said above names what differs"), json_)
 
 
@@ -118,8 +118,8 @@ def _ask(question: str, json_: bool) -> None:
         raise InputError("nothing was recorded")
 
 
-def _promoted(done: Any) -> dict[str, Any]:
-    return {"model": done.model, "version": done.version, "plan": done.plan, "ledger_head": str(done.head)}
+def _promoted(promoted: Any) -> dict[str, Any]:
+    return {"model": promoted.model, "version": promoted.version, "plan": promoted.plan, "ledger_head": str(promoted.head)}
 
 
 PEOPLE = (approve, reject, promote, rollback, audit, reproduce)

@@ -51,7 +51,7 @@ def run_here(method: str, windows: int, threads: int) -> dict[str, Any]:
     network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     checkpoint = Checkpoint(network, tokenizer_of([Example(("no text is read",))]), Info(benchmark="language-modelling", labels=(), max_length=LENGTH))
     drawn = torch.randint(VOCABULARY, (windows, LENGTH)).tolist()
-    parameters = sum(one.numel() for one in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     statistics = max(sum(4 * group[0].in_features ** 2 for group in groups_of(layer)) for layer in layers_of(network))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     with tempfile.TemporaryDirectory() as workdir:
@@ -65,17 +65,17 @@ def run_here(method: str, windows: int, threads: int) -> dict[str, Any]:
     return {"method": method, "dials": dials, "parameters": parameters, **spent, "peak_above_model_bytes": peak - before, "statistics_bytes": statistics}
 
 
-def as_markdown(said: dict[str, Any]) -> str:
-    rows = said["rows"]
+def as_markdown(result: dict[str, Any]) -> str:
+    rows = result["rows"]
     lines = [
         "# Calibration of a decoder of 100 million parameters",
         "",
-        f"`{said['command']}`",
+        f"`{result['command']}`",
         "",
-        f"{said['date']}, {said['machine']}. {said['versions']}",
+        f"{result['date']}, {result['machine']}. {result['versions']}",
         "",
     ]
-    lines += [f"Llama, {rows[0]['parameters'] / 1e6:.0f} million parameters, {LAYERS} layers of {WIDTH}, {said['windows']} windows of {LENGTH} tokens."]
+    lines += [f"Llama, {rows[0]['parameters'] / 1e6:.0f} million parameters, {LAYERS} layers of {WIDTH}, {result['windows']} windows of {LENGTH} tokens."]
     lines += [
         "Memory is what the process took at most above what it held when the model was there; one layer's statistics are the sums X^T X of its inputs.",
         "",
@@ -97,23 +97,23 @@ def main() -> None:
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    methods = given.method or list(METHODS)
-    if given.here:
-        print(json.dumps(run_here(methods[0], given.windows, given.threads)))
+    args = parser.parse_args()
+    methods = args.method or list(METHODS)
+    if args.here:
+        print(json.dumps(run_here(methods[0], args.windows, args.threads)))
         return
     rows = []
     for method in methods:
-        command = [sys.executable, "-m", "studies.calibration", "--here", "--method", method, f"--windows={given.windows}", f"--threads={given.threads}"]
+        command = [sys.executable, "-m", "studies.calibration", "--here", "--method", method, f"--windows={args.windows}", f"--threads={args.threads}"]
         rows.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    asked = "".join(f" --method {method}" for method in given.method or ())
-    said = {"command": f"python -m studies.calibration{asked} --threads {given.threads}", "date": given.date, "machine": given.machine, "versions": versions}
-    said |= {"windows": given.windows, "rows": rows}
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "calibration.json").write_text(json.dumps(said, indent=1) + "\n")
-    (given.out / "calibration.md").write_text(as_markdown(said))
-    print(as_markdown(said))
+    options = "".join(f" --method {method}" for method in args.method or ())
+    result = {"command": f"python -m studies.calibration{options} --threads {args.threads}", "date": args.date, "machine": args.machine, "versions": versions}
+    result |= {"windows": args.windows, "rows": rows}
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "calibration.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "calibration.md").write_text(as_markdown(result))
+    print(as_markdown(result))
 
 
 if __name__ == "__main__":

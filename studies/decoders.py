@@ -91,8 +91,8 @@ def make(family: str, folder: Path, *, seed: int = 0, epochs: int = EPOCHS, shap
 
     learned, judged = train_text()
     tokenizer = tokenizer_of(learned)
-    said = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = AutoConfig.for_model(family, **(said | SHAPES[family] | (shape or {})))
+    vocabulary = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, **(vocabulary | SHAPES[family] | (shape or {})))
     torch.manual_seed(seed)
     benchmark = get_benchmark("language-modelling")
     network = benchmark.head.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
@@ -111,14 +111,14 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    args = parser.parse_args()
     import torch
 
-    torch.set_num_threads(given.threads)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    for family in given.family or FAMILIES:
-        if not (given.folder / family).exists():
-            make(family, given.folder / family, epochs=given.epochs)
+    torch.set_num_threads(args.threads)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for family in args.family or FAMILIES:
+        if not (args.folder / family).exists():
+            make(family, args.folder / family, epochs=args.epochs)
 
 
 if __name__ == "__main__":

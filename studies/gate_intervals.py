@@ -15,7 +15,7 @@ def bounds(estimate: LossEstimate, stratum: Stratum, totals: np.ndarray, weights
     percentile = _at(draws, 1 - alpha)
     bca = estimate._quantile(z)
     score = z * z / (2 * n)
-    found = {
+    upper_bounds = {
         "percentile": percentile,
         "basic": 2 * loss - _at(draws, alpha),
         "normal": loss + z * estimate.standard_error,
@@ -23,7 +23,7 @@ def bounds(estimate: LossEstimate, stratum: Stratum, totals: np.ndarray, weights
         "studentized": _studentized(loss, stratum, totals, weights, metric, alpha) if weights is not None else float("nan"),
         "percentile + score": loss + score + float(np.hypot(max(percentile - loss, 0), score)),
     }
-    return found | {"BCa + score": estimate.upper(alpha)}
+    return upper_bounds | {"BCa + score": estimate.upper(alpha)}
 
 
 def _at(draws: np.ndarray, share: float) -> float:

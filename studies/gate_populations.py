@@ -55,15 +55,15 @@ def sentences(rng: np.random.Generator, n: int, loss: float, churn: float, *, wh
     mean = float(ENTITIES @ ENTITY_SHARE)
 
     def true_f1(lost: float) -> float:
-        found = mean * (RIGHT * (1 - lost) + (1 - RIGHT) * churn)
-        return 2 * found / (found + SPURIOUS + mean)
+        true_positives = mean * (RIGHT * (1 - lost) + (1 - RIGHT) * churn)
+        return 2 * true_positives / (true_positives + SPURIOUS + mean)
 
     start = 2 * mean * RIGHT / (mean * RIGHT + SPURIOUS + mean)
     lost = _solve(lambda chance: start - true_f1(chance), loss)
     gold = rng.choice(ENTITIES, n, p=ENTITY_SHARE)
     theirs = rng.binomial(gold, RIGHT)
-    kept = np.where(rng.random(n) < lost, 0, theirs) if whole else rng.binomial(theirs, 1 - lost)
-    ours = kept + rng.binomial(gold - theirs, churn)
+    retained = np.where(rng.random(n) < lost, 0, theirs) if whole else rng.binomial(theirs, 1 - lost)
+    ours = retained + rng.binomial(gold - theirs, churn)
     wrong = rng.poisson(SPURIOUS, n)
     other_wrong = np.where(rng.random(n) < (0.8 if churn else 1.0), wrong, rng.poisson(SPURIOUS, n))
     return np.stack([ours, ours + other_wrong, gold], 1), np.stack([theirs, theirs + wrong, gold], 1)
@@ -78,10 +78,10 @@ def rare_classes(rng: np.random.Generator, n: int, loss: float, churn: float) ->
     classes = len(CLASS_SHARE)
 
     def true_f1(right: float) -> float:
-        found = CLASS_SHARE * right
+        true_positives = CLASS_SHARE * right
         wrong = CLASS_SHARE * (1 - right)
-        predicted = found + (wrong.sum() - wrong) / (classes - 1)
-        return float((2 * found / (predicted + CLASS_SHARE)).mean())
+        predicted = true_positives + (wrong.sum() - wrong) / (classes - 1)
+        return float((2 * true_positives / (predicted + CLASS_SHARE)).mean())
 
     lost = _solve(lambda chance: true_f1(RIGHT) - true_f1(RIGHT * (1 - chance) + (1 - RIGHT) * churn), loss)
     gold = rng.choice(classes, n, p=CLASS_SHARE)
@@ -92,10 +92,10 @@ def rare_classes(rng: np.random.Generator, n: int, loss: float, churn: float) ->
     theirs = np.where(rng.random(n) < RIGHT, gold, mistaken())
     u = rng.random(n)
     ours = np.where(theirs == gold, np.where(u < lost, mistaken(), gold), np.where(u < churn, gold, theirs))
-    one = np.eye(classes, dtype=np.int64)
+    one_hot = np.eye(classes, dtype=np.int64)
 
-    def counts(found: np.ndarray) -> np.ndarray:
-        return np.concatenate([one[found] * (found == gold)[:, None], one[found], one[gold]], 1)
+    def counts(predicted: np.ndarray) -> np.ndarray:
+        return np.concatenate([one_hot[predicted] * (predicted == gold)[:, None], one_hot[predicted], one_hot[gold]], 1)
 
     return counts(ours), counts(theirs)
 

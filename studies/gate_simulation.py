@@ -57,8 +57,8 @@ def error_rate(repeats: int) -> Rows:
                     studentize = weights if totals.shape[1] <= 6 else None
                     for name, bound in bounds(estimate, stratum, totals, studentize, metric, ALPHA).items():
                         passes[name] = passes.get(name, 0) + (bound < margin)
-                found = {name: None if name == "studentized" and kind.startswith("macro") else 100 * count / repeats for name, count in passes.items()}
-                rows.append({"metric": kind, "examples": n, "margin": margin, "churn": churn, "passes_percent": found})
+                passes_percent = {name: None if name == "studentized" and kind.startswith("macro") else 100 * count / repeats for name, count in passes.items()}
+                rows.append({"metric": kind, "examples": n, "margin": margin, "churn": churn, "passes_percent": passes_percent})
                 tell(rows[-1])
     return rows
 
@@ -99,8 +99,8 @@ def slices(repeats: int) -> Rows:
         for _ in range(repeats):
             ours, theirs = (np.concatenate(both) for both in zip(*(texts(rng, 1000, loss, 0.02) for loss in losses), strict=True))
             where = [name for name in names for _ in range(1000)]
-            found = compare(policy, lambda t: {"accuracy": accuracy(t)}, measured("c", ours, where), measured("b", theirs, where), "baseline")
-            passed += all(finding.passed for finding in findings_of(policy, found))
+            comparison = compare(policy, lambda t: {"accuracy": accuracy(t)}, measured("c", ours, where), measured("b", theirs, where), "baseline")
+            passed += all(finding.passed for finding in findings_of(policy, comparison))
         rows.append({"case": case, "passes_percent": 100 * passed / repeats})
         tell(rows[-1])
     return rows
@@ -195,21 +195,21 @@ def main() -> None:
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
+    args = parser.parse_args()
     result = {
-        "command": f"python -m studies.gate_simulation --repeats {given.repeats}",
-        "date": given.date,
-        "machine": given.machine,
+        "command": f"python -m studies.gate_simulation --repeats {args.repeats}",
+        "date": args.date,
+        "machine": args.machine,
         "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
-        "repeats": given.repeats,
-        "error_rate": error_rate(given.repeats),
-        "power": power(given.repeats),
-        "slices": slices(given.repeats // 2),
-        "budget": budget(given.repeats // 4),
+        "repeats": args.repeats,
+        "error_rate": error_rate(args.repeats),
+        "power": power(args.repeats),
+        "slices": slices(args.repeats // 2),
+        "budget": budget(args.repeats // 4),
     }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "gate_simulation.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
-    (given.out / "gate_simulation.md").write_text(as_markdown(result))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "gate_simulation.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
+    (args.out / "gate_simulation.md").write_text(as_markdown(result))
 
 
 if __name__ == "__main__":

@@ -74,65 +74,69 @@ def after(one: Model, steps: Sequence[Step], seed: int, teacher: Path | None = N
     """The model behind these steps."""
     checkpoint = copy.copy(one.base)
     checkpoint.network = copy.deepcopy(one.base.torch_network)
-    for name, said in steps:
+    for name, settings in steps:
         method = get_method(name)
         with tempfile.TemporaryDirectory() as workdir:
             inputs = Inputs(get_benchmark("language-modelling"), one.train, one.dev, seed, Path(workdir), teacher_model=teacher)
-            checkpoint = method.run(checkpoint, method.config.model_validate(said), inputs)
+            checkpoint = method.run(checkpoint, method.config.model_validate(settings), inputs)
     return checkpoint
 
 
-def compare(one: Model, case: str, ways: Mapping[str, Sequence[Step]], often: Sequence[str] = (), teacher: Path | None = None) -> Iterator[Row]:
-    """One line of the table. ``ways`` stand in the order that is expected, the best first; those of ``often`` are done with all seeds."""
-    found: dict[str, list[float]] = {}
+def compare(one: Model, case: str, variants: Mapping[str, Sequence[Step]], often: Sequence[str] = (), teacher: Path | None = None) -> Iterator[Row]:
+    """One line of the table. ``variants`` stand in the order that is expected, the best first; those of ``often`` are done with all seeds."""
+    perplexities: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
-    for way, steps in ways.items():
-        for seed in SEEDS if way in often else SEEDS[:1]:
+    for variant, steps in variants.items():
+        for seed in SEEDS if variant in often else SEEDS[:1]:
             began = time.perf_counter()
-            done = after(one, steps, seed, teacher)
-            found.setdefault(way, []).append(perplexity(done, one.test))
-            sizes[way] = sum(parameter.numel() for parameter in done.torch_network.parameters())
-            print(f"{one.name} | {case} | {way} | {found[way][-1]:.3f} | {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    yield {"model": one.name, "case": case, "dense": one.dense, "perplexities": found, "parameters": sizes}
+            compressed = after(one, steps, seed, teacher)
+            perplexities.setdefault(variant, []).append(perplexity(compressed, one.test))
+            sizes[variant] = sum(parameter.numel() for parameter in compressed.torch_network.parameters())
+            print(f"{one.name} | {case} | {variant} | {perplexities[variant][-1]:.3f} | {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    yield {"model": one.name, "case": case, "dense": one.dense, "perplexities": perplexities, "parameters": sizes}
 
 
 def pruning(models: Mapping[str, Model]) -> Iterator[Row]:
     for one in models.values():
-        for case, said in (("50 %", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
-            looked = {**said, "calibration_examples": WINDOWS}
-            ways: dict[str, list[Step]] = {"SparseGPT": [("sparsegpt", looked)], "Wanda": [("wanda", looked)], "magnitude": [("magnitude", said)]}
-            yield from compare(one, case, ways)
+        for case, settings in (("50 %", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
+            calibrated = {**settings, "calibration_examples": WINDOWS}
+            variants: dict[str, list[Step]] = {
+                "SparseGPT": [("sparsegpt", calibrated)],
+                "Wanda": [("wanda", calibrated)],
+                "magnitude": [("magnitude", settings)],
+            }
+            yield from compare(one, case, variants)
 
 
 def rounding(models: Mapping[str, Model]) -> Iterator[Row]:
     for one in models.values():
         for bits in (4, 3):
-            said: dict[str, Any] = {"bits": bits}
-            looked = {**said, "calibration_examples": WINDOWS}
-            ways: dict[str, list[Step]] = {
-                "GPTQ act-order": [("gptq", looked)],
-                "GPTQ": [("gptq", {**looked, "act_order": False})],
-                "rounding": [("rtn", said)],
+            settings: dict[str, Any] = {"bits": bits}
+            calibrated = {**settings, "calibration_examples": WINDOWS}
+            variants: dict[str, list[Step]] = {
+                "GPTQ act-order": [("gptq", calibrated)],
+                "GPTQ": [("gptq", {**calibrated, "act_order": False})],
+                "rounding": [("rtn", settings)],
             }
-            yield from compare(one, f"{bits} bits, a scale for each row", ways, ("GPTQ act-order", "GPTQ"))
+            yield from compare(one, f"{bits} bits, a scale for each row", variants, ("GPTQ act-order", "GPTQ"))
 
 
 def low_rank(models: Mapping[str, Model]) -> Iterator[Row]:
     for one in models.values():
         for share in (0.8, 0.5):
-            said = {"parameters": share}
-            ways = {"whitened": [("activation_svd", {**said, "calibration_examples": WINDOWS})], "plain": [("svd", said)]}
-            yield from compare(one, f"{share:.0%} of the parameters", ways)
+            settings = {"parameters": share}
+            variants = {"whitened": [("activation_svd", {**settings, "calibration_examples": WINDOWS})], "plain": [("svd", settings)]}
+            yield from compare(one, f"{share:.0%} of the parameters", variants)
 
 
 def importance(models: Mapping[str, Model]) -> Iterator[Row]:
     for one in models.values():
-        for case, said in (("half of the neurons", {"neurons": 0.5}), ("a quarter of the width", {"hidden": 0.25})):
-            ways = {
-                f"by {how}": [("prune_structure", {**said, "importance": how, "calibration_examples": WINDOWS})]
+        for case, settings in (("half of the neurons", {"neurons": 0.5}), ("a quarter of the width", {"hidden": 0.25})):
+            variants = {
+                f"by {how}": [("prune_structure", {**settings, "importance": how, "calibration_examples": WINDOWS})]
                 for how in ("activation", "magnitude", "random")
             }
-            yield from compare(one, case, ways, ("by random",))
+            yield from compare(one, case, variants, ("by random",))
 
 
 def retraining(models: Mapping[str, Model]) -> Iterator[Row]:
@@ -144,13 +148,13 @@ def retraining(models: Mapping[str, Model]) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder) / "teacher"
         save(one.base, teacher)
-        ways: dict[str, list[Step]] = {
+        variants: dict[str, list[Step]] = {
             "width, KL": [cut, ("distill", learn)],
             "width, KL + hard labels": [cut, ("distill", {**learn, "hard_labels": 0.5})],
             "width, plain": [cut, ("finetune", RETRAIN)],
             "depth, KL": [flat, ("distill", learn)],
         }
-        [row] = compare(one, "", ways, tuple(ways), teacher)
+        [row] = compare(one, "", variants, tuple(variants), teacher)
         [before] = compare(one, "", {"width": [cut], "depth": [flat]})
     for case, names in (
         ("KL alone, or with hard labels", ("width, KL", "width, KL + hard labels")),
@@ -204,8 +208,8 @@ def as_markdown(result: dict[str, Any]) -> str:
         lines += [f"## {title}", "", f"{source}. Measured {part['date']}.", ""]
         lines += ["| model | before | case | expected from best to worst | found |", "|---|---:|---|---|---|"]
         for row in part["rows"]:
-            ways = " < ".join(f"{way} {shown(runs)}" for way, runs in row["perplexities"].items())
-            lines.append(f"| {row['model']} | {row['dense']:.3f} | {row['case']} | {ways} | {verdict(row, name)} |")
+            ranking = " < ".join(f"{variant} {shown(runs)}" for variant, runs in row["perplexities"].items())
+            lines.append(f"| {row['model']} | {row['dense']:.3f} | {row['case']} | {ranking} | {verdict(row, name)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -218,25 +222,25 @@ def main() -> None:
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
+    args = parser.parse_args()
     import torch
 
-    torch.set_num_threads(given.threads)
-    given.out.mkdir(parents=True, exist_ok=True)
-    place = given.out / "known_findings.json"
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    place = args.out / "known_findings.json"
     parts = json.loads(place.read_text())["parts"] if place.is_file() else {}
-    models = {name: model(name, given.models) for name in ("stories260k", "llama", "gpt2")}
+    models = {name: model(name, args.models) for name in ("stories260k", "llama", "gpt2")}
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    for name in given.part or PARTS:
-        parts[name] = {"date": given.date, "rows": list(PARTS[name][2](models))}
+    for name in args.part or PARTS:
+        parts[name] = {"date": args.date, "rows": list(PARTS[name][2](models))}
         result = {
             "command": "python -m studies.known_findings decoders",
-            "machine": given.machine,
-            "versions": f"Python {platform.python_version()}, {versions}, {given.threads} thread",
+            "machine": args.machine,
+            "versions": f"Python {platform.python_version()}, {versions}, {args.threads} thread",
             "parts": {each: parts[each] for each in PARTS if each in parts},
         }
         place.write_text(json.dumps(result, indent=1) + "\n")
-        (given.out / "known_findings.md").write_text(as_markdown(result) + (NOTES.read_text() if NOTES.is_file() else ""))
+        (args.out / "known_findings.md").write_text(as_markdown(result) + (NOTES.read_text() if NOTES.is_file() else ""))
 
 
 if __name__ == "__main__":

@@ -69,10 +69,10 @@ class Drawn(LanguageModelling):
 
 
 def settings_of(job: Job) -> Any:
-    said = {name: value for name, value in job.items() if name not in ("name", "method") and value is not None}
+    settings = {name: value for name, value in job.items() if name not in ("name", "method") and value is not None}
     if job["method"] in ("gptq", "awq"):
-        said["group_size"] = GROUP
-    return get_method(job["method"]).config.model_validate({**said, "calibration_examples": WINDOWS})
+        settings["group_size"] = GROUP
+    return get_method(job["method"]).config.model_validate({**settings, "calibration_examples": WINDOWS})
 
 
 def ours(base: Checkpoint, job: Job, windows: list[list[int]]) -> tuple[Checkpoint, float, float]:
@@ -86,22 +86,22 @@ def ours(base: Checkpoint, job: Job, windows: list[list[int]]) -> tuple[Checkpoi
         inputs = Inputs(benchmark=Drawn(windows), train=[], dev=[], seed=0, workdir=Path(workdir))
         config = settings_of(job)
         wall, processor = time.perf_counter(), time.process_time()
-        done = get_method(job["method"]).run(checkpoint, config, inputs)
-        return done, time.perf_counter() - wall, time.process_time() - processor
+        compressed = get_method(job["method"]).run(checkpoint, config, inputs)
+        return compressed, time.perf_counter() - wall, time.process_time() - processor
 
 
 def theirs(python: Path, script: str, model: Path, jobs: list[Job], windows: list[list[int]], threads: int, folder: Path) -> Iterator[dict[str, Any]]:
     """What the other tool's process says of each job; weights are in ``folder``."""
-    asked = {"model": str(model), "calibration": windows, "threads": threads, "batch_size": BATCH, "out": str(folder)}
-    asked["jobs"] = [{"group_size": GROUP, "file": f"{i}.safetensors", **job} for i, job in enumerate(jobs)]
-    (folder / "jobs.json").write_text(json.dumps(asked))
+    request = {"model": str(model), "calibration": windows, "threads": threads, "batch_size": BATCH, "out": str(folder)}
+    request["jobs"] = [{"group_size": GROUP, "file": f"{i}.safetensors", **job} for i, job in enumerate(jobs)]
+    (folder / "jobs.json").write_text(json.dumps(request))
     quiet = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
     command = [str(python), str(Path(__file__).with_name(script)), str(folder / "jobs.json")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet}, cwd=folder)
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
+    completed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet}, cwd=folder)
+    answers = [json.loads(line) for line in completed.stdout.splitlines() if line.startswith('{"name"')]
     for i, job in enumerate(jobs):
-        default = {"said": (done.stderr.strip().splitlines() or ["nothing came back"])[-1][:200]}
-        yield next((each for each in reversed(said) if each["name"] == job["name"]), default) | {"weights": folder / f"{i}.safetensors"}
+        default = {"said": (completed.stderr.strip().splitlines() or ["nothing came back"])[-1][:200]}
+        yield next((each for each in reversed(answers) if each["name"] == job["name"]), default) | {"weights": folder / f"{i}.safetensors"}
 
 
 def perplexity(checkpoint: Checkpoint, test: list[Any]) -> float:
@@ -122,10 +122,10 @@ def fitted(base: Checkpoint, weights: Path) -> Checkpoint:
     checkpoint = copy.copy(base)
     assert isinstance(base.network, nn.Module)
     checkpoint.network = copy.deepcopy(base.network)
-    left = checkpoint.network.load_state_dict(stored, strict=False)
-    tied = [name for name in left.missing_keys if not name.startswith("lm_head")]
-    if tied or left.unexpected_keys:
-        raise SystemExit(f"{weights}: {tied[:3]} missing, {left.unexpected_keys[:3]} not expected")
+    incompatible = checkpoint.network.load_state_dict(stored, strict=False)
+    tied = [name for name in incompatible.missing_keys if not name.startswith("lm_head")]
+    if tied or incompatible.unexpected_keys:
+        raise SystemExit(f"{weights}: {tied[:3]} missing, {incompatible.unexpected_keys[:3]} not expected")
     return checkpoint
 
 
@@ -145,7 +145,7 @@ def shares(before: Checkpoint, after: Checkpoint) -> tuple[float, float]:
     return zeros / total, changed / total
 
 
-def one_draw(given: argparse.Namespace, model: Path, test: list[Any], draw: int, rows: dict[tuple[str, str], dict[str, Any]]) -> None:
+def one_draw(args: argparse.Namespace, model: Path, test: list[Any], draw: int, rows: dict[tuple[str, str], dict[str, Any]]) -> None:
     """All tools that are asked for, all jobs, with one draw of calibration text."""
     from recompress.models.pretrained import from_base
 
@@ -153,8 +153,8 @@ def one_draw(given: argparse.Namespace, model: Path, test: list[Any], draw: int,
     every = LanguageModelling().windows(base.tokenizer, train_text()[0], LENGTH)
     windows = [feature["input_ids"] for feature in random.Random(draw).sample(every, WINDOWS)]
 
-    def note(job: Job, tool: str, after: Checkpoint | None, wall: float | None, processor: float | None, said: str = "") -> None:
-        row = rows.setdefault((job["name"], tool), {"job": job["name"], "tool": tool, "perplexity": [], "wall": [], "processor": [], "said": said})
+    def note(job: Job, tool: str, after: Checkpoint | None, wall: float | None, processor: float | None, error: str = "") -> None:
+        row = rows.setdefault((job["name"], tool), {"job": job["name"], "tool": tool, "perplexity": [], "wall": [], "processor": [], "said": error})
         if after is not None:
             row["perplexity"].append(perplexity(after, test))
             row["zeros"], row["changed"] = shares(base, after)
@@ -162,23 +162,23 @@ def one_draw(given: argparse.Namespace, model: Path, test: list[Any], draw: int,
             row["processor"].append(processor)
         print(json.dumps(row), file=sys.stderr, flush=True)
 
-    if "ours" in given.tool:
+    if "ours" in args.tool:
         if draw == 0:
             note({"name": "dense"}, "", base, None, None)
             ours(base, JOBS[0], windows)  # once more than asked, as for the others: the first time, modules are imported
         for job in JOBS:
             note(job, "ours", *ours(base, job, windows))
     for tool, methods in TOOLS.items():
-        if tool not in given.tool:
+        if tool not in args.tool:
             continue
-        python = getattr(given, tool.replace("-", "").lower())
-        slow = [] if given.slow else [job for job in JOBS if (tool, job["method"]) == ("GPTQModel", "awq")]
+        python = getattr(args, tool.replace("-", "").lower())
+        slow = [] if args.slow else [job for job in JOBS if (tool, job["method"]) == ("GPTQModel", "awq")]
         jobs = [job for job in JOBS if job["method"] in methods and job not in slow]
         with tempfile.TemporaryDirectory() as folder:
             script = f"parity_{tool.replace('-', '').lower()}.py"
-            for job, said in zip(jobs, theirs(python.absolute(), script, model.absolute(), jobs, windows, given.threads, Path(folder)), strict=True):
-                after = fitted(base, said["weights"]) if said["weights"].is_file() else None
-                note(job, tool, after, said.get("wall"), said.get("processor"), said["said"])
+            for job, answer in zip(jobs, theirs(python.absolute(), script, model.absolute(), jobs, windows, args.threads, Path(folder)), strict=True):
+                after = fitted(base, answer["weights"]) if answer["weights"].is_file() else None
+                note(job, tool, after, answer.get("wall"), answer.get("processor"), answer["said"])
 
 
 def version_in(python: Path, package: str) -> str:
@@ -206,7 +206,7 @@ def cell(row: dict[str, Any] | None, own: dict[str, Any]) -> tuple[str, str]:
 
 def as_markdown(result: dict[str, Any]) -> str:
     lines = ["# Side by side with llm-compressor and GPTQModel", "", f"`{result['command']}`", "", f"{result['date']}, {result['machine']}", ""]
-    lines += ["; ".join(f"{tool}: {said}" for tool, said in result["versions"].items()), "", result["what"], ""]
+    lines += ["; ".join(f"{tool}: {version}" for tool, version in result["versions"].items()), "", result["what"], ""]
     for family, rows in result["models"].items():
         table = {(row["job"], row["tool"]): row for row in rows}
         if ("dense", "") not in table:
@@ -242,38 +242,38 @@ def main() -> None:
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
+    args = parser.parse_args()
     import torch
 
-    torch.set_num_threads(given.threads)
-    test = lines_of("wikitext2/test.txt")[: given.rows]
-    place = given.out / "parity.json"
-    kept = json.loads(place.read_text()) if place.is_file() else {"models": {}, "versions": {}}
+    torch.set_num_threads(args.threads)
+    test = lines_of("wikitext2/test.txt")[: args.rows]
+    place = args.out / "parity.json"
+    stored = json.loads(place.read_text()) if place.is_file() else {"models": {}, "versions": {}}
     own = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    given.tool = given.tool or ["ours", *(tool for tool in TOOLS if getattr(given, tool.replace("-", "").lower()))]
-    for tool in given.tool:
+    args.tool = args.tool or ["ours", *(tool for tool in TOOLS if getattr(args, tool.replace("-", "").lower()))]
+    for tool in args.tool:
         package = tool.replace("-", "").lower()
-        kept["versions"][tool] = f"Python {platform.python_version()}, {own}" if tool == "ours" else version_in(getattr(given, package), package)
-    given.out.mkdir(parents=True, exist_ok=True)
-    for family in given.family or FAMILIES:
+        stored["versions"][tool] = f"Python {platform.python_version()}, {own}" if tool == "ours" else version_in(getattr(args, package), package)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for family in args.family or FAMILIES:
         rows: dict[tuple[str, str], dict[str, Any]] = {}
-        for draw in range(given.draws):
-            one_draw(given, given.models / family, test, draw, rows)
-        others = [row for row in kept["models"].get(family, []) if (row["job"], row["tool"]) not in rows]
-        kept["models"][family] = [*others, *rows.values()]
+        for draw in range(args.draws):
+            one_draw(args, args.models / family, test, draw, rows)
+        others = [row for row in stored["models"].get(family, []) if (row["job"], row["tool"]) not in rows]
+        stored["models"][family] = [*others, *rows.values()]
         result = {
-            "command": f"python -m studies.parity decoders --llmcompressor … --gptqmodel … --draws {given.draws} --rows {given.rows} --threads {given.threads}",
-            "date": given.date,
-            "machine": given.machine,
-            "versions": kept["versions"],
-            "what": f"Perplexity on {given.rows} lines of WikiText-2's test text in windows of {LENGTH} tokens, {WINDOWS} calibration windows "
-            f"(draws: {given.draws}; the mean, and of several ours from the smallest to the largest); {GROUP} columns share a scale, steps not symmetric, "
-            f"damping 0.01, 32-bit floats (GPTQModel's AWQ: 16), threads: {given.threads}. Seconds: wall / processor, the best, without loading and saving. "
+            "command": f"python -m studies.parity decoders --llmcompressor … --gptqmodel … --draws {args.draws} --rows {args.rows} --threads {args.threads}",
+            "date": args.date,
+            "machine": args.machine,
+            "versions": stored["versions"],
+            "what": f"Perplexity on {args.rows} lines of WikiText-2's test text in windows of {LENGTH} tokens, {WINDOWS} calibration windows "
+            f"(draws: {args.draws}; the mean, and of several ours from the smallest to the largest); {GROUP} columns share a scale, steps not symmetric, "
+            f"damping 0.01, 32-bit floats (GPTQModel's AWQ: 16), threads: {args.threads}. Seconds: wall / processor, the best, without loading and saving. "
             f"*worse*: by more than {100 * NEAR:g} %.",
-            "models": kept["models"],
+            "models": stored["models"],
         }
         place.write_text(json.dumps(result, indent=1) + "\n")
-        (given.out / "parity.md").write_text(as_markdown(result))
+        (args.out / "parity.md").write_text(as_markdown(result))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from typing import Any
 def config_of(job: dict[str, Any]) -> Any:
     from gptqmodel.quantization.config import AWQConfig, GPTQConfig
 
-    said = {"bits": job["bits"], "group_size": job["group_size"], "sym": False, "offload_to_disk": False}
+    settings = {"bits": job["bits"], "group_size": job["group_size"], "sym": False, "offload_to_disk": False}
     if job["method"] == "awq":
-        return AWQConfig(**said)
+        return AWQConfig(**settings)
     order = job["act_order"]
     # The older format keeps zero points minus one and puts that right only in files, which are not written here.
-    return GPTQConfig(**said, format="gptq_v2", desc_act=order, static_groups=order, act_group_aware=False, damp_percent=0.01)
+    return GPTQConfig(**settings, format="gptq_v2", desc_act=order, static_groups=order, act_group_aware=False, damp_percent=0.01)
 
 
 def plain_weights(model: Any) -> dict[str, Any]:
@@ -55,25 +55,25 @@ class Seen:
 
 
 def main() -> None:
-    asked = json.loads(Path(sys.argv[1]).read_text())
+    request = json.loads(Path(sys.argv[1]).read_text())
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # by default it takes half of the cores, and refuses to begin with one worker
     import torch
     from gptqmodel import BACKEND, GPTQModel
     from safetensors.torch import save_file
     from transformers import Conv1D
 
-    torch.set_num_threads(asked["threads"])
-    rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in asked["calibration"]]
-    for job in [asked["jobs"][0], *asked["jobs"]]:  # once more than asked: the first time, modules are imported
+    torch.set_num_threads(request["threads"])
+    rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in request["calibration"]]
+    for job in [request["jobs"][0], *request["jobs"]]:  # once more than asked: the first time, modules are imported
         answer: dict[str, Any] = {"name": job["name"], "said": ""}
         kind = torch.float16 if job["method"] == "awq" else torch.float32  # its AWQ packs nothing in 32 bits
         try:
-            model = GPTQModel.load(asked["model"], config_of(job), device="cpu", backend=BACKEND.TORCH, dtype=kind)
+            model = GPTQModel.load(request["model"], config_of(job), device="cpu", backend=BACKEND.TORCH, dtype=kind)
             original = {name: module for name, module in model.model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
             wall, processor = time.perf_counter(), time.process_time()
-            model.quantize(rows, batch_size=asked["batch_size"], backend=BACKEND.TORCH)
+            model.quantize(rows, batch_size=request["batch_size"], backend=BACKEND.TORCH)
             answer |= {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
-            save_file(plain_weights(Seen(model.model, original)), Path(asked["out"]) / job["file"])
+            save_file(plain_weights(Seen(model.model, original)), Path(request["out"]) / job["file"])
         except Exception as error:
             answer["said"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         print("\n" + json.dumps(answer), flush=True)

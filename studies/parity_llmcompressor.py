@@ -43,32 +43,32 @@ def plain_weights(model: Any) -> dict[str, Any]:
         if scheme is not None and scheme.weights is not None:
             rounded[f"{name}.weight"] = forward_quantize(module, module.weight.detach(), "weight", scheme.weights)
     extra = ("_scale", "_zero_point", "_g_idx", "_global_scale")
-    kept = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(extra)}
-    return {name: rounded.get(name, tensor).detach().float().clone().contiguous() for name, tensor in kept.items()}
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(extra)}
+    return {name: rounded.get(name, tensor).detach().float().clone().contiguous() for name, tensor in weights.items()}
 
 
 def main() -> None:
-    asked = json.loads(Path(sys.argv[1]).read_text())
+    request = json.loads(Path(sys.argv[1]).read_text())
     import torch
     from llmcompressor import oneshot
     from safetensors.torch import save_file
     from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(asked["threads"])
-    ids = torch.tensor(asked["calibration"])
+    torch.set_num_threads(request["threads"])
+    ids = torch.tensor(request["calibration"])
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in ids]
-    tokenizer = AutoTokenizer.from_pretrained(asked["model"])
-    for job in [asked["jobs"][0], *asked["jobs"]]:  # once more than asked: the first time, modules are imported and traced
-        model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.float32)
-        loader = DataLoader(rows, batch_size=asked["batch_size"], shuffle=False)
+    tokenizer = AutoTokenizer.from_pretrained(request["model"])
+    for job in [request["jobs"][0], *request["jobs"]]:  # once more than asked: the first time, modules are imported and traced
+        model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32)
+        loader = DataLoader(rows, batch_size=request["batch_size"], shuffle=False)
         answer: dict[str, Any] = {"name": job["name"], "said": ""}
         try:
             recipe = recipe_of(job)
             wall, processor = time.perf_counter(), time.process_time()
             oneshot(model=model, tokenizer=tokenizer, dataset=loader, recipe=recipe, num_calibration_samples=len(rows), pipeline="sequential")
             answer |= {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
-            save_file(plain_weights(model), Path(asked["out"]) / job["file"])
+            save_file(plain_weights(model), Path(request["out"]) / job["file"])
         except Exception as error:
             answer["said"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         print(json.dumps(answer), flush=True)

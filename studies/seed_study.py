@@ -24,16 +24,16 @@ NOTES = Path(__file__).parent / "seed_study_notes.md"
 Rows = dict[str, dict[str, Any]]
 
 
-def rows_of(told: dict[str, Any]) -> Rows:
+def rows_of(outcome: dict[str, Any]) -> Rows:
     """For each model its F1 (overall and by language, in %), parameters, bytes, milliseconds, and what the gate said."""
     rows = {}
-    for evaluation in told["evaluations"]:
+    for evaluation in outcome["evaluations"]:
         name, metrics = evaluation["model"], evaluation["metrics"]
         rows[name] = {
-            "f1": {"all": 100 * metrics["f1"], **{slice_: 100 * one["f1"] for slice_, one in evaluation["slices"].items()}},
+            "f1": {"all": 100 * metrics["f1"], **{slice_: 100 * scores["f1"] for slice_, scores in evaluation["slices"].items()}},
             "examples": evaluation.get("examples"),
             **{key: metrics[key] for key in ("parameters", "size_bytes", "latency_p50_ms", "latency_ratio")},
-            "passed": told["verdicts"].get(name, {}).get("passed"),
+            "passed": outcome["verdicts"].get(name, {}).get("passed"),
         }
     return rows
 
@@ -52,9 +52,9 @@ def table(rows: Rows) -> list[str]:
     for name, row in rows.items():
         scores = [f"{row['f1'][slice_]:.1f}" for slice_ in ("all", *NAMES)]
         size = [f"{row['parameters'] / 1e6:.2f}", f"{row['size_bytes'] / 1e6:.1f}", f"{dense['size_bytes'] / row['size_bytes']:.1f}"]
-        kept = f"{100 * row['f1']['all'] / dense['f1']['all']:.1f}"
+        retained = f"{100 * row['f1']['all'] / dense['f1']['all']:.1f}"
         speed = [f"{row['latency_p50_ms']:.2f}", f"{row['latency_ratio']:.1f}"]
-        lines.append(f"| {' | '.join([name, *scores, kept, *size, *speed])} |")
+        lines.append(f"| {' | '.join([name, *scores, retained, *size, *speed])} |")
     return lines
 
 
@@ -93,26 +93,26 @@ def main() -> None:
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
-    if not given.report.is_file():
-        raise SystemExit(f"{given.report} is not there; `recompress run recipes/seed_study.yaml` writes it")
-    rows = rows_of(json.loads(given.report.read_text(encoding="utf-8")))
+    args = parser.parse_args()
+    if not args.report.is_file():
+        raise SystemExit(f"{args.report} is not there; `recompress run recipes/seed_study.yaml` writes it")
+    rows = rows_of(json.loads(args.report.read_text(encoding="utf-8")))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "onnxruntime"))
-    given.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     head = [
         "# The seed study",
         "",
         "`recompress run recipes/seed_study.yaml && python -m studies.seed_study`",
         "",
-        f"{given.date}, {given.machine}. {versions}",
+        f"{args.date}, {args.machine}. {versions}",
         "",
     ]
     picture = ["", "![F1 by sparsity, and by size](seed_study.svg)", ""]
     notes = NOTES.read_text(encoding="utf-8") if NOTES.is_file() else ""
-    (given.out / "seed_study.md").write_text("\n".join([*head, *table(rows), *picture]) + notes, encoding="utf-8")
-    said = {"date": given.date, "machine": given.machine, "versions": versions, "rows": rows}
-    (given.out / "seed_study.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(rows, given.out / "seed_study.svg")
+    (args.out / "seed_study.md").write_text("\n".join([*head, *table(rows), *picture]) + notes, encoding="utf-8")
+    result = {"date": args.date, "machine": args.machine, "versions": versions, "rows": rows}
+    (args.out / "seed_study.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw(rows, args.out / "seed_study.svg")
     print("\n".join(table(rows)))
 
 

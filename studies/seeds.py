@@ -33,13 +33,13 @@ def run_with(seed: int, recipe: Path) -> dict[str, Any]:
             raise SystemExit(f"{recipe} should have one line 'seed: …', it has {count}")
         (clone / recipe).write_text(seeded, encoding="utf-8")
         environment = os.environ | {"PYTHONPATH": str(clone)}
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "flows.cli", "run", str(recipe), "--json"], cwd=clone, env=environment, stdout=subprocess.PIPE, text=True, check=False
         )
-        if done.returncode not in (0, 4):
-            raise SystemExit(f"seed {seed}: the run ended with {done.returncode}")
-        told: dict[str, Any] = json.loads(done.stdout)
-        return {key: told[key] for key in ("evaluations", "verdicts", "promotion")}
+        if completed.returncode not in (0, 4):
+            raise SystemExit(f"seed {seed}: the run ended with {completed.returncode}")
+        outcome: dict[str, Any] = json.loads(completed.stdout)
+        return {key: outcome[key] for key in ("evaluations", "verdicts", "promotion")}
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -55,15 +55,15 @@ def table(runs: dict[int, dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for model in models:
-        rows = {seed: {e["model"]: e["metrics"] for e in told["evaluations"]} for seed, told in runs.items()}
+        rows = {seed: {e["model"]: e["metrics"] for e in outcome["evaluations"]} for seed, outcome in runs.items()}
         scores = [100 * row[model][metric] for row in rows.values()]
         losses = [100 * (row["baseline"][metric] - row[model][metric]) for row in rows.values()]
         measured = [spread([row[model][key] * factor for row in rows.values()], digits) for key, factor, digits in COLUMNS.values()]
-        passed = sum(told["verdicts"].get(model, {}).get("passed", False) for told in runs.values())
-        chosen = sum(told["promotion"]["model"] == model for told in runs.values())
+        passed = sum(outcome["verdicts"].get(model, {}).get("passed", False) for outcome in runs.values())
+        chosen = sum(outcome["promotion"]["model"] == model for outcome in runs.values())
         of = f"of {len(runs)}"
-        said = ["–", "–"] if model == "baseline" else [f"{passed} {of}", f"{chosen} {of}"]
-        lines.append(f"| {' | '.join([model, spread(scores, 1), spread(losses, 1), *measured, *said])} |")
+        decisions = ["–", "–"] if model == "baseline" else [f"{passed} {of}", f"{chosen} {of}"]
+        lines.append(f"| {' | '.join([model, spread(scores, 1), spread(losses, 1), *measured, *decisions])} |")
     return lines
 
 
@@ -74,17 +74,17 @@ def main() -> None:
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default="")
     parser.add_argument("--out", type=Path, default=Path("studies/results"))
-    told = parser.parse_args()
+    args = parser.parse_args()
     runs = {}
-    for seed in told.seeds:
+    for seed in args.seeds:
         print(f"seed {seed}", file=sys.stderr)
-        runs[seed] = run_with(seed, told.recipe)
-    name = f"{told.recipe.stem}_seeds"
-    head = [f"# {told.recipe.name} from {len(runs)} seeds", "", f"`python -m studies.seeds {told.recipe} --seeds {' '.join(map(str, runs))}`", ""]
-    head += [f"{told.date}, {told.machine}. Mean, lowest and highest over the seeds.", ""]
-    told.out.mkdir(parents=True, exist_ok=True)
-    (told.out / f"{name}.md").write_text("\n".join([*head, *table(runs)]) + "\n", encoding="utf-8")
-    (told.out / f"{name}.json").write_text(json.dumps({"date": told.date, "machine": told.machine, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+        runs[seed] = run_with(seed, args.recipe)
+    name = f"{args.recipe.stem}_seeds"
+    head = [f"# {args.recipe.name} from {len(runs)} seeds", "", f"`python -m studies.seeds {args.recipe} --seeds {' '.join(map(str, runs))}`", ""]
+    head += [f"{args.date}, {args.machine}. Mean, lowest and highest over the seeds.", ""]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"{name}.md").write_text("\n".join([*head, *table(runs)]) + "\n", encoding="utf-8")
+    (args.out / f"{name}.json").write_text(json.dumps({"date": args.date, "machine": args.machine, "runs": runs}, indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(runs)))
 
 

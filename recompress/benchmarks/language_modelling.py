@@ -63,20 +63,20 @@ class LanguageModelling:
 
         Raises ``DataRefused`` where no slice has so many tokens.
         """
-        found = []
+        windows = []
         for _, rows in _by_slice(examples):
             ids = tokenizer(_joined([examples[i] for i in rows])[0], verbose=False)["input_ids"]
-            found += [ids[start : start + max_length] for start in range(0, len(ids) - max_length + 1, max_length)]
-        if not found:
+            windows += [ids[start : start + max_length] for start in range(0, len(ids) - max_length + 1, max_length)]
+        if not windows:
             raise DataRefused(f"the text is shorter than a window of {max_length} tokens; give more text or a smaller max_length")
-        return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*ids[1:], NO_LABEL]} for ids in found]
+        return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*ids[1:], NO_LABEL]} for ids in windows]
 
     def pieces(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int) -> list[Feature]:
         """The windows that ``read`` scores, the last of each slice as short as it is, in the form of ``encode``. Raises ``DataRefused`` where there are none."""
-        found = [feature for _, rows in _by_slice(examples) for feature in _Text(tokenizer, examples, rows, max_length).features()]
-        if not found:
+        pieces = [feature for _, rows in _by_slice(examples) for feature in _Text(tokenizer, examples, rows, max_length).features()]
+        if not pieces:
             raise DataRefused("the text is shorter than two tokens; give more text")
-        return found
+        return pieces
 
     def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
         """For each row what ``decide`` gives: millionths of a nat, tokens and bytes. Raises ``IntegrityError`` for logits that are not finite."""

@@ -61,9 +61,9 @@ class TextClassification:
         for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
             if len(reference) != 1 or len(prediction) != 1 or reference[0] not in number or prediction[0] not in number:
                 raise DataRefused(f"example {row} needs one label and one prediction among {', '.join(labels)}, got {reference!r} and {prediction!r}")
-            gold, found = number[reference[0]], number[prediction[0]]
-            table[row, gold, 0] = gold == found
-            table[row, found, 1] = 1
+            gold, predicted = number[reference[0]], number[prediction[0]]
+            table[row, gold, 0] = gold == predicted
+            table[row, predicted, 1] = 1
             table[row, gold, 2] = 1
         return table.reshape(len(references), 3 * len(labels))
 

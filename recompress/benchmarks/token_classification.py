@@ -75,8 +75,8 @@ class TokenClassification:
             unknown = {*reference, *prediction}.difference(labels)
             if unknown:
                 raise DataRefused(f"example {row} has the tag {min(unknown)!r}, which is not among the labels {', '.join(labels)}")
-            gold, found = entities(reference), entities(prediction)
-            for offset, group in enumerate((gold & found, found, gold)):
+            gold, predicted = entities(reference), entities(prediction)
+            for offset, group in enumerate((gold & predicted, predicted, gold)):
                 for kind, _, _ in group:
                     table[row, column[kind] + offset] += 1
         return table
@@ -91,14 +91,14 @@ class TokenClassification:
 
 def entities(tags: Sequence[str]) -> set[Entity]:
     """The entities of one tagging as (type, first word, word after the last)."""
-    found, start, kind = set(), -1, ""
+    spans, start, kind = set(), -1, ""
     for i, tag in enumerate([*tags, OUTSIDE]):
         if start >= 0 and tag != f"I-{kind}":
-            found.add((kind, start, i))
+            spans.add((kind, start, i))
             start = -1
         if tag.startswith("B-"):
             start, kind = i, tag[2:]
-    return found
+    return spans
 
 
 def entity_types(labels: Sequence[str]) -> tuple[str, ...]:

@@ -11,19 +11,16 @@ import binascii
 import hashlib
 import importlib.util
 import json
-import os
-import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.errors import InputError, IntegrityError
 from recompress.evidence.provenance import PAYLOAD_TYPE, pae
 from recompress.integrity.digest import FileEntry
-from recompress.integrity.signing import MAX_KEY_BYTES
+from recompress.integrity.signing import MAX_KEY_BYTES, write_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -42,7 +39,9 @@ def model_key(folder: Path, name: str = "model-signing") -> Path:
     """The private key in ``folder/name.pem``, made now (P-256, readable by its owner only) if there is none. Processes that make it at once end up with the same."""
     path = folder / f"{name}.pem"
     if not path.exists():
-        _make(path)
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+        write_key(path, generate_private_key(SECP256R1()))
     read_model_key(path)
     return path
 
@@ -148,23 +147,3 @@ def _hash_for(key: EllipticCurvePublicKey) -> HashAlgorithm:
     from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 
     return {256: SHA256(), 384: SHA384(), 521: SHA512()}[key.curve.key_size]
-
-
-def _make(path: Path) -> None:
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    data = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(data)
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(beside, path)  # fails where another process was first, and then its key is the one
-    except OSError as error:
-        raise StorageError(f"a key cannot be made in {path.parent}: {error.strerror}; choose a folder that can be written") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink()

@@ -15,6 +15,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key, load_pem_public_key
 
 from recompress.errors import InputError, IntegrityError, StorageError
@@ -30,7 +31,7 @@ def signing_key(folder: Path, name: str = "recompress") -> Ed25519PrivateKey:
     """
     path = folder / f"{name}.pem"
     if not path.exists():
-        _make(path)
+        write_key(path, Ed25519PrivateKey.generate())
     return read_private_key(path)
 
 
@@ -94,8 +95,9 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_KEY_BYTES)
 
 
-def _make(path: Path) -> None:
-    data = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def write_key(path: Path, key: PrivateKeyTypes) -> None:
+    """Write a private key into a new file that only its owner may read; where another process was first, its key stays. Raises ``StorageError``."""
+    data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

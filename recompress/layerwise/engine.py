@@ -46,12 +46,12 @@ Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
 
 
 def each_layer(
-    network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, wanted: Collection[Kind], said: Mapping[str, Any], workdir: Path, label: str
+    network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, wanted: Collection[Kind], depends_on: Mapping[str, Any], workdir: Path, label: str
 ) -> None:
     """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last; layers with one set of weights are changed once, by
     what the first of them sees.
 
-    ``wanted`` are the statistics that it needs; ``said`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
+    ``wanted`` are the statistics that it needs; ``depends_on`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
     that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
     folder = workdir / "layers"
@@ -60,7 +60,7 @@ def each_layer(
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
     with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
-        newest = open_folder(folder, stamp(network, features, {**said, "batch_size": size}))
+        newest = open_folder(folder, stamp(network, features, {**depends_on, "batch_size": size}))
         try:
             if newest is None:
                 newest = keep(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
@@ -84,9 +84,9 @@ def each_layer(
 def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
     """The linear layers of a layer by their inputs; of one that is stored as two factors the first is in its group, the second alone. All that there are
     must be among them."""
-    whole = [tuple(dict.fromkeys((layer.query, layer.key, layer.value))), (layer.out,), layer.neurons_in, (layer.neurons_out,)]
-    groups = [tuple(linear.first if isinstance(linear, FactoredLinear) else linear for linear in group) for group in whole]
-    groups += [(linear.second,) for group in whole for linear in group if isinstance(linear, FactoredLinear)]
+    by_input = [tuple(dict.fromkeys((layer.query, layer.key, layer.value))), (layer.out,), layer.neurons_in, (layer.neurons_out,)]
+    groups = [tuple(linear.first if isinstance(linear, FactoredLinear) else linear for linear in group) for group in by_input]
+    groups += [(linear.second,) for group in by_input for linear in group if isinstance(linear, FactoredLinear)]
     known = {id(linear) for group in groups for linear in group}
     assert all(id(module) in known for module in layer.module.modules() if is_linear(module)), "a linear layer that nobody has described"
     return groups
@@ -102,16 +102,16 @@ def _change(
     text: dict[str, Bool[Tensor, "batch length"]] = {}
     waiting: set[int] = set()
 
-    def hook_of(one: Statistics) -> Callable[[nn.Module, Any], None]:
+    def hook_of(own_statistics: Statistics) -> Callable[[nn.Module, Any], None]:
         def look(_: nn.Module, given: Any) -> None:
-            one.add(given[0][text["mask"]].float())
-            waiting.discard(id(one))
+            own_statistics.add(given[0][text["mask"]].float())
+            waiting.discard(id(own_statistics))
             if not waiting:
                 raise _Reached
 
         return look
 
-    hooks = [group[0].register_forward_pre_hook(hook_of(one)) for group, one in zip(groups, statistics, strict=True)]
+    hooks = [group[0].register_forward_pre_hook(hook_of(own_statistics)) for group, own_statistics in zip(groups, statistics, strict=True)]
     try:
         for i, batch in enumerate(batches):
             text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
@@ -124,11 +124,11 @@ def _change(
             hook.remove()
     names = {id(module): name for name, module in network.named_modules()}
     while groups:
-        group, one = groups.pop(0), statistics.pop(0)
-        if not one.are_finite:
+        group, own_statistics = groups.pop(0), statistics.pop(0)
+        if not own_statistics.are_finite:
             raise IntegrityError(f"what flows into {names[id(group[0])]} is not finite on the calibration text; the model is broken")
-        for name, made in visit({names[id(linear)]: linear for linear in group}, one).items():
-            place(network, name, made)
+        for name, replacement in visit({names[id(linear)]: linear for linear in group}, own_statistics).items():
+            place(network, name, replacement)
 
 
 def _outputs(network: PreTrainedModel, module: nn.Module, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:

@@ -32,14 +32,14 @@ class Statistics:
     @property
     def are_finite(self) -> bool:
         """A number that is not finite shows on the diagonal of X^T X, where no second matrix is needed to look for it."""
-        return all(bool((one.diagonal() if kind == "hessian" else one).isfinite().all()) for kind, one in self._of.items())
+        return all(bool((total.diagonal() if kind == "hessian" else total).isfinite().all()) for kind, total in self._of.items())
 
     def add(self, rows: Float[Tensor, "tokens inputs"]) -> None:
         self.tokens += len(rows)
-        for kind, one in self._of.items():
+        for kind, total in self._of.items():
             if kind == "hessian":
-                one.addmm_(rows.T, rows)
+                total.addmm_(rows.T, rows)
             elif kind == "largest":
-                torch.maximum(one, rows.abs().amax(0), out=one)
+                torch.maximum(total, rows.abs().amax(0), out=total)
             else:
-                one += (rows.abs() if kind == "absolute" else rows.square()).sum(0, dtype=torch.float64)
+                total += (rows.abs() if kind == "absolute" else rows.square()).sum(0, dtype=torch.float64)

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 def keep(folder: Path, last: Path | None, number: int, changed: Mapping[str, Tensor], hidden: Iterator[Tensor]) -> Path:
     """A sealed checkpoint: all layers that are done, and what flows into the next. The one before it goes."""
-    made = folder / f"{PREFIX}{number}"
-    made.mkdir()
+    checkpoint = folder / f"{PREFIX}{number}"
+    checkpoint.mkdir()
     if last is not None:
         for i in range(number - 1):
-            os.link(last / _layer_file(i), made / _layer_file(i))
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in changed.items()}, made / _layer_file(number - 1))
+            os.link(last / _layer_file(i), checkpoint / _layer_file(i))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in changed.items()}, checkpoint / _layer_file(number - 1))
     for i, tensor in enumerate(hidden):
-        save_file({"hidden": tensor.cpu().contiguous()}, made / _hidden_file(i))
-    seal(made)
+        save_file({"hidden": tensor.cpu().contiguous()}, checkpoint / _hidden_file(i))
+    seal(checkpoint)
     keep_only(folder, {number})
-    return made
+    return checkpoint
 
 
 def restore(module: nn.Module, source: Path, number: int) -> None:
@@ -64,12 +64,12 @@ def _layer_file(number: int) -> str:
     return f"layer-{number:03d}.safetensors"
 
 
-def stamp(network: PreTrainedModel, features: Sequence[Feature], said: Mapping[str, Any]) -> dict[str, Any]:
+def stamp(network: PreTrainedModel, features: Sequence[Feature], depends_on: Mapping[str, Any]) -> dict[str, Any]:
     """What the work depends on; a folder with another stamp is emptied."""
     return {
         "weights": weights_sha256(network),
         "features": sha256_bytes(json.dumps([feature["input_ids"] for feature in features]).encode()),
-        "said": dict(said),
+        "said": dict(depends_on),
         "threads": torch.get_num_threads(),  # sums in another order give other last bits
         "versions": [importlib.metadata.version(name) for name in ("torch", "transformers")],
     }

@@ -15,10 +15,10 @@ LIBRARIES = ("torch", "transformers", "onnxruntime", "numpy")
 
 def machine_facts() -> dict[str, str]:
     """Processor, instructions, cores, memory, operating system and library versions. The same on every call on one machine."""
-    said = _processor()
-    flags = (said.get("flags") or said.get("Features") or "").split()
+    processor = _processor()
+    flags = (processor.get("flags") or processor.get("Features") or "").split()
     facts = {
-        "processor": said.get("model name") or platform.processor() or platform.machine(),
+        "processor": processor.get("model name") or platform.processor() or platform.machine(),
         "instructions": " ".join(name for name in INSTRUCTIONS if name in flags),
         "architecture": platform.machine(),
         "cores": str(psutil.cpu_count(logical=False) or "unknown"),

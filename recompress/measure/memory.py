@@ -25,11 +25,11 @@ def answer(request: Request) -> int:
 def peak_bytes() -> int:
     """The largest resident size that this process has had. On Linux it is ``VmHWM``: ``ru_maxrss`` begins with that of the process which started this one."""
     try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
-        found = None
-    if found:
-        return 1024 * int(found[1])
+        match = None
+    if match:
+        return 1024 * int(match[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

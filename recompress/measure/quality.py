@@ -104,9 +104,9 @@ def write_predictions(
             "counts": pa.array(counts.tolist(), pa.list_(pa.int64())),
         }
     )
-    said = {"benchmark": benchmark.name, "labels": json.dumps(list(labels)), "count_names": json.dumps(benchmark.count_names(labels))}
+    metadata = {"benchmark": benchmark.name, "labels": json.dumps(list(labels)), "count_names": json.dumps(benchmark.count_names(labels))}
     temporary = path.with_name(f".{path.name}.partial")
-    parquet.write_table(table.replace_schema_metadata(said), temporary, compression="zstd")
+    parquet.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
     temporary.replace(path)
 
 

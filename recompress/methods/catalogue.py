@@ -46,21 +46,21 @@ def example(method: Method) -> str:
 
 def explain(name: str) -> str:
     """One method for a person."""
-    told = describe(name)
-    dials = [f"  {dial['name']} = {_yaml(dial['default'])}  ({dial['is']})\n      {dial['help']}" for dial in told["dials"]]
+    description = describe(name)
+    dials = [f"  {dial['name']} = {_yaml(dial['default'])}  ({dial['is']})\n      {dial['help']}" for dial in description["dials"]]
     return "\n".join(
         [
-            f"{told['name']}: {told['summary']}",
-            f"  family {told['family']} · needs {', '.join(told['needs']) or 'nothing'} · {told['takes']} → {told['gives']}",
-            f"  shrinks {told['shrinks'] or 'nothing'} · speeds up {told['speeds_up'] or 'nothing'}",
-            f"  for {', '.join(told['benchmarks'])} on {', '.join(told['architectures'])}",
-            f"  source: {told['source']}",
+            f"{description['name']}: {description['summary']}",
+            f"  family {description['family']} · needs {', '.join(description['needs']) or 'nothing'} · {description['takes']} → {description['gives']}",
+            f"  shrinks {description['shrinks'] or 'nothing'} · speeds up {description['speeds_up'] or 'nothing'}",
+            f"  for {', '.join(description['benchmarks'])} on {', '.join(description['architectures'])}",
+            f"  source: {description['source']}",
             "",
             "Dials",
             *(dials or ["  none"]),
             "",
             "In a recipe",
-            f"  {told['example']}",
+            f"  {description['example']}",
         ]
     )
 

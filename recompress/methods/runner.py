@@ -153,8 +153,8 @@ def _check_zeros(method: Method, config: Settings, before: float) -> float:
     if asked is None or method.family != "pruning":
         return before if method.family == "training" else 0.0  # any other step may change what there is to be zero
     if pattern is not None:
-        kept, _, group = pattern.partition(":")
-        asked = 1 - int(kept) / int(group)
+        remaining, _, group = pattern.partition(":")
+        asked = 1 - int(remaining) / int(group)
     elif 0 < asked < before and getattr(config, "block", None) is None:  # single zeros make no block
         raise InputError(
             f"{method.name}: sparsity {asked:g} is less than the {before:g} that a step before it asks for; ask for more, or leave one of them out"

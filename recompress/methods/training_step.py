@@ -13,11 +13,13 @@ from recompress.training.run import train
 from recompress.training.settings import Schedule
 
 
-def train_in_step(checkpoint: Checkpoint, config: Schedule, inputs: Inputs, method: str, *, said: Mapping[str, Any] | None = None, **how: Any) -> Checkpoint:
-    """``train`` with what the step was given. ``said`` is what else the result depends on; ``how`` are further arguments of ``train``."""
+def train_in_step(
+    checkpoint: Checkpoint, config: Schedule, inputs: Inputs, method: str, *, depends_on: Mapping[str, Any] | None = None, **how: Any
+) -> Checkpoint:
+    """``train`` with what the step was given. ``depends_on`` is what else the result depends on; ``how`` are further arguments of ``train``."""
     place, label = inputs.workdir / "training", inputs.label or method
-    told = {"method": method, **(said or {})}
-    return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, place, curve=inputs.curve, label=label, said=told, **how)
+    depends_on = {"method": method, **(depends_on or {})}
+    return train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, place, curve=inputs.curve, label=label, depends_on=depends_on, **how)
 
 
 def prove_training(before: Checkpoint, after: Checkpoint) -> list[Claim]:

@@ -38,10 +38,10 @@ def check_base(directory: Path, model: str, sha256: str | None) -> None:
     weights = directory / WEIGHTS
     if not weights.is_file():
         pickles = sorted(file.name for file in directory.glob("pytorch_model*.bin"))
-        found = f"it holds {pickles[0]}, a pickle, which can run code when it is read; convert it once, or" if pickles else "it has none;"
-        raise InputError(f"base model {model!r} needs {WEIGHTS}: {found} choose a revision that has safetensors")
-    if sha256 is not None and (found := sha256_file(weights)) != sha256:
-        raise IntegrityError(f"base model {model!r}: {WEIGHTS} has sha256 {found}, the recipe says {sha256}; if the new one is meant, write it in the recipe")
+        hint = f"it holds {pickles[0]}, a pickle, which can run code when it is read; convert it once, or" if pickles else "it has none;"
+        raise InputError(f"base model {model!r} needs {WEIGHTS}: {hint} choose a revision that has safetensors")
+    if sha256 is not None and (digest := sha256_file(weights)) != sha256:
+        raise IntegrityError(f"base model {model!r}: {WEIGHTS} has sha256 {digest}, the recipe says {sha256}; if the new one is meant, write it in the recipe")
 
 
 def _in_package(model: str) -> Path:

@@ -170,15 +170,15 @@ def _odd_shapes(network: PreTrainedModel) -> dict[str, Any]:
 
     layers, config = layers_of(network), network.config
     heads, groups, neurons = (tuple(getattr(layer, name) for layer in layers) for name in ("heads", "groups", "neurons"))
-    said = getattr(config, architecture_of(network).neurons_setting) or 4 * config.hidden_size  # GPT-2 leaves its usual width unsaid
-    said_groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
-    said_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    config_neurons = getattr(config, architecture_of(network).neurons_setting) or 4 * config.hidden_size  # GPT-2 leaves its usual width unsaid
+    config_groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    config_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return {
         "heads": heads if {*heads} != {config.num_attention_heads} else (),
-        "neurons": neurons if {*neurons} != {said} else (),
-        "groups": groups if groups != heads and {*groups} != {said_groups} else (),
+        "neurons": neurons if {*neurons} != {config_neurons} else (),
+        "groups": groups if groups != heads and {*groups} != {config_groups} else (),
         "shares": shares if (shares := shares_of(network)) != tuple(range(len(layers))) else (),
-        "head_size": layers[0].head_size if layers[0].head_size != said_size else None,
+        "head_size": layers[0].head_size if layers[0].head_size != config_size else None,
     }
 
 

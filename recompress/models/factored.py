@@ -146,9 +146,9 @@ def fit_factored(network: nn.Module, stored: Mapping[str, Tensor]) -> bool:
     Raises ``IntegrityError`` for tensors that do not fit each other or the network. Layers of a whole network may have other shapes than its config says:
     there ``surgery.fit_shapes`` looks whether they fit each other.
     """
-    found = sorted({name.removesuffix(mark) for name in stored for mark in MARKS if name.endswith(mark)})
+    paths = sorted({name.removesuffix(mark) for name in stored for mark in MARKS if name.endswith(mark)})
     free: set[int] = {id(part) for layer in layers_of(network) for part in layer.module.modules()} if hasattr(network, "base_model") else set()
-    for path in found:
+    for path in paths:
         module = _part(network, path)
         if isinstance(module, FactoredLinear):
             continue  # a step that goes on with a network which was factored before
@@ -168,7 +168,7 @@ def fit_factored(network: nn.Module, stored: Mapping[str, Tensor]) -> bool:
             place(network, path, factored_embedding(torch.empty(first), torch.empty(second), module.padding_idx))
         else:
             place(network, path, factored_linear(torch.empty(second), torch.empty(first), None if module.bias is None else torch.empty(second[0])))
-    return bool(found)
+    return bool(paths)
 
 
 def is_factored(network: nn.Module) -> bool:
@@ -184,11 +184,11 @@ def _part(network: nn.Module, path: str) -> Any:
 
 
 def _linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")  # on no device: nothing is drawn for what is replaced at once
-    made.weight = nn.Parameter(weight.contiguous())
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")  # on no device: nothing is drawn for what is replaced at once
+    linear.weight = nn.Parameter(weight.contiguous())
     if bias is not None:
-        made.bias = nn.Parameter(bias)
-    return made
+        linear.bias = nn.Parameter(bias)
+    return linear
 
 
 def _shape(stored: Mapping[str, Tensor], path: str) -> Sequence[int]:

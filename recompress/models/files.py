@@ -37,13 +37,13 @@ def read_config(directory: Path, **changes: Any) -> PreTrainedConfig:
     if not path.is_file():
         raise InputError(f"{directory} has no {CONFIG_FILE}; a model directory needs one")
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise IntegrityError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise IntegrityError(f"{path} holds {type(said).__name__}, not an object")
-    architecture_named(str(said.get("model_type")))
-    if "quantization_config" in said:
+    if not isinstance(settings, dict):
+        raise IntegrityError(f"{path} holds {type(settings).__name__}, not an object")
+    architecture_named(str(settings.get("model_type")))
+    if "quantization_config" in settings:
         raise InputError(f"{path} describes weights that are quantized already; start from the full model")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **changes)
@@ -54,10 +54,10 @@ def read_config(directory: Path, **changes: Any) -> PreTrainedConfig:
 
 def write_config(network: PreTrainedModel, directory: Path) -> None:
     """``config.json``, without the path that the model once came from."""
-    said = network.config.to_diff_dict() | {"architectures": [type(network).__name__], "dtype": "float32"}
+    settings = network.config.to_diff_dict() | {"architectures": [type(network).__name__], "dtype": "float32"}
     for name in ("_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "auto_map"):
-        said.pop(name, None)
-    (directory / CONFIG_FILE).write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        settings.pop(name, None)
+    (directory / CONFIG_FILE).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -82,13 +82,13 @@ def distinct_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
     follows = tuple({f"{name.rpartition('.')[0]}." for name in getattr(network, "all_tied_weights_keys", None) or ()})
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     seen: dict[int, str] = {}
-    kept = {}
+    tensors = {}
     for name, tensor in sorted(network.state_dict().items(), key=lambda item: (item[0].startswith(follows), _numbered(item[0]))):
         if tensor.numel() and tensor.data_ptr() in seen:
             continue
         seen[tensor.data_ptr()] = name
-        kept[name] = tensor.detach().to(dtype=torch.float32 if name in parameters and tensor.is_floating_point() else tensor.dtype).contiguous()
-    return dict(sorted(kept.items()))
+        tensors[name] = tensor.detach().to(dtype=torch.float32 if name in parameters and tensor.is_floating_point() else tensor.dtype).contiguous()
+    return dict(sorted(tensors.items()))
 
 
 def _numbered(name: str) -> list[int | str]:

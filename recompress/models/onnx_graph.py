@@ -80,7 +80,7 @@ def weights_in(model: onnx.ModelProto) -> Weights:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     eight = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     counts = {"products": 0, "products_int8": 0, "lookups": 0, "lookups_int8": 0}
-    ways = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ON_THE_WAY}
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ON_THE_WAY}
     seen: set[str] = set()
     largest = 0
     for node in model.graph.node:
@@ -88,8 +88,8 @@ def weights_in(model: onnx.ModelProto) -> Weights:
         if node.op_type not in ("MatMul", "Gemm", "MatMulInteger", "Gather"):
             continue
         name = node.input[operand]
-        while name in ways:
-            name = ways[name]
+        while name in sources:
+            name = sources[name]
         if name not in stored:
             continue
         tensor = stored[name]

@@ -39,17 +39,17 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
         torch.manual_seed(seed)
         network: PreTrainedModel = head_of(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
         base = _read_base(directory)
-        found = base.state_dict()
+        tensors = base.state_dict()
     fit_shares(network, shares_of(base))
     prefix = network.base_model_prefix
-    fit_factored(network, {f"{prefix}.{name}": tensor for name, tensor in found.items()})
+    fit_factored(network, {f"{prefix}.{name}": tensor for name, tensor in tensors.items()})
     expected = network.base_model.state_dict().keys()
     pooler = architecture_of(network).pooler
-    if missing := sorted(name for name in expected - found.keys() if name.split(".")[0] != pooler):
+    if missing := sorted(name for name in expected - tensors.keys() if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    shapes = {f"{prefix}.{name}": tensor.shape for name, tensor in found.items()}
+    shapes = {f"{prefix}.{name}": tensor.shape for name, tensor in tensors.items()}
     fit_shapes(network, shapes, layers_of(base)[0].head_size)
-    network.base_model.load_state_dict({name: tensor for name, tensor in found.items() if name in expected}, strict=False)
+    network.base_model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False)
     return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length))
 
 
@@ -80,13 +80,13 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
     read_tensors(directory / WEIGHTS_FILE)
     with quiet_transformers():
         try:
-            network, told = (auto_model or AutoModel).from_pretrained(
+            network, loading_info = (auto_model or AutoModel).from_pretrained(
                 directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
         except (RuntimeError, OSError, ValueError) as error:
             raise InputError(f"base model {directory} does not fit its config: {first_line(error)}") from None
     pooler = architecture_of(network).pooler
-    if missing := sorted(name for name in told["missing_keys"] if name.split(".")[0] != pooler):
+    if missing := sorted(name for name in loading_info["missing_keys"] if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
     return network
 

@@ -42,45 +42,45 @@ def refuse_bound(layers: Sequence[Layer], name: str) -> None:
         raise InputError(f"{name} cannot cut layers that share their weights; put it before that step")
 
 
-def keep_outputs(linear: Linear, kept: Sequence[int]) -> None:
+def keep_outputs(linear: Linear, outputs: Sequence[int]) -> None:
     """Keep these outputs of a linear layer, in this order, with their biases."""
-    rows = torch.as_tensor(kept, dtype=torch.long)
+    rows = torch.as_tensor(outputs, dtype=torch.long)
     set_weight(linear, weight_of(linear)[rows])
     if linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.data[rows].clone())
 
 
-def keep_inputs(linear: Linear, kept: Sequence[int]) -> None:
+def keep_inputs(linear: Linear, inputs: Sequence[int]) -> None:
     """Keep these inputs of a linear layer, in this order."""
-    set_weight(linear, weight_of(linear)[:, torch.as_tensor(kept, dtype=torch.long)])
+    set_weight(linear, weight_of(linear)[:, torch.as_tensor(inputs, dtype=torch.long)])
 
 
-def keep_neurons(layer: Layer, kept: Sequence[int]) -> None:
+def keep_neurons(layer: Layer, neurons: Sequence[int]) -> None:
     """Keep these neurons of one layer."""
     for linear in layer.neurons_in:
-        keep_outputs(linear, kept)
-    keep_inputs(layer.neurons_out, kept)
+        keep_outputs(linear, neurons)
+    keep_inputs(layer.neurons_out, neurons)
 
 
-def keep_heads(layer: Layer, kept: Sequence[int]) -> None:
+def keep_heads(layer: Layer, heads: Sequence[int]) -> None:
     """Keep these query heads of one layer. With grouped queries, a key and value head goes when all of its query heads do, and those that stay keep equal
     numbers of them, one group after another: anything else is a mistake of the caller."""
     size, ratio = layer.head_size, layer.heads // layer.groups
-    groups = list(dict.fromkeys(head // ratio for head in kept))
-    assert [head // ratio for head in kept] == [group for group in groups for _ in range(len(kept) // len(groups))], "groups of different sizes"
-    asked, told = _channels(kept, size), _channels(groups, size)
+    groups = list(dict.fromkeys(head // ratio for head in heads))
+    assert [head // ratio for head in heads] == [group for group in groups for _ in range(len(heads) // len(groups))], "groups of different sizes"
+    query_channels, key_channels = _channels(heads, size), _channels(groups, size)
     if layer.architecture.fused:
         width = layer.heads * size
-        keep_outputs(layer.query, [part * width + channel for part in range(3) for channel in asked])
+        keep_outputs(layer.query, [part * width + channel for part in range(3) for channel in query_channels])
     else:
-        keep_outputs(layer.query, asked)
+        keep_outputs(layer.query, query_channels)
         for linear in (layer.key, layer.value):
-            keep_outputs(linear, told)
-    keep_inputs(layer.out, asked)
+            keep_outputs(linear, key_channels)
+    keep_inputs(layer.out, query_channels)
     note_shapes(layer)
 
 
-def keep_hidden(network: PreTrainedModel, kept: Sequence[int], middle: Sequence[int] = ()) -> None:
+def keep_hidden(network: PreTrainedModel, dimensions: Sequence[int], middle: Sequence[int] = ()) -> None:
     """Keep these dimensions of the residual stream, everywhere at once, and say so in the config. Heads keep their size.
 
     ``middle``: what stays of a head's middle layer (a pooler, for example), whose width a config ties to the hidden one.
@@ -90,32 +90,32 @@ def keep_hidden(network: PreTrainedModel, kept: Sequence[int], middle: Sequence[
     tied = output is not None and output.weight is embedding.weight
     for layer in layers_of(network):
         for linear in dict.fromkeys((layer.query, layer.key, layer.value, *layer.neurons_in)):
-            keep_inputs(linear, kept)
+            keep_inputs(linear, dimensions)
         for linear in (layer.out, layer.neurons_out):
-            keep_outputs(linear, kept)
+            keep_outputs(linear, dimensions)
     *before, last = outer_linears(network)
     for linear in before:
-        keep_inputs(linear, kept)
+        keep_inputs(linear, dimensions)
         keep_outputs(linear, middle)
-    keep_inputs(last, middle if before else kept)
+    keep_inputs(last, middle if before else dimensions)
     for module in network.modules():
         if isinstance(module, nn.Embedding):
-            module.weight = nn.Parameter(module.weight.data[:, torch.as_tensor(kept)].clone())
-            module.embedding_dim = len(kept)
+            module.weight = nn.Parameter(module.weight.data[:, torch.as_tensor(dimensions)].clone())
+            module.embedding_dim = len(dimensions)
         elif is_norm(module):
-            _keep_of_norm(module, kept)
+            _keep_of_norm(module, dimensions)
     if tied:
         output.weight = embedding.weight
-    network.config.hidden_size = len(kept)
+    network.config.hidden_size = len(dimensions)
 
 
-def keep_layers(network: PreTrainedModel, kept: Sequence[int]) -> None:
+def keep_layers(network: PreTrainedModel, layers: Sequence[int]) -> None:
     """Keep these layers, in this order, and say so in the config."""
     path = architecture_of(network).layers
     modules = network.base_model.get_submodule(path)
     parent, _, name = path.rpartition(".")
-    setattr(network.base_model.get_submodule(parent), name, nn.ModuleList(modules[i] for i in kept))
-    network.config.num_hidden_layers = len(kept)
+    setattr(network.base_model.get_submodule(parent), name, nn.ModuleList(modules[i] for i in layers))
+    network.config.num_hidden_layers = len(layers)
     for layer in layers_of(network):
         attention: Any = layer.attention
         if hasattr(attention, "layer_idx"):
@@ -226,10 +226,10 @@ def _channels(heads: Sequence[int], size: int) -> list[int]:
     return [head * size + i for head in heads for i in range(size)]
 
 
-def _keep_of_norm(norm: Any, kept: Sequence[int]) -> None:
-    rows = torch.as_tensor(kept)
+def _keep_of_norm(norm: Any, dimensions: Sequence[int]) -> None:
+    rows = torch.as_tensor(dimensions)
     norm.weight = nn.Parameter(norm.weight.data[rows].clone())
     if getattr(norm, "bias", None) is not None:
         norm.bias = nn.Parameter(norm.bias.data[rows].clone())
     if hasattr(norm, "normalized_shape"):
-        norm.normalized_shape = (len(kept),)
+        norm.normalized_shape = (len(dimensions),)

@@ -48,31 +48,31 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
             raise InputError(f"{directory} has no {name}; a model directory needs one")
     try:
         backend = Tokenizer.from_str((directory / BACKEND_FILE).read_text(encoding="utf-8"))
-        said = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
-        if not isinstance(said, dict):
+        settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
             raise ValueError(f"{SETTINGS_FILE} holds no object")
-        known = {key: said[key] for key in (*SPECIAL, "model_input_names", "model_max_length") if key in said}
+        known = {key: settings[key] for key in (*SPECIAL, "model_input_names", "model_max_length") if key in settings}
     except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
         raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None
     return _assemble(backend, known)
 
 
-def with_backend(tokenizer: PreTrainedTokenizerBase, said: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that the JSON ``said`` describes, with the special tokens of ``tokenizer``."""
+def with_backend(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that the JSON ``definition`` describes, with the special tokens of ``tokenizer``."""
     from tokenizers import Tokenizer
 
-    return _assemble(Tokenizer.from_str(said), _settings(tokenizer))
+    return _assemble(Tokenizer.from_str(definition), _settings(tokenizer))
 
 
 def spaced_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Byte-level tokenizers write a word with the space before it. Words that are given one by one get theirs back, as in the text that the model knows."""
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
-    steps = [step for step in _nested(said["pre_tokenizer"]) if step["type"] == "ByteLevel" and not step["add_prefix_space"]]
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    steps = [step for step in _nested(definition["pre_tokenizer"]) if step["type"] == "ByteLevel" and not step["add_prefix_space"]]
     if not steps:
         return tokenizer
     for step in steps:
         step["add_prefix_space"] = True
-    return with_backend(tokenizer, json.dumps(said))
+    return with_backend(tokenizer, json.dumps(definition))
 
 
 def _nested(step: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -99,10 +99,10 @@ def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
         mask = np.ones_like(ids)
         ids[-1, length - 1] = network.config.pad_token_id or 0
         mask[-1, length - 1] = 0
-        [found] = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        [logits] = session.run(None, {"input_ids": ids, "attention_mask": mask})
         with torch.inference_mode():
             expected = network(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
-        if found.shape != expected.shape or not np.abs(found - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
+        if logits.shape != expected.shape or not np.abs(logits - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
             raise IntegrityError(f"the exported graph does not answer like the network on {batch} × {length} tokens")
 
 

@@ -37,9 +37,9 @@ def turn_constants(model: onnx.ModelProto) -> None:
         orders = {_order(node) for node in turning}
         if len(orders) != 1 or any(node.op_type == "Gather" for node in others) or any(node.output[0] in given_out for node in turning):
             continue
-        made = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor).transpose(orders.pop() or None))
+        values = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor).transpose(orders.pop() or None))
         name = f"{tensor.name}_turned" if others else tensor.name
-        turned = onnx.numpy_helper.from_array(made, name)
+        turned = onnx.numpy_helper.from_array(values, name)
         if others:
             graph.initializer.append(turned)
         else:
@@ -55,4 +55,4 @@ def turn_constants(model: onnx.ModelProto) -> None:
 
 def _order(node: onnx.NodeProto) -> tuple[int, ...]:
     """The order of axes of a Transpose, empty for the usual one."""
-    return next((tuple(one.ints) for one in node.attribute if one.name == "perm"), ())
+    return next((tuple(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), ())

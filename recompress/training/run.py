@@ -50,7 +50,7 @@ def train(
     label: str = "training",
     soft_labels: Sequence[Float[np.ndarray, "units labels"]] | None = None,
     objective: Objective | None = None,
-    said: Mapping[str, Any] | None = None,
+    depends_on: Mapping[str, Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     hold: bool = True,
     counts_from: float = 0.0,
@@ -61,7 +61,7 @@ def train(
 
     ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. ``soft_labels`` are a teacher's logits for
     each example, which batches carry for ``objective`` to use; ``callbacks`` look on or change the network between steps, and may read nothing but the network
-    and the step; ``said`` is what else the result depends on, as plain JSON. ``workdir`` keeps training checkpoints, one
+    and the step; ``depends_on`` is what else the result depends on, as plain JSON. ``workdir`` keeps training checkpoints, one
     every ``minutes`` and one after each epoch; it belongs to this training alone and may be removed when the result is safe.
 
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
@@ -75,7 +75,7 @@ def train(
     features, dev_features, dev = training_features(checkpoint, examples, dev, label)
     reads_on = isinstance(benchmark, ReadsOn)
     precision = choose_precision(schedule.precision)
-    dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, "hold": hold, "counts_from": counts_from, **(said or {})}
+    dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, "hold": hold, "counts_from": counts_from, **(depends_on or {})}
     metric = f"eval_{benchmark.primary}"
     dev_batch = schedule.batch_size if reads_on else max(schedule.batch_size, 32)  # a vocabulary of logits for each token: no more than training holds
     args = arguments(schedule, seed=seed % 2**32, folder=workdir, precision=precision, metric=metric, dev_batch=dev_batch)

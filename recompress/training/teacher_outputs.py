@@ -44,8 +44,8 @@ class TeacherOutputs:
         path = directory / FILE
         try:
             with safe_open(path, framework="pt") as file:
-                said, logits, offsets = file.metadata() or {}, file.get_tensor("logits").numpy(), file.get_tensor("offsets").numpy()
-            outputs = cls(logits, offsets, tuple(json.loads(said["labels"])), said["examples"], said["teacher"], sha256_file(path))
+                metadata, logits, offsets = file.metadata() or {}, file.get_tensor("logits").numpy(), file.get_tensor("offsets").numpy()
+            outputs = cls(logits, offsets, tuple(json.loads(metadata["labels"])), metadata["examples"], metadata["teacher"], sha256_file(path))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise IntegrityError(f"{path} cannot be read as teacher outputs ({type(error).__name__}: {error}); remove it, and it is made again") from None
         fits = logits.ndim == 2 and logits.shape[1] == len(outputs.labels) and offsets.ndim == 1 and offsets[0] == 0 and offsets[-1] == len(logits)

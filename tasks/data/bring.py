@@ -68,11 +68,11 @@ def adopt(root: Path, directory: Path) -> str:
     """
     if not directory.is_dir():
         raise InputError(f"{directory} is {'a file' if directory.exists() else 'not there'}; data adopt takes the folder that holds the files of a data set")
-    found = measure(directory)
+    measured = measure(directory)
     pins = list(tracked(root).values())
-    pin = next((pin for pin in pins if pin.md5 == found.md5), None)
+    pin = next((pin for pin in pins if pin.md5 == measured.md5), None)
     if pin is None:
-        raise DataRefused(f"{directory} is none of the pinned data sets; nearest is {nearest(found, pins)}")
+        raise DataRefused(f"{directory} is none of the pinned data sets; nearest is {nearest(measured, pins)}")
     if is_here(root, pin):
         log.info("%s is here already", pin.path)
     else:
@@ -95,13 +95,13 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
     with bench(root) as work:
         if raw is not None and not is_here(root, raw):
             _bring_raw(work, name, raw)
-        made = _made(work, name, [source.source] if raw else [])
-        for path in made:
+        outputs = _run_stages(work, name, [source.source] if raw else [])
+        for path in outputs:
             shutil.rmtree(root / path, ignore_errors=True)
         _replace_lock(root, work.folder / LOCK)
-        for pin in made.values():
+        for pin in outputs.values():
             _place(work, work.folder / pin.path, pin)
-    changed = {path: pin for path, pin in made.items() if path not in old or old[path].md5 != pin.md5}
+    changed = {path: pin for path, pin in outputs.items() if path not in old or old[path].md5 != pin.md5}
     return {path: {"old": old[path].md5 if path in old else "", "new": pin.md5} for path, pin in changed.items()}
 
 
@@ -115,21 +115,21 @@ def bring_data(run: Recompression) -> DatasetRef:
 
 def _bring_data(run: Recompression) -> DatasetRef:
     recipe = run.plan.recipe
-    told = recipe.dataset
-    brought = bring(run.root, told.name, told.slices, say=run.say).dataset
-    if brought.benchmark != recipe.benchmark:
-        raise InputError(f"data set {told.name!r} is for {brought.benchmark}, the recipe says benchmark: {recipe.benchmark} ({run.plan.path})")
+    settings = recipe.dataset
+    dataset = bring(run.root, settings.name, settings.slices, say=run.say).dataset
+    if dataset.benchmark != recipe.benchmark:
+        raise InputError(f"data set {settings.name!r} is for {dataset.benchmark}, the recipe says benchmark: {recipe.benchmark} ({run.plan.path})")
     for split in ("train", "dev", "test"):
-        if not brought.rows.get(split):
-            raise DataRefused(f"data set {told.name!r} has no {split} examples in {', '.join(brought.slices)}")
-    if told.train_examples is not None:
-        brought = _with_fewer(brought, told.train_examples, recipe.seed)
-    if told.unlabelled is not None:
-        text = bring(run.root, told.unlabelled, say=run.say).dataset
-        brought = brought.model_copy(update={"unlabelled": (text.uri, text.sha256)})
-    run.say(f"data: {brought.name} ({', '.join(brought.slices)}), {sum(brought.rows.values()):,} examples, md5 {brought.md5[:12]}")
-    run.dataset = brought
-    return brought
+        if not dataset.rows.get(split):
+            raise DataRefused(f"data set {settings.name!r} has no {split} examples in {', '.join(dataset.slices)}")
+    if settings.train_examples is not None:
+        dataset = _with_fewer(dataset, settings.train_examples, recipe.seed)
+    if settings.unlabelled is not None:
+        text = bring(run.root, settings.unlabelled, say=run.say).dataset
+        dataset = dataset.model_copy(update={"unlabelled": (text.uri, text.sha256)})
+    run.say(f"data: {dataset.name} ({', '.join(dataset.slices)}), {sum(dataset.rows.values()):,} examples, md5 {dataset.md5[:12]}")
+    run.dataset = dataset
+    return dataset
 
 
 def _with_fewer(dataset: DatasetRef, at_most: int, seed: int) -> DatasetRef:
@@ -172,27 +172,27 @@ def _bring_raw(work: Bench, name: str, pin: Pin) -> None:
 
 def _bring_prepared(work: Bench, name: str, raw: Pin, prepared: Pin) -> None:
     """From the cache, from a remote, or by running the stage again. Raises ``DataRefused`` when the stage gives other bytes than the pinned."""
-    wanted = [pin for pin in (raw, prepared) if not is_here(work.root, pin)]
-    found = {pin.path: from_cache(work, pin) or from_network(work, pin) for pin in wanted}
-    if not all(isinstance(place, Path) for place in found.values()):
+    missing = [pin for pin in (raw, prepared) if not is_here(work.root, pin)]
+    sources = {pin.path: from_cache(work, pin) or from_network(work, pin) for pin in missing}
+    if not all(isinstance(place, Path) for place in sources.values()):
         work.say(f"{name}: preparing; the first time takes up to a minute")
-        made = _made(work, name, [raw.path] if raw.pointer != LOCK else [])
+        outputs = _run_stages(work, name, [raw.path] if raw.pointer != LOCK else [])
         for pin in (raw, prepared):
-            if pin.path in made and made[pin.path].md5 != pin.md5:
+            if pin.path in outputs and outputs[pin.path].md5 != pin.md5:
                 raise DataRefused(
-                    f"data set {name!r} changed: its stage gives {pin.path} as {made[pin.path].md5[:12]}…, dvc.lock pins {pin.md5[:12]}…{other_versions(work.root)}; "
+                    f"data set {name!r} changed: its stage gives {pin.path} as {outputs[pin.path].md5[:12]}…, dvc.lock pins {pin.md5[:12]}…{other_versions(work.root)}; "
                     f"`recompress data accept {name}` takes the new one, after you have looked at it"
                 )
-    for pin in wanted:
+    for pin in missing:
         _place(work, work.folder / pin.path, pin)
 
 
-def _made(work: Bench, name: str, sources: list[str]) -> dict[str, Pin]:
+def _run_stages(work: Bench, name: str, sources: list[str]) -> dict[str, Pin]:
     """Run the stages of a data set on the bench: what came out, by path."""
     lock = work.reproduce(f"prepare@{name}", sources)
-    made = locked_outputs(lock)
+    outputs = locked_outputs(lock)
     ran = {f"prepared/{name}", *locked_inputs(lock, f"prepare@{name}")}
-    return {path: pin for path, pin in made.items() if path in ran}
+    return {path: pin for path, pin in outputs.items() if path in ran}
 
 
 def _place(work: Bench, folder: Path, pin: Pin) -> None:
@@ -205,9 +205,9 @@ def _place(work: Bench, folder: Path, pin: Pin) -> None:
         folder.rename(target)
 
 
-def _replace_lock(root: Path, made: Path) -> None:
+def _replace_lock(root: Path, source: Path) -> None:
     fresh = root / f"{LOCK}.new"
-    shutil.copyfile(made, fresh)
+    shutil.copyfile(source, fresh)
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
     fresh.replace(root / LOCK)
@@ -215,20 +215,20 @@ def _replace_lock(root: Path, made: Path) -> None:
 
 def _describe(root: Path, name: str, source: SourceSettings, raw: Pin, prepared: Pin, slices: Sequence[str] | None) -> Brought:
     folder = (root / prepared.path).resolve()
-    told = preparation(folder)
+    record = preparation(folder)
     for chosen in slices or ():
-        if chosen not in told["slices"]:
-            raise InputError(unknown("slice", chosen, told["slices"], f"data set {name}"))
-    kept = tuple(sorted(slices or told["slices"]))
-    counts = {split: sum(tally["kept"] for part, tally in parts.items() if part in kept) for split, parts in told["counts"].items()}
+        if chosen not in record["slices"]:
+            raise InputError(unknown("slice", chosen, record["slices"], f"data set {name}"))
+    selected = tuple(sorted(slices or record["slices"]))
+    counts = {split: sum(tally["kept"] for part, tally in parts.items() if part in selected) for split, parts in record["counts"].items()}
     dataset = DatasetRef(
         name=name,
         benchmark=source.benchmark,
         uri=str(folder),
         sha256=sha256_directory(folder),
         md5=prepared.md5,
-        labels=labels_of(folder, kept),
-        slices=kept,
+        labels=labels_of(folder, selected),
+        slices=selected,
         rows=counts,
     )
     return Brought(dataset, folder, root / raw.path, raw.md5)

@@ -29,9 +29,9 @@ def from_mirror(work: Bench, pin: Pin, name: str) -> Path | None:
     if not mirror or not (Path(mirror) / name).is_dir():
         return None
     directory = Path(mirror) / name
-    found = measure(directory)
-    if found.md5 != pin.md5:
-        raise DataRefused(f"{directory} ({MIRROR}) is not the pinned {name!r}: {difference(found, pin)}")
+    measured = measure(directory)
+    if measured.md5 != pin.md5:
+        raise DataRefused(f"{directory} ({MIRROR}) is not the pinned {name!r}: {difference(measured, pin)}")
     work.say(f"{name}: taking the local mirror's copy")
     return work.add(directory)
 
@@ -43,9 +43,9 @@ def from_network(work: Bench, pin: Pin) -> Path | str:
     if not work.remotes and (host := urlsplit(pin.url).hostname) and not answers(host):
         return f"no network: {host} does not answer"
     work.say(f"{pin.path}: fetching from {pin.url or work.remotes[0]}")
-    done = run_dvc(work.root, work.root, "fetch", pin.target)
-    if done.returncode != 0:
-        return said_last(done)
+    completed = run_dvc(work.root, work.root, "fetch", pin.target)
+    if completed.returncode != 0:
+        return said_last(completed)
     return from_cache(work, pin) or f"{pin.url or work.remotes[0]} does not hold these bytes"
 
 
@@ -66,9 +66,9 @@ def other_versions(root: Path) -> str:
     other = []
     for package, version in pinned.items():
         try:
-            here = importlib.metadata.version(package).split("+")[0]
+            installed = importlib.metadata.version(package).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
             continue
-        if here != version.strip().split("+")[0]:
-            other.append(f"{package} {here} instead of {version.strip()}")
+        if installed != version.strip().split("+")[0]:
+            other.append(f"{package} {installed} instead of {version.strip()}")
     return f" (installed: {', '.join(other[:5])})" if other else ""

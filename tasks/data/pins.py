@@ -46,19 +46,19 @@ class Measured(NamedTuple):
 
 def measure(directory: Path) -> Measured:
     """The md5 by which DVC knows a folder, its bytes and files. Raises ``DataRefused`` for a folder that is missing or empty, and for links in it."""
-    found = []
+    files = []
     size = 0
     for path in directory.rglob("*"):
         if path.is_symlink():
             raise DataRefused(f"{path} is a link; a pinned folder holds plain files only")
         if path.is_file():
             with path.open("rb") as file:
-                found.append({"md5": hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest(), "relpath": _relative(path, directory)})
+                files.append({"md5": hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest(), "relpath": _relative(path, directory)})
             size += path.stat().st_size
-    if not found:
+    if not files:
         raise DataRefused(f"{directory} is {'empty' if directory.is_dir() else 'missing'}; expected a folder with the files of a data set")
-    listing = json.dumps(sorted(found, key=lambda file: file["relpath"]), sort_keys=True)
-    return Measured(hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir", size, len(found))
+    listing = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
+    return Measured(hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir", size, len(files))
 
 
 def tracked(root: Path) -> dict[str, Pin]:
@@ -67,12 +67,12 @@ def tracked(root: Path) -> dict[str, Pin]:
     for pointer in sorted([*root.glob("*.dvc"), *root.glob("raw/*.dvc")]):
         if not pointer.is_file():
             continue
-        said = _read(pointer)
-        repository = ((said.get("deps") or [{}])[0]).get("repo") or {}
-        for out in said["outs"]:
+        document = _read(pointer)
+        repository = ((document.get("deps") or [{}])[0]).get("repo") or {}
+        for out in document["outs"]:
             path = _relative(pointer.parent / out["path"], root)
             url = str(repository.get("url", ""))
-            origin = f"{url} at {repository['rev_lock'][:12]}, {said['deps'][0]['path']}" if url else str(said.get("desc", ""))
+            origin = f"{url} at {repository['rev_lock'][:12]}, {document['deps'][0]['path']}" if url else str(document.get("desc", ""))
             name = _relative(pointer, root)
             pins[path] = Pin(path, out["md5"], out.get("size", 0), out.get("nfiles", 0), name, name, origin, url)
     return pins
@@ -82,14 +82,14 @@ def locked_outputs(lock: Path) -> dict[str, Pin]:
     """The folders that the stages in a ``dvc.lock`` wrote, by their path."""
     return {
         out["path"]: Pin(out["path"], out["md5"], out.get("size", 0), out.get("nfiles", 0), lock.name, stage)
-        for stage, said in _stages(lock).items()
-        for out in said.get("outs", [])
+        for stage, record in _stages(lock).items()
+        for out in record.get("outs", [])
     }
 
 
 def is_made(root: Path, path: str) -> bool:
     """Whether a stage of ``dvc.yaml`` makes this folder."""
-    return any(path in (said.get("outs") or ()) for said in _stages(root / "dvc.yaml").values())
+    return any(path in (settings.get("outs") or ()) for settings in _stages(root / "dvc.yaml").values())
 
 
 def locked_inputs(lock: Path, stage: str) -> dict[str, str]:
@@ -99,8 +99,8 @@ def locked_inputs(lock: Path, stage: str) -> dict[str, str]:
 
 def pins_of(root: Path, name: str, source: str) -> tuple[Pin, Pin]:
     """The pins of the raw and of the prepared folder. Raises ``DataRefused`` when there is none, or when they do not belong together."""
-    made = locked_outputs(root / LOCK)
-    raw, prepared = tracked(root).get(source) or made.get(source), made.get(f"prepared/{name}")
+    outputs = locked_outputs(root / LOCK)
+    raw, prepared = tracked(root).get(source) or outputs.get(source), outputs.get(f"prepared/{name}")
     if raw is None or prepared is None:
         raise DataRefused(f"data set {name!r} is not pinned in dvc.lock yet; `recompress data accept {name}` prepares it and pins what comes out")
     used = locked_inputs(root / LOCK, prepared.target).get(raw.path)
@@ -117,29 +117,29 @@ def is_here(root: Path, pin: Pin) -> bool:
     place = root / pin.path
     if not place.exists():
         return False
-    found = measure(place)
-    if found.md5 != pin.md5:
-        raise DataRefused(f"{pin.path} was changed: {difference(found, pin)}; move it away, and the pinned bytes are brought again")
+    measured = measure(place)
+    if measured.md5 != pin.md5:
+        raise DataRefused(f"{pin.path} was changed: {difference(measured, pin)}; move it away, and the pinned bytes are brought again")
     return True
 
 
-def difference(found: Measured, pin: Pin) -> str:
+def difference(measured: Measured, pin: Pin) -> str:
     """What tells a folder from a pin, in words."""
-    told = [f"it hashes to {found.md5[:12]}…, {pin.pointer} pins {pin.md5[:12]}…"]
-    if found.files != pin.files:
-        told.append(f"{found.files:,} instead of {pin.files:,} files")
-    if found.size != pin.size:
-        told.append(f"{found.size:,} instead of {pin.size:,} bytes")
-    if len(told) == 1:
-        told.append(f"as many files ({found.files:,}) and bytes ({found.size:,}), but not the same")
-    return ", ".join(told)
+    differences = [f"it hashes to {measured.md5[:12]}…, {pin.pointer} pins {pin.md5[:12]}…"]
+    if measured.files != pin.files:
+        differences.append(f"{measured.files:,} instead of {pin.files:,} files")
+    if measured.size != pin.size:
+        differences.append(f"{measured.size:,} instead of {pin.size:,} bytes")
+    if len(differences) == 1:
+        differences.append(f"as many files ({measured.files:,}) and bytes ({measured.size:,}), but not the same")
+    return ", ".join(differences)
 
 
-def nearest(found: Measured, pins: list[Pin]) -> str:
+def nearest(measured: Measured, pins: list[Pin]) -> str:
     if not pins:
         return "none: no .dvc file is here"
-    pin = min(pins, key=lambda pin: (abs(pin.size - found.size) + 1) * (abs(pin.files - found.files) + 1))
-    return f"{pin.path}: {difference(found, pin)}"
+    pin = min(pins, key=lambda pin: (abs(pin.size - measured.size) + 1) * (abs(pin.files - measured.files) + 1))
+    return f"{pin.path}: {difference(measured, pin)}"
 
 
 def _stages(lock: Path) -> dict[str, Any]:
@@ -148,12 +148,12 @@ def _stages(lock: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        said = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataRefused(f"{path} cannot be read: {str(error).splitlines()[0]}; restore it from git") from None
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         raise DataRefused(f"{path} is no pointer of DVC; restore it from git")
-    return said
+    return document
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -48,13 +48,13 @@ def validate(brought: Brought, source: SourceSettings, waivers: Sequence[WaiverL
     rules = rules_for(dataset.benchmark)
     prepared = read_prepared(brought.prepared, dataset.slices)
     raw = read_raw(brought.raw, source, slices=dataset.slices)
-    kept = {
+    rows = {
         (split, name): tally["kept"]
         for split, slices in preparation(brought.prepared)["counts"].items()
         for name, tally in slices.items()
         if name in dataset.slices
     }
-    checks = [*check_parts(raw, source, rules, "raw"), *check_parts(prepared, source, rules, "prepared", rows=kept)]
+    checks = [*check_parts(raw, source, rules, "raw"), *check_parts(prepared, source, rules, "prepared", rows=rows)]
     return DataCheck(
         dataset=dataset.name,
         benchmark=dataset.benchmark,
@@ -104,8 +104,8 @@ class Judge:
         if table.empty or not rules:
             raise DataRefused(f"the {stage} data: {len(rules)} rules on {len(table)} rows show nothing")
         suite = gx.ExpectationSuite(name=stage, expectations=[_shape(rules), *(_expectation(rule) for rule in rules)])
-        found = self.batches.get_batch(batch_parameters={"dataframe": table}).validate(suite, result_format=RESULT_FORMAT)
-        results = {result.expectation_config.meta["rule"]: result for result in found.results if result.expectation_config is not None}
+        validation = self.batches.get_batch(batch_parameters={"dataframe": table}).validate(suite, result_format=RESULT_FORMAT)
+        results = {result.expectation_config.meta["rule"]: result for result in validation.results if result.expectation_config is not None}
         if results.keys() != {SCHEMA, *(rule.name for rule in rules)}:
             raise DataRefused(f"the {stage} data: {len(rules) + 1} rules were set and {len(results)} were evaluated")
         for name, result in results.items():
@@ -135,10 +135,10 @@ def _expectation(rule: Rule) -> Any:
 
 def _raised(result: Any) -> str:
     """What an expectation raised, if it did: Great Expectations keeps it under ``exception_info``, for itself or for each of its metrics."""
-    told = result.exception_info or {}
-    for one in (told, *told.values()):
-        if isinstance(one, dict) and one.get("raised_exception"):
-            return str(one.get("exception_message")).splitlines()[0]
+    info = result.exception_info or {}
+    for part in (info, *info.values()):
+        if isinstance(part, dict) and part.get("raised_exception"):
+            return str(part.get("exception_message")).splitlines()[0]
     return ""
 
 
@@ -162,10 +162,10 @@ def check_data(run: Recompression, dataset: DatasetRef) -> DataCheck:
 
 
 def _check_data(run: Recompression, dataset: DatasetRef) -> DataCheck:
-    told = run.plan.recipe.dataset
-    record = _check_one(run, dataset.name, dataset.slices, told.waive)
-    if told.unlabelled is not None:
-        _check_one(run, told.unlabelled, None, ())
+    settings = run.plan.recipe.dataset
+    record = _check_one(run, dataset.name, dataset.slices, settings.waive)
+    if settings.unlabelled is not None:
+        _check_one(run, settings.unlabelled, None, ())
     return record
 
 
@@ -188,9 +188,9 @@ def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waiv
         inputs=[raw.md5, prepared.md5, *(slices or ())],
         seed=0,
     )
-    kept = run.step(f"check {name}", key=key, run="", do=do, label="what the raw files hold, and whether the prepared splits are free of it")
-    record = DataCheck.model_validate(kept["record"])
-    page = _publish(run, name, kept)
+    result = run.step(f"check {name}", key=key, run="", do=do, label="what the raw files hold, and whether the prepared splits are free of it")
+    record = DataCheck.model_validate(result["record"])
+    page = _publish(run, name, result)
     body = record.model_dump(mode="json", exclude={"checks"}) | {"slices": list(slices or ()), "summary": record.summary, "waivers": waived}
     run.note("data-accepted" if record.passed else "data-refused", key, body)
     if not record.passed:
@@ -199,11 +199,11 @@ def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waiv
     return record
 
 
-def _publish(run: Recompression, name: str, kept: dict[str, Any]) -> Path:
+def _publish(run: Recompression, name: str, result: dict[str, Any]) -> Path:
     """Copy the page to ``reports/<recipe>.<data set>.html``; whole or not at all."""
     target = run.root / "reports" / f"{run.plan.recipe.name}.{name}.html"
     target.parent.mkdir(exist_ok=True)
     partial = target.with_suffix(".partial")
-    shutil.copyfile(run.store.fetch(kept["artifacts"]["page"]["uri"]), partial)
+    shutil.copyfile(run.store.fetch(result["artifacts"]["page"]["uri"]), partial)
     partial.replace(target)
     return target

@@ -39,9 +39,9 @@ class Bench:
         self.root = root
         self.say = say
         self.folder = root / ".recompress" / "data" / f"bench-{uuid.uuid4().hex[:12]}"
-        said = dvc_settings(root)
-        self.cache = (root / ".dvc" / said.get("cache", {}).get("dir", "cache")).resolve()
-        self.remotes = [section for section in said if section.startswith("'remote ")]
+        settings = dvc_settings(root)
+        self.cache = (root / ".dvc" / settings.get("cache", {}).get("dir", "cache")).resolve()
+        self.remotes = [section for section in settings if section.startswith("'remote ")]
         (self.folder / ".dvc").mkdir(parents=True)
         config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {self.cache}\n"
         (self.folder / ".dvc" / "config").write_text(config, encoding="utf-8")
@@ -57,9 +57,9 @@ class Bench:
         place.parent.mkdir(parents=True, exist_ok=True)
         pointer = place.with_name(place.name + ".dvc")
         pointer.write_text(f"outs:\n- md5: {pin.md5}\n  hash: md5\n  path: {place.name}\n", encoding="utf-8")
-        done = self.dvc("checkout", "--quiet", "--force", pointer.relative_to(self.folder).as_posix())
+        completed = self.dvc("checkout", "--quiet", "--force", pointer.relative_to(self.folder).as_posix())
         pointer.unlink()
-        return place if done.returncode == 0 and place.is_dir() else None
+        return place if completed.returncode == 0 and place.is_dir() else None
 
     def add(self, directory: Path) -> Path:
         """A copy of ``directory``, and the same bytes in the cache."""
@@ -83,9 +83,9 @@ class Bench:
         return self.folder / "dvc.lock"
 
     def _must(self, *arguments: str) -> None:
-        done = self.dvc(*arguments)
-        if done.returncode != 0:
-            raise DataRefused(f"dvc {arguments[0]}: {said_last(done)}")
+        completed = self.dvc(*arguments)
+        if completed.returncode != 0:
+            raise DataRefused(f"dvc {arguments[0]}: {said_last(completed)}")
 
 
 def dvc_settings(root: Path) -> dict[str, dict[str, str]]:
@@ -111,11 +111,11 @@ def bench(root: Path, say: Say = log.info) -> Iterator[Bench]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         for left_over in home.glob("bench-*"):
             shutil.rmtree(left_over, ignore_errors=True)
-        made = Bench(root, say)
+        workbench = Bench(root, say)
         try:
-            yield made
+            yield workbench
         finally:
-            shutil.rmtree(made.folder, ignore_errors=True)
+            shutil.rmtree(workbench.folder, ignore_errors=True)
 
 
 def run_dvc(folder: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,19 +125,19 @@ def run_dvc(folder: Path, root: Path, *arguments: str) -> subprocess.CompletedPr
     environment = {**os.environ, **QUIET, "PATH": path, "DVC_SITE_CACHE_DIR": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
     deadline, pause = time.monotonic() + PATIENCE_S, 0.2
     while True:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        if done.returncode == 0 or not any(word in done.stderr for word in BUSY) or time.monotonic() > deadline:
-            return done
+        if completed.returncode == 0 or not any(word in completed.stderr for word in BUSY) or time.monotonic() > deadline:
+            return completed
         time.sleep(pause)
         pause = min(2 * pause, 5.0)
 
 
-def said_last(done: subprocess.CompletedProcess[str]) -> str:
+def said_last(completed: subprocess.CompletedProcess[str]) -> str:
     """The line that tells a person why: what a stage said before DVC said that it failed, or what DVC said itself."""
-    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    lines = [line.strip() for line in (completed.stderr + "\n" + completed.stdout).splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if line.startswith("ERROR:")]
     if errors and "failed to run:" in lines[errors[0]] and errors[0] > 0:
         return lines[errors[0] - 1]
-    return (lines[errors[0]].removeprefix("ERROR:").strip() if errors else lines[-1] if lines else f"exit code {done.returncode}")[:300]
+    return (lines[errors[0]].removeprefix("ERROR:").strip() if errors else lines[-1] if lines else f"exit code {completed.returncode}")[:300]

@@ -28,7 +28,7 @@ def sound_ledger(root: Path, registry: ModelRegistry, model: str | None = None) 
         ledger = None
     if ledger is not None and ledger.head().sequence:
         tags = _tags(registry, model) if model is not None else iter(())
-        ledger.verify(anchors=[_parsed(place, told) for place, told in chain(tags, kept_in_bundles(root))])
+        ledger.verify(anchors=[_parsed(place, head) for place, head in chain(tags, kept_in_bundles(root))])
         return ledger
     check_not_lost(root, registry, model)
     return ledger
@@ -36,10 +36,10 @@ def sound_ledger(root: Path, registry: ModelRegistry, model: str | None = None) 
 
 def check_not_lost(root: Path, registry: ModelRegistry, model: str | None = None) -> None:
     """Raises ``IntegrityError`` that names who keeps a head of a ledger of which nothing is there."""
-    kept = next(chain(_tags(registry, model), kept_in_bundles(root)), None)
-    if kept is not None:
-        place, told = kept
-        number, _, digest = told.partition(":")
+    anchor = next(chain(_tags(registry, model), kept_in_bundles(root)), None)
+    if anchor is not None:
+        place, head = anchor
+        number, _, digest = head.partition(":")
         raise IntegrityError(
             f"the ledger is gone or empty, but {place} names its record {number} ({digest[:12]}…); put back a copy of it, or name its place in RECOMPRESS_LEDGER"
         )
@@ -47,10 +47,10 @@ def check_not_lost(root: Path, registry: ModelRegistry, model: str | None = None
 
 def check_alias(ledger: Ledger, registry: ModelRegistry, model: str) -> None:
     """Raises ``IntegrityError`` when nothing has the alias of a model that has a champion by the ledger."""
-    known = champion_by_ledger(ledger, model)
-    if known is not None and registry.champion(model) is None:
+    champion = champion_by_ledger(ledger, model)
+    if champion is not None and registry.champion(model) is None:
         raise IntegrityError(
-            f"nothing has the alias champion of {model}, but by the ledger it is version {known}; recompress rollback {model} --to {known} --reason '…' puts it back"
+            f"nothing has the alias champion of {model}, but by the ledger it is version {champion}; recompress rollback {model} --to {champion} --reason '…' puts it back"
         )
 
 
@@ -66,14 +66,14 @@ def kept_in_bundles(root: Path) -> Iterator[tuple[str, str]]:
                 continue
 
 
-def _parsed(place: str, told: str) -> Head:
+def _parsed(place: str, head: str) -> Head:
     try:
-        return Head.parse(told)
+        return Head.parse(head)
     except IntegrityError as error:
         raise IntegrityError(f"{place} was altered: {error}") from None
 
 
 def _tags(registry: ModelRegistry, model: str | None) -> Iterator[tuple[str, str]]:
-    for (name, version), told in sorted(registry.heads().items()):
+    for (name, version), head in sorted(registry.heads().items()):
         if model in (None, name):
-            yield f"the tag of version {version} of {name}", told
+            yield f"the tag of version {version} of {name}", head

@@ -28,22 +28,22 @@ def own_key(root: Path) -> Ed25519PrivateKey:
 
     Raises ``IntegrityError`` where only the public half is there: with a new key in its place, nobody would believe what the lost one signed.
     """
-    given = os.environ.get(OWN)
+    override = os.environ.get(OWN)
     public = root / "keys" / "recompress.pub.pem"
-    if not given and public.is_file() and not (root / "keys" / "recompress.pem").exists():
+    if not override and public.is_file() and not (root / "keys" / "recompress.pem").exists():
         raise IntegrityError(
             f"keys/recompress.pem is gone, but what it signed is not; put it back, or name it in {OWN}; to begin with a new key, "
             "rename keys/recompress.pub.pem to keys/recompress-FORMER.pub.pem, so that older bundles are still believed"
         )
-    key = read_private_key(Path(given)) if given else signing_key(root / "keys")
+    key = read_private_key(Path(override)) if override else signing_key(root / "keys")
     _lay_out(root, "recompress", public_pem(key))
     return key
 
 
-def own_public_key(root: Path, given: Path | None = None) -> Ed25519PublicKey:
+def own_public_key(root: Path, path: Path | None = None) -> Ed25519PublicKey:
     """The public key to check with: the one given, or this project's. Raises ``InputError`` where there is neither: the key inside a bundle proves nothing."""
-    if given is not None:
-        return read_public_key(given)
+    if path is not None:
+        return read_public_key(path)
     private = Path(os.environ.get(OWN) or root / "keys" / "recompress.pem")
     if private.is_file():
         return read_private_key(private).public_key()
@@ -66,8 +66,8 @@ def own_model_key(root: Path) -> Path | None:
     """The key for OpenSSF model signatures; ``None`` where the package that makes them is not installed."""
     if not installed():
         return None
-    given = os.environ.get(MODEL)
-    path = Path(given) if given else model_key(root / "keys")
+    override = os.environ.get(MODEL)
+    path = Path(override) if override else model_key(root / "keys")
     read_model_key(path)
     _lay_out(root, "model-signing", public_model_pem(path))
     return path
@@ -75,26 +75,26 @@ def own_model_key(root: Path) -> Path | None:
 
 def approvers(root: Path) -> dict[str, str]:
     """The public key of each person in ``approvers/``; the name of the file is the person's. Raises ``InputError`` for a file that is no public key."""
-    found = {}
+    keys = {}
     for path in sorted((root / "approvers").glob("*.pem")):
         try:
-            found[path.stem] = public_pem(read_public_key(path))
+            keys[path.stem] = public_pem(read_public_key(path))
         except InputError as error:
             raise InputError(f"approvers/{path.name}: {error}") from None
-    return found
+    return keys
 
 
 def approval_rule(root: Path, approval: Approval) -> ApprovalRule:
     """What a policy says of approvals, with the keys of those who may give them. Raises ``InputError`` when signatures are asked for and nobody's key is known."""
-    known = approvers(root) if approval.signed else {}
-    if approval.signed and not known:
+    signers = approvers(root) if approval.signed else {}
+    if approval.signed and not signers:
         raise InputError("the policy asks for signed approvals, but approvers/ holds no public key; add one for each person: approvers/NAME.pem")
     return ApprovalRule(
         required=approval.mode == "required",
         expires_after_hours=approval.expires_after_hours,
         not_the_author=approval.not_the_author,
         signed=approval.signed,
-        signers=known,
+        signers=signers,
     )
 
 

@@ -41,24 +41,24 @@ def who_was(project: Project, model: str, at: str) -> dict[str, Any]:
     begin, end = parse_time(at, project.ledger.clock())
     entries = project.ledger.entries()
     check_model(entries, model)
-    found = core_who_was(entries, model, begin, end)
-    return {"model": model, "from": rfc3339(begin), "to": rfc3339(end), "champions": [reign.as_json() for reign in found]}
+    reigns = core_who_was(entries, model, begin, end)
+    return {"model": model, "from": rfc3339(begin), "to": rfc3339(end), "champions": [reign.as_json() for reign in reigns]}
 
 
-def trace(project: Project, told: str) -> Trace:
+def trace(project: Project, reference: str) -> Trace:
     """Everything that is known of a version. Raises ``InputError`` for one that does not exist or was never promoted, ``IntegrityError`` for such a champion."""
-    model, version = project.resolve(told)
+    model, version = project.resolve(reference)
     tags = project.registry.tags(model, version)
     if tags is None:
         raise InputError(f"there is no version {version} of {model} in the registry")
     entries = project.ledger.entries()
-    found = core_trace(entries, model, version, tags, by_alias=means_alias(told))
+    traced = core_trace(entries, model, version, tags, by_alias=means_alias(reference))
     try:
         dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
     except IntegrityError:
-        return found
+        return traced
     candidate = dossier.evaluation("candidate")
-    return found.model_copy(update={"metrics": candidate.metrics if candidate else {}})
+    return traced.model_copy(update={"metrics": candidate.metrics if candidate else {}})
 
 
 def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | None, model: Path | None) -> BundleReport:
@@ -96,16 +96,16 @@ def _bundles(project: Project, ledger: Ledger) -> tuple[list[tuple[str, Head]], 
     for folder in folders:
         where = f"evidence/{folder.name}"
         try:
-            found = _by_any(folder, trusted_keys(project.root))
-            anchors.append((where, Head.parse(found.ledger_head)))
+            report = _by_any(folder, trusted_keys(project.root))
+            anchors.append((where, Head.parse(report.ledger_head)))
             if folder.name in promoted:
                 check_named(folder, promoted[folder.name])
         except RecompressError as error:
             troubles.append(Trouble(where, "broken", str(error)))
     for name, progress in promoted.items():
         if not (project.evidence / name).is_dir():
-            told = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
-            troubles.append(Trouble(f"evidence/{name}", "notice", f"it is missing; `recompress audit bundle {told}` writes it"))
+            version = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
+            troubles.append(Trouble(f"evidence/{name}", "notice", f"it is missing; `recompress audit bundle {version}` writes it"))
     return anchors, troubles
 
 
@@ -142,36 +142,36 @@ def export(project: Project, file: Path) -> dict[str, Any]:
     return {"file": str(file), "records": count, "head": str(head), "signed_head": str(beside)}
 
 
-def tell_reigns(found: dict[str, Any]) -> str:
+def tell_reigns(reigns: dict[str, Any]) -> str:
     lines = []
-    for reign in found["champions"]:
+    for reign in reigns["champions"]:
         version = f"version {reign['version']}" if reign["version"] else "no version"
         approved = f", approved by {reign['approver']}" if reign["approver"] else ""
         lines.append(
             f"{version:<12} {reign['since']} – {reign['until'] or 'now'}  {reign['how']} by {reign['by']}{approved}  (ledger record {reign['record']})"
         )
-    return "\n".join(lines) or f"{found['model']} had no champion then"
+    return "\n".join(lines) or f"{reigns['model']} had no champion then"
 
 
-def tell_trace(found: Trace) -> str:
+def tell_trace(traced: Trace) -> str:
     rows = [
-        ("Model", f"{found.model} version {found.version}: {found.candidate} ({found.steps})"),
-        ("model sha256", found.model_sha256),
-        *((f"Data {name}", value) for name, value in found.data.items()),
-        *((f"Base {name}", value) for name, value in found.base.items()),
-        *((f"Code {name}", value) for name, value in found.code.items()),
-        *((f"Recipe {name}", value) for name, value in found.recipe.items()),
-        (found.metric or "Score", f"{found.score}"),
-        *((name, f"{value:g}") for name, value in sorted(found.metrics.items()) if name != found.metric),
-        ("Policy sha256", found.policy_sha256),
-        ("Verdict sha256", found.verdict_sha256),
-        ("Proposed by", found.author),
-        ("Approved by", f"{found.approver} at {found.approved_at}" if found.approver else "nobody was asked"),
-        ("Champion since", f"{found.promoted_at}, by {found.promoted_by}, instead of {f'version {found.instead_of}' if found.instead_of else 'none'}"),
-        ("Put back because", found.rollback),
-        ("Plan", found.plan_sha256),
-        ("Ledger head", found.ledger_head),
-        *(("✗", line) for line in found.disagreements),
+        ("Model", f"{traced.model} version {traced.version}: {traced.candidate} ({traced.steps})"),
+        ("model sha256", traced.model_sha256),
+        *((f"Data {name}", value) for name, value in traced.data.items()),
+        *((f"Base {name}", value) for name, value in traced.base.items()),
+        *((f"Code {name}", value) for name, value in traced.code.items()),
+        *((f"Recipe {name}", value) for name, value in traced.recipe.items()),
+        (traced.metric or "Score", f"{traced.score}"),
+        *((name, f"{value:g}") for name, value in sorted(traced.metrics.items()) if name != traced.metric),
+        ("Policy sha256", traced.policy_sha256),
+        ("Verdict sha256", traced.verdict_sha256),
+        ("Proposed by", traced.author),
+        ("Approved by", f"{traced.approver} at {traced.approved_at}" if traced.approver else "nobody was asked"),
+        ("Champion since", f"{traced.promoted_at}, by {traced.promoted_by}, instead of {f'version {traced.instead_of}' if traced.instead_of else 'none'}"),
+        ("Put back because", traced.rollback),
+        ("Plan", traced.plan_sha256),
+        ("Ledger head", traced.ledger_head),
+        *(("✗", line) for line in traced.disagreements),
     ]
     return "\n".join(f"{name:<18} {value}" for name, value in rows if value)
 
@@ -184,7 +184,7 @@ def tell_report(report: AuditReport) -> str:
     return "\n".join(lines)
 
 
-def tell_bundle(found: BundleReport) -> str:
-    about = f"{found.model} version {found.version}, champion since {found.promoted_at}, approved by {found.approver or 'nobody: nobody was asked'}"
-    lines = [*(f"✓ {line}" for line in found.checked), about, f"model sha256 {found.model_sha256}"]
-    return "\n".join([*lines, f"signed by the key {found.key_id}", "Everything holds."])
+def tell_bundle(report: BundleReport) -> str:
+    about = f"{report.model} version {report.version}, champion since {report.promoted_at}, approved by {report.approver or 'nobody: nobody was asked'}"
+    lines = [*(f"✓ {line}" for line in report.checked), about, f"model sha256 {report.model_sha256}"]
+    return "\n".join([*lines, f"signed by the key {report.key_id}", "Everything holds."])

@@ -74,24 +74,24 @@ def keep_dossier(
 
 def recall_dossier(store: Store, plan: PromotionPlan) -> Dossier:
     """What was kept for a plan. Raises ``IntegrityError`` when it is not there, or not what it was."""
-    found = store.recall(_key(plan), log.warning)
-    if found is None:
+    result = store.recall(_key(plan), log.warning)
+    if result is None:
         raise IntegrityError(f"the evidence for plan {plan.digest[:12]}… is not in the MLflow store any more; run its recipe again to make it again")
-    return Dossier.model_validate(found["dossier"])
+    return Dossier.model_validate(result["dossier"])
 
 
 def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Path]:
     """Write every bundle that is missing, and give their folders. What cannot be written is said, never raised: the promotion itself holds."""
-    made = []
+    folders = []
     chain = project.ledger.entries()
     for progress in committed_plans(chain):
         if not (project.evidence / folder_name(chain, progress)).is_dir():
             try:
-                made.append(make_bundle(project, chain, progress))
+                folders.append(make_bundle(project, chain, progress))
             except RecompressError as error:
                 model, version = progress.plan.model, progress.said("promotion-committed")["version"]
                 say(f"the evidence of {model} version {version} could not be written ({error}); `recompress audit bundle {model}@{version}` tries again")
-    return made
+    return folders
 
 
 def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Path:
@@ -102,8 +102,8 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
         if target.is_dir():
             check_named(target, progress)
             return target
-        for left in project.evidence.glob(".*.partial-*"):  # by somebody who was killed: nobody else is at work here
-            shutil.rmtree(left, ignore_errors=True)
+        for left_over in project.evidence.glob(".*.partial-*"):  # by somebody who was killed: nobody else is at work here
+            shutil.rmtree(left_over, ignore_errors=True)
         dossier = recall_dossier(project.store, origin_of(chain, progress).plan)
         files = project.registry.fetch(model, version)
         story = tell(chain, progress.digest, files, dossier)
@@ -117,20 +117,20 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
 
 def check_named(folder: Path, progress: Progress) -> None:
     """Raises ``IntegrityError`` when a bundle is the evidence of another promotion than the one that its folder is named for: each of them holds by itself."""
-    said = read_document(folder, LIST)
-    if said.get("plan") != progress.digest:
+    document = read_document(folder, LIST)
+    if document.get("plan") != progress.digest:
         raise IntegrityError(
-            f"evidence/{folder.name} holds the evidence of {said.get('model')} version {said.get('version')}, plan {str(said.get('plan'))[:12]}…, and should hold that "
+            f"evidence/{folder.name} holds the evidence of {document.get('model')} version {document.get('version')}, plan {str(document.get('plan'))[:12]}…, and should hold that "
             f"of plan {progress.digest[:12]}…; move it away, and `recompress audit bundle` writes the right one"
         )
 
 
-def export_bundle(project: Project, told: str, target: Path | None, *, with_model: bool = False) -> Path:
+def export_bundle(project: Project, reference: str, target: Path | None, *, with_model: bool = False) -> Path:
     """The bundle of a version, as a folder of the project or packed into ``target``, a zip. Raises ``InputError`` for a version that was never promoted."""
     from recompress.audit import find_plan
     from recompress.evidence.archive import pack
 
-    model, version = project.resolve(told)
+    model, version = project.resolve(reference)
     chain = project.ledger.entries()
     folder = make_bundle(project, chain, find_plan(chain, model, version))
     if target is None:
@@ -151,13 +151,13 @@ def export_bundle(project: Project, told: str, target: Path | None, *, with_mode
 
 def environment() -> dict[str, str]:
     """Versions of Python and of the libraries that a model was made and measured with."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _key(plan: PromotionPlan) -> str:

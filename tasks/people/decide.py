@@ -50,22 +50,22 @@ def carry_out(project: Project, digest: str, say: Say) -> Promoted:
     directory = None
     if progress.plan.kind == "promotion" and project.registry.find_version(progress.plan.model, digest) is None:
         directory = project.store.fetch(recall_dossier(project.store, progress.plan).candidate_uri)
-    done = project.promoter.promote(digest, directory)
+    promoted = project.promoter.promote(digest, directory)
     heal(project, say)
-    return done
+    return promoted
 
 
 def rollback(project: Project, model: str, to: str | None, reason: str, say: Say) -> Promoted:
     """Go back to an earlier champion, under the rule for approvals that the last promotion had."""
-    done = project.promoter.rollback(model, reason=reason, to=to, rule=rule_of(project, model))
+    promoted = project.promoter.rollback(model, reason=reason, to=to, rule=rule_of(project, model))
     heal(project, say)
-    return done
+    return promoted
 
 
 def rule_of(project: Project, model: str) -> ApprovalRule:
     """The rule for approvals by which this model was last promoted, with the keys that are known today."""
-    done = project.ledger.last("promotion-committed", model=model)  # what was proposed and never carried out sets no rule
-    rule = progress_of(project.ledger, done.body["plan"]).plan.approval if done else ApprovalRule()
+    committed = project.ledger.last("promotion-committed", model=model)  # what was proposed and never carried out sets no rule
+    rule = progress_of(project.ledger, committed.body["plan"]).plan.approval if committed else ApprovalRule()
     return rule.model_copy(update={"signers": approvers(project.root)}) if rule.signed else rule
 
 

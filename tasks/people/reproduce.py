@@ -52,13 +52,13 @@ class Reproduction:
         lines += [f"  {name:<12} {row['was']:.6g} → {row['now']:.6g}  ({row['moved']:+.6g})" for name, row in self.metrics.items()]
         if self.equal:
             return "\n".join([*lines, f"{self.model} version {self.version} was made again: equal, byte for byte ({self.model_sha256['now'][:12]}…)."])
-        told = f"another model came out ({self.model_sha256['now'][:12]}…, promoted was {self.model_sha256['was'][:12]}…)"
-        return "\n".join([*lines, f"{self.model} version {self.version} was made again: {told}; its metrics moved as shown."])
+        difference = f"another model came out ({self.model_sha256['now'][:12]}…, promoted was {self.model_sha256['was'][:12]}…)"
+        return "\n".join([*lines, f"{self.model} version {self.version} was made again: {difference}; its metrics moved as shown."])
 
 
-def reproduce(project: Project, told: str, say: Say, *, keep: bool = False) -> Reproduction:
+def reproduce(project: Project, reference: str, say: Say, *, keep: bool = False) -> Reproduction:
     """Run a version's recipe again from nothing. Raises ``InputError``, ``DataRefused`` when the data cannot be had any more, ``IntegrityError`` without evidence."""
-    model, version = project.resolve(told)
+    model, version = project.resolve(reference)
     chain = project.ledger.entries()
     plan = origin_of(chain, find_plan(chain, model, version)).plan
     dossier = recall_dossier(project.store, plan)
@@ -78,26 +78,26 @@ def _compare(
 ) -> Reproduction:
     from tasks.running.code import CODE, git_commit
 
-    made = next(e for e in outcome["evaluations"] if e["model"] == plan.candidate)
-    inputs["data sha256"] = {"was": plan.digests["data"], "now": made["dataset_sha256"]}
+    evaluation = next(e for e in outcome["evaluations"] if e["model"] == plan.candidate)
+    inputs["data sha256"] = {"was": plan.digests["data"], "now": evaluation["dataset_sha256"]}
     was, now = dossier.environment, environment()
     before = dossier.evaluation("candidate")
-    known = before.metrics if before else {}
-    names = sorted({name for part in made["slices"].values() for name in part} | {"size_bytes", "parameters"})
+    recorded = before.metrics if before else {}
+    names = sorted({name for part in evaluation["slices"].values() for name in part} | {"size_bytes", "parameters"})
     return Reproduction(
         model=model,
         version=version,
-        equal=made["model_sha256"] == plan.model_sha256,
+        equal=evaluation["model_sha256"] == plan.model_sha256,
         same_inputs=all(both["was"] == both["now"] for both in inputs.values()),
         same_code=code_fingerprint(*CODE) == plan.digests["code"],
-        model_sha256={"was": plan.model_sha256, "now": made["model_sha256"]},
+        model_sha256={"was": plan.model_sha256, "now": evaluation["model_sha256"]},
         inputs=inputs,
         git_commit={"was": plan.facts.get("git_commit", ""), "now": git_commit(project.root)},
         libraries={name: {"was": was.get(name, ""), "now": now.get(name, "")} for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)},
         metrics={
-            name: {"was": known[name], "now": made["metrics"][name], "moved": made["metrics"][name] - known[name]}
+            name: {"was": recorded[name], "now": evaluation["metrics"][name], "moved": evaluation["metrics"][name] - recorded[name]}
             for name in names
-            if name in known and name in made["metrics"]
+            if name in recorded and name in evaluation["metrics"]
         },
     )
 

@@ -57,22 +57,22 @@ def point_to_data(root: Path, scratch: Path, commit: str, say: Say) -> None:
 
 def _git_show(root: Path, commit: str, name: str) -> bytes | None:
     try:
-        done = subprocess.run(["git", "show", f"{commit}:./{name}"], cwd=root, capture_output=True, timeout=20, check=False)
+        completed = subprocess.run(["git", "show", f"{commit}:./{name}"], cwd=root, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return completed.stdout if completed.returncode == 0 else None
 
 
 def bring_pinned(root: Path, scratch: Path, dossier: Dossier, say: Say) -> str:
     """The pinned data, from the project where it still is, else from DVC's cache. Gives the md5 of the prepared splits."""
     chosen = dossier.recipe["dataset"]
-    found = ""
+    md5 = ""
     for name in [chosen["name"], *([chosen["unlabelled"]] if chosen.get("unlabelled") else [])]:
         raw, prepared = pins_of(scratch, name, read_settings_of(scratch, name).source)
         for pin in (raw, prepared):
             _place(root, scratch, pin, say)
-        found = found or prepared.md5
-    return found
+        md5 = md5 or prepared.md5
+    return md5
 
 
 def _place(root: Path, scratch: Path, pin: Pin, say: Say) -> None:
@@ -94,42 +94,42 @@ def _place(root: Path, scratch: Path, pin: Pin, say: Say) -> None:
 
 def find_pinned_base(project: Project, dossier: Dossier) -> Path:
     """The base model's folder. Raises ``IntegrityError`` when its weights are not the pinned ones."""
-    told = dossier.recipe["base"]
-    if str(told["model"]).startswith("models:/"):
+    base = dossier.recipe["base"]
+    if str(base["model"]).startswith("models:/"):
         from tasks.tracking.registry import fetch_model
 
-        return fetch_model(project.store, told["model"], project.ledger)
-    return find_base(told["model"], revision=told.get("revision"), sha256=told.get("sha256"), root=project.root)
+        return fetch_model(project.store, base["model"], project.ledger)
+    return find_base(base["model"], revision=base.get("revision"), sha256=base.get("sha256"), root=project.root)
 
 
 def write_recipe(scratch: Path, dossier: Dossier, variant: str, base: Path) -> None:
     """The recipe as it was, but for one variant, with the base where it lies. JSON is YAML too."""
     text = scratch / "told.yaml"
     text.write_text(dossier.recipe_text, encoding="utf-8")
-    said = SettingsFile(text).values
+    recipe = SettingsFile(text).values
     text.unlink()
-    if variant not in said["variants"]:
+    if variant not in recipe["variants"]:
         raise InputError(f"the recipe that was kept knows no variant {variant!r}")
-    said |= {"variants": {variant: said["variants"][variant]}, "policy": "policy.yaml", "register": {"model": "reproduction"}}
-    said["base"] = {"model": str(base.resolve()), "sha256": dossier.recipe["base"].get("sha256")}
+    recipe |= {"variants": {variant: recipe["variants"][variant]}, "policy": "policy.yaml", "register": {"model": "reproduction"}}
+    recipe["base"] = {"model": str(base.resolve()), "sha256": dossier.recipe["base"].get("sha256")}
     policy = dossier.policy | {"approval": {"mode": "none"}, "first_promotion": "refused"}  # nothing is to be promoted here
-    for name, value in (("recipe.yaml", said), ("policy.yaml", policy)):
+    for name, value in (("recipe.yaml", recipe), ("policy.yaml", policy)):
         (scratch / name).write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def run_recipe(scratch: Path, say: Say) -> dict[str, Any]:
     """A recompression in a process of its own that knows nothing of this project's stores. Raises ``RecompressError`` with what it said last."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_"))}
     command = [sys.executable, "-m", "flows.cli", "--root", str(scratch), "run", str(scratch / "recipe.yaml"), "--json"]
     outcome = scratch / "outcome.json"
     with outcome.open("w") as out:  # a file, because a full pipe would stop the child while we read its other one
-        environment = kept | {"PREFECT_HOME": str(scratch / ".prefect")}
+        environment = inherited | {"PREFECT_HOME": str(scratch / ".prefect")}
         with subprocess.Popen(command, cwd=scratch, env=environment, stdout=out, stderr=subprocess.PIPE, text=True) as child:
-            said = _follow(child, say)
+            lines = _follow(child, say)
     if child.returncode not in (0, 4):
-        raise RecompressError(f"the recipe could not be run again: {said[-1] if said else f'exit code {child.returncode}'}")
-    found: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
-    return found
+        raise RecompressError(f"the recipe could not be run again: {lines[-1] if lines else f'exit code {child.returncode}'}")
+    result: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
+    return result
 
 
 def _follow(child: subprocess.Popen[str], say: Say) -> list[str]:

@@ -11,9 +11,9 @@ CODE = ("recompress.recipe", "recompress.methods.runner", "recompress.training",
 def git_commit(root: Path) -> str:
     """The commit of the project, with ``-dirty`` where tracked files differ from it; empty outside git."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=root, capture_output=True, text=True, timeout=20, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recompress.errors import InputError, StorageError
+from tasks.running.interrupt import ending_at_once
 from tasks.running.lock import project_taken
 from tasks.running.recompression import listener
 from tasks.running.server_watchdog import end_server_with_this_process
@@ -45,7 +46,7 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
     prepare(root)
     _check_room(root)
     _check_server()
-    with listener(say), project_taken(root.resolve()):
+    with ending_at_once(), listener(say), project_taken(root.resolve()):
         if not os.environ.get("PREFECT_API_URL"):
             end_server_with_this_process()
         flow = getattr(importlib.import_module(f"flows.{name}"), name)

@@ -55,21 +55,21 @@ class Project:
     def promoter(self) -> Promoter:
         return Promoter(self.ledger, self.registry, actor())
 
-    def resolve(self, told: str) -> tuple[str, str]:
+    def resolve(self, reference: str) -> tuple[str, str]:
         """Model and version that ``name@champion``, ``name@3``, ``name/3`` or ``name`` means. Raises ``InputError``, and ``IntegrityError`` for an alias that is gone."""
-        name, _, version = told.replace("/", "@", 1).partition("@")
-        if means_alias(told):
-            found = self.registry.champion(name)
-            if found is None:
+        name, _, version = reference.replace("/", "@", 1).partition("@")
+        if means_alias(reference):
+            champion = self.registry.champion(name)
+            if champion is None:
                 check_alias(self.ledger, self.registry, name)
                 raise InputError(f"there is no champion of {name!r}; `recompress audit log` shows what was ever promoted")
-            return name, found
+            return name, champion
         if not (version.isascii() and version.isdigit()):
-            raise InputError(f"{told!r} names no version; write name@champion or name@3")
+            raise InputError(f"{reference!r} names no version; write name@champion or name@3")
         return name, version
 
 
-def means_alias(told: str) -> bool:
+def means_alias(reference: str) -> bool:
     """Whether ``name`` or ``name@champion`` is asked for, and not a version by its number."""
-    _, at, version = told.replace("/", "@", 1).partition("@")
+    _, at, version = reference.replace("/", "@", 1).partition("@")
     return not at or version == "champion"

@@ -79,7 +79,7 @@ class Recompression:
             if name:
                 self._runs[name] = self.store.open_run(name, {"recompress.model": name, "recompress.recipe": recipe.name}, self.run_of(""))
             else:
-                self.store.close_orphans()
+                self.store.close_abandoned_runs()
                 tags = {"recompress.recipe": recipe.name, "recompress.recipe_sha256": self.plan.sha256, "recompress.policy_sha256": self.plan.policy.sha256}
                 self._runs[""] = self.store.open_run(recipe.name, tags)
                 self._log_dials()
@@ -120,10 +120,10 @@ class Recompression:
         ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
         The result comes back with ``artifacts``: for each name its uri and sha256.
         """
-        found = self.store.recall(key, self.say)
-        if found is not None:
+        recalled = self.store.recall(key, self.say)
+        if recalled is not None:
             self.reused.append(name)
-            return found
+            return recalled
         self.say(f"{name}" + (f" · {label}" if label else ""))
         folder = self.work / key[:24]
         try:
@@ -135,18 +135,18 @@ class Recompression:
                     f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
                 ) from None
             raise
-        kept = self.store.keep(self.run_of(run), f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}", key, result, files, folder)
+        stored = self.store.keep(self.run_of(run), f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}", key, result, files, folder)
         shutil.rmtree(folder, ignore_errors=True)
         self.done.append(name)
-        return kept
+        return stored
 
 
 def _clear(folder: Path) -> None:
     """Make the folder of a step; what a killed process left there goes, but for ``work``, from which a training goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.iterdir():
-        if left.name != "work":
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for entry in folder.iterdir():
+        if entry.name != "work":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def read_plan(recipe: str, home: Path) -> Plan:

@@ -37,6 +37,11 @@ def end_server_with_this_process() -> None:
     atexit.register(_dismiss)  # before Prefect registers the end of its server, so it comes after that
 
 
+def is_watcher(pid: int) -> bool:
+    """Whether this process started a watcher of that number."""
+    return any(watcher.pid == pid for watcher in _watchers)
+
+
 def _dismiss() -> None:
     for watcher in _watchers:
         watcher.terminate()
@@ -68,11 +73,11 @@ def servers_of(mark: str) -> Iterator[psutil.Process]:
 
 def end_servers(mark: str) -> None:
     for _ in range(LOOKS):
-        found = list(servers_of(mark))
-        for server in found:
+        servers = list(servers_of(mark))
+        for server in servers:
             server.terminate()
-        _, left = psutil.wait_procs(found, timeout=PATIENCE_S)
-        for server in left:
+        _, alive = psutil.wait_procs(servers, timeout=PATIENCE_S)
+        for server in alive:
             server.kill()
         time.sleep(PAUSE_S)
 

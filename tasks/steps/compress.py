@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 @task(task_run_name="compress {variant}", cache_policy=NO_CACHE, persist_result=False)
-def compress(run: Recompression, variant: str, made: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
-    """The steps of one variant, in order, each from the model that the one before it left. ``made`` are the baseline and the variants before this one."""
-    model = made[0]
+def compress(run: Recompression, variant: str, models: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
+    """The steps of one variant, in order, each from the model that the one before it left. ``models`` are the baseline and the variants before this one."""
+    model = models[0]
     for i, step in enumerate(run.plan.steps[variant], start=1):
-        model = compress_step(run, variant, i, step, model, made, dataset)
+        model = compress_step(run, variant, i, step, model, models, dataset)
     return model.model_copy(update={"name": variant})
 
 
-def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, made: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
+def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, models: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
     """One step: run by the core's runner, which saves, reads back and proves; kept in MLflow with its claims."""
     method = get_method(step.method)
     benchmark = get_benchmark(run.plan.recipe.benchmark)
     name = f"{variant}/{number} {step.method}"
-    others = {"teacher": _teacher_of(step, made), "base": run.base}
+    others = {"teacher": _teacher_of(step, models), "base": run.base}
     needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
     dataset = _text_for(step, dataset, run.plan.recipe.seed)
     taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
@@ -67,10 +67,10 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         inputs=[model.sha256, *dataset.text_digests, *(taught or ())[1:], *(other.sha256 for other in needed.values())],
         seed=run.plan.recipe.seed,
     )
-    kept = run.step(name, key=key, run=variant, do=do)
-    run.claims.setdefault(variant, []).append({"method": step.method, "claims": kept["claims"]})
-    place = kept["artifacts"]["model"]
-    return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=kept["runtime"], steps=(*model.steps, step.method))
+    result = run.step(name, key=key, run=variant, do=do)
+    run.claims.setdefault(variant, []).append({"method": step.method, "claims": result["claims"]})
+    place = result["artifacts"]["model"]
+    return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=result["runtime"], steps=(*model.steps, step.method))
 
 
 def _text_for(step: Step, dataset: DatasetRef, seed: int) -> DatasetRef:
@@ -79,14 +79,14 @@ def _text_for(step: Step, dataset: DatasetRef, seed: int) -> DatasetRef:
     return dataset if at_most is None else dataset.model_copy(update={"unlabelled_draw": (at_most, seed)})
 
 
-def _teacher_of(step: Step, made: Sequence[ModelRef]) -> ModelRef:
+def _teacher_of(step: Step, models: Sequence[ModelRef]) -> ModelRef:
     """The variant that a step names as its teacher, or the baseline."""
-    return {model.name: model for model in made}[getattr(step.config, "teacher", None) or made[0].name]
+    return {model.name: model for model in models}[getattr(step.config, "teacher", None) or models[0].name]
 
 
-def _read_teacher(run: Recompression, said: tuple[str, str] | None) -> TeacherOutputs | None:
-    if said is None:
+def _read_teacher(run: Recompression, outputs: tuple[str, str] | None) -> TeacherOutputs | None:
+    if outputs is None:
         return None
     from recompress.training.teacher_outputs import TeacherOutputs
 
-    return TeacherOutputs.load(run.store.fetch(said[0]))
+    return TeacherOutputs.load(run.store.fetch(outputs[0]))

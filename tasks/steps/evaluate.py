@@ -77,8 +77,8 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         if not timed:
             places = [run.store.fetch(model.uri) for model in missing]
-            found = measure_all(places, run.store.fetch(baseline.uri), examples_of(dataset, "test"), folder)
-            timed.update({model.name: metrics for model, metrics in zip(missing, found, strict=True)})
+            measurements = measure_all(places, run.store.fetch(baseline.uri), examples_of(dataset, "test"), folder)
+            timed.update({model.name: metrics for model, metrics in zip(missing, measurements, strict=True)})
         return {"metrics": timed[name], "machine": machine}, {}
 
     results = []

@@ -48,12 +48,12 @@ class Judgement:
 def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champion:
     """Who is to be beaten. Raises ``IntegrityError`` when it is not what the ledger promoted; what a killed promotion left open is finished or undone first."""
     Promoter(run.ledger, open_registry(run.store), actor()).settle(run.plan.recipe.register_.model)
-    found = champion_of(run.store, run.plan.recipe.register_.model)
-    if found is None:
+    champion = champion_of(run.store, run.plan.recipe.register_.model)
+    if champion is None:
         return Champion()
-    same = any(model.sha256 == found.model_sha256 for model in variants)
-    model = ModelRef(name="champion", kind="variant", uri=found.model_uri, sha256=found.model_sha256)
-    return Champion(found.version, found.model_sha256, found.tags, () if same else (model,))
+    same = any(model.sha256 == champion.model_sha256 for model in variants)
+    model = ModelRef(name="champion", kind="variant", uri=champion.model_uri, sha256=champion.model_sha256)
+    return Champion(champion.version, champion.model_sha256, champion.tags, () if same else (model,))
 
 
 @task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
@@ -72,10 +72,10 @@ def judge_all(
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
     key = step_key("verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against], seed=policy.seed)
-    kept = run.step(
+    result = run.step(
         "verdicts", key=key, run="", do=do, label=f"{len(variants)} variants against the baseline" + (" and the champion" if champion.version else "")
     )
-    verdicts = [Verdict.model_validate(told) for told in kept["verdicts"]]
+    verdicts = [Verdict.model_validate(record) for record in result["verdicts"]]
     for verdict in verdicts:
         run.note("verdict", verdict.digest, {"candidate": verdict.candidate, "passed": verdict.passed, "reasons": list(verdict.reasons), "evidence": evidence})
     return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, settled)
@@ -116,8 +116,8 @@ def spent_loss(run: Recompression, champion: Champion) -> float | None:
     for entry in reversed(committed):
         progress = progress_of(run.ledger, entry.body["plan"])
         if progress.plan.kind == "promotion":
-            told = progress.said("promotion-judged").get("spent_loss_after")
-            return None if told is None else float(told)
+            spent = progress.said("promotion-judged").get("spent_loss_after")
+            return None if spent is None else float(spent)
     return None
 
 

@@ -79,7 +79,7 @@ def promote(
     keep_dossier(run, plan, verdict, evaluations, checks.as_json(), dataset, base, chosen)
     try:
         progress = promoter.propose(plan, verdict)
-        done = promoter.promote(progress.digest, run.store.fetch(chosen.uri))
+        promoted = promoter.promote(progress.digest, run.store.fetch(chosen.uri))
     except ApprovalPending as waiting:
         for line in describe(progress, verdict).splitlines():
             run.say(line)
@@ -88,7 +88,7 @@ def promote(
         return Promotion(name, plan=plan.digest, reason=str(refused), exit_code=refused.exit_code)
     write_evidence(run)
     run.done.append("promotion")
-    return Promotion(name, chosen.name, done.version, done.plan, str(done.head))
+    return Promotion(name, chosen.name, promoted.version, promoted.plan, str(promoted.head))
 
 
 def write_evidence(run: Recompression) -> None:
@@ -137,7 +137,7 @@ def plan_for(
         verdict_sha256=verdict.digest,
         policy_sha256=policy.sha256,
         digests={"data": dataset.sha256, "base": base.sha256, "recipe": run.plan.sha256, "code": code_fingerprint(*CODE)},
-        facts={key: told for key, told in facts.items() if told},
+        facts={key: value for key, value in facts.items() if value},
         approval=approval_rule(run.root, policy.approval),
     )
 

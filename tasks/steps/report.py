@@ -72,10 +72,10 @@ def write_report(
             "made_from": facts,
         }
 
-    told = sha256_json([run.plan.sha256, outcome(summary), steps])
-    key = step_key("report", modules=["recompress.report.page"], config={}, inputs=[told, sha256_file(TEMPLATE)], seed=0)
-    kept = run.step("report", key=key, run="", do=do)
-    place = publish(run, kept)
+    digest = sha256_json([run.plan.sha256, outcome(summary), steps])
+    key = step_key("report", modules=["recompress.report.page"], config={}, inputs=[digest, sha256_file(TEMPLATE)], seed=0)
+    result = run.step("report", key=key, run="", do=do)
+    place = publish(run, result)
     text = f"{summary}\n{place}"
     if not run.done:
         text = f"Nothing had to be done again: all {len(run.reused)} steps were found.\n{text}"
@@ -121,14 +121,14 @@ def made_from(
     }
 
 
-def publish(run: Recompression, kept: Result) -> Path:
+def publish(run: Recompression, result: Result) -> Path:
     """Copy the page to ``reports/<recipe>.html``; whole or not at all."""
     place = run.root / "reports" / f"{run.plan.recipe.name}.html"
     place.parent.mkdir(exist_ok=True)
     for label, suffix in (("page", ".html"), ("json", ".json")):
         target = place.with_suffix(suffix)
         partial = target.with_suffix(suffix + ".partial")
-        shutil.copyfile(run.store.fetch(kept["artifacts"][label]["uri"]), partial)
+        shutil.copyfile(run.store.fetch(result["artifacts"][label]["uri"]), partial)
         partial.replace(target)
     return place
 

@@ -56,10 +56,10 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
         inputs=[base.sha256, *dataset.training_digests],
         seed=recipe.seed,
     )
-    found = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
-    kept = found["artifacts"]["model"]
-    run.note("baseline-trained", key, {"model_sha256": kept["sha256"], "base_sha256": base.sha256, "dataset_sha256": dataset.sha256})
-    return ModelRef(name="baseline", kind="baseline", uri=kept["uri"], sha256=kept["sha256"])
+    result = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
+    artifact = result["artifacts"]["model"]
+    run.note("baseline-trained", key, {"model_sha256": artifact["sha256"], "base_sha256": base.sha256, "dataset_sha256": dataset.sha256})
+    return ModelRef(name="baseline", kind="baseline", uri=artifact["uri"], sha256=artifact["sha256"])
 
 
 @task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
@@ -70,9 +70,9 @@ def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: Model
     """
     if get_benchmark(dataset.benchmark).head.pretrained:
         return None
-    asked = (teacher.sha256, *dataset.text_digests)
-    if asked in run.said:
-        return run.said[asked]
+    inputs = (teacher.sha256, *dataset.text_digests)
+    if inputs in run.said:
+        return run.said[inputs]
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.methods.distillation.teacher import teacher_outputs
@@ -81,8 +81,8 @@ def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: Model
         teacher_outputs(run.store.fetch(teacher.uri), text, folder / "work" / "teacher")
         return {}, {"outputs": folder / "work" / "teacher"}
 
-    key = step_key("teacher", modules=["recompress.methods.distillation.teacher"], config={}, inputs=asked, seed=0)
+    key = step_key("teacher", modules=["recompress.methods.distillation.teacher"], config={}, inputs=inputs, seed=0)
     name = "teacher" if teacher.kind == "baseline" else f"{teacher.name}/teacher"
-    kept = run.step(name, key=key, run=teacher.name, do=do, label=f"what {teacher.name} says about the training text")["artifacts"]["outputs"]
-    run.said[asked] = kept["uri"], kept["sha256"]
-    return run.said[asked]
+    artifact = run.step(name, key=key, run=teacher.name, do=do, label=f"what {teacher.name} says about the training text")["artifacts"]["outputs"]
+    run.said[inputs] = artifact["uri"], artifact["sha256"]
+    return run.said[inputs]

@@ -44,16 +44,16 @@ class ServedModel(PythonModel):
         return self.predictor(texts_of(model_input))
 
 
-def texts_of(given: Any) -> list[str]:
+def texts_of(model_input: Any) -> list[str]:
     """The texts in what MLflow hands over: a text, several, or a table with one column of them. Raises ``ValueError`` for anything else."""
-    if isinstance(given, str):
-        return [given]
-    if hasattr(given, "columns"):
-        names = list(given.columns)
+    if isinstance(model_input, str):
+        return [model_input]
+    if hasattr(model_input, "columns"):
+        names = list(model_input.columns)
         if COLUMN not in names and (len(names) != 1 or isinstance(names[0], str)):
             raise ValueError(f"the table needs a column {COLUMN!r}, it has {', '.join(map(str, names))}")
-        given = given[COLUMN if COLUMN in names else names[0]]
-    texts = list(given)
+        model_input = model_input[COLUMN if COLUMN in names else names[0]]
+    texts = list(model_input)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"row {number} is {type(text).__name__} and not text: {str(text)[:60]!r}")

@@ -61,15 +61,15 @@ class MlflowRegistry:
         if not self.store.exists:
             return {}
         with self.store.refusing():
-            found, page = list[Any](), None
+            versions, page = list[Any](), None
             while page != "":
                 some = self.store.client.search_model_versions(page_token=page)
-                found, page = [*found, *some], some.token or ""
-        return {(version.name, str(version.version)): version.tags[HEAD_TAG] for version in found if HEAD_TAG in version.tags}
+                versions, page = [*versions, *some], some.token or ""
+        return {(version.name, str(version.version)): version.tags[HEAD_TAG] for version in versions if HEAD_TAG in version.tags}
 
     def champion(self, model: str) -> str | None:
-        found = self._absent_is_none(lambda: self.store.client.get_model_version_by_alias(model, ALIAS))
-        return None if found is None else str(found.version)
+        version = self._absent_is_none(lambda: self.store.client.get_model_version_by_alias(model, ALIAS))
+        return None if version is None else str(version.version)
 
     def create_version(self, model: str, directory: Path, tags: Mapping[str, str]) -> str:
         with self.store.refusing(), self._workplace() as folder:
@@ -79,9 +79,9 @@ class MlflowRegistry:
             place, run = self._upload(model, root, tags)
             if self._absent_is_none(lambda: self.store.client.get_registered_model(model)) is None:
                 self.store.client.create_registered_model(model)
-            made = self.store.client.create_model_version(model, place, run, tags={**tags, MANIFEST_TAG: manifest})
+            version = self.store.client.create_model_version(model, place, run, tags={**tags, MANIFEST_TAG: manifest})
             self.store.client.set_terminated(run, "FINISHED")
-        return str(made.version)
+        return str(version.version)
 
     @contextmanager
     def _workplace(self) -> Iterator[Path]:
@@ -107,30 +107,30 @@ class MlflowRegistry:
 
     def find_version(self, model: str, plan: str) -> str | None:
         with self.store.refusing():
-            found = self.store.client.search_model_versions(f"name = '{model}' and tags.`{PLAN_TAG}` = '{plan}'")
-        return min((str(version.version) for version in found), key=int, default=None)
+            versions = self.store.client.search_model_versions(f"name = '{model}' and tags.`{PLAN_TAG}` = '{plan}'")
+        return min((str(version.version) for version in versions), key=int, default=None)
 
     def tags(self, model: str, version: str) -> dict[str, str] | None:
-        found = self._version(model, version)
-        return None if found is None else dict(found.tags)
+        registered = self._version(model, version)
+        return None if registered is None else dict(registered.tags)
 
     def set_tag(self, model: str, version: str, name: str, value: str) -> None:
         with self.store.refusing():
             self.store.client.set_model_version_tag(model, version, name, value)
 
     def fetch(self, model: str, version: str) -> Path:
-        found = self._version(model, version)
-        if found is None:
+        registered = self._version(model, version)
+        if registered is None:
             raise IntegrityError(f"version {version} of {model} is not in the registry")
-        if not found.source:
+        if not registered.source:
             raise IntegrityError(f"version {version} of {model} has no files: it was registered without any")
         try:
-            directory = self.store.fetch(found.source)
+            directory = self.store.fetch(registered.source)
         except StorageError as error:
             raise IntegrityError(f"the files of version {version} of {model} cannot be fetched: {error}") from None
         if not directory.is_dir():
             raise IntegrityError(
-                f"version {version} of {model} has no files at {found.source}; put them back, or recompress rollback {model} to one that has them"
+                f"version {version} of {model} has no files at {registered.source}; put them back, or recompress rollback {model} to one that has them"
             )
         return directory
 
@@ -142,8 +142,8 @@ class MlflowRegistry:
                 self.store.client.set_registered_model_alias(model, ALIAS, version)
 
     def _version(self, model: str, version: str) -> ModelVersion | None:
-        found: ModelVersion | None = self._absent_is_none(lambda: self.store.client.get_model_version(model, version))
-        return found
+        registered: ModelVersion | None = self._absent_is_none(lambda: self.store.client.get_model_version(model, version))
+        return registered
 
     def _absent_is_none(self, ask: Callable[[], Any]) -> Any:
         from mlflow.exceptions import MlflowException
@@ -165,14 +165,14 @@ def champion_of(store: Store, model: str) -> Found | None:
     """The version in production, or ``None``. Raises ``IntegrityError`` for one that was not made here: nothing is known of its bytes."""
     registry = MlflowRegistry(store)
     version = registry.champion(model)
-    found = registry._version(model, version) if version is not None else None
-    if found is None:
+    registered = registry._version(model, version) if version is not None else None
+    if registered is None:
         return None
-    if MODEL_TAG not in found.tags:
+    if MODEL_TAG not in registered.tags:
         raise IntegrityError(
             f"version {version} of {model} is champion, but was not made here; recompress rollback {model} --reason '…' puts one back that was"
         )
-    return Found(str(version), found.tags[MODEL_TAG], dict(found.tags), f"{found.source}/{MODEL_FOLDER}")
+    return Found(str(version), registered.tags[MODEL_TAG], dict(registered.tags), f"{registered.source}/{MODEL_FOLDER}")
 
 
 def fetch_model(store: Store, uri: str, ledger: Ledger | None = None) -> Path:
@@ -217,15 +217,15 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[[list[
 
 def _resolve(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
     """Name and version that a ``models:/`` uri means. Raises ``InputError``."""
-    told = uri.removeprefix("models:/")
-    name, at, alias = told.partition("@")
+    reference = uri.removeprefix("models:/")
+    name, at, alias = reference.partition("@")
     if at:
-        found = registry._absent_is_none(lambda: registry.store.client.get_model_version_by_alias(name, alias))
-        if found is None:
+        registered = registry._absent_is_none(lambda: registry.store.client.get_model_version_by_alias(name, alias))
+        if registered is None:
             way_out = f"a version is asked for as {name}/{alias}" if alias.isdigit() else "recompress run makes one"
             raise InputError(f"there is no model {name!r} with the alias {alias!r} in {registry.store.uri}; {way_out}")
-        return name, str(found.version)
-    name, slash, version = told.rpartition("/")
+        return name, str(registered.version)
+    name, slash, version = reference.rpartition("/")
     if not slash or not version.isdigit() or registry._version(name, version) is None:
-        raise InputError(f"there is no model {told!r} in {registry.store.uri}; give name@alias or name/version")
+        raise InputError(f"there is no model {reference!r} in {registry.store.uri}; give name@alias or name/version")
     return name, version

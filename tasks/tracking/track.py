@@ -63,9 +63,9 @@ class Store:
             logging.getLogger("urllib3").setLevel(logging.ERROR)
             with self.refusing(), locked(self.folder / "made.lock") if self.is_local else nullcontext():
                 client = MlflowClient(self.uri, registry_uri=self.uri)
-                found = client.get_experiment_by_name(EXPERIMENT)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
                 place = (self.folder / "artifacts").as_uri() if self.is_local else None
-                self._opened = client, found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=place)
+                self._opened = client, experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifact_location=place)
         return self._opened
 
     @contextmanager
@@ -110,14 +110,14 @@ class Store:
 
         source = json.dumps({"dvc": f"prepared/{dataset.name}", "md5": dataset.md5, "sha256": dataset.sha256})
         profile = json.dumps({"rows": dataset.rows, "slices": list(dataset.slices)})
-        told = Dataset(name=dataset.name, digest=dataset.md5[:36], source_type="dvc", source=source, profile=profile)
+        entity = Dataset(name=dataset.name, digest=dataset.md5[:36], source_type="dvc", source=source, profile=profile)
         with self.refusing():
-            self.client.log_inputs(run_id, datasets=[DatasetInput(told, [InputTag("mlflow.data.context", "training")])])
+            self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
 
-    def close_orphans(self) -> None:
+    def close_abandoned_runs(self) -> None:
         """Runs of processes of this machine that are no more, killed in the middle, must not look as if they still ran."""
-        here = f"attributes.status = 'RUNNING' and tags.`recompress.host` = '{socket.gethostname()}'"
-        for run in self.client.search_runs([self.experiment], here):
+        filter_string = f"attributes.status = 'RUNNING' and tags.`recompress.host` = '{socket.gethostname()}'"
+        for run in self.client.search_runs([self.experiment], filter_string):
             if not psutil.pid_exists(int(run.data.tags["recompress.pid"])):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
@@ -130,8 +130,8 @@ class Store:
                 if sha256_bytes(data) != digest:
                     raise IntegrityError(f"{place} was altered")
                 result: Result = json.loads(data)
-                for kept in result["artifacts"].values():
-                    check(self.fetch(kept["uri"]), kept["sha256"])
+                for artifact in result["artifacts"].values():
+                    check(self.fetch(artifact["uri"]), artifact["sha256"])
                 return result
             except (OSError, IntegrityError, ValueError, KeyError) as error:
                 doubt(f"a stored result is not what it was, so its step runs again: {error}")
@@ -141,12 +141,12 @@ class Store:
         """Store a step's files and result below ``place`` of a run, read the files back, and only then write the tag that makes it found again."""
         with self.refusing():
             artifacts = {label: self.log(run_id, path, f"{place}/{label}") for label, path in files.items()}
-            kept = {**result, "artifacts": artifacts, "run_id": run_id}
+            stored = {**result, "artifacts": artifacts, "run_id": run_id}
             note = folder / "step.json"
-            note.write_bytes(canonical_json(kept))
+            note.write_bytes(canonical_json(stored))
             self.client.log_artifact(run_id, str(note), place)
             self.client.set_tag(run_id, f"step.{key}", f"{place}/step.json#{sha256_file(note)}")
-        return kept
+        return stored
 
     def log(self, run_id: str, path: Path, place: str) -> dict[str, str]:
         """Store a file or a directory; gives its uri and sha256, checked on what was stored."""

@@ -45,23 +45,23 @@ def test_costs_are_those_of_torch_window_by_window(family: str) -> None:
                 with torch.no_grad():
                     cost += float(torch.nn.functional.cross_entropy(network(window).logits[0, :-1].double(), window[0, 1:], reduction="sum"))
                 tokens += window.shape[1] - 1
-    found = read(checkpoint, examples)
-    assert found.sum(0)[1] == tokens
-    assert found.sum(0)[0] * 1e-6 == pytest.approx(cost, rel=1e-5)
-    metrics = LM.metrics(found.sum(0), ())
+    counts = read(checkpoint, examples)
+    assert counts.sum(0)[1] == tokens
+    assert counts.sum(0)[0] * 1e-6 == pytest.approx(cost, rel=1e-5)
+    metrics = LM.metrics(counts.sum(0), ())
     assert metrics["perplexity"] == pytest.approx(math.exp(cost / tokens), rel=1e-5)
-    assert metrics["bits_per_byte"] == pytest.approx(cost / math.log(2) / found.sum(0)[2], rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(cost / math.log(2) / counts.sum(0)[2], rel=1e-5)
     assert metrics["negative_bits_per_byte"] == -metrics["bits_per_byte"]
 
 
 def test_each_row_pays_for_its_own_bytes() -> None:
     """With a window over everything only the first token's bytes are not scored, and every row has its own and its line end's."""
     checkpoint, examples = checkpoint_of("llama", max_position_embeddings=4096), [replace(example, slice="one") for example in texts(20)]
-    found = read(checkpoint, examples, 4096)
+    counts = read(checkpoint, examples, 4096)
     sizes = np.array([len(example.words[0].encode()) + 1 for example in examples])
     first = checkpoint.tokenizer(examples[0].words[0], return_offsets_mapping=True)["offset_mapping"][0][1]
     sizes[0] -= len(examples[0].words[0][:first].encode())
-    assert found[:, 2].tolist() == sizes.tolist()
+    assert counts[:, 2].tolist() == sizes.tolist()
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,8 +106,8 @@ def test_rows_alone_agree_with_reading_one_row() -> None:
 
 def test_counts_add_up_to_the_same_metrics_in_any_order_and_batch() -> None:
     examples = texts(30)
-    found = read(checkpoint_of("llama"), examples)
-    totals = np.stack([found.sum(0), found[::-1].sum(0)])
+    counts = read(checkpoint_of("llama"), examples)
+    totals = np.stack([counts.sum(0), counts[::-1].sum(0)])
     metrics = LM.metrics(totals, ())
     assert metrics["perplexity"].shape == (2,)
     assert metrics["perplexity"][0] == metrics["perplexity"][1]
@@ -131,20 +131,20 @@ def test_what_is_refused() -> None:
 
 def test_windows_are_full_and_follow_on_each_other() -> None:
     tokenizer, examples = byte_tokenizer(), [replace(example, slice="one") for example in texts(30)]
-    found = LM.windows(tokenizer, examples, LENGTH)
-    assert {len(feature["input_ids"]) for feature in found} == {LENGTH}
+    windows = LM.windows(tokenizer, examples, LENGTH)
+    assert {len(feature["input_ids"]) for feature in windows} == {LENGTH}
     text = "".join(f"{example.words[0]}\n" for example in examples)
-    assert text.startswith(tokenizer.decode([token for feature in found for token in feature["input_ids"]]))
+    assert text.startswith(tokenizer.decode([token for feature in windows for token in feature["input_ids"]]))
 
 
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_decoder_is_saved_and_read_back_with_its_head_tied(family: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(family)
     save(checkpoint, tmp_path / "model")
-    found = load(tmp_path / "model")
-    network: Any = found.torch_network
+    loaded = load(tmp_path / "model")
+    network: Any = loaded.torch_network
     assert network.lm_head.weight is network.get_input_embeddings().weight
-    assert np.array_equal(read(found, texts(12)), read(checkpoint, texts(12)))
+    assert np.array_equal(read(loaded, texts(12)), read(checkpoint, texts(12)))
     features = features_of(checkpoint, family)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     with torch.no_grad():
@@ -155,16 +155,16 @@ def test_a_decoder_is_saved_and_read_back_with_its_head_tied(family: str, tmp_pa
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_base_decoder_keeps_its_head(family: str, tied: bool, tmp_path: Path) -> None:
-    made = checkpoint_of(family, tie_word_embeddings=tied)
-    made.torch_network.save_pretrained(tmp_path / "base")
-    made.tokenizer.pad_token = None
-    made.tokenizer.save_pretrained(tmp_path / "base")
+    checkpoint = checkpoint_of(family, tie_word_embeddings=tied)
+    checkpoint.torch_network.save_pretrained(tmp_path / "base")
+    checkpoint.tokenizer.pad_token = None
+    checkpoint.tokenizer.save_pretrained(tmp_path / "base")
     base = from_base(tmp_path / "base", LANGUAGE, (), LENGTH, seed=0)
     assert base.tokenizer.pad_token == "<end>"
-    assert np.array_equal(read(base, texts(12)), read(made, texts(12)))
+    assert np.array_equal(read(base, texts(12)), read(checkpoint, texts(12)))
     save(base, tmp_path / "model")
     again = from_base(tmp_path / "model", LANGUAGE, (), LENGTH, seed=0)
-    assert np.array_equal(read(again, texts(12)), read(made, texts(12)))
+    assert np.array_equal(read(again, texts(12)), read(checkpoint, texts(12)))
 
 
 def test_bases_that_cannot_model_language(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_bases_that_cannot_model_language(tmp_path: Path) -> None:
 def test_a_real_decoder_reads_its_own_stories(mirror: Path) -> None:
     checkpoint = from_base(mirror / "stories260k", LANGUAGE, (), 256, seed=0)
     lines = (mirror / "stories260k" / "stories.txt").read_text().splitlines()[400:]
-    found = read(checkpoint, [Example((line,)) for line in lines], 256)
-    assert LM.metrics(found.sum(0), ())["perplexity"] == pytest.approx(4.24545, abs=1e-4)
+    counts = read(checkpoint, [Example((line,)) for line in lines], 256)
+    assert LM.metrics(counts.sum(0), ())["perplexity"] == pytest.approx(4.24545, abs=1e-4)
 
 
 def test_quality_is_measured_on_the_rows_of_the_data(tmp_path: Path) -> None:
@@ -189,18 +189,18 @@ def test_quality_is_measured_on_the_rows_of_the_data(tmp_path: Path) -> None:
 
     checkpoint, examples = checkpoint_of("llama"), texts(30)
     save(checkpoint, tmp_path / "model")
-    found = evaluate_quality(tmp_path / "model", examples, tmp_path / "predictions.parquet")
+    quality = evaluate_quality(tmp_path / "model", examples, tmp_path / "predictions.parquet")
     expected = LM.metrics(read(checkpoint, examples).sum(0), ())
-    assert found.metrics["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-4)
-    assert found.slices.keys() == {"swa", "yor"}
+    assert quality.metrics["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-4)
+    assert quality.slices.keys() == {"swa", "yor"}
 
 
 def test_calibration_takes_windows(tmp_path: Path) -> None:
     from recompress.methods.calibration import calibration_features
 
     checkpoint, inputs = checkpoint_of("llama"), inputs_of("llama", tmp_path)
-    found = calibration_features(checkpoint, inputs, 5)
-    assert [len(feature["input_ids"]) for feature in found] == [LENGTH] * 5
-    assert found == calibration_features(checkpoint, inputs, 5)
+    windows = calibration_features(checkpoint, inputs, 5)
+    assert [len(feature["input_ids"]) for feature in windows] == [LENGTH] * 5
+    assert windows == calibration_features(checkpoint, inputs, 5)
     with pytest.raises(DataRefused, match="shorter than a window"):
         calibration_features(checkpoint, replace(inputs, train=[Example(("na",))]), 5)

@@ -24,7 +24,7 @@ def test_marks_stay_with_their_letters() -> None:
 @given(st.text())
 def test_nothing_but_spaces_and_controls_is_lost_and_no_word_holds_a_space(text: str) -> None:
     words = words_of(text)
-    kept = [c for c in text if not c.isspace() and unicodedata.category(c)[0] not in "CZ"]
-    assert [c for c in "".join(words) if unicodedata.category(c)[0] != "C"] == kept
+    letters = [c for c in text if not c.isspace() and unicodedata.category(c)[0] not in "CZ"]
+    assert [c for c in "".join(words) if unicodedata.category(c)[0] != "C"] == letters
     assert all(word and not any(c.isspace() for c in word) for word in words)
     assert words_of(" ".join(words)) == words

@@ -19,15 +19,15 @@ label = st.sampled_from(TOPICS)
 answers = st.lists(st.tuples(label, label), min_size=1, max_size=30)
 
 
-def counted(found: list[tuple[str, str]]) -> np.ndarray:
-    return BENCHMARK.counts([(gold,) for gold, _ in found], [(predicted,) for _, predicted in found], TOPICS)
+def counted(pairs: list[tuple[str, str]]) -> np.ndarray:
+    return BENCHMARK.counts([(gold,) for gold, _ in pairs], [(predicted,) for _, predicted in pairs], TOPICS)
 
 
 @given(answers)
 @settings(deadline=None)
-def test_equals_scikit_learn(found: list[tuple[str, str]]) -> None:
-    gold, predicted = zip(*found, strict=True)
-    totals = counted(found).sum(axis=0)
+def test_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    gold, predicted = zip(*pairs, strict=True)
+    totals = counted(pairs).sum(axis=0)
     ours, by_label = BENCHMARK.metrics(totals, TOPICS), BENCHMARK.by_type(totals, TOPICS)
     assert ours["accuracy"] == pytest.approx(accuracy_score(gold, predicted))
     assert ours["macro_f1"] == pytest.approx(f1_score(gold, predicted, average="macro"))
@@ -37,9 +37,9 @@ def test_equals_scikit_learn(found: list[tuple[str, str]]) -> None:
 
 
 @given(answers, st.integers(0, 2**31))
-def test_a_batch_of_draws_equals_one_draw_after_the_other(found: list[tuple[str, str]], seed: int) -> None:
-    counts = counted(found)
-    draws = np.random.default_rng(seed).multinomial(len(found), [1 / len(found)] * len(found), size=7)
+def test_a_batch_of_draws_equals_one_draw_after_the_other(pairs: list[tuple[str, str]], seed: int) -> None:
+    counts = counted(pairs)
+    draws = np.random.default_rng(seed).multinomial(len(pairs), [1 / len(pairs)] * len(pairs), size=7)
     together = BENCHMARK.metrics(draws @ counts, TOPICS)
     for i in range(7):
         alone = BENCHMARK.metrics(draws[i] @ counts, TOPICS)

@@ -23,10 +23,10 @@ tagging = st.lists(st.sampled_from(LABELS), min_size=1, max_size=12)
 pairs = st.lists(tagging.flatmap(lambda gold: st.tuples(st.just(gold), st.lists(st.sampled_from(LABELS), min_size=len(gold), max_size=len(gold)))), max_size=6)
 
 
-@given(pairs.filter(lambda found: any(tag.startswith("B-") for _, prediction in found for tag in prediction)))
+@given(pairs.filter(lambda answers: any(tag.startswith("B-") for _, prediction in answers for tag in prediction)))
 @settings(max_examples=300, deadline=None)
-def test_equals_seqeval(found: list[tuple[list[str], list[str]]]) -> None:
-    gold, predicted = [list(one) for one in zip(*found, strict=True)]
+def test_equals_seqeval(answers: list[tuple[list[str], list[str]]]) -> None:
+    gold, predicted = [list(tags) for tags in zip(*answers, strict=True)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # seqeval warns of empty denominators, where we say NaN
         report = classification_report(gold, predicted, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
@@ -54,10 +54,10 @@ def test_entities_by_brute_force(tags: list[str]) -> None:
 
 
 @given(pairs.filter(bool), st.integers(0, 2**31))
-def test_a_batch_of_draws_equals_one_draw_after_the_other(found: list[tuple[list[str], list[str]]], seed: int) -> None:
-    gold, predicted = zip(*found, strict=True)
+def test_a_batch_of_draws_equals_one_draw_after_the_other(answers: list[tuple[list[str], list[str]]], seed: int) -> None:
+    gold, predicted = zip(*answers, strict=True)
     counts = BENCHMARK.counts(gold, predicted, LABELS)
-    draws = np.random.default_rng(seed).multinomial(len(found), [1 / len(found)] * len(found), size=(2, 5))
+    draws = np.random.default_rng(seed).multinomial(len(answers), [1 / len(answers)] * len(answers), size=(2, 5))
     together = BENCHMARK.metrics(draws @ counts, LABELS)
     assert together["f1"].shape == (2, 5)
     for index in np.ndindex(2, 5):

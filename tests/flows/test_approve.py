@@ -45,33 +45,33 @@ def step(run_id: Any) -> Any:
         return client.read_flow_run(run_id)
 
 
-def fill_in(run: Any, **said: str) -> Any:
+def fill_in(run: Any, **fields: str) -> Any:
     with get_client(sync_client=True) as client:
-        answer = client.resume_flow_run(run.id, run_input=said)
+        answer = client.resume_flow_run(run.id, run_input=fields)
     return answer.status.value
 
 
 @pytest.mark.slow
 def test_a_form_writes_the_same_record_as_the_command(server: None, people: People) -> None:
-    asked = ApprovalRule(required=True, not_the_author=True)
-    plan = people.propose(1, asked)
+    rule = ApprovalRule(required=True, not_the_author=True)
+    plan = people.propose(1, rule)
     run = begin(plan, people.root)
     assert run.state.name == "Suspended"
     assert people.ledger.last("approval") is None
 
-    for said in (
+    for fields in (
         {},
         {"plan": plan, "approver": "bob"},
         {"decision": "maybe", "plan": plan, "approver": "bob"},
         {"decision": "approve", "plan": plan[:12], "approver": "bob"},
     ):
-        assert fill_in(run, **said) == "REJECT", "the form takes nothing that is not a whole decision"
+        assert fill_in(run, **fields) == "REJECT", "the form takes nothing that is not a whole decision"
     assert fill_in(run, decision="approve", plan=plan, approver="bob") == "ACCEPT"
     assert step(run.id).state.is_completed()
     assert people.registry.champion("ner") == "1"
 
     by_form = people.ledger.last("approval")
-    other = people.propose(2, asked)
+    other = people.propose(2, rule)
     assert people.call("approve", other, actor="bob")[0] == 0
     by_command = people.ledger.last("approval")
     assert by_form is not None
@@ -82,18 +82,18 @@ def test_a_form_writes_the_same_record_as_the_command(server: None, people: Peop
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("fields", "message"),
     [
         ({"decision": "approve", "approver": "ada"}, "asks for the approval of somebody else"),
         ({"decision": "approve", "approver": "bob", "plan": "0" * 64}, "the form names plan 0000"),
         ({"decision": "reject", "approver": "bob"}, "needs a reason"),
     ],
 )
-def test_a_form_that_decides_nothing_fails_the_run_and_writes_nothing(server: None, people: People, said: dict[str, str], message: str) -> None:
+def test_a_form_that_decides_nothing_fails_the_run_and_writes_nothing(server: None, people: People, fields: dict[str, str], message: str) -> None:
     plan = people.propose(1, ApprovalRule(required=True, not_the_author=True))
     run = begin(plan, people.root)
     before = people.ledger.head()
-    assert fill_in(run, **({"plan": plan} | said)) == "ACCEPT"
+    assert fill_in(run, **({"plan": plan} | fields)) == "ACCEPT"
     ended = step(run.id)
     assert ended.state.is_failed()
     assert message in ended.state.message

@@ -29,14 +29,14 @@ def files(folder: Path) -> set[str]:
 
 
 def call(project: Path, *arguments: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(main, ["--root", str(project), *arguments])
-    return done.exit_code, done.stdout, done.stderr
+    result = CliRunner().invoke(main, ["--root", str(project), *arguments])
+    return result.exit_code, result.stdout, result.stderr
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, flows.cli; heavy = {'torch', 'transformers', 'mlflow', 'prefect', 'pandas', 'numpy', 'great_expectations'} & set(sys.modules); print(sorted(heavy)); sys.exit(bool(heavy))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout
 
 
 def test_every_command_has_help_with_an_example() -> None:
@@ -98,9 +98,9 @@ def test_an_unknown_method_is_refused_with_the_nearest(project: Path) -> None:
 def test_methods_tells_all_and_one(project: Path) -> None:
     code, out, _ = call(project, "methods", "--json")
     assert code == 0
-    told = json.loads(out)
-    assert {"dynamic_int8", "trim_vocabulary", "prune_structure", "distill", "magnitude", "finetune"} <= {m["name"] for m in told}
-    assert all(m["source"] and m["summary"] and all(dial["help"] for dial in m["dials"]) for m in told)
+    methods = json.loads(out)
+    assert {"dynamic_int8", "trim_vocabulary", "prune_structure", "distill", "magnitude", "finetune"} <= {m["name"] for m in methods}
+    assert all(m["source"] and m["summary"] and all(dial["help"] for dial in m["dials"]) for m in methods)
     code, out, _ = call(project, "methods", "magnitude")
     assert code == 0
     assert "sparsity" in out
@@ -117,9 +117,9 @@ def test_outside_a_project_nothing_is_written(tmp_path: Path, command: tuple[str
 
 
 def test_text_that_is_not_text_is_refused(project: Path) -> None:
-    done = CliRunner().invoke(main, ["--root", str(project), "predict", "m@champion"], input=b"\xff\xfe bad\n")
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert "stdin is not UTF-8" in done.stderr
+    result = CliRunner().invoke(main, ["--root", str(project), "predict", "m@champion"], input=b"\xff\xfe bad\n")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "stdin is not UTF-8" in result.stderr
     code, _, err = call(project, "predict", "m@champion", "a text", " ")
     assert (code, err) == (2, "recompress: text 2 is empty; leave it out\n")
 

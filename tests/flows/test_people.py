@@ -63,11 +63,11 @@ def test_the_digest_counts_in_full(people: People) -> None:
     people.ask("approve", people.propose(2, ASKED), actor="bob")
     for wrong in (("0" if plan[0] != "0" else "1") + plan[1:], plan[:20] + "".join("0" if d != "0" else "1" for d in plan[20:23]) + plan[23:], plan[:-1]):
         for command in (("approve", wrong), ("reject", wrong, "--reason", "x"), ("promote", wrong)):
-            told = people.refused(*command, code=2, actor="bob")
-            assert f"is {plan} meant? `recompress approve` shows every plan that waits" in told, command
-            told = people.refused(command[0], "0" * 64, *command[2:], code=2, actor="bob")
-            assert "meant?" not in told
-            assert "`recompress approve` shows every plan that waits" in told, command
+            error = people.refused(*command, code=2, actor="bob")
+            assert f"is {plan} meant? `recompress approve` shows every plan that waits" in error, command
+            error = people.refused(command[0], "0" * 64, *command[2:], code=2, actor="bob")
+            assert "meant?" not in error
+            assert "`recompress approve` shows every plan that waits" in error, command
 
 
 def test_a_wrong_digit_of_an_approved_plan_is_hinted_at_where_it_is_carried_out(people: People) -> None:
@@ -122,18 +122,18 @@ def clock(people: People, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which every command acts."""
     import tasks.ledger.access
 
-    told = Clock()
-    people.ledger.clock = told
-    monkeypatch.setattr(tasks.ledger.access, "Ledger", partial(Ledger, clock=told))
-    return told
+    clock = Clock()
+    people.ledger.clock = clock
+    monkeypatch.setattr(tasks.ledger.access, "Ledger", partial(Ledger, clock=clock))
+    return clock
 
 
 @pytest.mark.parametrize("rule", [ASKED, SIGNED])
 def test_an_approval_that_expired_carries_nothing_out(people: People, tmp_path: Path, clock: Clock, rule: ApprovalRule) -> None:
     key = ("--key", key_file(tmp_path / "bob.pem", BOB)) if rule.signed else ()
     plan = people.propose(1, rule.model_copy(update={"expires_after_hours": 24.0}))
-    told = people.ask("approve", plan, *key, actor="bob")
-    assert (told["expires"], told["signed"]) == ("2026-11-21T12:00:00.000000Z", rule.signed)
+    approval = people.ask("approve", plan, *key, actor="bob")
+    assert (approval["expires"], approval["signed"]) == ("2026-11-21T12:00:00.000000Z", rule.signed)
     clock.wait(24)
     code, _, err = people.call("promote", plan)
     assert (code, f"the approval of plan {plan[:12]}… by bob expired at 2026-11-21T12:00:00.000000Z; run again, and ask again" in err) == (4, True)
@@ -274,8 +274,8 @@ def test_a_bundle_verifies_elsewhere_by_the_public_key_alone(people: People, tmp
     people.ask("audit", "bundle", "ner@champion", "--zip", str(archive), "--with-model")
     shutil.copy(people.root / "keys" / "recompress.pub.pem", tmp_path / "public.pem")
     elsewhere = People(tmp_path / "elsewhere")
-    told = elsewhere.ask("audit", "verify", str(archive), "--key", str(tmp_path / "public.pem"))
-    assert any("files of the model" in line for line in told["checked"])
+    report = elsewhere.ask("audit", "verify", str(archive), "--key", str(tmp_path / "public.pem"))
+    assert any("files of the model" in line for line in report["checked"])
     assert "there is no key to check with" in elsewhere.refused("audit", "verify", str(archive), code=2)
     (tmp_path / "eve.pem").write_text(public_pem(EVE))
     assert "does not come from the key" in elsewhere.refused("audit", "verify", str(archive), "--key", str(tmp_path / "eve.pem"), code=5)

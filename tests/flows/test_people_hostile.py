@@ -36,9 +36,9 @@ def test_a_bundle_in_the_place_of_another_is_named(people: People, tmp_path: Pat
     evidence = two_with_evidence(people)
     shutil.rmtree(evidence / "ner-v2")
     (evidence / "ner-v2").symlink_to("ner-v1") if link else shutil.copytree(evidence / "ner-v1", evidence / "ner-v2")
-    said = "evidence/ner-v2 holds the evidence of ner version 1, plan "
-    assert said in people.refused("audit", "verify", code=5)
-    assert said in people.refused("audit", "bundle", "ner@2", "--zip", str(tmp_path / "evidence.zip"), code=5)
+    message = "evidence/ner-v2 holds the evidence of ner version 1, plan "
+    assert message in people.refused("audit", "verify", code=5)
+    assert message in people.refused("audit", "bundle", "ner@2", "--zip", str(tmp_path / "evidence.zip"), code=5)
     assert not (tmp_path / "evidence.zip").exists()
     (evidence / "ner-v2").rename(tmp_path / "moved away")
     people.ask("audit", "bundle", "ner@2")
@@ -58,8 +58,8 @@ def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bund
         for _, sql in triggers:
             connection.execute(sql)
     connection.close()
-    asked = [("log",), ("who-was", "ner", "--at", "2026-11-20"), ("trace", "ner@1"), ("guard",), ("export", str(tmp_path / "out.jsonl")), ("bundle", "ner@1")]
-    for command in [*(("audit", *told) for told in asked), ("approve",), ("reject", waiting, "--reason", "slow"), ("rollback", "ner", "--reason", "slow")]:
+    queries = [("log",), ("who-was", "ner", "--at", "2026-11-20"), ("trace", "ner@1"), ("guard",), ("export", str(tmp_path / "out.jsonl")), ("bundle", "ner@1")]
+    for command in [*(("audit", *query) for query in queries), ("approve",), ("reject", waiting, "--reason", "slow"), ("rollback", "ner", "--reason", "slow")]:
         assert "ledger record 10: it is missing; the ledger ends at 9, and record 14 is anchored elsewhere" in people.refused(*command, code=5), command
     assert not list(tmp_path.glob("out.jsonl*"))
     shutil.rmtree(evidence)
@@ -109,12 +109,12 @@ def test_a_reason_paints_nothing_over_the_plan_that_people_approve(people: Peopl
     people.ask("reject", waiting, "--reason", "misses Yorùbá\nand \u200dHausa names")
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_a_plan_that_was_never_carried_out_changes_nothing_about_who_is_asked(people: People, asked: bool) -> None:
+@pytest.mark.parametrize("required", [True, False])
+def test_a_plan_that_was_never_carried_out_changes_nothing_about_who_is_asked(people: People, required: bool) -> None:
     for seed in (1, 2):
-        people.promote(seed, ApprovalRule(required=asked))
-    people.ask("reject", people.propose(3, ApprovalRule(required=not asked)), "--reason", "not this one")
-    assert people.call("rollback", "ner", "--reason", "slow")[0] == (6 if asked else 0)
+        people.promote(seed, ApprovalRule(required=required))
+    people.ask("reject", people.propose(3, ApprovalRule(required=not required)), "--reason", "not this one")
+    assert people.call("rollback", "ner", "--reason", "slow")[0] == (6 if required else 0)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -157,8 +157,8 @@ def test_a_ledger_that_was_lost_is_taken_over_from_its_export_whole_or_not_at_al
     bad.write_bytes(out.read_bytes().replace(b"promotion-verified", b"promotion-verifiee", 1))
     shutil.rmtree(people.root / "ledger")
     for file, code in ((bad, 5), (tmp_path / "none.jsonl", 2)):
-        found, _, err = people.call("audit", "import", str(file))
-        assert (found, err.count("\n")) == (code, 1), err
+        exit_code, _, err = people.call("audit", "import", str(file))
+        assert (exit_code, err.count("\n")) == (code, 1), err
         assert not (people.root / "ledger").exists()
     assert people.ask("audit", "import", str(out)) == {"added": records}
     assert people.ask("audit", "import", str(out)) == {"added": 0}

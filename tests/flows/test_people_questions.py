@@ -11,7 +11,10 @@ from recompress.errors import StorageError
 from recompress.integrity.signing import read_public_key
 from recompress.ledger import Ledger, read_lines, verify
 from recompress.ledger.anchor import check_head
+from recompress.records import ApprovalRule
 from tests.evidence.people import People
+
+ASKED = ApprovalRule(required=True, not_the_author=True)
 
 
 def test_verify_names_what_does_not_hold_and_ends_with_five(people: People) -> None:
@@ -57,7 +60,7 @@ def test_a_cut_ledger_is_shown_by_the_bundles_alone(people: People) -> None:
 
 def test_questions(people: People) -> None:
     people.promote(1)
-    people.promote(2, ASKED)  # noqa: F821
+    people.promote(2, ASKED)
     assert len(people.ask("audit", "log")) == people.ledger.head().sequence
     assert people.ask("audit", "log", "--model", "ner")[-1]["kind"] == "promotion-committed"
     assert "did you mean 'ner'" in people.refused("audit", "log", "--model", "neer", code=2)
@@ -70,15 +73,15 @@ def test_questions(people: People) -> None:
     assert "is still to come" in people.refused("audit", "who-was", "ner", "--at", "2099-01-01", code=2)
     assert "is no time" in people.refused("audit", "who-was", "ner", "--at", "tuesday", code=2)
 
-    told = people.ask("audit", "trace", "ner@champion")
-    assert (told["version"], told["approver"], told["metrics"]["f1"]) == ("2", "bob", 0.75)
+    trace = people.ask("audit", "trace", "ner@champion")
+    assert (trace["version"], trace["approver"], trace["metrics"]["f1"]) == ("2", "bob", 0.75)
     for digest in (
-        told["data"]["sha256"],
-        told["data"]["md5"],
-        told["code"]["git_commit"],
-        told["base"]["revision"],
-        told["policy_sha256"],
-        told["recipe"]["sha256"],
+        trace["data"]["sha256"],
+        trace["data"]["md5"],
+        trace["code"]["git_commit"],
+        trace["base"]["revision"],
+        trace["policy_sha256"],
+        trace["recipe"]["sha256"],
     ):
         assert digest in people.call("audit", "trace", "ner")[1]
     assert people.ask("audit", "trace", "ner/1")["version"] == "1"
@@ -89,11 +92,11 @@ def test_questions(people: People) -> None:
 
 def test_the_ledger_can_be_carried_away(people: People, tmp_path: Path) -> None:
     people.promote(1)
-    told = people.ask("audit", "export", str(tmp_path / "ledger.jsonl"))
+    summary = people.ask("audit", "export", str(tmp_path / "ledger.jsonl"))
     signed = json.loads((tmp_path / "ledger.jsonl.head.json").read_bytes())
     head = check_head(signed, read_public_key(people.root / "keys" / "recompress.pub.pem"))
     assert verify(read_lines(tmp_path / "ledger.jsonl"), head=head) == people.ledger.head()
-    assert told["records"] == head.sequence
+    assert summary["records"] == head.sequence
     assert "exists already" in people.refused("audit", "export", str(tmp_path / "ledger.jsonl"), code=2)
 
 
@@ -104,9 +107,9 @@ def test_where_there_is_no_ledger_nothing_is_made(tmp_path: Path) -> None:
 
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     for command in (["audit", "log"], ["approve", "0" * 64], ["rollback", "ner", "--reason", "slow"]):
-        done = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
-        assert done.exit_code == 2
-        assert "there is no ledger at" in done.stderr
+        result = CliRunner().invoke(main, ["--root", str(tmp_path), *command])
+        assert result.exit_code == 2
+        assert "there is no ledger at" in result.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
 
 
@@ -116,16 +119,16 @@ def test_a_bundle_is_checked_outside_of_any_project(tmp_path: Path, root: Path) 
     from flows.cli import main
 
     golden = root / "tests" / "golden"
-    done = CliRunner().invoke(main, ["--root", str(tmp_path), "audit", "verify", str(golden / "bundle-1"), "--key", str(golden / "bundle-1.pub.pem")])
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.endswith("Everything holds.\n")
+    result = CliRunner().invoke(main, ["--root", str(tmp_path), "audit", "verify", str(golden / "bundle-1"), "--key", str(golden / "bundle-1.pub.pem")])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith("Everything holds.\n")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ledger_that_another_process_holds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     from tasks.running.project import Project
 
-    plan = people.propose(1, ASKED)  # noqa: F821
+    plan = people.propose(1, ASKED)
     impatient = Ledger(people.root / "ledger" / "ledger.db", timeout=0.2)
     monkeypatch.setattr(Project, "ledger", property(lambda self: impatient))
     with people.ledger.transaction():
@@ -152,5 +155,5 @@ def test_a_registry_that_does_not_answer(people: People, monkeypatch: pytest.Mon
 
 
 def test_json_is_one_object_also_when_it_fails(people: People) -> None:
-    told = people.ask("approve", "0" * 64, code=2)
-    assert (told["exit_code"], told["kind"]) == (2, "InputError")
+    error = people.ask("approve", "0" * 64, code=2)
+    assert (error["exit_code"], error["kind"]) == (2, "InputError")

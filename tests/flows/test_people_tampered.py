@@ -54,15 +54,15 @@ def rewrite(people: People, entries: list[Entry]) -> None:
 
 def one_line(people: People, *command: str, code: int = 5) -> str:
     """The one line of an error on stderr; with ``--json``, one object that says the same code."""
-    found, out, err = people.call(*command, actor="bob")
-    assert found == code, (command, found, out, err)
+    exit_code, out, err = people.call(*command, actor="bob")
+    assert exit_code == code, (command, exit_code, out, err)
     assert "Traceback" not in err
     [line] = [line for line in err.splitlines() if line.startswith("recompress: ")]
     if command[0] != "reproduce":
-        found, out, _ = people.call(*command, "--json", actor="bob")
-        assert found == code
-        told = json.loads(out)
-        assert told.get("exit_code", code) == code
+        exit_code, out, _ = people.call(*command, "--json", actor="bob")
+        assert exit_code == code
+        answer = json.loads(out)
+        assert answer.get("exit_code", code) == code
     return line
 
 
@@ -89,8 +89,8 @@ def test_without_tampering_the_same_commands_work(people: People, tmp_path: Path
 
 
 def delete(file: Path) -> None:
-    for left in file.parent.iterdir():
-        left.unlink()
+    for path in file.parent.iterdir():
+        path.unlink()
 
 
 def cut_to_nothing(file: Path) -> None:
@@ -105,11 +105,11 @@ def empty(file: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("gone", [delete, cut_to_nothing, empty])
-def test_a_ledger_that_is_gone_is_missed_by_whoever_keeps_a_head_of_it(people: People, tmp_path: Path, gone: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("remove", [delete, cut_to_nothing, empty])
+def test_a_ledger_that_is_gone_is_missed_by_whoever_keeps_a_head_of_it(people: People, tmp_path: Path, remove: Callable[[Path], None]) -> None:
     people.promote(1)
     head = people.ledger.head()
-    gone(database(people))
+    remove(database(people))
     for command in commands("0" * 64, tmp_path):
         line = one_line(people, *command)
         assert f"the tag of version 1 of ner names its record {head.sequence} ({head.hash[:12]}…)" in line, command
@@ -128,10 +128,10 @@ def test_a_bundle_alone_misses_it_too(people: People) -> None:
     assert "there is no ledger at" in one_line(people, "audit", "verify", code=2)
 
 
-@pytest.mark.parametrize("gone", [delete, cut_to_nothing])
-def test_where_nobody_keeps_a_head_there_simply_is_no_ledger_yet(people: People, gone: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("remove", [delete, cut_to_nothing])
+def test_where_nobody_keeps_a_head_there_simply_is_no_ledger_yet(people: People, remove: Callable[[Path], None]) -> None:
     people.propose(1, ASKED)
-    gone(database(people))
+    remove(database(people))
     for command in (*ASKING[:2], ASKING[3], ("approve",)):
         assert "there is no ledger at" in one_line(people, *command, code=2)
 

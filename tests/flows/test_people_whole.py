@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.made import ask, make_project, run
+from tests.flows.toy_project import ask, make_project, run
 
 
 @pytest.mark.slow
@@ -21,10 +21,10 @@ def test_from_a_run_that_waits_to_evidence_and_the_same_model_again(tmp_path: Pa
     recipe.write_text((text[:start] + text[end:]).replace("epochs: 3", "epochs: 1"))
     policy.write_text(policy.read_text() + "approval: {mode: required, not_the_author: false}\n")
 
-    told = run(project, "run", "recipe.yaml", code=6)
-    plan = told["promotion"]["plan"]
-    assert told["promotion"]["exit_code"] == 6
-    assert f"recompress approve {plan}" in told["summary"]
+    outcome = run(project, "run", "recipe.yaml", code=6)
+    plan = outcome["promotion"]["plan"]
+    assert outcome["promotion"]["exit_code"] == 6
+    assert f"recompress approve {plan}" in outcome["summary"]
     assert not (project / "evidence").exists()
     [waiting] = ask(project, "approve")
     assert waiting["digest"] == plan
@@ -33,8 +33,8 @@ def test_from_a_run_that_waits_to_evidence_and_the_same_model_again(tmp_path: Pa
 
     bundle = project / "evidence" / "toy-v1"
     assert ask(project, "audit", "verify", str(bundle))["approver"] == "tester"
-    [kept] = (project / "mlflow" / "store" / "artifacts").rglob("evidence/toy-v1/bundle.json")
-    assert kept.read_bytes() == (bundle / "bundle.json").read_bytes(), "it is kept with the version's run too"
+    [stored] = (project / "mlflow" / "store" / "artifacts").rglob("evidence/toy-v1/bundle.json")
+    assert stored.read_bytes() == (bundle / "bundle.json").read_bytes(), "it is kept with the version's run too"
     shutil.rmtree(bundle)
     assert run(project, "run", "recipe.yaml")["promotion"]["version"] == "1"
     assert ask(project, "audit", "verify")["troubles"] == [], "the next run made the bundle that was missing"
@@ -44,8 +44,8 @@ def test_from_a_run_that_waits_to_evidence_and_the_same_model_again(tmp_path: Pa
     assert trace["metrics"]["accuracy"] == trace["score"]
     assert [reign["version"] for reign in ask(project, "audit", "who-was", "toy", "--at", trace["promoted_at"])["champions"]] == ["1"]
 
-    again = run(project, "reproduce", "toy@1")
-    assert again["same_inputs"]
-    assert again["same_code"]
-    assert again["equal"], again["metrics"]
+    reproduction = run(project, "reproduce", "toy@1")
+    assert reproduction["same_inputs"]
+    assert reproduction["same_code"]
+    assert reproduction["equal"], reproduction["metrics"]
     assert not list((project / ".recompress" / "reproduce").iterdir())

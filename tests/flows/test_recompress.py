@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.made import environment, make_project, run
+from tests.flows.toy_project import environment, make_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 MOMENTS = ("baseline ·", "small/3 distill", "timing", "promotion ·")
@@ -22,29 +22,29 @@ MOMENTS = ("baseline ·", "small/3 distill", "timing", "promotion ·")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A project in which the recipe was run once, and what came out."""
     folder = make_project(tmp_path_factory.mktemp("project"))
-    told = run(folder, "run", "recipe.yaml")
-    assert told["promotion"]["model"], told["summary"]
-    return folder, told
+    outcome = run(folder, "run", "recipe.yaml")
+    assert outcome["promotion"]["model"], outcome["summary"]
+    return folder, outcome
 
 
 def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, dict[str, Any]]) -> None:
     project, before = first
-    told = run(project, "run", "recipe.yaml")
-    assert told["done"] == []
-    assert told["promotion"]["version"] == "1"
-    assert told["evaluations"] == before["evaluations"]
-    assert {e["model"] for e in told["evaluations"]} == {"baseline", "int8", "small", "sparse"}
-    page = Path(told["page"]).read_text()
+    outcome = run(project, "run", "recipe.yaml")
+    assert outcome["done"] == []
+    assert outcome["promotion"]["version"] == "1"
+    assert outcome["evaluations"] == before["evaluations"]
+    assert {e["model"] for e in outcome["evaluations"]} == {"baseline", "int8", "small", "sparse"}
+    page = Path(outcome["page"]).read_text()
     assert "http" not in page.replace("http://www.w3.org/", ""), "nothing outside the page but the names of XML's own namespaces"
     assert "<script" not in page
-    small = next(e for e in told["evaluations"] if e["model"] == "small")
+    small = next(e for e in outcome["evaluations"] if e["model"] == "small")
     assert small["metrics"]["latency_ratio"] > 0
     assert small["slices"].keys() == {"east", "west"}
 
 
 def test_the_champion_answers_plain_text(first: tuple[Path, dict[str, Any]]) -> None:
-    told = run(first[0], "predict", "toy@champion", "leo kula jana")
-    assert told["predictions"][0]["label"] in {"food", "sport", "work"}
+    answer = run(first[0], "predict", "toy@champion", "leo kula jana")
+    assert answer["predictions"][0]["label"] in {"food", "sport", "work"}
 
 
 def test_a_changed_dial_an_altered_file_and_new_variants_run_and_nothing_else(first: tuple[Path, dict[str, Any]]) -> None:
@@ -59,13 +59,13 @@ def test_a_changed_dial_an_altered_file_and_new_variants_run_and_nothing_else(fi
     pupil = "    - prune_structure: {layers: 1, neurons: 0.25}\n    - distill: {epochs: 1, learning_rate: 3.0e-3, precision: fp32, TEACHER}\n"
     pupils = f"  of_sparse:\n{pupil.replace('TEACHER', 'teacher: sparse')}  of_baseline:\n{pupil.replace(', TEACHER', '')}policy:"
     recipe.write_text(before.replace("sparsity: 0.5", "sparsity: 0.6").replace("policy:", pupils))
-    told = run(project, "run", "recipe.yaml")
+    outcome = run(project, "run", "recipe.yaml")
     recipe.write_text(before)
-    assert {name.split("/")[0] for name in told["done"]} - {"verdicts", "report", "promotion"} == {"sparse", "of_sparse", "of_baseline", "int8"}
-    assert "int8/1 dynamic_int8" in told["done"]
-    assert "sparse/teacher" in told["done"]
-    assert "teacher" in told["reused"]
-    digests = {e["model"]: e["model_sha256"] for e in told["evaluations"]}
+    assert {name.split("/")[0] for name in outcome["done"]} - {"verdicts", "report", "promotion"} == {"sparse", "of_sparse", "of_baseline", "int8"}
+    assert "int8/1 dynamic_int8" in outcome["done"]
+    assert "sparse/teacher" in outcome["done"]
+    assert "teacher" in outcome["reused"]
+    digests = {e["model"]: e["model_sha256"] for e in outcome["evaluations"]}
     assert digests["of_sparse"] != digests["of_baseline"]
     untouched = {e["model"]: e["model_sha256"] for e in earlier["evaluations"]}
     assert {name for name in untouched if untouched[name] == digests[name]} == {"baseline", "int8", "small"}
@@ -75,11 +75,11 @@ def test_killed_again_and_again_it_goes_on_and_ends_the_same(first: tuple[Path, 
     project = make_project(tmp_path / "killed")
     for moment in MOMENTS:
         kill_at(project, moment)
-    told = run(project, "run", "recipe.yaml")
+    outcome = run(project, "run", "recipe.yaml")
     undisturbed = first[1]
-    assert told["promotion"]["model"] == undisturbed["promotion"]["model"]
-    assert [e["model_sha256"] for e in told["evaluations"]] == [e["model_sha256"] for e in undisturbed["evaluations"]]
-    assert "baseline" in told["reused"], "a step that was finished before a kill is not repeated"
+    assert outcome["promotion"]["model"] == undisturbed["promotion"]["model"]
+    assert [e["model_sha256"] for e in outcome["evaluations"]] == [e["model_sha256"] for e in undisturbed["evaluations"]]
+    assert "baseline" in outcome["reused"], "a step that was finished before a kill is not repeated"
 
 
 def kill_at(project: Path, moment: str) -> None:
@@ -88,11 +88,11 @@ def kill_at(project: Path, moment: str) -> None:
         [sys.executable, "-m", "flows.cli", "run", "recipe.yaml"], cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert child.stderr is not None
-    said = b""
-    while moment.encode() not in said:
+    output = b""
+    while moment.encode() not in output:
         more = child.stderr.read1(4096)  # type: ignore[attr-defined]
-        assert more, said.decode()[-2000:]
-        said += more
+        assert more, output.decode()[-2000:]
+        output += more
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stderr.close()

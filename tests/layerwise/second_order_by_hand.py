@@ -9,25 +9,25 @@ from torch import Tensor
 
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
-    made = hessian.double().clone()
-    for i in range(len(made)):
-        if made[i, i] == 0:
-            made[i, i] = 1.0
-    return made + damping * made.diagonal().mean() * torch.eye(len(made), dtype=torch.float64)
+    matrix = hessian.double().clone()
+    for i in range(len(matrix)):
+        if matrix[i, i] == 0:
+            matrix[i, i] = 1.0
+    return matrix + damping * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=torch.float64)
 
 
 def by_hand(weight: Tensor, hessian: Tensor, settle: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
     """``settle(column, weights as they stand, [H[j:, j:]^-1]_00 for every j)`` gives the column's final values."""
-    made, count = weight.double().clone(), len(hessian)
+    matrix, count = weight.double().clone(), len(hessian)
     inverses = [torch.linalg.inv(hessian[j:, j:]) for j in range(count)]
     firsts = torch.stack([inverse[0, 0] for inverse in inverses])
     for j in range(count):
-        settled = settle(j, made, firsts)
-        error = (made[:, j] - settled) / firsts[j]
+        settled = settle(j, matrix, firsts)
+        error = (matrix[:, j] - settled) / firsts[j]
         for k in range(j, count):
-            made[:, k] -= error * inverses[j][0, k - j]
-        made[:, j] = settled
-    return made
+            matrix[:, k] -= error * inverses[j][0, k - j]
+        matrix[:, j] = settled
+    return matrix
 
 
 def inputs_and_weight(rows: int, columns: int, seed: int, *, dead: bool = False) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def inputs_and_weight(rows: int, columns: int, seed: int, *, dead: bool = False)
     return inputs.T @ inputs, torch.randn(rows, columns, generator=draw, dtype=torch.float64)
 
 
-def loss(hessian: Tensor, weight: Tensor, made: Tensor) -> float:
+def loss(hessian: Tensor, weight: Tensor, other: Tensor) -> float:
     """|| X (W - W')^T ||^2"""
-    gap = (weight - made).double()
+    gap = (weight - other).double()
     return float(((gap @ hessian) * gap).sum())

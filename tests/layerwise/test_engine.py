@@ -42,16 +42,16 @@ def halve(group: Group, _: Statistics) -> Mapping[str, nn.Module]:
 def by_hand(checkpoint: Checkpoint, features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """X^T X of each linear layer, each layer halved before the whole network runs again, from the text to the end."""
     network: Any = checkpoint.torch_network
-    found: dict[str, torch.Tensor] = {}
+    hessians: dict[str, torch.Tensor] = {}
     names = {module: name for name, module in encoder_linears(network)}
     for layer in layers_of(network):
         linears = [linear for group in groups_of(layer) for linear in group]
         for linear in linears:
-            found[names[linear]] = torch.zeros(shape_of(linear)[1], shape_of(linear)[1], dtype=torch.float64)
+            hessians[names[linear]] = torch.zeros(shape_of(linear)[1], shape_of(linear)[1], dtype=torch.float64)
 
         def watch(module: nn.Module, given: Any) -> None:
             rows = given[0][0].double()
-            found[names[module]] += rows.T @ rows
+            hessians[names[module]] += rows.T @ rows
 
         hooks = [linear.register_forward_pre_hook(watch) for linear in linears]
         with torch.no_grad():
@@ -61,7 +61,7 @@ def by_hand(checkpoint: Checkpoint, features: list[dict[str, list[int]]]) -> dic
             hook.remove()
         for linear in linears:
             weight_of(linear).mul_(0.5)
-    return found
+    return hessians
 
 
 @pytest.mark.parametrize("family", SIX)
@@ -75,7 +75,7 @@ def test_a_later_layer_sees_what_earlier_ones_became(family: str, tmp_path: Path
         seen.update(dict.fromkeys(group, statistics))
         return halve(group, statistics)
 
-    each_layer(checkpoint.torch_network, features, visit, wanted=("hessian", "squares"), said={}, workdir=tmp_path, label="halve")
+    each_layer(checkpoint.torch_network, features, visit, wanted=("hessian", "squares"), depends_on={}, workdir=tmp_path, label="halve")
     assert seen.keys() == expected.keys()
     for name, statistics in seen.items():
         assert statistics.tokens == sum(len(feature["input_ids"]) for feature in features)
@@ -129,7 +129,7 @@ def _run_and_die(name: str, family: str, workdir: Path, moment: int) -> None:
 
 
 def test_what_was_done_is_not_done_again_and_another_step_starts_anew(tmp_path: Path) -> None:
-    def go(said: dict[str, Any], stop_at: int) -> int:
+    def go(depends_on: dict[str, Any], stop_at: int) -> int:
         checkpoint, visits = checkpoint_of("gpt2"), 0
 
         def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
@@ -141,7 +141,7 @@ def test_what_was_done_is_not_done_again_and_another_step_starts_anew(tmp_path: 
 
         features = features_of(checkpoint, "gpt2")
         try:
-            each_layer(checkpoint.torch_network, features, visit, wanted={"squares"}, said=said, workdir=tmp_path, label="halve")
+            each_layer(checkpoint.torch_network, features, visit, wanted={"squares"}, depends_on=depends_on, workdir=tmp_path, label="halve")
         except KeyboardInterrupt:
             return -visits
         return visits
@@ -156,7 +156,7 @@ def test_activations_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     checkpoint = checkpoint_of("bert")
     layers_of(checkpoint.torch_network)[0].query.bias.data[0] = float("inf")
     with pytest.raises(IntegrityError, match=r"flows into .* is not finite"):
-        each_layer(checkpoint.torch_network, features_of(checkpoint, "bert"), halve, wanted={"squares"}, said={}, workdir=tmp_path, label="x")
+        each_layer(checkpoint.torch_network, features_of(checkpoint, "bert"), halve, wanted={"squares"}, depends_on={}, workdir=tmp_path, label="x")
 
 
 class Memory(TorchDispatchMode):

@@ -67,10 +67,10 @@ def test_the_warm_up_and_a_stray_pause_do_not_count() -> None:
     steady = np.full((10, 5), 0.002)
     steady[3, 4] = 1.0  # the machine did something else once
     steady[:, :] *= np.linspace(1, 2, 10)[:, None]
-    told = summary(steady, np.full((2, 3), 0.1), 32)
-    assert told["latency_p50_ms"] == pytest.approx(3.0)
-    assert told["latency_p95_ms"] == pytest.approx(2 * np.percentile(np.linspace(1, 2, 10), 95))
-    assert told["throughput_per_s"] == pytest.approx(320)
+    figures = summary(steady, np.full((2, 3), 0.1), 32)
+    assert figures["latency_p50_ms"] == pytest.approx(3.0)
+    assert figures["latency_p95_ms"] == pytest.approx(2 * np.percentile(np.linspace(1, 2, 10), 95))
+    assert figures["throughput_per_s"] == pytest.approx(320)
     clock, log = Clock(), []
     model = Sleeper("a", 5.0, clock, log)
 

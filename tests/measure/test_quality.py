@@ -25,11 +25,11 @@ def test_metrics_follow_from_the_predictions_file(tmp_path: Path, benchmark_name
     quality = evaluate_quality(tmp_path / "model", examples, tmp_path / "p.parquet")
     table = pq.read_table(tmp_path / "p.parquet")
     rows = table.to_pylist()
-    said = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    benchmark, labels = get_benchmark(said["benchmark"]), json.loads(said["labels"])
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    benchmark, labels = get_benchmark(metadata["benchmark"]), json.loads(metadata["labels"])
     assert [row["example"] for row in rows] == list(range(60))
     assert [tuple(row["reference"]) for row in rows] == [example.labels for example in examples]
-    assert json.loads(said["count_names"]) == list(benchmark.count_names(labels))
+    assert json.loads(metadata["count_names"]) == list(benchmark.count_names(labels))
     again = benchmark.counts([row["reference"] for row in rows], [row["prediction"] for row in rows], labels)
     assert again.tolist() == [row["counts"] for row in rows]
     assert benchmark.primary in quality.metrics

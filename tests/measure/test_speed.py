@@ -41,16 +41,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_all_models_are_measured_beside_the_baseline(models: dict[str, Path], tmp_path: Path) -> None:
-    told = measure_all([models["base"], models["int8"]], models["base"], tiny_examples(8), tmp_path, repeats=2)
-    assert [set(one) for one in told] == [TOLD, TOLD]
-    base, int8 = told
+    measurements = measure_all([models["base"], models["int8"]], models["base"], tiny_examples(8), tmp_path, repeats=2)
+    assert [set(one) for one in measurements] == [TOLD, TOLD]
+    base, int8 = measurements
     assert base["latency_ratio"] == base["size_ratio"] == base["throughput_ratio"] == 1
     assert int8["latency_ratio"] == base["latency_p50_ms"] / int8["latency_p50_ms"]
     assert int8["throughput_ratio"] == int8["throughput_per_s"] / base["throughput_per_s"]
     assert int8["size_ratio"] == size_bytes(models["base"]) / size_bytes(models["int8"])
-    assert all(0 < one["latency_p50_ms"] <= one["latency_p95_ms"] for one in told)
+    assert all(0 < one["latency_p50_ms"] <= one["latency_p95_ms"] for one in measurements)
     assert int8["peak_memory_bytes"] < base["peak_memory_bytes"], "the ONNX runtime brings no torch"
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(measurements)) == measurements
 
 
 def test_bytes_and_parameters(models: dict[str, Path]) -> None:

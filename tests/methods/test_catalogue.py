@@ -16,9 +16,9 @@ def test_the_table_in_the_docs_is_the_present_one(root: Path) -> None:
 
 
 def test_every_method_names_its_source_and_explains_every_dial() -> None:
-    told = describe_all()
-    assert {method["family"] for method in told} == set(FAMILIES)
-    for method in told:
+    descriptions = describe_all()
+    assert {method["family"] for method in descriptions} == set(FAMILIES)
+    for method in descriptions:
         assert method["source"], method["name"]
         assert method["architectures"], method["name"]
         assert all(dial["help"] and dial["is"] for dial in method["dials"]), method["name"]

@@ -69,9 +69,9 @@ def test_what_is_not_supported_is_refused(name: str, family: str, sources: dict[
 
 def test_a_new_process_gets_the_same_answers(results: Path, root: Path) -> None:
     """Runs last: it reads what the tests before it have left."""
-    made = sorted(results.glob("*/*/once.npz"))
+    archives = sorted(results.glob("*/*/once.npz"))
     subprocess.run([sys.executable, "-m", "tests.methods.matrix", str(results)], cwd=root, check=True)
-    for once in made:
+    for once in archives:
         first, again = np.load(once), np.load(once.with_name("again.npz"))
         assert first.files == again.files
         for key in first.files:

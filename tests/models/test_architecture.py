@@ -40,20 +40,20 @@ def test_every_part_of_every_layer_is_found_with_its_shape(family: str) -> None:
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_encoder_linears_are_all_of_the_layers_and_nothing_else(family: str) -> None:
     model = network(family)
-    found = dict(encoder_linears(model))
+    linears = dict(encoder_linears(model))
     each = {"gpt2": 4, "llama": 7}.get(family, 6)
-    assert len(found) == each * LAYERS
-    assert not any(part in name for name in found for part in ("classifier", "embeddings", "lm_head", "pooler"))
-    assert all(isinstance(linear, Conv1D if family == "gpt2" else torch.nn.Linear) for linear in found.values())
+    assert len(linears) == each * LAYERS
+    assert not any(part in name for name in linears for part in ("classifier", "embeddings", "lm_head", "pooler"))
+    assert all(isinstance(linear, Conv1D if family == "gpt2" else torch.nn.Linear) for linear in linears.values())
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_embeddings_and_head_stand_where_the_map_says(family: str) -> None:
     model = network(family)
-    said = architecture_of(model)
-    assert model.base_model.get_submodule(said.token_embedding) is model.get_input_embeddings()
+    architecture = architecture_of(model)
+    assert model.base_model.get_submodule(architecture.token_embedding) is model.get_input_embeddings()
     outside = {name for name, _ in model.named_children()} - {model.base_model_prefix, "dropout"}
-    assert outside <= set(said.head)
+    assert outside <= set(architecture.head)
 
 
 def test_every_encoder_of_the_tests_is_described() -> None:

@@ -29,10 +29,10 @@ from tests.families import FAMILIES, checkpoint_of, network_of, saved
 def test_a_saved_model_is_the_same_model(family: str, benchmark: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(family, benchmark)
     save(checkpoint, tmp_path / "model")
-    found = load(tmp_path / "model")
-    assert same(outputs(checkpoint), outputs(found))
-    assert found.info == checkpoint.info
-    assert found.tokenizer.get_vocab() == checkpoint.tokenizer.get_vocab()
+    loaded = load(tmp_path / "model")
+    assert same(outputs(checkpoint), outputs(loaded))
+    assert loaded.info == checkpoint.info
+    assert loaded.tokenizer.get_vocab() == checkpoint.tokenizer.get_vocab()
     assert {name for name in os.listdir(tmp_path / "model")} == {  # noqa: C416, PTH208
         "config.json",
         "model.safetensors",
@@ -58,11 +58,11 @@ def test_plain_transformers_loads_what_a_config_can_say(family: str, tmp_path: P
 def test_odd_shapes_come_back_through_load(family: str, tmp_path: Path) -> None:
     checkpoint = odd(family)
     save(checkpoint, tmp_path / "model")
-    found = load(tmp_path / "model")
-    assert same(outputs(checkpoint), outputs(found))
-    assert found.info.heads == (1, 2, 3)
-    assert found.info.neurons == (10, 17, 24)
-    save(found, tmp_path / "again")
+    loaded = load(tmp_path / "model")
+    assert same(outputs(checkpoint), outputs(loaded))
+    assert loaded.info.heads == (1, 2, 3)
+    assert loaded.info.neurons == (10, 17, 24)
+    save(loaded, tmp_path / "again")
     assert sha256_directory(tmp_path / "again") == sha256_directory(tmp_path / "model")
 
 
@@ -140,10 +140,10 @@ def test_a_kill_at_any_moment_of_saving_leaves_no_half_model(tmp_path: Path) -> 
         finished = not os.WIFSIGNALED(status)
         for path in [*parent.iterdir(), parent / "model"]:
             try:
-                found = load(path)
+                loaded = load(path)
             except (InputError, IntegrityError):
                 continue
-            assert same(outputs(found), expected)
+            assert same(outputs(loaded), expected)
         if finished:
             assert same(outputs(load(parent / "model")), expected)
             break

@@ -29,44 +29,44 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_a_factored_layer_is_the_product() -> None:
     second, first, bias, rows = torch.randn(6, 2), torch.randn(2, 9), torch.randn(6), torch.randn(3, 4, 9)
-    made = factored_linear(second, first, bias)
-    torch.testing.assert_close(made(rows), rows @ (second @ first).T + bias)
-    torch.testing.assert_close(weight_of(made), second @ first)
-    assert (shape_of(made), made.rank) == ((6, 9), 2)
-    assert torch.equal(made.bias, bias)
-    assert sum(parameter.numel() for parameter in made.parameters()) == 2 * (6 + 9) + 6
+    linear = factored_linear(second, first, bias)
+    torch.testing.assert_close(linear(rows), rows @ (second @ first).T + bias)
+    torch.testing.assert_close(weight_of(linear), second @ first)
+    assert (shape_of(linear), linear.rank) == ((6, 9), 2)
+    assert torch.equal(linear.bias, bias)
+    assert sum(parameter.numel() for parameter in linear.parameters()) == 2 * (6 + 9) + 6
 
 
 def test_a_factored_embedding_and_its_output_layer_are_the_product() -> None:
     first, second = torch.randn(20, 3), torch.randn(8, 3)
-    made = factored_embedding(first, second, padding_idx=0)
+    embedding = factored_embedding(first, second, padding_idx=0)
     numbers = torch.tensor([[0, 19], [3, 3]])
-    torch.testing.assert_close(made(numbers), (first @ second.T)[numbers])
-    assert (made.num_embeddings, made.embedding_dim, made.rank, made.padding_idx) == (20, 8, 3, 0)
-    output, rows = FactoredOutput(made, None), torch.randn(5, 8)
-    torch.testing.assert_close(output(rows), rows @ made.weight.T)
-    assert {id(parameter) for parameter in output.parameters()} == {id(parameter) for parameter in made.parameters()}
+    torch.testing.assert_close(embedding(numbers), (first @ second.T)[numbers])
+    assert (embedding.num_embeddings, embedding.embedding_dim, embedding.rank, embedding.padding_idx) == (20, 8, 3, 0)
+    output, rows = FactoredOutput(embedding, None), torch.randn(5, 8)
+    torch.testing.assert_close(output(rows), rows @ embedding.weight.T)
+    assert {id(parameter) for parameter in output.parameters()} == {id(parameter) for parameter in embedding.parameters()}
 
 
 @pytest.mark.parametrize("family", SIX)
 def test_what_is_read_back_is_factored_and_answers_the_same(family: str, tmp_path: Path) -> None:
-    whole, made = checkpoint_of(family), factor_embeddings(factor_layers(checkpoint_of(family)))
-    save(made, tmp_path / "model")
-    found = load(tmp_path / "model")
-    network: Any = found.torch_network
-    features = features_of(made, family)
-    assert all((a == b).all() for a, b in zip(runtime_of(made).logits(features), runtime_of(found).logits(features), strict=True))
+    whole, factored = checkpoint_of(family), factor_embeddings(factor_layers(checkpoint_of(family)))
+    save(factored, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    network: Any = loaded.torch_network
+    features = features_of(factored, family)
+    assert all((a == b).all() for a, b in zip(runtime_of(factored).logits(features), runtime_of(loaded).logits(features), strict=True))
     assert all(isinstance(part, FactoredLinear) for layer in layers_of(network) for part in (layer.query, layer.key, layer.out, *layer.neurons_in))
     assert isinstance(network.get_input_embeddings(), FactoredEmbedding)
     assert all(shape_of(linear) in _factor_shapes(family) for _, linear in encoder_linears(network))
     saved = sum((RANK - rows * columns / (rows + columns)) * (rows + columns) for rows, columns in _shapes(whole))
     vocabulary = len(whole.tokenizer)
-    assert parameters_in(found) - parameters_in(whole) == round(saved) + 4 * (vocabulary + HIDDEN) - vocabulary * HIDDEN
-    assert parameters_in(found) == sum(parameter.numel() for parameter in network.parameters())
+    assert parameters_in(loaded) - parameters_in(whole) == round(saved) + 4 * (vocabulary + HIDDEN) - vocabulary * HIDDEN
+    assert parameters_in(loaded) == sum(parameter.numel() for parameter in network.parameters())
     if family in DECODERS:
         assert network.lm_head.first is token_table(network)
         assert not any(name.startswith("lm_head") for name in load_file(tmp_path / "model" / "model.safetensors"))
-    save(found, tmp_path / "again")
+    save(loaded, tmp_path / "again")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
 
 
@@ -99,11 +99,11 @@ def test_zeros_can_be_made_in_factors_after_calibration(tmp_path: Path) -> None:
 
 
 def test_a_factored_model_is_a_base_too(tmp_path: Path) -> None:
-    made = factor_embeddings(factor_layers(checkpoint_of("roberta")))
-    save(made, tmp_path / "base")
+    checkpoint = factor_embeddings(factor_layers(checkpoint_of("roberta")))
+    save(checkpoint, tmp_path / "base")
     network = from_base(tmp_path / "base", "token-classification", ("O", "B-X"), LENGTH, seed=0).torch_network
     assert is_factored(network)
-    for name, tensor in made.torch_network.base_model.state_dict().items():
+    for name, tensor in checkpoint.torch_network.base_model.state_dict().items():
         assert name.startswith("pooler") or torch.equal(network.base_model.state_dict()[name], tensor)
 
 

@@ -52,21 +52,21 @@ def test_a_packed_module_is_the_formula(kind: str) -> None:
         "row levels": {"levels": torch.randn(6, 8, generator=torch.Generator().manual_seed(1)).half().float()},
         "columns": {"columns": torch.linspace(0.5, 2, 8).half().float()},
     }.get(kind, {})
-    made = matrix(**parts)
+    quantized = matrix(**parts)
     expected = torch.empty(6, 8)
     for o in range(6):
         for i in range(8):
-            code, group = int(made.codes[o, i]), i // 4
-            zero = float(made.zeros[o, group]) if made.zeros is not None else 4.0
-            value = float(made.levels[o if len(made.levels) > 1 else 0, code]) if made.levels is not None else code - zero
-            expected[o, i] = made.scales[o, group] * value * (1 if made.columns is None else made.columns[i])
+            code, group = int(quantized.codes[o, i]), i // 4
+            zero = float(quantized.zeros[o, group]) if quantized.zeros is not None else 4.0
+            value = float(quantized.levels[o if len(quantized.levels) > 1 else 0, code]) if quantized.levels is not None else code - zero
+            expected[o, i] = quantized.scales[o, group] * value * (1 if quantized.columns is None else quantized.columns[i])
     linear = nn.Linear(8, 6)
-    packed = packed_linear(made, linear)
+    packed = packed_linear(quantized, linear)
     torch.testing.assert_close(packed.weight, expected)
     given_rows = torch.randn(3, 5, 8)
     torch.testing.assert_close(packed(given_rows), given_rows @ expected.T + linear.bias)
     numbers = torch.tensor([[0, 5], [2, 2]])
-    torch.testing.assert_close(packed_embedding(made)(numbers), expected[numbers])
+    torch.testing.assert_close(packed_embedding(quantized)(numbers), expected[numbers])
 
 
 def test_large_matrices_are_unpacked_in_parts(monkeypatch: Any) -> None:
@@ -81,24 +81,24 @@ def test_large_matrices_are_unpacked_in_parts(monkeypatch: Any) -> None:
 def packed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("packed")
     method = get_method("rtn")
-    made = method.run(checkpoint_of("llama"), method.config(bits=3, group_size=8, embeddings=True), inputs_of("llama", place))
-    save(replace(made, info=replace(made.info, runtime="packed", steps=("rtn",))), place / "model")
+    checkpoint = method.run(checkpoint_of("llama"), method.config(bits=3, group_size=8, embeddings=True), inputs_of("llama", place))
+    save(replace(checkpoint, info=replace(checkpoint.info, runtime="packed", steps=("rtn",))), place / "model")
     return place / "model"
 
 
 def test_what_is_read_back_answers_the_same_and_shares_its_embedding(packed_model: Path) -> None:
-    found = load(packed_model)
-    network: Any = found.torch_network
+    checkpoint = load(packed_model)
+    network: Any = checkpoint.torch_network
     assert isinstance(network.get_input_embeddings(), PackedEmbedding)
     assert isinstance(network.lm_head, PackedLinear)
     assert network.lm_head.codes is network.get_input_embeddings().codes
     assert "lm_head.codes" not in load_file(packed_model / "model.safetensors")
-    features = features_of(found, "llama")
+    features = features_of(checkpoint, "llama")
     again = runtime_of(load(packed_model)).logits(features)
-    assert all((a == b).all() for a, b in zip(runtime_of(found).logits(features), again, strict=True))
+    assert all((a == b).all() for a, b in zip(runtime_of(checkpoint).logits(features), again, strict=True))
     dense = checkpoint_of("llama")
-    assert parameters(packed_model) == parameters_in(found) == parameters_in(dense)
-    save(found, packed_model.parent / "copy")
+    assert parameters(packed_model) == parameters_in(checkpoint) == parameters_in(dense)
+    save(checkpoint, packed_model.parent / "copy")
     assert (packed_model.parent / "copy" / "model.safetensors").read_bytes() == (packed_model / "model.safetensors").read_bytes()
 
 

@@ -30,21 +30,21 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("family", SIX)
 def test_shared_layers_are_one_tensor_in_memory_and_on_disk(family: str, tmp_path: Path) -> None:
-    whole, made = deep(family), share_two(deep(family))
-    save(made, tmp_path / "model")
-    found = load(tmp_path / "model")
-    layers = layers_of(found.torch_network)
-    assert found.info.shares == shares_of(found.torch_network) == (0, 1, 0, 1)
+    whole, shared = deep(family), share_two(deep(family))
+    save(shared, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    layers = layers_of(loaded.torch_network)
+    assert loaded.info.shares == shares_of(loaded.torch_network) == (0, 1, 0, 1)
     for i in (0, 1):
         assert layers[i].query is layers[i + 2].query
         assert [id(parameter) for parameter in layers[i].module.parameters()] == [id(parameter) for parameter in layers[i + 2].module.parameters()]
-    features = features_of(made, family)
-    assert all((a == b).all() for a, b in zip(runtime_of(made).logits(features), runtime_of(found).logits(features), strict=True))
+    features = features_of(shared, family)
+    assert all((a == b).all() for a, b in zip(runtime_of(shared).logits(features), runtime_of(loaded).logits(features), strict=True))
     one_layer = sum(parameter.numel() for parameter in layers[0].module.parameters())
-    assert parameters_in(found) == parameters_in(whole) - 2 * one_layer
+    assert parameters_in(loaded) == parameters_in(whole) - 2 * one_layer
     stored = load_file(tmp_path / "model" / "model.safetensors")
-    assert sum(tensor.numel() for tensor in stored.values() if tensor.dtype == torch.float32) == parameters_in(found)
-    save(found, tmp_path / "again")
+    assert sum(tensor.numel() for tensor in stored.values() if tensor.dtype == torch.float32) == parameters_in(loaded)
+    save(loaded, tmp_path / "again")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "model" / "model.safetensors").read_bytes()
 
 
@@ -72,8 +72,8 @@ def test_names_are_those_of_the_first_layer_also_from_ten_on() -> None:
 @pytest.mark.parametrize("shares", [[0, 1, 0], [0, 0, 1, 0], [1, 1, 2, 3], [0, 1, 2, 9], [0, 1, -1, 3], [0, 1, 2, 3], [0, 0, 0, 0], []])
 def test_shares_that_make_no_sense_or_fit_no_weights_are_refused(shares: list[int], tmp_path: Path) -> None:
     save(share_two(deep("distilbert")), tmp_path / "model")
-    told = tmp_path / "model" / "recompress.json"
-    told.write_text(json.dumps(json.loads(told.read_text()) | {"shares": shares}))
+    info_file = tmp_path / "model" / "recompress.json"
+    info_file.write_text(json.dumps(json.loads(info_file.read_text()) | {"shares": shares}))
     with pytest.raises(IntegrityError, match="shares|missing|not expected") as caught:
         load(tmp_path / "model")
     assert "\n" not in str(caught.value)
@@ -82,12 +82,12 @@ def test_shares_that_make_no_sense_or_fit_no_weights_are_refused(shares: list[in
 @pytest.mark.parametrize(("name", "dials"), [("rtn", {"bits": 4}), ("gptq", {"bits": 4}), ("wanda", {"sparsity": 0.5}), ("magnitude", {"sparsity": 0.5})])
 @pytest.mark.parametrize("factored", [False, True])
 def test_what_changes_layers_changes_shared_ones_once(name: str, dials: dict[str, Any], factored: bool, tmp_path: Path) -> None:
-    made = share_two(deep("bert"))
-    save(factor_layers(made) if factored else made, tmp_path / "source")
+    shared = share_two(deep("bert"))
+    save(factor_layers(shared) if factored else shared, tmp_path / "source")
     run_step(name, get_method(name).config(**dials), tmp_path / "source", tmp_path / "target", inputs_of("bert", tmp_path / "work", 16))
-    found = load(tmp_path / "target")
-    assert found.info.shares == (0, 1, 0, 1)
-    assert parameters_in(found) == parameters_in(load(tmp_path / "source"))
+    loaded = load(tmp_path / "target")
+    assert loaded.info.shares == (0, 1, 0, 1)
+    assert parameters_in(loaded) == parameters_in(load(tmp_path / "source"))
 
 
 def test_a_killed_step_goes_on_with_shared_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,28 +114,28 @@ def test_a_killed_step_goes_on_with_shared_layers(tmp_path: Path, monkeypatch: p
 
 
 def test_eight_bits_after_sharing_and_factoring_and_each_matrix_once_in_the_graph(tmp_path: Path) -> None:
-    made = deep("distilbert", layers=2)
-    share(made.torch_network, (0, 0))
-    save(factor_embeddings(factor_layers(made)), tmp_path / "source")
+    checkpoint = deep("distilbert", layers=2)
+    share(checkpoint.torch_network, (0, 0))
+    save(factor_embeddings(factor_layers(checkpoint)), tmp_path / "source")
     report = run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "target", inputs_of("distilbert", tmp_path / "w"))
-    assert report.parameters == report.parameters_before == parameters_in(made)
+    assert report.parameters == report.parameters_before == parameters_in(checkpoint)
     assert [claim["measured"] for claim in report.claims[:2]] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["dynamic_int8", "static_int8", "onnx_fp32"])
 def test_shared_matrices_too_large_for_the_exporter_to_turn_are_constants_all_the_same(name: str, tmp_path: Path) -> None:
     """A shared weight behind a Transpose was passed over by the quantizer, and by the count that should have noticed it."""
-    made = deep("bert", layers=4, hidden_size=64, intermediate_size=256)
-    share(made.torch_network, (0, 1, 0, 1))
-    save(made, tmp_path / "source")
+    checkpoint = deep("bert", layers=4, hidden_size=64, intermediate_size=256)
+    share(checkpoint.torch_network, (0, 1, 0, 1))
+    save(checkpoint, tmp_path / "source")
     run_step(name, get_method(name).config(), tmp_path / "source", tmp_path / "target", inputs_of("bert", tmp_path / "w", 16))
     model = read_graph(tmp_path / "target" / "model.onnx")
     stored = {tensor.name for tensor in model.graph.initializer}
     assert not [node.name for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in stored]
-    matrices = sum(weight_of(linear).numel() for linear in made.torch_network.modules() if is_linear(linear))  # a module that is shared comes once
-    found = weights_in(model)
-    assert found.products == matrices
-    assert found.products_int8 == (0 if name == "onnx_fp32" else matrices)
+    matrices = sum(weight_of(linear).numel() for linear in checkpoint.torch_network.modules() if is_linear(linear))  # a module that is shared comes once
+    weights = weights_in(model)
+    assert weights.products == matrices
+    assert weights.products_int8 == (0 if name == "onnx_fp32" else matrices)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -151,14 +151,14 @@ def test_a_factor_of_tied_embeddings_is_in_8_bits_for_both_of_its_uses(family: s
         inputs_of(family, tmp_path / "a", 16),
     )
     run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "target", inputs_of(family, tmp_path / "b", 16))
-    found = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
+    weights = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
     network = load(tmp_path / "source").torch_network
-    assert found.products == found.products_int8 == sum(weight_of(one).numel() for one in network.modules() if is_linear(one)) + 72 * 128
+    assert weights.products == weights.products_int8 == sum(weight_of(one).numel() for one in network.modules() if is_linear(one)) + 72 * 128
 
 
 def test_a_shared_model_is_a_base_too(tmp_path: Path) -> None:
-    made = share_two(deep("roberta"))
-    save(made, tmp_path / "base")
+    checkpoint = share_two(deep("roberta"))
+    save(checkpoint, tmp_path / "base")
     shutil.copytree(tmp_path / "base", tmp_path / "copy")
     network = from_base(tmp_path / "copy", "token-classification", ("O", "B-X"), LENGTH, seed=0).torch_network
     assert shares_of(network) == (0, 1, 0, 1)

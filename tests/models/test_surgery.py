@@ -49,12 +49,12 @@ def cut_heads(family: str) -> dict[int, list[int]]:
 def test_a_network_without_some_heads_answers_like_one_whose_heads_are_silent(family: str) -> None:
     cut, silent = checkpoint_of(family), checkpoint_of(family)
     size = HIDDEN // HEADS
-    kept = cut_heads(family)
+    remaining_heads = cut_heads(family)
     for layer in layers_of(cut.torch_network):
-        keep_heads(layer, kept[layer.index])
+        keep_heads(layer, remaining_heads[layer.index])
     for layer in layers_of(silent.torch_network):
-        silence(layer.out, [head * size + i for head in range(HEADS) if head not in kept[layer.index] for i in range(size)])
-    assert [layer.heads for layer in layers_of(cut.torch_network)] == [len(kept[0]), len(kept[1])]
+        silence(layer.out, [head * size + i for head in range(HEADS) if head not in remaining_heads[layer.index] for i in range(size)])
+    assert [layer.heads for layer in layers_of(cut.torch_network)] == [len(remaining_heads[0]), len(remaining_heads[1])]
     assert [layer.groups for layer in layers_of(cut.torch_network)] == ([1, 2] if family == "llama" else [2, 1])
     torch.testing.assert_close(outputs(cut, family), outputs(silent, family), rtol=1e-5, atol=1e-5)
 
@@ -62,13 +62,13 @@ def test_a_network_without_some_heads_answers_like_one_whose_heads_are_silent(fa
 @pytest.mark.parametrize("family", SIX)
 def test_a_network_without_some_neurons_answers_like_one_whose_neurons_are_silent(family: str) -> None:
     cut, silent = checkpoint_of(family), checkpoint_of(family)
-    kept = list(range(0, NEURONS, 3))
+    neurons = list(range(0, NEURONS, 3))
     for layer in layers_of(cut.torch_network):
-        keep_neurons(layer, kept)
+        keep_neurons(layer, neurons)
     for layer in layers_of(silent.torch_network):
-        silence(layer.neurons_out, [i for i in range(NEURONS) if i not in kept])
+        silence(layer.neurons_out, [i for i in range(NEURONS) if i not in neurons])
     note_neurons(cut.torch_network)
-    assert {layer.neurons for layer in layers_of(cut.torch_network)} == {len(kept)}
+    assert {layer.neurons for layer in layers_of(cut.torch_network)} == {len(neurons)}
     torch.testing.assert_close(outputs(cut, family), outputs(silent, family), rtol=1e-5, atol=1e-5)
 
 
@@ -82,11 +82,11 @@ class NormOfSome(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         seen = x[..., self.kept]
         if "RMS" in type(self.norm).__name__:
-            made = seen / (seen.square().mean(-1, keepdim=True) + self.norm.variance_epsilon).sqrt() * self.norm.weight[self.kept]
+            normalized = seen / (seen.square().mean(-1, keepdim=True) + self.norm.variance_epsilon).sqrt() * self.norm.weight[self.kept]
         else:
-            made = torch.nn.functional.layer_norm(seen, (len(self.kept),), self.norm.weight[self.kept], self.norm.bias[self.kept], self.norm.eps)
+            normalized = torch.nn.functional.layer_norm(seen, (len(self.kept),), self.norm.weight[self.kept], self.norm.bias[self.kept], self.norm.eps)
         whole = torch.zeros_like(x)
-        whole[..., self.kept] = made
+        whole[..., self.kept] = normalized
         return whole
 
 
@@ -94,17 +94,17 @@ class NormOfSome(torch.nn.Module):
 def test_a_network_of_less_width_answers_like_one_whose_other_dimensions_are_silent(family: str) -> None:
     """What no norm lets through, no layer sees; a middle layer of the head (a pooler) is cut as well, where there is one."""
     cut, silent = checkpoint_of(family), checkpoint_of(family)
-    kept, middle = list(range(1, HIDDEN, 3)), list(range(0, HIDDEN, 3))
-    keep_hidden(cut.torch_network, kept, middle)
+    dimensions, middle = list(range(1, HIDDEN, 3)), list(range(0, HIDDEN, 3))
+    keep_hidden(cut.torch_network, dimensions, middle)
     network = silent.torch_network
     for name, module in list(network.named_modules()):
         if is_norm(module):
-            place(network, name, NormOfSome(module, kept))
+            place(network, name, NormOfSome(module, dimensions))
     *before, last = outer_linears(network)
     if before:
         silence(last, [i for i in range(HIDDEN) if i not in middle])
-    assert cut.torch_network.config.hidden_size == len(kept)
-    assert {tuple(shape_of(layer.out)) for layer in layers_of(cut.torch_network)} == {(len(kept), HIDDEN)}
+    assert cut.torch_network.config.hidden_size == len(dimensions)
+    assert {tuple(shape_of(layer.out)) for layer in layers_of(cut.torch_network)} == {(len(dimensions), HIDDEN)}
     assert (cut.torch_network.get_output_embeddings() is None) == (family in ENCODERS)
     torch.testing.assert_close(outputs(cut, family), outputs(silent, family), rtol=1e-5, atol=1e-5)
 
@@ -123,37 +123,37 @@ def test_groups_of_different_sizes_are_not_made() -> None:
         keep_heads(layers_of(checkpoint_of("llama").torch_network)[0], [0, 1, 2])
 
 
-@pytest.mark.parametrize(("heads", "groups", "said"), [([0, 1], 1, (2, 1)), ([0, 2], 2, (2, 2)), ([0], 1, (1, 1))])
-def test_llamas_config_says_how_many_heads_there_are(heads: list[int], groups: int, said: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("heads", "groups", "counts"), [([0, 1], 1, (2, 1)), ([0, 2], 2, (2, 2)), ([0], 1, (1, 1))])
+def test_llamas_config_says_how_many_heads_there_are(heads: list[int], groups: int, counts: tuple[int, int]) -> None:
     network = checkpoint_of("llama").torch_network
     for layer in layers_of(network):
         keep_heads(layer, heads)
     note_heads(network)
-    assert (network.config.num_attention_heads, network.config.num_key_value_heads) == said
-    assert {(layer.groups, layer.attention.num_key_value_groups) for layer in layers_of(network)} == {(groups, said[0] // said[1])}
+    assert (network.config.num_attention_heads, network.config.num_key_value_heads) == counts
+    assert {(layer.groups, layer.attention.num_key_value_groups) for layer in layers_of(network)} == {(groups, counts[0] // counts[1])}
 
 
 @pytest.mark.parametrize("family", SIX)
 def test_a_config_says_a_number_of_heads_that_divides_its_width(family: str) -> None:
     """Where it can say the true one it does: 3 heads of 8 in a width of 24."""
-    for width, kept, said in ((24, [0, 1, 2], 3), (24, [0, 1, 2, 3], 4), (22, [0, 1, 2, 3], 2), (23, [0], 1)):
+    for width, heads, count in ((24, [0, 1, 2], 3), (24, [0, 1, 2, 3], 4), (22, [0, 1, 2, 3], 2), (23, [0], 1)):
         checkpoint = checkpoint_of(family, **({"num_key_value_heads": 4} if family == "llama" else {}))
         for layer in layers_of(checkpoint.torch_network):
-            keep_heads(layer, kept)
+            keep_heads(layer, heads)
         keep_hidden(checkpoint.torch_network, range(width), range(width))
         note_heads(checkpoint.torch_network)
-        assert checkpoint.torch_network.config.num_attention_heads == said
+        assert checkpoint.torch_network.config.num_attention_heads == count
 
 
 @pytest.mark.parametrize("family", SIX)
 def test_keeping_everything_changes_nothing(family: str) -> None:
-    whole, kept = checkpoint_of(family), checkpoint_of(family)
-    for layer in layers_of(kept.torch_network):
+    whole, cut = checkpoint_of(family), checkpoint_of(family)
+    for layer in layers_of(cut.torch_network):
         keep_heads(layer, range(HEADS))
         keep_neurons(layer, range(NEURONS))
-    keep_layers(kept.torch_network, range(LAYERS))
-    keep_hidden(kept.torch_network, range(HIDDEN), range(HIDDEN))
-    assert torch.equal(outputs(whole, family), outputs(kept, family))
+    keep_layers(cut.torch_network, range(LAYERS))
+    keep_hidden(cut.torch_network, range(HIDDEN), range(HIDDEN))
+    assert torch.equal(outputs(whole, family), outputs(cut, family))
 
 
 @pytest.mark.parametrize("family", SIX)

@@ -20,9 +20,9 @@ from tests.families import TAGS, saved, sentences
 def test_words_that_are_given_one_by_one_get_their_space_back(tmp_path: Path) -> None:
     """A byte-level tokenizer without ``add_prefix_space`` would glue all words of a tagged sentence together."""
     base = base_of("roberta", tmp_path / "base", AutoModelForMaskedLM)
-    said = json.loads((base / "tokenizer.json").read_text())
-    said["pre_tokenizer"]["add_prefix_space"] = False
-    (base / "tokenizer.json").write_text(json.dumps(said))
+    definition = json.loads((base / "tokenizer.json").read_text())
+    definition["pre_tokenizer"]["add_prefix_space"] = False
+    (base / "tokenizer.json").write_text(json.dumps(definition))
     words = ["ka", "muni", "lo"]
     tokenizer = from_base(base, "token-classification", TAGS, 32, seed=0).tokenizer
     assert tokenizer(words, is_split_into_words=True)["input_ids"] == tokenizer(" ka muni lo")["input_ids"]
@@ -31,10 +31,10 @@ def test_words_that_are_given_one_by_one_get_their_space_back(tmp_path: Path) ->
 
 def test_baked_in_padding_and_truncation_are_dropped(tmp_path: Path) -> None:
     base = base_of("bert", tmp_path / "base", AutoModelForMaskedLM)
-    said = json.loads((base / "tokenizer.json").read_text())
-    said["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
-    said["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
-    (base / "tokenizer.json").write_text(json.dumps(said))
+    definition = json.loads((base / "tokenizer.json").read_text())
+    definition["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    definition["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    (base / "tokenizer.json").write_text(json.dumps(definition))
     save(from_base(base, "token-classification", TAGS, 32, seed=0), tmp_path / "model")
     tokenizer = load(tmp_path / "model").tokenizer
     assert len(tokenizer("ka")["input_ids"]) == 3

@@ -41,8 +41,8 @@ def test_answers_do_not_depend_on_batches_and_keep_their_order(benchmark: str) -
     runtime = runtime_of(checkpoint)
     one_by_one = [runtime.logits([feature])[0] for feature in features]
     for size in (2, 5, 32):
-        for expected, found in zip(one_by_one, runtime.logits(features, size), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        for expected, output in zip(one_by_one, runtime.logits(features, size), strict=True):
+            np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
     lengths = [len(feature["input_ids"]) for feature in features]
     assert [logits.shape for logits in one_by_one] == ([(n, 3) for n in lengths] if benchmark == "token-classification" else [(3,)] * 11)
 
@@ -52,16 +52,16 @@ def test_onnx_answers_like_torch_in_any_batch(exported: Path) -> None:
     assert (torch_runtime.name, onnx_runtime.name) == ("torch", "onnx")
     features = features_of(load(exported / "torch"), 9)
     for size in (1, 4, 32):
-        for expected, found in zip(torch_runtime.logits(features), onnx_runtime.logits(features, size), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        for expected, logits in zip(torch_runtime.logits(features), onnx_runtime.logits(features, size), strict=True):
+            np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_int8_answers_nearly_like_torch(exported: Path) -> None:
     features = features_of(load(exported / "torch"), 30)
     expected = np.stack(open_runtime(exported / "torch").logits(features))
-    found = np.stack(open_runtime(exported / "int8").logits(features))
-    assert not np.array_equal(found, expected)
-    assert np.abs(found - expected).mean() < 0.1 * np.abs(expected - expected.mean(0)).mean() + 0.05
+    logits = np.stack(open_runtime(exported / "int8").logits(features))
+    assert not np.array_equal(logits, expected)
+    assert np.abs(logits - expected).mean() < 0.1 * np.abs(expected - expected.mean(0)).mean() + 0.05
 
 
 def test_nothing_asked_nothing_answered(exported: Path) -> None:

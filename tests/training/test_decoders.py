@@ -36,8 +36,8 @@ PRIMARY = "negative_bits_per_byte"
 
 def by_the_benchmark(checkpoint: Checkpoint, examples: list[Example]) -> dict[str, float]:
     benchmark, info = LanguageModelling(), checkpoint.info
-    said = benchmark.read(runtime_of(checkpoint), checkpoint.tokenizer, examples, info.max_length, "test")
-    return {name: float(value) for name, value in benchmark.metrics(benchmark.counts([()] * len(said), said, ()).sum(axis=0), ()).items()}
+    counts = benchmark.read(runtime_of(checkpoint), checkpoint.tokenizer, examples, info.max_length, "test")
+    return {name: float(value) for name, value in benchmark.metrics(benchmark.counts([()] * len(counts), counts, ()).sum(axis=0), ()).items()}
 
 
 def run(workdir: Path, family: str = "llama", schedule: TrainingSettings = QUICK, **rest: Any) -> Checkpoint:
@@ -58,9 +58,9 @@ def test_pieces_are_the_windows_that_are_scored() -> None:
     for piece in pieces:
         assert piece["labels"] == [*piece["input_ids"][1:], -100]
         assert len(piece["units"]) == len(piece["bytes"]) == len(piece["input_ids"]) - 1
-    said = LanguageModelling().read(runtime_of(checkpoint_of("gpt2")), tokenizer, examples, LENGTH, "test")
-    assert sum(int(row[2]) for row in said) == sum(sum(piece["bytes"]) for piece in pieces)
-    assert sum(int(row[1]) for row in said) == sum(len(piece["bytes"]) for piece in pieces)
+    counts = LanguageModelling().read(runtime_of(checkpoint_of("gpt2")), tokenizer, examples, LENGTH, "test")
+    assert sum(int(row[2]) for row in counts) == sum(sum(piece["bytes"]) for piece in pieces)
+    assert sum(int(row[1]) for row in counts) == sum(len(piece["bytes"]) for piece in pieces)
 
 
 def test_token_costs_add_up_to_the_loss() -> None:
@@ -80,11 +80,11 @@ def test_a_decoder_learns_and_dev_is_judged_as_the_benchmark_does(family: str, t
     before = by_the_benchmark(checkpoint_of(family), texts(20, seed=1))
     trained = run(tmp_path, family, curve=lambda _, point: points.append(point))
     after = by_the_benchmark(trained, texts(20, seed=1))
-    told = max((point for point in points if f"dev_{PRIMARY}" in point), key=lambda point: point[f"dev_{PRIMARY}"])
+    best = max((point for point in points if f"dev_{PRIMARY}" in point), key=lambda point: point[f"dev_{PRIMARY}"])
     assert after[PRIMARY] > before[PRIMARY] + 1
     for name in (PRIMARY, "perplexity"):
-        assert told[f"dev_{name}"] == pytest.approx(after[name], rel=1e-4)
-    assert told["dev_loss"] == pytest.approx(np.log(after["perplexity"]), rel=0.05)
+        assert best[f"dev_{name}"] == pytest.approx(after[name], rel=1e-4)
+    assert best["dev_loss"] == pytest.approx(np.log(after["perplexity"]), rel=0.05)
     assert trained.torch_network.config.use_cache is True
     assert not trained.torch_network.training
 
@@ -92,12 +92,12 @@ def test_a_decoder_learns_and_dev_is_judged_as_the_benchmark_does(family: str, t
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_baseline_is_trained_from_a_plain_decoder(family: str, tmp_path: Path) -> None:
     """What a recipe does first: the base model with its own head, fine-tuned, stored, and given to a step."""
-    made = checkpoint_of(family)
-    made.torch_network.save_pretrained(tmp_path / "base")
-    made.tokenizer.save_pretrained(tmp_path / "base")
+    checkpoint = checkpoint_of(family)
+    checkpoint.torch_network.save_pretrained(tmp_path / "base")
+    checkpoint.tokenizer.save_pretrained(tmp_path / "base")
     started = from_base(tmp_path / "base", "language-modelling", (), LENGTH, 0)
     save(train(started, texts(40), texts(10, seed=1), QUICK, 0, tmp_path / "work"), tmp_path / "baseline")
-    assert by_the_benchmark(load(tmp_path / "baseline"), texts(20, seed=2))[PRIMARY] > by_the_benchmark(made, texts(20, seed=2))[PRIMARY]
+    assert by_the_benchmark(load(tmp_path / "baseline"), texts(20, seed=2))[PRIMARY] > by_the_benchmark(checkpoint, texts(20, seed=2))[PRIMARY]
     report = run_step("finetune", Finetune(learning_rate=1e-3, precision="fp32"), tmp_path / "baseline", tmp_path / "more", inputs_of(family, tmp_path / "w"))
     assert all(claim["asked"] == claim["measured"] for claim in report.claims)
 

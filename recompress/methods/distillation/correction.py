@@ -32,13 +32,13 @@ def corrected(teacher: Checkpoint, sha256: str, config: Correction, text: Sequen
     able = text if head_of(teacher.info.benchmark).pretrained else [example for example in text if example.labels]
     if not able:
         raise DataRefused("teacher_correction needs examples with labels, and the text has none; set labelled to true, or leave teacher_correction out")
-    said = {
+    depends_on = {
         "teacher": sha256,
         "text": sha256_bytes(json.dumps([[example.words, example.labels, example.slice] for example in able], ensure_ascii=False).encode()),
         "config": config.model_dump(mode="json"),
         "seed": inputs.seed,
     }
-    folder = inputs.workdir / f"teacher-{sha256_json(said)[:24]}"
+    folder = inputs.workdir / f"teacher-{sha256_json(depends_on)[:24]}"
     if not folder.exists():
         work, before = inputs.workdir / "correction", weights_sha256(teacher.torch_network)
         better = train(teacher, able, inputs.dev, config, inputs.seed, work, label=f"{inputs.label or 'distill'}: teacher")

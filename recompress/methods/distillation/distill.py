@@ -93,7 +93,7 @@ def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoi
         examples,
         teacher=live_teacher(open_teacher(directory), student) if directory is not None and asks else None,
         soft_labels=soft_labels,
-        said={"teacher": outputs.sha256 if outputs else None, "live_teacher": sha256_directory(directory) if directory else None},
+        depends_on={"teacher": outputs.sha256 if outputs else None, "live_teacher": sha256_directory(directory) if directory else None},
         label="distill",
         dev_counts=config.answers > 0,
     )

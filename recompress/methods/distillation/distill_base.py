@@ -98,14 +98,14 @@ def distill_base(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) ->
         examples,
         teacher=live_teacher(base, student),
         soft_labels=None,
-        said={"base": sha256},
+        depends_on={"base": sha256},
         label="distill_base",
         dev_counts=False,
     )
 
 
-def _count(config: DistillBase, whole: Checkpoint) -> int:
-    return config.layers or max(1, len(layers_of(whole.torch_network)) // 2)
+def _count(config: DistillBase, base: Checkpoint) -> int:
+    return config.layers or max(1, len(layers_of(base.torch_network)) // 2)
 
 
 def _possible(config: DistillBase, *, language: bool) -> DistillBase:

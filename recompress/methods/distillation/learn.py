@@ -54,7 +54,7 @@ def learn(
     *,
     teacher: LiveTeacher | None,
     soft_labels: SoftLabels | None,
-    said: Mapping[str, Any],
+    depends_on: Mapping[str, Any],
     label: str,
     dev_counts: bool,
 ) -> Checkpoint:
@@ -77,7 +77,7 @@ def learn(
             label=inputs.label or label,
             soft_labels=soft_labels,
             objective=objective,
-            said=said,
+            depends_on=depends_on,
             counts_from=0.0 if dev_counts else 1.0,
         )
         near = _distance(trained, features, objective, config.batch_size)

@@ -63,7 +63,7 @@ def open_teacher(directory: Path) -> Checkpoint:
 def live_teacher(teacher: Checkpoint, student: Checkpoint) -> LiveTeacher:
     """The teacher, ready to be asked about the student's batches; see ``check_comparable``."""
     numbers = numbers_of(student.tokenizer, teacher.tokenizer)
-    rows = [one.torch_network.config.vocab_size for one in (student, teacher)]
+    rows = [checkpoint.torch_network.config.vocab_size for checkpoint in (student, teacher)]
     same = rows[0] == rows[1] and bool((numbers == torch.arange(len(numbers))).all())
     network = teacher.torch_network.eval()
     network.requires_grad_(False)
@@ -104,9 +104,9 @@ def _check_same_cut(student: Checkpoint, teacher: Checkpoint, examples: Sequence
     """Texts whose tokens both know are cut into the same ones; a text with a token that was trimmed away may be cut otherwise."""
     benchmark, known = get_benchmark(student.info.benchmark), student.tokenizer.get_vocab()
     cuts = []
-    for one in (teacher, student):
-        features = benchmark.encode(one.tokenizer, examples, one.info.labels, student.info.max_length)
-        cuts.append([one.tokenizer.convert_ids_to_tokens(feature["input_ids"]) for feature in features])
+    for checkpoint in (teacher, student):
+        features = benchmark.encode(checkpoint.tokenizer, examples, checkpoint.info.labels, student.info.max_length)
+        cuts.append([checkpoint.tokenizer.convert_ids_to_tokens(feature["input_ids"]) for feature in features])
     for its, mine in zip(*cuts, strict=True):
         if its != mine and all(token in known for token in its):
             raise InputError(

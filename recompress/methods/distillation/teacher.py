@@ -39,10 +39,10 @@ def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path)
 
     if not examples:
         raise DataRefused("there is no text to ask the teacher about")
-    said = {"teacher": sha256_directory(teacher), "examples": examples_sha256(examples)}
+    metadata = {"teacher": sha256_directory(teacher), "examples": examples_sha256(examples)}
     if directory.exists():
         there = TeacherOutputs.load(directory)
-        if (there.teacher_sha256, there.examples_sha256) == (said["teacher"], said["examples"]):
+        if (there.teacher_sha256, there.examples_sha256) == (metadata["teacher"], metadata["examples"]):
             return there
     checkpoint = load(teacher)
     benchmark = get_benchmark(checkpoint.info.benchmark)
@@ -54,7 +54,7 @@ def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path)
         raise IntegrityError(f"the teacher {teacher} gives logits that are not finite for {sum(not np.isfinite(row).all() for row in rows)} examples")
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     with new_directory(directory) as partial:
-        save_file({"logits": logits, "offsets": offsets}, partial / FILE, metadata={**said, "labels": json.dumps(checkpoint.info.labels)})
+        save_file({"logits": logits, "offsets": offsets}, partial / FILE, metadata={**metadata, "labels": json.dumps(checkpoint.info.labels)})
     return TeacherOutputs.load(directory)
 
 

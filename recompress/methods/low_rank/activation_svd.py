@@ -89,9 +89,9 @@ def factor_by_activation(checkpoint: Checkpoint, config: ActivationSvd, inputs: 
     def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
         root = whitening(statistics["hessian"], config.damping, next(iter(group)))
         every = {name: factors_for(linear, split_matrix(weight_of(linear), root), config, share) for name, linear in group.items()}
-        return {name: made for name, made in every.items() if made is not None}
+        return {name: factors for name, factors in every.items() if factors is not None}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "activation_svd", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "activation_svd")
+    depends_on = {"method": "activation_svd", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "activation_svd")
     return checkpoint

@@ -137,8 +137,8 @@ def factorize_embeddings(checkpoint: Checkpoint, config: FactorizeEmbeddings, in
     rank = config.rank or rank_for(config, share, shape, split.singular)
     if rank is not None:
         table, widen = (factor.float() for factor in cut(split, rank))
-        made = factored_embedding(table, widen.T, embedding.padding_idx)
-        place(network, next(name for name, module in network.named_modules() if module is embedding), made)
+        factors = factored_embedding(table, widen.T, embedding.padding_idx)
+        place(network, next(name for name, module in network.named_modules() if module is embedding), factors)
         tie_factored(network)
     return checkpoint
 

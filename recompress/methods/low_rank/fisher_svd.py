@@ -39,10 +39,10 @@ class FisherSvd(Rank):
 
 def split_matrix(weight: Float[Tensor, "out in"], importance: Float[Tensor, " in"]) -> Split:
     """All parts, by what they are worth; ``importance`` is h. Where it is zero everywhere, all inputs count the same."""
-    whole = weight.double()
-    scale = importance.double().sqrt() if float(importance.sum()) > 0 else torch.ones(whole.shape[1], dtype=torch.float64, device=whole.device)
-    left, singular, _ = torch.linalg.svd(whole * scale, full_matrices=False)
-    return Split(left, left.T @ whole, singular)
+    matrix = weight.double()
+    scale = importance.double().sqrt() if float(importance.sum()) > 0 else torch.ones(matrix.shape[1], dtype=torch.float64, device=matrix.device)
+    left, singular, _ = torch.linalg.svd(matrix * scale, full_matrices=False)
+    return Split(left, left.T @ matrix, singular)
 
 
 def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], features: list[dict[str, Any]], label: str) -> dict[str, Float[Tensor, " in"]]:
@@ -51,7 +51,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
     from recompress.training.trainer import label_loss
 
     network: Any = checkpoint.torch_network.eval()
-    found = {name: torch.zeros(shape_of(linear)[1], dtype=torch.float64) for name, linear in linears.items()}
+    importance = {name: torch.zeros(shape_of(linear)[1], dtype=torch.float64) for name, linear in linears.items()}
     wanted = {id(linear.weight) for linear in linears.values()}
     usual = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:
@@ -65,18 +65,18 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
                 loss.backward()
                 for name, linear in linears.items():
                     squares = linear.weight.grad.double().square()
-                    found[name] += squares.sum(0 if isinstance(linear, nn.Linear) else 1)
+                    importance[name] += squares.sum(0 if isinstance(linear, nn.Linear) else 1)
                     linear.weight.grad = None
                 progress.update(1)
     finally:
         for parameter, needed in usual:
             parameter.requires_grad_(needed)
             parameter.grad = None
-    if not all(bool(one.isfinite().all()) for one in found.values()):
+    if not all(bool(values.isfinite().all()) for values in importance.values()):
         raise IntegrityError("gradients of the labels' loss are not finite on the training examples; the model is broken")
-    if not any(float(one.sum()) > 0 for one in found.values()):
+    if not any(float(values.sum()) > 0 for values in importance.values()):
         raise InputError("no gradient reaches a layer: none of the training examples carries a label; use svd or activation_svd")
-    return found
+    return importance
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: FisherSvd, inputs: Inputs) -> list[Claim]:
@@ -108,7 +108,7 @@ def factor_by_fisher(checkpoint: Checkpoint, config: FisherSvd, inputs: Inputs) 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     importance = input_importance(checkpoint, linears, features, inputs.label or "fisher_svd")
     for name, linear in linears.items():
-        made = factors_for(linear, split_matrix(weight_of(linear), importance[name]), config, share)
-        if made is not None:
-            place(network, name, made)
+        factors = factors_for(linear, split_matrix(weight_of(linear), importance[name]), config, share)
+        if factors is not None:
+            place(network, name, factors)
     return checkpoint

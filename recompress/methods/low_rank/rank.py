@@ -63,8 +63,8 @@ def rank_by_share(shape: Shape, share: float) -> int:
 
 def rank_by_energy(singular: Float[Tensor, " values"], energy: float) -> int:
     """The fewest singular values, the largest first, whose squares are this share of all."""
-    kept = singular.double().square().cumsum(0)
-    return 1 + int(torch.searchsorted(kept[:-1].contiguous(), energy * kept[-1]))
+    energies = singular.double().square().cumsum(0)
+    return 1 + int(torch.searchsorted(energies[:-1].contiguous(), energy * energies[-1]))
 
 
 def is_smaller(shape: Shape, rank: int) -> bool:

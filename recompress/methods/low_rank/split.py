@@ -74,23 +74,23 @@ def prove_factors(before: Checkpoint, after: Checkpoint, config: Rank, spectrum:
     old, new = before.torch_network, after.torch_network
     linears = dict(encoder_linears(old))
     share = share_for(config, old, [shape_of(linear) for linear in linears.values()])
-    made: Mapping[str, nn.Module] = {name: new.get_submodule(name) for name in linears}
-    found = {name: module.rank for name, module in made.items() if isinstance(module, FactoredLinear)}
-    saved = sum(weight_of(linears[name]).numel() - numbers_with(shape_of(linears[name]), rank) for name, rank in found.items())
+    modules: Mapping[str, nn.Module] = {name: new.get_submodule(name) for name in linears}
+    ranks = {name: module.rank for name, module in modules.items() if isinstance(module, FactoredLinear)}
+    saved = sum(weight_of(linears[name]).numel() - numbers_with(shape_of(linears[name]), rank) for name, rank in ranks.items())
     claims = [
         Claim("bytes of all tensors", tensor_bytes(old) - FLOAT_BYTES * saved, tensor_bytes(new)),
-        Claim("factors that are not smaller than their matrix", 0, sum(_size(made[name]) >= weight_of(linears[name]).numel() for name in found)),
-        Claim("departure from a projection", 0, max((_departure(weight_of(linears[name]), made[name]) for name in found), default=0.0), tolerance=PROJECTED),
+        Claim("factors that are not smaller than their matrix", 0, sum(_size(modules[name]) >= weight_of(linears[name]).numel() for name in ranks)),
+        Claim("departure from a projection", 0, max((_departure(weight_of(linears[name]), modules[name]) for name in ranks), default=0.0), tolerance=PROJECTED),
     ]
     if config.size_bytes is not None:
         claims.append(Claim("bytes over the budget", 0, max(0, tensor_bytes(new) - config.size_bytes)))
     if share is not None or spectrum is not None:
         nothing = torch.ones(1)
         asked = [rank_for(config, share, shape_of(one), spectrum(weight_of(one)) if share is None and spectrum else nothing) for one in linears.values()]
-        claims.append(Claim("ranks together", sum(rank or 0 for rank in asked), sum(found.values())))
-        claims.append(Claim("matrices left whole, because factors would not be smaller", asked.count(None), len(linears) - len(found)))
+        claims.append(Claim("ranks together", sum(rank or 0 for rank in asked), sum(ranks.values())))
+        claims.append(Claim("matrices left whole, because factors would not be smaller", asked.count(None), len(linears) - len(ranks)))
     else:
-        changed = sum(name not in found and not weight_of(linear).equal(weight_of(made[name])) for name, linear in linears.items())
+        changed = sum(name not in ranks and not weight_of(linear).equal(weight_of(modules[name])) for name, linear in linears.items())
         claims.append(Claim("matrices that are neither factored nor what they were", 0, changed))
     return claims
 

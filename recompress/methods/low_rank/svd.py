@@ -72,7 +72,7 @@ def factor_by_svd(checkpoint: Checkpoint, config: Svd, inputs: Inputs) -> Checkp
     linears = list(encoder_linears(network))
     share = share_for(config, network, [shape_of(linear) for _, linear in linears])
     for name, linear in linears:
-        made = factors_for(linear, split_matrix(weight_of(linear)), config, share)
-        if made is not None:
-            place(network, name, made)
+        factors = factors_for(linear, split_matrix(weight_of(linear)), config, share)
+        if factors is not None:
+            place(network, name, factors)
     return checkpoint

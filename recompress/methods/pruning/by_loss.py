@@ -68,10 +68,10 @@ def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Seque
                 torch.autograd.backward(example_losses(logits, labels).sum())
                 for module, tensor in handed.items():
                     assert tensor.grad is not None
-                    found = gates(tensor, tensor.grad)
+                    gradients = gates(tensor, tensor.grad)
                     size = next((layer.head_size for layer in layers if layer.out is module), 1)
-                    found = found.reshape(len(found), -1, size).sum(2).abs().sum(0)
-                    sums[module] = sums.get(module, 0) + found / len(features)
+                    gradients = gradients.reshape(len(gradients), -1, size).sum(2).abs().sum(0)
+                    sums[module] = sums.get(module, 0) + gradients / len(features)
                 handed.clear()
     finally:
         for hook in hooks:
@@ -83,19 +83,19 @@ def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Seque
 
 def without_each_layer(network: PreTrainedModel, count: int, features: Sequence[Feature]) -> Float[Tensor, " layers"]:
     """The mean loss without each of the ``count`` layers. Raises ``IntegrityError`` when one is no number."""
-    found = []
+    losses = []
     for i in range(count):
         with _without(network, i):
-            found.append(mean_loss(network, features))
-    return torch.tensor(found, dtype=torch.float64)
+            losses.append(mean_loss(network, features))
+    return torch.tensor(losses, dtype=torch.float64)
 
 
 def mean_loss(network: PreTrainedModel, features: Sequence[Feature]) -> float:
     """The mean over examples of their losses. Raises ``IntegrityError`` when it is no number."""
     with torch.no_grad():
-        found = torch.cat([example_losses(logits, labels) for logits, labels in _answers(network, features)]).double().mean()
-    check_finite(found)
-    return float(found)
+        loss = torch.cat([example_losses(logits, labels) for logits, labels in _answers(network, features)]).double().mean()
+    check_finite(loss)
+    return float(loss)
 
 
 def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> Iterator[tuple[Float[Tensor, "batch units labels"], Int[Tensor, "batch units"]]]:
@@ -124,9 +124,9 @@ def _without(network: PreTrainedModel, index: int) -> Iterator[None]:
     """While the block runs, the network goes on behind the layer with what went into it."""
     parent, _, name = architecture_of(network).layers.rpartition(".")
     owner: Any = network.base_model.get_submodule(parent)
-    whole = getattr(owner, name)
-    setattr(owner, name, nn.ModuleList(module for i, module in enumerate(whole) if i != index))
+    layers = getattr(owner, name)
+    setattr(owner, name, nn.ModuleList(module for i, module in enumerate(layers) if i != index))
     try:
         yield
     finally:
-        setattr(owner, name, whole)
+        setattr(owner, name, layers)

@@ -63,13 +63,13 @@ def pick_heads(scores: Sequence[Float[Tensor, " heads"]], groups: Sequence[int],
     A group's score is the L2 norm of its heads' scores; where each head has its own keys and values, a group is a head.
     """
     shaped = [layer.double().view(count, -1) for layer, count in zip(scores, groups, strict=True)]
-    kept = pick([layer.norm(dim=1) for layer in shaped], left)
-    ranked = [layer[stay].sort(dim=1, descending=True, stable=True) for layer, stay in zip(shaped, kept, strict=True)]
+    remaining_groups = pick([layer.norm(dim=1) for layer in shaped], left)
+    ranked = [layer[stay].sort(dim=1, descending=True, stable=True) for layer, stay in zip(shaped, remaining_groups, strict=True)]
     # The first of every group, the second of every group and so on: what all groups lose together.
     ranks = pick([layer.values.norm(dim=0) for layer in ranked], left_of_each)
     return [
         [group * shape.shape[1] + head for group, order in zip(stay, layer.indices.tolist(), strict=True) for head in sorted(order[: len(rank)])]
-        for shape, stay, layer, rank in zip(shaped, kept, ranked, ranks, strict=True)
+        for shape, stay, layer, rank in zip(shaped, remaining_groups, ranked, ranks, strict=True)
     ]
 
 

@@ -70,8 +70,8 @@ def rewire(
     weight: Float[Tensor, "rows columns"], alive: Bool[Tensor, "rows columns"], wish: Float[Tensor, "rows columns"], count: int
 ) -> Bool[Tensor, "rows columns"]:
     """What is alive after the ``count`` smallest weights that are alive were dropped, and as many grew where ``wish`` is largest, outside of those kept."""
-    kept = alive & ~smallest(torch.where(alive, weight.abs(), torch.inf).flatten(), count).view_as(alive)
-    return kept | smallest(torch.where(kept, torch.inf, -wish).flatten(), count).view_as(alive)
+    remaining = alive & ~smallest(torch.where(alive, weight.abs(), torch.inf).flatten(), count).view_as(alive)
+    return remaining | smallest(torch.where(remaining, torch.inf, -wish).flatten(), count).view_as(alive)
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse, inputs: Inputs) -> list[Claim]:
@@ -79,8 +79,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse, inputs: 
     pairs = list(zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True))
     shapes = [(weight_of(old).shape[0], weight_of(old).shape[1]) for (_, old), _ in pairs]
     asked = zeros_of(shapes, config.sparsity, config.distribution)
-    found = [int((new.weight == 0).sum()) for _, (_, new) in pairs]
-    furthest = max(abs(zeros - wanted) / new.weight.numel() for zeros, wanted, (_, (_, new)) in zip(found, asked, pairs, strict=True))
+    zero_counts = [int((new.weight == 0).sum()) for _, (_, new) in pairs]
+    furthest = max(abs(zeros - wanted) / new.weight.numel() for zeros, wanted, (_, (_, new)) in zip(zero_counts, asked, pairs, strict=True))
     total = sum(rows * columns for rows, columns in shapes)
     return [
         Claim("sparsity", sum(asked) / total, sparsity(after.torch_network), ONE_IN_A_MILLION),

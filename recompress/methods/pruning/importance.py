@@ -51,8 +51,8 @@ class Parts(NamedTuple):
 
 def over_tokens(scores: Float[Tensor, "batch length parts"], text: Bool[Tensor, "batch length"], how: Aggregation) -> Float[Tensor, "batch parts"]:
     """One score for each example; padding counts for nothing."""
-    kept = scores.double().masked_fill(~text[:, :, None], 0)
-    return kept.abs().sum(1) / text.sum(1)[:, None] if how == "mean" else kept.square().sum(1).sqrt()
+    text_scores = scores.double().masked_fill(~text[:, :, None], 0)
+    return text_scores.abs().sum(1) / text.sum(1)[:, None] if how == "mean" else text_scores.square().sum(1).sqrt()
 
 
 def over_examples(scores: Float[Tensor, "examples parts"], how: Aggregation) -> Float[Tensor, " parts"]:
@@ -107,7 +107,7 @@ def by_activation(
 
 def check_finite(*scores: Tensor) -> None:
     """Raises ``IntegrityError`` for scores that are no numbers."""
-    if not all(one.isfinite().all() for one in scores):
+    if not all(tensor.isfinite().all() for tensor in scores):
         raise IntegrityError("activations are not finite on the calibration text; the model is broken")
 
 

@@ -103,16 +103,16 @@ def _mover(network: Any, config: Movement, start: float) -> TrainerCallback:
             self.masks = []
             for linear in self.linears:
                 dense, gradient = getattr(linear, DENSE), linear.weight.grad
-                kept = linear.weight.detach() == dense
+                mask = linear.weight.detach() == dense
                 learn(getattr(linear, SCORES), dense, gradient)
-                gradient.mul_(kept)
+                gradient.mul_(mask)
                 linear.weight.data.copy_(dense)
-                self.masks.append(kept)
+                self.masks.append(mask)
 
         def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            for linear, kept in zip(self.linears, self.masks, strict=True):
+            for linear, mask in zip(self.linears, self.masks, strict=True):
                 getattr(linear, DENSE).copy_(linear.weight.data)
-                linear.weight.data.mul_(kept)
+                linear.weight.data.mul_(mask)
             first, last, step = step_at(config.begin, state.max_steps), step_at(config.end, state.max_steps), state.global_step + 1
             if step >= first and ((step - first) % config.every == 0 or step == last):
                 mask_again(self.linears, cubic(step, first, last, start, config.sparsity), config.scope)

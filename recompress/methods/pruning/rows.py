@@ -93,17 +93,17 @@ def refuse(network: PreTrainedModel, config: Amount, name: str) -> None:
 
 def prove_rows(before: Checkpoint, after: Checkpoint, config: Amount) -> list[Claim]:
     """The share of zeros: in each row, or in each m of a row, as many as were asked for, or as were there before, where these are more."""
-    asked = found = total = most = 0
+    asked = measured = total = most = 0
     n, m = numbers(config.pattern) if config.pattern else (0, 0)
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
     for (_, old), (_, new) in pairs:
         was, now = (_grouped(weight_of(linear) == 0, m) for linear in (old, new))
         least = m - n if m else zeros_in(config.sparsity, was.shape[-1])
         asked += int(was.sum(-1).clamp_min(least).sum())
-        found += int(now.sum())
+        measured += int(now.sum())
         total += was.numel()
         most = max(most, int((~now).sum(-1).max()))
-    claims = [Claim("sparsity", asked / total, found / total)]
+    claims = [Claim("sparsity", asked / total, measured / total)]
     return [*claims, Claim(f"most weights left of {m}", min(n, most), most)] if m else claims
 
 

@@ -75,9 +75,9 @@ def prove(before: Checkpoint, after: Checkpoint, config: SparseGpt, inputs: Inpu
         total = sum(old.numel() for old, _ in pairs)
         asked = sum(max(zeros_in(config.sparsity, old.numel()), _zeros(old)) for old, _ in pairs)
         claims = [Claim("sparsity", asked / total, sum(_zeros(new) for _, new in pairs) / total)]
-    made = any(bool(torch.any((new == 0) & (old != 0))) for old, new in pairs)
+    pruned = any(bool(torch.any((new == 0) & (old != 0))) for old, new in pairs)
     moved = any(bool(torch.any((new != 0) & (new != old))) for old, new in pairs)
-    return [*claims, Claim("other weights make up for the zeros", float(made), float(moved))]
+    return [*claims, Claim("other weights make up for the zeros", float(pruned), float(moved))]
 
 
 def _zeros(weight: Tensor) -> int:
@@ -109,6 +109,6 @@ def prune_sparsegpt(checkpoint: Checkpoint, config: SparseGpt, inputs: Inputs) -
         return {}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "sparsegpt", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "sparsegpt")
+    depends_on = {"method": "sparsegpt", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "sparsegpt")
     return checkpoint

@@ -71,21 +71,21 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     old, new = layers_of(before.torch_network), layers_of(after.torch_network)
     layers = config.layers or len(old)
     # Where layers are dropped all have the same widths (others are refused), so that any of them can stand for those that stayed.
-    kept = old if layers == len(old) else old[:layers]
+    remaining_layers = old if layers == len(old) else old[:layers]
     grouped = _grouped(old)
     width = shape_of(old[0].out)[0]
 
     def left(counts: Sequence[int], share: float) -> int:
-        found = _left(counts, share, config.scope)
-        return found if isinstance(found, int) else sum(found)
+        remaining = _left(counts, share, config.scope)
+        return remaining if isinstance(remaining, int) else sum(remaining)
 
-    asked = [("key and value heads" if grouped else "heads", left([one.groups for one in kept], config.groups if grouped else config.heads))]
-    asked += [("query heads for each of them", left([one.heads // one.groups for one in kept], config.heads if grouped else 0))]
-    asked += [("neurons", left([one.neurons for one in kept], config.neurons)), ("hidden width", width - removed(config.hidden, width))]
-    found = [sum(one.groups for one in new), sum(one.heads // one.groups for one in new), sum(one.neurons for one in new), shape_of(new[0].out)[0]]
+    asked = [("key and value heads" if grouped else "heads", left([layer.groups for layer in remaining_layers], config.groups if grouped else config.heads))]
+    asked += [("query heads for each of them", left([layer.heads // layer.groups for layer in remaining_layers], config.heads if grouped else 0))]
+    asked += [("neurons", left([layer.neurons for layer in remaining_layers], config.neurons)), ("hidden width", width - removed(config.hidden, width))]
+    sums = [sum(layer.groups for layer in new), sum(layer.heads // layer.groups for layer in new), sum(layer.neurons for layer in new), shape_of(new[0].out)[0]]
     return [
         Claim("layers", layers, len(new)),
-        *(Claim(what, count, there) for (what, count), there in zip(asked, found, strict=True)),
+        *(Claim(what, count, there) for (what, count), there in zip(asked, sums, strict=True)),
         Claim("width of the embeddings", asked[3][1], after.torch_network.get_input_embeddings().weight.shape[1]),
         Claim("head size", old[0].head_size, new[0].head_size),
     ]
@@ -112,15 +112,15 @@ def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inpu
     _refuse(network, layers, config)
     parts, worth = _importance(checkpoint, layers, config, inputs)
     stay = chosen_layers(config, worth)
-    kept = [layers[i] for i in stay]
+    remaining_layers = [layers[i] for i in stay]
     by_groups, of_each = (config.groups, config.heads) if _grouped(layers) else (config.heads, 0.0)
     heads = pick_heads(
         [parts.heads[i] for i in stay],
-        [layer.groups for layer in kept],
-        _enough("groups" if _grouped(layers) else "heads", [layer.groups for layer in kept], by_groups, config.scope),
-        _enough("heads", [layer.heads // layer.groups for layer in kept], of_each, config.scope),
+        [layer.groups for layer in remaining_layers],
+        _enough("groups" if _grouped(layers) else "heads", [layer.groups for layer in remaining_layers], by_groups, config.scope),
+        _enough("heads", [layer.heads // layer.groups for layer in remaining_layers], of_each, config.scope),
     )
-    neurons = pick([parts.neurons[i] for i in stay], _enough("neurons", [layer.neurons for layer in kept], config.neurons, config.scope))
+    neurons = pick([parts.neurons[i] for i in stay], _enough("neurons", [layer.neurons for layer in remaining_layers], config.neurons, config.scope))
     [hidden] = pick([parts.hidden], _enough("hidden", [len(parts.hidden)], config.hidden, "layer"))
     apply_cut(network, Cut(stay, heads, neurons, hidden))
     return checkpoint

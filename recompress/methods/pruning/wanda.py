@@ -75,6 +75,6 @@ def prune_wanda(checkpoint: Checkpoint, config: Wanda, inputs: Inputs) -> Checkp
         return {}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "wanda", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"squares"}, said=said, workdir=inputs.workdir, label=inputs.label or "wanda")
+    depends_on = {"method": "wanda", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"squares"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "wanda")
     return checkpoint

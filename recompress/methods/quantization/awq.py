@@ -96,7 +96,7 @@ def quantize_awq(checkpoint: Checkpoint, config: Awq, inputs: Inputs) -> Checkpo
         return {name: packed_linear(quantize_matrix(weight_of(linear), absolute, hessian, config), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "awq", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"absolute", "hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "awq")
+    depends_on = {"method": "awq", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"absolute", "hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "awq")
     pack_embeddings(network, config)
     return checkpoint

@@ -32,9 +32,9 @@ def best_choice(options: Sequence[Sequence[Option]], budget: int) -> list[int] |
     for layer, least in zip(options, later[1:], strict=True):
         size = (sizes[:, None] + np.array([option.size for option in layer])).ravel()
         damage = (damages[:, None] + np.array([option.damage for option in layer])).ravel()
-        kept = _unbeaten(size, damage, budget - int(least))
-        steps.append((kept // len(layer), kept % len(layer)))
-        sizes, damages = size[kept], damage[kept]
+        candidates = _unbeaten(size, damage, budget - int(least))
+        steps.append((candidates // len(layer), candidates % len(layer)))
+        sizes, damages = size[candidates], damage[candidates]
     if not len(sizes):
         return None
     place = int(damages.argmin())

@@ -163,8 +163,8 @@ def quantize_codebook(checkpoint: Checkpoint, config: Codebook, inputs: Inputs) 
         return {name: packed_linear(_one(weight_of(linear), importance, config), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples if config.kind == "kmeans" and config.weighted else 1)
-    said = {"method": "codebook", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"squares"}, said=said, workdir=inputs.workdir, label=inputs.label or "codebook")
+    depends_on = {"method": "codebook", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"squares"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "codebook")
     if config.embeddings:
         table = token_table(network).weight.detach()
         replace_embeddings(network, packed_embedding(_one(table, torch.ones(table.shape[1], device=table.device), config)))

@@ -68,14 +68,14 @@ def residual_codes(
     points: Float[Tensor, "n width"], heavy: Float[Tensor, "n width"], count: int, books: int, rounds: int, draw: torch.Generator
 ) -> tuple[UInt8[Tensor, "n books"], Float[Tensor, "books count width"]]:
     """Book after book, each for what the books before it leave."""
-    left, codes, made = points.clone(), [], []
+    left, codes, codebooks = points.clone(), [], []
     for _ in range(books):
         means = kmeans(left, heavy, count, rounds, draw).half().to(points.dtype)
         code = nearest(left, heavy, means)
         left -= means[code]
         codes.append(code.to(torch.uint8))
-        made.append(means)
-    return torch.stack(codes, 1), torch.stack(made)
+        codebooks.append(means)
+    return torch.stack(codes, 1), torch.stack(codebooks)
 
 
 def improve_codes(

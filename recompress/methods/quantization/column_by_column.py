@@ -30,7 +30,7 @@ def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"
     """The codes of ``weight``; of zeros those of zero. ``root`` is U of the columns in ``order``."""
     columns = weight.shape[1]
     size, top = config.group_size or columns, (1 << config.bits) - 1
-    scales, zeros = (one.T.contiguous() for one in grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric))
+    scales, zeros = (tensor.T.contiguous() for tensor in grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric))
     places = list(range(columns)) if order is None else order.tolist()
     turned = weight.T.contiguous() if order is None else weight.T[order]
     codes = torch.empty((columns, len(weight)), dtype=torch.uint8, device=weight.device)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, reduces, told
+from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
@@ -63,4 +63,4 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
         )
     write_graph(read_graph(path), path)
     write_config(network, inputs.workdir)
-    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx=told(network, config)))
+    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx=onnx_settings(network, config)))

@@ -68,7 +68,7 @@ def quantize_gptq(checkpoint: Checkpoint, config: Gptq, inputs: Inputs) -> Check
         return {name: packed_linear(quantize_matrix(weight_of(linear), root, config, order), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "gptq", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "gptq")
+    depends_on = {"method": "gptq", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "gptq")
     pack_embeddings(network, config)
     return checkpoint

@@ -136,23 +136,23 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     pairs = [(shape_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]
     packed = [module for _, module in pairs if isinstance(module, PackedLinear)]
     numbers = sum(rows * columns for (rows, columns), _ in pairs)
-    whole = tensor_bytes(old)
+    expected = tensor_bytes(old)
     for (rows, columns), _ in pairs:
-        whole += matrix_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
-    whole += bytes_of_embeddings(old, config)
+        expected += matrix_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
+    expected += bytes_of_embeddings(old, config)
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
         Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
-        Claim("bytes of all tensors", whole, tensor_bytes(new)),
+        Claim("bytes of all tensors", expected, tensor_bytes(new)),
     ]
 
 
 def zeros_claim(before: Checkpoint, after: Checkpoint) -> Claim:
     """Every weight that was zero, because it was pruned, still is."""
     pairs = [(weight_of(linear) == 0, after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
-    kept = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
-    return Claim("zeros that stayed zero", sum(int(zero.sum()) for zero, _ in pairs), kept)
+    zeros_left = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
+    return Claim("zeros that stayed zero", sum(int(zero.sum()) for zero, _ in pairs), zeros_left)
 
 
 def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:

@@ -38,11 +38,11 @@ class Rounding(nn.Module):
     def forward(self, original: Tensor) -> Tensor:
         weight = original.T if self.turned else original
         grid = self.grid(weight)
-        made: Tensor = _Round.apply(weight, self.scales, grid, self.config.bits)  # type: ignore[no-untyped-call]
+        rounded: Tensor = _Round.apply(weight, self.scales, grid, self.config.bits)  # type: ignore[no-untyped-call]
         zero = self._buffers["zero"]
         if zero is not None:
-            made = torch.where(zero, 0, made)
-        return made.T if self.turned else made
+            rounded = torch.where(zero, 0, rounded)
+        return rounded.T if self.turned else rounded
 
     @torch.no_grad()
     def grid(self, weight: Float[Tensor, "out in"]) -> Grid:

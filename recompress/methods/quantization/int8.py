@@ -58,7 +58,7 @@ def exported(network: PreTrainedModel) -> onnx.ModelProto:
     return model
 
 
-def told(network: PreTrainedModel, config: Int8) -> dict[str, Any]:
+def onnx_settings(network: PreTrainedModel, config: Int8) -> dict[str, Any]:
     """What ``recompress.json`` says of the graph."""
     return {"int8": True, "pad_id": network.config.pad_token_id or 0, **config.model_dump(), "reduce_range": reduces(config)}
 
@@ -74,14 +74,14 @@ def int8_claims(before: Checkpoint, after: Checkpoint, config: Int8) -> Iterator
     """All weights of matrix products in 8 bits, the look-up tables as asked, and the bytes that follow from it."""
     assert isinstance(after.network, Path)
     model = read_graph(after.network)
-    found = weights_in(model)
+    weights = weights_in(model)
     numbers = sum(tensor.numel() for tensor in distinct_tensors(before.torch_network).values())
-    expected = 4 * numbers - 3 * (found.products_int8 + found.lookups_int8)
-    said = bool(after.info.onnx.get("reduce_range"))
-    yield Claim("share of matrix weights in 8 bits", 1.0, found.products_int8 / found.products)
-    yield Claim("share of embedding weights in 8 bits", float(config.embeddings), found.lookups_int8 / found.lookups)
+    expected = 4 * numbers - 3 * (weights.products_int8 + weights.lookups_int8)
+    reduced = bool(after.info.onnx.get("reduce_range"))
+    yield Claim("share of matrix weights in 8 bits", 1.0, weights.products_int8 / weights.products)
+    yield Claim("share of embedding weights in 8 bits", float(config.embeddings), weights.lookups_int8 / weights.lookups)
     wanted = _matrix_weights(before.torch_network)
-    yield Claim("weights of matrix products", wanted, min(found.products, wanted))  # a turned copy may stand besides
-    yield Claim("bits that matrix weights use", 7 if said else 8, found.bits_used)
-    yield Claim("7 bits, where asked or needed", float(reduces(config)), float(said))
+    yield Claim("weights of matrix products", wanted, min(weights.products, wanted))  # a turned copy may stand besides
+    yield Claim("bits that matrix weights use", 7 if reduced else 8, weights.bits_used)
+    yield Claim("7 bits, where asked or needed", float(reduces(config)), float(reduced))
     yield Claim("bytes of model.onnx", expected, after.network.stat().st_size, tolerance=SLACK * expected + NODE_BYTES * len(model.graph.node))

@@ -77,15 +77,15 @@ def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8, inputs: Inputs
     old, new = before.torch_network, after.torch_network
     pairs = [(weight_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]
     packed = [(weight, module) for weight, module in pairs if isinstance(module, PackedLinear) and "places" in module.tensors]
-    kept = [len(module.tensors["places"]) for _, module in packed]
-    asked = kept if config.share is None else [outlier_count(weight.shape[1], config.share) for weight, _ in packed]
+    outlier_counts = [len(module.tensors["places"]) for _, module in packed]
+    asked = outlier_counts if config.share is None else [outlier_count(weight.shape[1], config.share) for weight, _ in packed]
     expected = tensor_bytes(old) + bytes_of_embeddings(old, _embeddings(config))
-    for (weight, _), count in zip(packed, kept, strict=True):
+    for (weight, _), count in zip(packed, outlier_counts, strict=True):
         rows, columns = weight.shape
         expected += rows * (columns - count) + 2 * rows + 2 * rows * count + 4 * count + FORM_BYTES - 4 * rows * columns
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
-        Claim("columns in 16 bits", sum(asked), sum(kept)),
+        Claim("columns in 16 bits", sum(asked), sum(outlier_counts)),
         Claim("largest rounding of the others, in steps", 0, max(_missed(*pair)[0] for pair in packed), tolerance=HALF_STEP),
         Claim("weights in those columns that are not what 16 bits make of them", 0, sum(_missed(*pair)[1] for pair in packed)),
         Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
@@ -95,10 +95,10 @@ def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8, inputs: Inputs
 
 def _missed(weight: Float[Tensor, "out in"], packed: PackedLinear) -> tuple[float, int]:
     """How far the farthest inlier is from what it was, in steps of its row, and how many outliers are not theirs in 16 bits."""
-    made, places = packed.weight, packed.tensors["places"].long()
-    gap = (weight - made).abs() / packed.scales.float()
+    values, places = packed.weight, packed.tensors["places"].long()
+    gap = (weight - values).abs() / packed.scales.float()
     gap[:, places] = 0
-    return float(gap.max()), int((made[:, places] != weight[:, places].half()).sum())
+    return float(gap.max()), int((values[:, places] != weight[:, places].half()).sum())
 
 
 def _embeddings(config: LlmInt8) -> FewBits:
@@ -128,7 +128,7 @@ def quantize_llm_int8(checkpoint: Checkpoint, config: LlmInt8, inputs: Inputs) -
         return {name: packed_linear(quantize_matrix(weight_of(linear), places), linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "llm_int8", **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted={"largest"}, said=said, workdir=inputs.workdir, label=inputs.label or "llm_int8")
+    depends_on = {"method": "llm_int8", **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted={"largest"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "llm_int8")
     pack_embeddings(network, _embeddings(config))
     return checkpoint

@@ -71,8 +71,8 @@ def budget_of(numbers: int, config: MixedPrecision) -> int:
 
 def options_of(rows: int, columns: int, damage: Mapping[str, float], config: MixedPrecision) -> list[Option]:
     """In 2, 3, 4 and 8 bits, and untouched where that is allowed."""
-    made = [Option(matrix_bytes(rows, columns, config.stored_in(bits)), damage[str(bits)]) for bits in BITS]
-    return [*made, Option(4 * rows * columns, 0.0)] if config.untouched else made
+    options = [Option(matrix_bytes(rows, columns, config.stored_in(bits)), damage[str(bits)]) for bits in BITS]
+    return [*options, Option(4 * rows * columns, 0.0)] if config.untouched else options
 
 
 def choose(shapes: Mapping[str, tuple[int, int]], damages: Damages, config: MixedPrecision) -> dict[str, Literal[2, 3, 4, 8] | None]:
@@ -93,10 +93,10 @@ def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision, inputs:
     """No more bytes than there were to use, each layer packed or exactly what it was, and all tensors as large as that makes them."""
     old, new = before.torch_network, after.torch_network
     pairs = [(shape_of(linear), linear, new.get_submodule(name)) for name, linear in encoder_linears(old)]
-    whole, used, changed = tensor_bytes(old) + bytes_of_embeddings(old, config.stored_in(8, embeddings=config.embeddings)), 0, 0
+    expected, used, changed = tensor_bytes(old) + bytes_of_embeddings(old, config.stored_in(8, embeddings=config.embeddings)), 0, 0
     for (rows, columns), linear, module in pairs:
         if isinstance(module, PackedLinear):
-            whole += module.stored_bytes - 4 * rows * columns
+            expected += module.stored_bytes - 4 * rows * columns
             used += module.stored_bytes
         else:
             used += 4 * rows * columns
@@ -107,7 +107,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision, inputs:
         Claim("bytes of the linear layers beyond the budget", 0, max(0, used - budget)),
         Claim("untouched layers that changed", 0, changed),
         Claim("layers in other bits than 2, 3, 4 and 8", 0, odd),
-        Claim("bytes of all tensors", whole, tensor_bytes(new)),
+        Claim("bytes of all tensors", expected, tensor_bytes(new)),
     ]
 
 
@@ -155,5 +155,7 @@ def _by_gptq(checkpoint: Checkpoint, config: MixedPrecision, inputs: Inputs, cho
         return {name: packed_linear(quantize_matrix(weight_of(linear), root, config.stored_in(bits), order), linear) for name, (linear, bits) in wanted.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
-    said = {"method": "mixed_precision", "chosen": dict(chosen), **config.model_dump(mode="json")}
-    each_layer(checkpoint.torch_network, features, visit, wanted={"hessian"}, said=said, workdir=inputs.workdir, label=inputs.label or "mixed_precision")
+    depends_on = {"method": "mixed_precision", "chosen": dict(chosen), **config.model_dump(mode="json")}
+    each_layer(
+        checkpoint.torch_network, features, visit, wanted={"hessian"}, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "mixed_precision"
+    )

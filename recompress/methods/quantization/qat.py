@@ -116,8 +116,8 @@ def train_qat(checkpoint: Checkpoint, config: Qat, inputs: Inputs) -> Checkpoint
     refuse(network, config)
     tied = round_in_place(network, config)
     label = inputs.label or "qat"
-    said = {"method": "qat"}
+    depends_on = {"method": "qat"}
     place = inputs.workdir / "training"
-    trained = train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, place, curve=inputs.curve, label=label, said=said, hold=False)
+    trained = train(checkpoint, inputs.train, inputs.dev, config, inputs.seed, place, curve=inputs.curve, label=label, depends_on=depends_on, hold=False)
     pack(trained.torch_network, config, tied=tied)
     return trained

@@ -36,8 +36,8 @@ def steps_missed(weight: Float[Tensor, "out in"], packed: PackedLinear) -> float
 def prove(before: Checkpoint, after: Checkpoint, config: Rtn, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, and no weight further from what it was than half a step."""
     claims = prove_packed(before, after, config)
-    found = [(weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
-    missed = max(steps_missed(weight, module) for weight, module in found if isinstance(module, PackedLinear))
+    pairs = [(weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
+    missed = max(steps_missed(weight, module) for weight, module in pairs if isinstance(module, PackedLinear))
     return [*claims, Claim("largest rounding, in steps", 0, missed, tolerance=HALF_STEP)]
 
 

@@ -51,16 +51,16 @@ def measure(network: PreTrainedModel, features: Sequence[Feature], configs: Sequ
     with torch.inference_mode(), bar(label, len(batches) * len(names), "layer", start=done * len(names)) as progress:
         for i, (_, batch) in enumerate(batches[done:], done + 1):
             tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}
-            said = answers(network, tensors)
-            count += len(said)
+            reference = answers(network, tensors)
+            count += len(reference)
             for name, linear in encoder_linears(network):
                 weight = weight_of(linear)
-                kept = weight.clone()
+                original = weight.clone()
                 for config in configs:
-                    grid = grid_of(kept, config.bits, config.group_size, symmetric=config.symmetric)
-                    weight.copy_(values_of(codes_on(kept, grid, config.bits), grid))
-                    sums[name][str(config.bits)] += divergence(said, answers(network, tensors))
-                weight.copy_(kept)
+                    grid = grid_of(original, config.bits, config.group_size, symmetric=config.symmetric)
+                    weight.copy_(values_of(codes_on(original, grid, config.bits), grid))
+                    sums[name][str(config.bits)] += divergence(reference, answers(network, tensors))
+                weight.copy_(original)
                 progress.update(1)
             _write(place, {"stamp": stamp, "batches": i, "count": count, "sums": sums})
     return {name: {bits: value / count for bits, value in row.items()} for name, row in sums.items()}
@@ -78,22 +78,22 @@ def answers(network: PreTrainedModel, batch: Mapping[str, Tensor]) -> Float[Tens
     return logits.float().log_softmax(-1)
 
 
-def divergence(said: Float[Tensor, "answers choices"], now: Float[Tensor, "answers choices"]) -> float:
+def divergence(reference: Float[Tensor, "answers choices"], now: Float[Tensor, "answers choices"]) -> float:
     """sum of KL(said || now), as p (ln p - ln q) - p + q: the errors of two sums to 1 cancel in each term."""
-    p = said.exp()
-    return max(0.0, float((p * (said - now) - p + now.exp()).sum(dtype=torch.float64)))
+    p = reference.exp()
+    return max(0.0, float((p * (reference - now) - p + now.exp()).sum(dtype=torch.float64)))
 
 
 def _stamp(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits]) -> str:
     versions = [importlib.metadata.version(name) for name in ("torch", "transformers")]
-    said = [config.model_dump(mode="json") for config in configs]
-    return sha256_json([weights_sha256(network), [feature["input_ids"] for feature in features], said, torch.get_num_threads(), versions])
+    settings = [config.model_dump(mode="json") for config in configs]
+    return sha256_json([weights_sha256(network), [feature["input_ids"] for feature in features], settings, torch.get_num_threads(), versions])
 
 
 def _read(place: Path, stamp: str) -> tuple[int, int, Damages] | None:
     try:
-        found = json.loads(place.read_text())
-        return (found["batches"], found["count"], found["sums"]) if found["stamp"] == stamp else None
+        record = json.loads(place.read_text())
+        return (record["batches"], record["count"], record["sums"]) if record["stamp"] == stamp else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -54,11 +54,11 @@ def _folds(layer: Layer) -> list[Fold]:
     asking = tuple(dict.fromkeys((layer.query, layer.key, layer.value)))
     width = weight_of(asking[0]).shape[1]
     norms = [layer.module.get_submodule(name) for name in NORMS.get(layer.architecture.name, ())]
-    found = [Fold(after, norm, (1, 1, width)) for after, norm in zip((asking, layer.neurons_in), norms, strict=False)]
-    found.append(Fold((layer.out,), layer.value, (layer.groups, layer.heads // layer.groups, layer.head_size)))
+    folds = [Fold(after, norm, (1, 1, width)) for after, norm in zip((asking, layer.neurons_in), norms, strict=False)]
+    folds.append(Fold((layer.out,), layer.value, (layer.groups, layer.heads // layer.groups, layer.head_size)))
     if len(layer.neurons_in) == 2:
-        found.append(Fold((layer.neurons_out,), layer.neurons_in[-1], (1, 1, layer.neurons)))
-    return found
+        folds.append(Fold((layer.neurons_out,), layer.neurons_in[-1], (1, 1, layer.neurons)))
+    return folds
 
 
 def smooth(network: PreTrainedModel, features: Sequence[Feature], alpha: float) -> int:
@@ -79,10 +79,10 @@ def smooth(network: PreTrainedModel, features: Sequence[Feature], alpha: float) 
 
     watch(network, features, {fold.after[0]: watcher(fold.after[0]) for fold in folds})
     probe = features[:8]
-    said = _answers(network, probe)
+    reference = _answers(network, probe)
     for fold in folds:
         _fold(fold, smoothing(largest[id(fold.after[0])], [weight_of(linear) for linear in fold.after], fold.shape, alpha))
-    for was, now in zip(said, _answers(network, probe), strict=True):
+    for was, now in zip(reference, _answers(network, probe), strict=True):
         if not (was - now).abs().max() <= CLOSE * max(1.0, float(was.abs().max())):
             raise IntegrityError(f"smooth {alpha:g} changed the answers of the model by {float((was - now).abs().max()):g}; choose another alpha")
     return len(folds)
@@ -92,8 +92,8 @@ def smoothing(largest: Float[Tensor, " in"], weights: Sequence[Float[Tensor, "ou
     """s of eq. 4; the same for inputs that are repeats of each other, and 1 for inputs that are always zero."""
     heavy = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
     inputs, heavy = (values.view(shape).amax(1, keepdim=True) for values in (largest, heavy))
-    made = inputs.clamp_min(SMALLEST) ** alpha / heavy.clamp_min(SMALLEST) ** (1 - alpha)
-    return torch.where(inputs > 0, made.clamp_min(SMALLEST), 1.0).expand(shape).flatten()
+    scales = inputs.clamp_min(SMALLEST) ** alpha / heavy.clamp_min(SMALLEST) ** (1 - alpha)
+    return torch.where(inputs > 0, scales.clamp_min(SMALLEST), 1.0).expand(shape).flatten()
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.calibration import calibration_features
-from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, reduces, told
+from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
 from recompress.methods.quantization.smooth import folds_of, smooth
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
@@ -73,10 +73,10 @@ def _constant(node: onnx.NodeProto, stored: set[str]) -> bool:
 def ranged_products(model: onnx.ModelProto) -> tuple[int, int]:
     """Matrix products whose weights are constant, and those of them whose inputs are rounded by a stored range."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    made = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
 
     def through(name: str, kind: str) -> str:
-        node = made.get(name)
+        node = producers.get(name)
         return node.input[0] if node is not None and node.op_type == kind and {*node.input[1:]} <= stored else ""
 
     products = [node for node in model.graph.node if node.op_type in PRODUCTS and (through(node.input[1], "DequantizeLinear") or node.input[1]) in stored]
@@ -137,4 +137,4 @@ def quantize_static_int8(checkpoint: Checkpoint, config: StaticInt8, inputs: Inp
         )
     write_graph(read_graph(path), path)
     write_config(network, inputs.workdir)
-    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={**told(network, config), "folds": folds}))
+    return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={**onnx_settings(network, config), "folds": folds}))

@@ -156,12 +156,12 @@ def quantize_vector(checkpoint: Checkpoint, config: Vector, inputs: Inputs) -> C
         squares = statistics["squares"]
         importance = squares if config.weighted else torch.ones_like(squares)
         hessian = statistics["hessian"] if "hessian" in wanted else None
-        made = {name: quantize_matrix(weight_of(linear), importance, hessian, config, seed(name)) for name, linear in group.items()}
-        return {name: packed_linear(made[name], linear) for name, linear in group.items()}
+        matrices = {name: quantize_matrix(weight_of(linear), importance, hessian, config, seed(name)) for name, linear in group.items()}
+        return {name: packed_linear(matrices[name], linear) for name, linear in group.items()}
 
     features = calibration_features(checkpoint, inputs, config.calibration_examples if config.weighted else 1)
-    said = {"method": "vector", "seed": inputs.seed, **config.model_dump(mode="json")}
-    each_layer(network, features, visit, wanted=wanted, said=said, workdir=inputs.workdir, label=inputs.label or "vector")
+    depends_on = {"method": "vector", "seed": inputs.seed, **config.model_dump(mode="json")}
+    each_layer(network, features, visit, wanted=wanted, depends_on=depends_on, workdir=inputs.workdir, label=inputs.label or "vector")
     if config.embeddings:
         table = token_table(network).weight.detach()
         alike = torch.ones(table.shape[1], device=table.device)

@@ -89,15 +89,15 @@ def prove(before: Checkpoint, after: Checkpoint, config: ShareLayers, inputs: In
     """One tensor where one was asked for, the numbers that are left, and the mean or the first of each group in them."""
     old, new = _weights(before), _weights(after)
     shares = shares_for(config, len(old))
-    found = [tuple(tensor.data_ptr() for tensor in layer.values()) for layer in new]
-    places = tuple(found.index(held) for held in found)
+    addresses = [tuple(tensor.data_ptr() for tensor in layer.values()) for layer in new]
+    places = tuple(addresses.index(held) for held in addresses)
     gap = 0.0
     for source in set(shares):
         wanted = shared_weights([layer for layer, first in zip(old, shares, strict=True) if first == source], config.weights)
         gap = max(gap, *(float((wanted[name] - tensor).abs().max()) for name, tensor in new[source].items()))
     once = {tensor.data_ptr(): tensor.numel() for layer in new for tensor in layer.values()}
     return [
-        Claim("different layers", len(set(shares)), len(set(found))),
+        Claim("different layers", len(set(shares)), len(set(addresses))),
         Claim("layers that use the weights they were told to", len(shares), sum(a == b for a, b in zip(shares, places, strict=True))),
         Claim("numbers in all layers, each once", sum(tensor.numel() for i in set(shares) for tensor in old[i].values()), sum(once.values())),
         Claim(f"largest distance from the {config.weights} of a group", 0, gap),
@@ -130,9 +130,9 @@ def share_layers(checkpoint: Checkpoint, config: ShareLayers, inputs: Inputs) ->
         shapes = [{name: tensor.shape for name, tensor in weights[layer].items()} for layer in (source, i)]
         if any(one != other for one, other in pairwise(shapes)):
             raise InputError(f"layers {source} and {i} have different shapes and cannot share their weights; put them in different groups")
-    made = {source: shared_weights([weights[i] for i in range(len(shares)) if shares[i] == source], config.weights) for source in set(shares)}
+    shared_tensors = {source: shared_weights([weights[i] for i in range(len(shares)) if shares[i] == source], config.weights) for source in set(shares)}
     share(network, shares)
-    for source, tensors in made.items():
+    for source, tensors in shared_tensors.items():
         for name, tensor in tensors.items():
             weights[source][name].copy_(tensor)
     return checkpoint

@@ -39,12 +39,12 @@ def prove(before: Checkpoint, after: Checkpoint, config: TieEmbeddings, inputs: 
     new: Any = after.torch_network
     embedding, output = old.get_input_embeddings().weight.detach(), old.get_output_embeddings().weight.detach()
     wanted = tied_weight(embedding, output, config.weights)
-    found = new.get_output_embeddings().weight
+    output_weight = new.get_output_embeddings().weight
     return [
-        Claim("output layer is the embedding", 1, float(found is new.get_input_embeddings().weight)),
+        Claim("output layer is the embedding", 1, float(output_weight is new.get_input_embeddings().weight)),
         Claim("tied in the config", 1, float(new.config.tie_word_embeddings)),
         Claim("numbers stored", _numbers(before) - output.numel(), _numbers(after)),
-        Claim("largest distance from the weights that were asked for", 0, float((found.detach() - wanted).abs().max())),
+        Claim("largest distance from the weights that were asked for", 0, float((output_weight.detach() - wanted).abs().max())),
     ]
 
 

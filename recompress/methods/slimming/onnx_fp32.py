@@ -33,7 +33,7 @@ class OnnxFp32(Settings):
 def prove(before: Checkpoint, after: Checkpoint, config: OnnxFp32, inputs: Inputs) -> list[Claim]:
     """Nothing in 8 bits, and the same answers on random tokens."""
     assert isinstance(after.network, Path)
-    found = weights_in(read_graph(after.network))
+    weights = weights_in(read_graph(after.network))
     draw = np.random.default_rng(0)
     words = len(before.tokenizer)
     features = [{"input_ids": draw.integers(0, words, length).tolist()} for length in range(2, 2 + PROBES)]
@@ -41,7 +41,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: OnnxFp32, inputs: Input
     size = max(1.0, *(float(np.abs(was).max()) for was, _ in pairs))
     change = max(float(np.abs(was - now).max()) for was, now in pairs)
     return [
-        Claim("weights in 8 bits", 0, found.products_int8 + found.lookups_int8),
+        Claim("weights in 8 bits", 0, weights.products_int8 + weights.lookups_int8),
         Claim("largest change of an output", 0, change, tolerance=CLOSE * size),
     ]
 

@@ -175,5 +175,5 @@ def _stamp(checkpoint: Checkpoint, config: Search, inputs: Inputs) -> str:
     """The digest of all that the ranking depends on."""
     rows = [[[*example.words], [*example.labels], example.slice] for example in (*inputs.train, *inputs.dev)]
     versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")]
-    said = {"weights": weights_sha256(checkpoint.torch_network), "config": config.model_dump(mode="json"), "seed": inputs.seed, "versions": versions}
-    return sha256_json({**said, "rows": rows, "train": len(inputs.train)})
+    depends_on = {"weights": weights_sha256(checkpoint.torch_network), "config": config.model_dump(mode="json"), "seed": inputs.seed, "versions": versions}
+    return sha256_json({**depends_on, "rows": rows, "train": len(inputs.train)})

@@ -33,10 +33,10 @@ class Shape(NamedTuple):
 def shape_now(network: PreTrainedModel) -> Shape:
     """Raises ``InputError`` where the layers have different widths."""
     layers = layers_of(network)
-    found = {(layer.groups, layer.heads // layer.groups, layer.neurons) for layer in layers}
-    if len(found) > 1:
+    layer_shapes = {(layer.groups, layer.heads // layer.groups, layer.neurons) for layer in layers}
+    if len(layer_shapes) > 1:
         raise InputError("search needs layers that are all equally wide; put it before steps that cut some layers more than others")
-    return Shape(len(layers), *found.pop(), shape_of(layers[0].out)[0])
+    return Shape(len(layers), *layer_shapes.pop(), shape_of(layers[0].out)[0])
 
 
 class Sizes(NamedTuple):
@@ -61,9 +61,9 @@ class Sizes(NamedTuple):
 
     def of_layers(self, shape: Shape) -> int:
         """Those of its layers alone."""
-        told = shape.groups * self.head_size
-        asked, hidden = told * shape.heads_of_each, shape.hidden
-        attention = asked * (2 * hidden + self.biases[0]) + told * (2 * hidden + self.biases[1])
+        key_channels = shape.groups * self.head_size
+        query_channels, hidden = key_channels * shape.heads_of_each, shape.hidden
+        attention = query_channels * (2 * hidden + self.biases[0]) + key_channels * (2 * hidden + self.biases[1])
         return shape.layers * (self.vectors * hidden + attention + shape.neurons * ((self.gates + 1) * hidden + self.biases[2]))
 
 
@@ -109,14 +109,14 @@ def shapes_within(network: PreTrainedModel, share: float, tolerance: float, smal
     now, sizes = shape_now(network), sizes_of(network)
     wanted = share * sizes.of(now)
     every = {shape: sizes.of(shape) for shape in every_shape(now, smallest, vary)}
-    found = [shape for shape, size in every.items() if abs(size - wanted) <= tolerance * wanted]
-    if not found:
+    candidates = [shape for shape, size in every.items() if abs(size - wanted) <= tolerance * wanted]
+    if not candidates:
         least, most = min(every.values()), max(every.values())
         raise InputError(
             f"search finds no shape within {tolerance:.0%} of {wanted:,.0f} parameters (those that it may choose have from {least:,} to {most:,}); "
             "change parameters, lower smallest, or let more vary"
         )
-    return found
+    return candidates
 
 
 def _bias(linear: Linear) -> int:

@@ -29,7 +29,7 @@ def time_share(whole: Checkpoint, cut: Checkpoint) -> float:
     draw = np.random.default_rng(0)
     words = min(len(whole.tokenizer), len(cut.tokenizer))
     questions = [[{"input_ids": draw.integers(0, words, whole.info.max_length).tolist()}] for _ in range(QUESTIONS)]
-    seconds = interleave([runtime_of(one, threads=1) for one in (whole, cut)], [questions, questions], warmup=WARMUP, rounds=ROUNDS)
+    seconds = interleave([runtime_of(checkpoint, threads=1) for checkpoint in (whole, cut)], [questions, questions], warmup=WARMUP, rounds=ROUNDS)
     of_each = np.median(seconds, axis=-1).sum(axis=-1)
     return float(of_each[1] / of_each[0])
 
@@ -43,24 +43,24 @@ def shapes_in_time(
     """
     order = [shapes[i] for i in np.random.default_rng(seed % 2**32).permutation(len(shapes))]
     timed = {now: 1.0}
-    found: list[Shape] = []
+    chosen: list[Shape] = []
     for _ in range(min(TRIES * count, len(order))):
         left = [shape for shape in order if shape not in timed]
-        if len(found) == count or not left:
+        if len(chosen) == count or not left:
             break
         off = np.abs(_foretold(timed, left, now, sizes) - share)
         fits = np.flatnonzero(off <= tolerance * share)
         shape = left[int(fits[0]) if len(fits) else int(off.argmin())]
         timed[shape] = time_of(shape)
         if abs(timed[shape] - share) <= tolerance * share:
-            found.append(shape)
-    if not found:
+            chosen.append(shape)
+    if not chosen:
         least, most = min(timed.values()), max(timed.values())
         raise InputError(
             f"search finds no shape within {tolerance:.0%} of {share:g} of the time (the {len(timed) - 1} that were timed take from {least:.2f} to {most:.2f}); "
             "change latency, lower smallest, or let more vary"
         )
-    return sorted(found)
+    return sorted(chosen)
 
 
 def _foretold(timed: dict[Shape, float], shapes: Iterable[Shape], now: Shape, sizes: Sizes) -> Float[np.ndarray, " shapes"]:

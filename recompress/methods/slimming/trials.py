@@ -45,16 +45,16 @@ def ranked(make: Make, shapes: Sequence[Shape], schedule: Schedule, examples: Se
 
     Raises ``TrainingDiverged`` when none could be trained, and ``StorageError`` when the folder cannot be written.
     """
-    found = []
+    trials = []
     for i, shape in enumerate(shapes):
         known, place = folder / f"candidate-{i:02d}.json", folder / f"trial-{i:02d}"
-        told = _read(known)
-        if told is None:
-            told = _tried(make(shape), shape, schedule, examples, place, inputs, f"shape {i + 1} of {len(shapes)}")
-            _write(known, told)
+        trial = _read(known)
+        if trial is None:
+            trial = _tried(make(shape), shape, schedule, examples, place, inputs, f"shape {i + 1} of {len(shapes)}")
+            _write(known, trial)
             shutil.rmtree(place, ignore_errors=True)
-        found.append(told)
-    ranking = sorted(found, key=lambda one: Score(*one["score"]) if one["score"] else WORST, reverse=True)
+        trials.append(trial)
+    ranking = sorted(trials, key=lambda one: Score(*one["score"]) if one["score"] else WORST, reverse=True)
     _write(folder / "ranking.json", ranking)
     for number, one in enumerate(ranking, 1):
         log.info("search: %d. %s, on dev %s", number, one["shape"], one["score"])
@@ -64,13 +64,13 @@ def ranked(make: Make, shapes: Sequence[Shape], schedule: Schedule, examples: Se
 
 
 def _tried(cut: Checkpoint, shape: Shape, schedule: Schedule, examples: Sequence[Example], place: Path, inputs: Inputs, label: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"shape": shape._asdict(), "parameters": parameters_of(cut.torch_network.state_dict().values()), "score": None}
+    trial: dict[str, Any] = {"shape": shape._asdict(), "parameters": parameters_of(cut.torch_network.state_dict().values()), "score": None}
     try:
         trained = train(cut, examples, inputs.dev, schedule, inputs.seed, place, label=label)
     except TrainingDiverged as error:
         log.warning("search: %s could not be trained (%s)", shape._asdict(), error)
-        return told
-    return {**told, "score": [*dev_score(trained, inputs.dev, label)]}
+        return trial
+    return {**trial, "score": [*dev_score(trained, inputs.dev, label)]}
 
 
 def _read(path: Path) -> Any:

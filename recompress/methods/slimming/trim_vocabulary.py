@@ -91,13 +91,13 @@ def trim_vocabulary(checkpoint: Checkpoint, config: TrimVocabulary, inputs: Inpu
     """Leave out the tokens that the training text never uses; outputs on kept tokens stay exactly what they were."""
     network = checkpoint.torch_network
     backend = checkpoint.tokenizer.backend_tokenizer
-    said = json.loads(backend.to_str())
-    tokens = tokens_of(said)
+    definition = json.loads(backend.to_str())
+    tokens = tokens_of(definition)
     counts = _counts(checkpoint, inputs)
     used = {number for number, count in counts.items() if count >= config.min_count}
     named = {number for number in _special_numbers(network) if number in tokens}
-    order = _order(network, needed(said, used | named, characters=config.keep_characters), tokens)
-    smaller = with_backend(checkpoint.tokenizer, json.dumps(trimmed(said, order)))
+    order = _order(network, needed(definition, used | named, characters=config.keep_characters), tokens)
+    smaller = with_backend(checkpoint.tokenizer, json.dumps(trimmed(definition, order)))
     check_trimmed(backend, smaller.backend_tokenizer, order)
     _cut_embeddings(network, order)
     return Checkpoint(network, smaller, checkpoint.info)
@@ -145,14 +145,14 @@ def _cut_embeddings(network: PreTrainedModel, order: list[int]) -> None:
         if output.bias is not None:
             output.bias = nn.Parameter(output.bias.data[order].clone())
     network.config.vocab_size = len(order)
-    for said in (network.config, getattr(network, "generation_config", None)):
-        for name, value in _special_settings(said):
-            setattr(said, name, [new[number] for number in value if number in new] if isinstance(value, list) else new.get(value))
+    for config in (network.config, getattr(network, "generation_config", None)):
+        for name, value in _special_settings(config):
+            setattr(config, name, [new[number] for number in value if number in new] if isinstance(value, list) else new.get(value))
 
 
-def _special_settings(said: Any) -> list[tuple[str, Any]]:
+def _special_settings(config: Any) -> list[tuple[str, Any]]:
     """Settings of a config that number a token."""
-    every = said.to_dict() if said is not None else {}
+    every = config.to_dict() if config is not None else {}
     return [(name, value) for name, value in every.items() if name.endswith("_token_id") and value is not None]
 
 
@@ -166,27 +166,27 @@ def _has_output(checkpoint: Checkpoint) -> bool:
 
 def _cut_otherwise(before: Checkpoint, after: Checkpoint) -> int:
     """Texts made of some kept tokens each that were cut into kept tokens only, and now are cut into others."""
-    kept = after.tokenizer.get_vocab()
-    names = sorted(kept)
+    vocabulary = after.tokenizer.get_vocab()
+    names = sorted(vocabulary)
     draw = np.random.default_rng(0)
     wrong = 0
     for _ in range(PROBES):
         text = before.tokenizer.decode(before.tokenizer.convert_tokens_to_ids([names[i] for i in draw.integers(0, len(names), 6)]), skip_special_tokens=True)
         was = before.tokenizer.convert_ids_to_tokens(before.tokenizer(text, verbose=False)["input_ids"])
-        if all(token in kept for token in was):
-            wrong += after.tokenizer(text, verbose=False)["input_ids"] != [kept[token] for token in was]
+        if all(token in vocabulary for token in was):
+            wrong += after.tokenizer(text, verbose=False)["input_ids"] != [vocabulary[token] for token in was]
     return wrong
 
 
 def _output_change(before: Checkpoint, after: Checkpoint) -> tuple[float, float]:
     """The largest change of an output on random kept tokens, and the largest output. A decoder's are compared token by token."""
-    kept = sorted(after.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = sorted(after.tokenizer.get_vocab().items(), key=lambda item: item[1])
     was = before.tokenizer.get_vocab()
-    numbers = [was[token] for token, _ in kept]
+    numbers = [was[token] for token, _ in vocabulary]
     draw = np.random.default_rng(0)
-    rows = draw.integers(0, len(kept), (PROBES, min(16, after.info.max_length)))
+    rows = draw.integers(0, len(vocabulary), (PROBES, min(16, after.info.max_length)))
     old = runtime_of(before).logits([{"input_ids": [numbers[i] for i in row]} for row in rows])
-    new = runtime_of(after).logits([{"input_ids": [kept[i][1] for i in row]} for row in rows])
+    new = runtime_of(after).logits([{"input_ids": [vocabulary[i][1] for i in row]} for row in rows])
     if _has_output(after):
         old = [logits[..., numbers] for logits in old]
     return max(float(np.abs(a - b).max()) for a, b in zip(old, new, strict=True)), max(1.0, *(float(np.abs(a).max()) for a in old))

@@ -23,24 +23,24 @@ Merge = tuple[str, str]
 KINDS = ("WordPiece", "Unigram", "BPE")
 
 
-def tokens_of(said: dict[str, Any]) -> dict[int, str]:
+def tokens_of(definition: dict[str, Any]) -> dict[int, str]:
     """Every token by its number: the model's own and the added ones."""
-    vocabulary = said["model"]["vocab"]
-    own = {i: piece for i, (piece, _) in enumerate(vocabulary)} if said["model"]["type"] == "Unigram" else {i: token for token, i in vocabulary.items()}
-    return own | {added["id"]: added["content"] for added in said["added_tokens"]}
+    vocabulary = definition["model"]["vocab"]
+    own = {i: piece for i, (piece, _) in enumerate(vocabulary)} if definition["model"]["type"] == "Unigram" else {i: token for token, i in vocabulary.items()}
+    return own | {added["id"]: added["content"] for added in definition["added_tokens"]}
 
 
-def needed(said: dict[str, Any], used: Iterable[int], *, characters: bool) -> set[int]:
+def needed(definition: dict[str, Any], used: Iterable[int], *, characters: bool) -> set[int]:
     """The tokens that must stay when those in ``used`` do: special ones, the unknown one, single characters if asked, and what BPE joins on the way.
 
     Raises ``InputError`` for a kind of tokenizer that is not known.
     """
-    model = said["model"]
+    model = definition["model"]
     if model.get("type") not in KINDS:
         raise InputError(f"the vocabulary of a {model.get('type')} tokenizer cannot be trimmed; known: {', '.join(KINDS)}")
-    tokens = tokens_of(said)
+    tokens = tokens_of(definition)
     numbers = {token: number for number, token in tokens.items()}
-    stay = set(used) | {added["id"] for added in said["added_tokens"]} | set(_numbers_in(said["post_processor"]))
+    stay = set(used) | {added["id"] for added in definition["added_tokens"]} | set(_numbers_in(definition["post_processor"]))
     stay |= {numbers[model["unk_token"]]} if model.get("unk_token") in numbers else set()
     if model["type"] == "Unigram":
         stay |= {model["unk_id"]} if model.get("unk_id") is not None else set()
@@ -57,10 +57,10 @@ def needed(said: dict[str, Any], used: Iterable[int], *, characters: bool) -> se
     return stay
 
 
-def trimmed(said: dict[str, Any], order: list[int]) -> dict[str, Any]:
+def trimmed(definition: dict[str, Any], order: list[int]) -> dict[str, Any]:
     """The tokenizer in which token ``order[i]`` has the number ``i`` and all others are gone."""
     new = {old: i for i, old in enumerate(order)}
-    result: dict[str, Any] = json.loads(json.dumps(said))
+    result: dict[str, Any] = json.loads(json.dumps(definition))
     model = result["model"]
     if model["type"] == "Unigram":
         model["vocab"] = [piece for i, piece in sorted((new[i], piece) for i, piece in enumerate(model["vocab"]) if i in new)]

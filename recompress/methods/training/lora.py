@@ -95,7 +95,7 @@ def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoi
         config,
         inputs,
         "lora",
-        said={"peft": importlib.metadata.version("peft")},
+        depends_on={"peft": importlib.metadata.version("peft")},
         hold=False,  # the weights are fixed, and B is zero at first
     )
     merge(checkpoint.torch_network, adapters)
@@ -144,5 +144,5 @@ def _adapter(linear: Linear, config: Lora) -> Any:
 
     transposed = not isinstance(linear, torch.nn.Linear)
     kind = Adapter if (linear.weight != 0).all() else Masked
-    said = LoraConfig(r=config.rank, lora_alpha=config.alpha, fan_in_fan_out=transposed)
-    return kind(linear, ADAPTER, said, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)
+    lora_config = LoraConfig(r=config.rank, lora_alpha=config.alpha, fan_in_fan_out=transposed)
+    return kind(linear, ADAPTER, lora_config, r=config.rank, lora_alpha=config.alpha, is_target_conv_1d_layer=transposed)

@@ -31,10 +31,10 @@ def unpack(packed: UInt8[Tensor, "rows bytes"], bits: int, columns: int) -> UInt
     codes = torch.empty((len(packed), periods * count), dtype=torch.uint8, device=packed.device)
     for i in range(count):
         byte, shift = divmod(i * bits, 8)
-        found = packed[:, byte::width] >> shift
+        column_codes = packed[:, byte::width] >> shift
         if shift + bits > 8:
-            found |= packed[:, byte + 1 :: width] << (8 - shift)
-        torch.bitwise_and(found, (1 << bits) - 1, out=codes[:, i::count])
+            column_codes |= packed[:, byte + 1 :: width] << (8 - shift)
+        torch.bitwise_and(column_codes, (1 << bits) - 1, out=codes[:, i::count])
     return codes[:, :columns]
 
 

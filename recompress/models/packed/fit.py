@@ -41,8 +41,8 @@ def fit_packed(network: nn.Module, stored: Mapping[str, Tensor]) -> bool:
 
     Raises ``IntegrityError`` for tensors that do not fit each other or the network.
     """
-    found = [name.removesuffix(MARK) for name in stored if name.endswith(MARK)]
-    for path in found:
+    paths = [name.removesuffix(MARK) for name in stored if name.endswith(MARK)]
+    for path in paths:
         tensors = {name: stored[f"{path}.{name}"] for name in NAMES if f"{path}.{name}" in stored}
         try:
             module: Any = network.get_submodule(path)
@@ -58,7 +58,7 @@ def fit_packed(network: nn.Module, stored: Mapping[str, Tensor]) -> bool:
             place(network, path, PackedLinear(empty, rows, columns, None if module.bias is None else torch.empty(rows)))
         else:
             raise IntegrityError(f"{path} is stored in few bits, but it is no matrix")
-    return bool(found)
+    return bool(paths)
 
 
 def numbers_in(stored: Mapping[str, Tensor]) -> int:
@@ -70,8 +70,8 @@ def numbers_in(stored: Mapping[str, Tensor]) -> int:
 
 def _checked(path: str, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     kind = format_of(tensors)
-    whole = kind.needed <= tensors.keys() <= kind.dtypes.keys() and all(tensor.dtype == kind.dtypes[name] for name, tensor in tensors.items())
-    if not whole or tensors["form"].numel() != 2:
+    complete = kind.needed <= tensors.keys() <= kind.dtypes.keys() and all(tensor.dtype == kind.dtypes[name] for name, tensor in tensors.items())
+    if not complete or tensors["form"].numel() != 2:
         raise IntegrityError(f"{path} is stored in few bits, but its tensors are incomplete or of another type")
     columns, bits = tensors["form"].tolist()
     rows = len(tensors["codes"])

@@ -63,11 +63,11 @@ class Packed(nn.Module):
         step = max(1, CHUNK // self.columns_count)
         if count <= step:
             return self.format.values(stored, slice(None) if chosen is None else chosen, self.columns_count, self.bits)
-        made = torch.empty((count, self.columns_count), device=stored["codes"].device)
+        matrix = torch.empty((count, self.columns_count), device=stored["codes"].device)
         for start in range(0, count, step):
             part = slice(start, start + step) if chosen is None else chosen[start : start + step]
-            made[start : start + step] = self.format.values(stored, part, self.columns_count, self.bits)
-        return made
+            matrix[start : start + step] = self.format.values(stored, part, self.columns_count, self.bits)
+        return matrix
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -96,8 +96,8 @@ class PackedLinear(Packed):
 
     def forward(self, given: Float[Tensor, "... columns"]) -> Float[Tensor, "... rows"]:
         if self.format is OUTLIERS:
-            made = outliers.product(self.tensors, given, self.columns_count)
-            return made if self.bias is None else made + self.bias.to(made.dtype)
+            product = outliers.product(self.tensors, given, self.columns_count)
+            return product if self.bias is None else product + self.bias.to(product.dtype)
         matrix = self.matrix() if self.held is None else self.held
         return nn.functional.linear(given, matrix.to(given.dtype), self.bias)
 
@@ -125,14 +125,14 @@ def packed_embedding(matrix: Matrix) -> PackedEmbedding:
 @contextmanager
 def unpacked(module: nn.Module) -> Iterator[None]:
     """While many batches go through ``module``: its matrices are unpacked once, and not for each of them."""
-    chosen = [one for one in packed_linears(module).values() if one.format is not OUTLIERS]
-    for one in chosen:
-        one.held = one.matrix()
+    chosen = [linear for linear in packed_linears(module).values() if linear.format is not OUTLIERS]
+    for linear in chosen:
+        linear.held = linear.matrix()
     try:
         yield
     finally:
-        for one in chosen:
-            one.held = None
+        for linear in chosen:
+            linear.held = None
 
 
 def packed_linears(network: nn.Module) -> dict[str, PackedLinear]:

@@ -43,18 +43,18 @@ class WithOutliers(NamedTuple):
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store."""
         form = torch.tensor([self.shape[1], 8], dtype=torch.int32, device=self.codes.device)
-        made = {"codes": self.codes, "form": form, "scales": self.scales, "outliers": self.outliers, "places": self.places}
-        return {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in made.items()}
+        tensors = {"codes": self.codes, "form": form, "scales": self.scales, "outliers": self.outliers, "places": self.places}
+        return {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
 
 
 def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
     """Some rows of the matrix, as floats."""
     inner = _inner(stored["places"], columns)
     codes = stored["codes"][part].float()
-    made = codes.new_empty((len(codes), columns))
-    made[:, inner] = codes.sub_(ZERO).mul_(stored["scales"][part].float())
-    made[:, ~inner] = stored["outliers"][part].float()
-    return made
+    matrix = codes.new_empty((len(codes), columns))
+    matrix[:, inner] = codes.sub_(ZERO).mul_(stored["scales"][part].float())
+    matrix[:, ~inner] = stored["outliers"][part].float()
+    return matrix
 
 
 def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> bool:
@@ -78,9 +78,9 @@ def product(stored: Mapping[str, Tensor], given: Float[Tensor, "... columns"], c
     with torch.autocast(given.device.type, enabled=False):  # whole numbers of 16 bits do not survive in bfloat16
         codes, steps = rounded_rows(rows[:, inner])
         sums = whole_product(codes, stored["codes"].float().sub_(ZERO))
-        made = sums.mul_(steps).mul_(stored["scales"].float().T)
-        made = made.addmm_(rows[:, ~inner], stored["outliers"].float().T)
-    return made.view(*given.shape[:-1], -1).to(given.dtype)
+        outputs = sums.mul_(steps).mul_(stored["scales"].float().T)
+        outputs = outputs.addmm_(rows[:, ~inner], stored["outliers"].float().T)
+    return outputs.view(*given.shape[:-1], -1).to(given.dtype)
 
 
 def rounded_rows(rows: Float[Tensor, "tokens columns"]) -> tuple[Float[Tensor, "tokens columns"], Float[Tensor, "tokens 1"]]:

@@ -38,9 +38,9 @@ class Quantized(NamedTuple):
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store."""
         columns = self.codes.shape[1]
-        made = {"codes": pack(self.codes, self.bits), "form": torch.tensor([columns, self.bits], dtype=torch.int32, device=self.codes.device)}
+        integers = {"codes": pack(self.codes, self.bits), "form": torch.tensor([columns, self.bits], dtype=torch.int32, device=self.codes.device)}
         rest = {"scales": self.scales, "zeros": self.zeros, "levels": self.levels, "columns": self.columns}
-        return made | {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in rest.items() if tensor is not None}
+        return integers | {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in rest.items() if tensor is not None}
 
 
 def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
@@ -50,16 +50,16 @@ def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> 
     if "levels" in stored:
         levels = stored["levels"].float()
         levels = levels[part] if len(levels) == len(stored["codes"]) else levels.expand(len(codes), -1)
-        made = levels.gather(1, codes.long())
+        matrix = levels.gather(1, codes.long())
     else:
-        made = codes.float()
-    grouped = made.view(len(made), scales.shape[1], columns // scales.shape[1])
+        matrix = codes.float()
+    grouped = matrix.view(len(matrix), scales.shape[1], columns // scales.shape[1])
     if "levels" not in stored:
         grouped -= stored["zeros"][part].float()[:, :, None] if "zeros" in stored else float(1 << (bits - 1))
     grouped *= scales[:, :, None]
     if "columns" in stored:
-        made *= stored["columns"].float()
-    return made
+        matrix *= stored["columns"].float()
+    return matrix
 
 
 def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> bool:

@@ -36,8 +36,8 @@ class Vectors(NamedTuple):
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store."""
         form = torch.tensor([self.shape[1], self.bits], dtype=torch.int32, device=self.codes.device)
-        made = {"codes": pack(self.codes.flatten(1), self.bits), "form": form, "scales": self.scales, "codebooks": self.codebooks}
-        return {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in made.items()}
+        tensors = {"codes": pack(self.codes.flatten(1), self.bits), "form": form, "scales": self.scales, "codebooks": self.codebooks}
+        return {name: tensor.to(DTYPES[name]).contiguous() for name, tensor in tensors.items()}
 
 
 def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> Float[Tensor, "part columns"]:
@@ -45,18 +45,18 @@ def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int) -> 
     codebooks = stored["codebooks"].float()
     books, _, width = codebooks.shape
     codes = unpack(stored["codes"][part], bits, columns // width * books)
-    made: Tensor = decoded(codes.reshape(len(codes), columns // width, books), codebooks)
-    made *= stored["scales"][part].float()
-    return made
+    matrix: Tensor = decoded(codes.reshape(len(codes), columns // width, books), codebooks)
+    matrix *= stored["scales"][part].float()
+    return matrix
 
 
 def decoded(codes: UInt8[Tensor, "rows groups books"], codebooks: Float[Tensor, "books vectors width"]) -> Float[Tensor, "rows columns"]:
     """The sums of vectors, without scales."""
     first, *others = codebooks
-    made: Tensor = first[codes[:, :, 0].long()]
+    sums: Tensor = first[codes[:, :, 0].long()]
     for m, book in enumerate(others, 1):
-        made += book[codes[:, :, m].long()]
-    return made.flatten(1)
+        sums += book[codes[:, :, m].long()]
+    return sums.flatten(1)
 
 
 def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> bool:

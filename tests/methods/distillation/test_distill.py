@@ -61,9 +61,9 @@ def test_the_student_learns_from_text_without_labels_and_proves_it(taught: tuple
     points: list[Mapping[str, float]] = []
     _, inputs = taught
     inputs = replace(inputs, workdir=tmp_path, curve=lambda _, point: points.append(point))
-    found = distill(student(), QUICK, inputs)
+    trained = distill(student(), QUICK, inputs)
     assert [point["dev_f1"] for point in points if "dev_f1" in point][-1] > 0.9
-    assert all(claim.kept for claim in get_method("distill").prove(student(), found, QUICK, None))
+    assert all(claim.kept for claim in get_method("distill").prove(student(), trained, QUICK, None))
     assert not all(claim.kept for claim in get_method("distill").prove(student(), student(), QUICK, None))
 
 
@@ -71,7 +71,7 @@ def test_less_unlabelled_text_is_another_training(taught: tuple[Path, Inputs], t
     from recompress.training.run import weights_sha256
 
     _, inputs = taught
-    found = [
+    digests = [
         weights_sha256(distill(student(), QUICK.model_copy(update=change), replace(inputs, workdir=tmp_path)).torch_network)
         for change in (
             {"unlabelled": 40},
@@ -81,8 +81,8 @@ def test_less_unlabelled_text_is_another_training(taught: tuple[Path, Inputs], t
             {"unlabelled": 40},
         )
     ]
-    assert len(set(found)) == 4
-    assert found[0] == found[4]
+    assert len(set(digests)) == 4
+    assert digests[0] == digests[4]
 
 
 def test_a_student_with_another_tokenizer_learns_from_the_same_outputs(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_refusals(taught: tuple[Path, Inputs], tmp_path: Path) -> None:
 
 
 def test_the_registry_knows_it() -> None:
-    found = get_method("distill")
-    assert (found.family, found.needs, found.config) == ("distillation", ("training", "teacher"), Distill)
+    method = get_method("distill")
+    assert (method.family, method.needs, method.config) == ("distillation", ("training", "teacher"), Distill)

@@ -39,10 +39,10 @@ def step(inputs: Inputs, family: str, folder: Path, *, seed: int = 1, **dials: A
 
 @pytest.mark.parametrize("family", SIX)
 def test_layers_of_the_base_and_new_networks(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
-    found = step(lessons[family], family, tmp_path / "layers", layers=1)
+    digest = step(lessons[family], family, tmp_path / "layers", layers=1)
     assert len(layers_of(load(tmp_path / "layers" / "target").torch_network)) == 1
-    assert step(lessons[family], family, tmp_path / "again", seed=2, layers=1) == found, "the baseline's own weights do not count"
-    assert step(lessons[family], family, tmp_path / "half") == found, "half of two"
+    assert step(lessons[family], family, tmp_path / "again", seed=2, layers=1) == digest, "the baseline's own weights do not count"
+    assert step(lessons[family], family, tmp_path / "half") == digest, "half of two"
     step(lessons[family], family, tmp_path / "new", student=Shape(hidden=24, heads=2), hidden=1.0, embeddings=1.0, layer_map="uniform", unlabelled=10)
     assert load(tmp_path / "new" / "target").torch_network.config.hidden_size == 24
 

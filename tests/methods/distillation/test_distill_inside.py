@@ -42,9 +42,9 @@ def step(inputs: Inputs, family: str, folder: Path, **dials: Any) -> str:
 @pytest.mark.parametrize("family", SIX)
 def test_all_dials_together_on_a_small_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
     step(lessons[family], family, tmp_path, **EVERYTHING)
-    found = load(tmp_path / "target")
-    assert found.torch_network.config.hidden_size == 24
-    assert found.info.steps == ("distill",)
+    checkpoint = load(tmp_path / "target")
+    assert checkpoint.torch_network.config.hidden_size == 24
+    assert checkpoint.info.steps == ("distill",)
 
 
 DIALS: dict[str, dict[str, Any]] = {
@@ -64,8 +64,8 @@ DIALS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_each_dial_gives_another_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
-    found = {name: step(lessons[family], family, tmp_path / name.replace(" ", "_"), **dials) for name, dials in DIALS.items()}
-    assert len(set(found.values())) == len(DIALS), found
+    digests = {name: step(lessons[family], family, tmp_path / name.replace(" ", "_"), **dials) for name, dials in DIALS.items()}
+    assert len(set(digests.values())) == len(DIALS), digests
 
 
 def test_a_new_student_does_not_throw_away_what_a_step_did() -> None:
@@ -92,8 +92,8 @@ def test_it_goes_on_from_other_forms(lessons: dict[str, Inputs], before: str, tm
 def test_a_recipe_says_it_in_yaml(tmp_path: Path) -> None:
     place = tmp_path / "step.yaml"
     place.write_text("hidden: 1\nlayer_map: [0, 2]\nstudent: {layers: 2, heads: 2}\nteacher_correction: {epochs: 2}\nattention: 0.5\nrelation_heads: 8\n")
-    found = read_settings(place, Distill)
-    assert (found.layer_map, found.student, found.teacher_correction) == ((0, 2), Shape(layers=2, heads=2), Correction(epochs=2))
+    config = read_settings(place, Distill)
+    assert (config.layer_map, config.student, config.teacher_correction) == ((0, 2), Shape(layers=2, heads=2), Correction(epochs=2))
     for wrong in ("layer_map: middle", "layer_map: [1, -1]", "student: {depth: 2}", "states_loss: l1", "hidden: -1", "relation_heads: 0"):
         place.write_text(wrong)
         with pytest.raises(InputError, match=wrong.split(":")[0] if "depth" not in wrong else "depth") as refused:
@@ -155,8 +155,8 @@ def _run_and_die(folder: Path, steps: int) -> None:
 
 def test_a_corrected_teacher_is_kept_and_found_again(lessons: dict[str, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = step(lessons["gpt2"], "gpt2", tmp_path / "a", **DIALS["corrected"])
-    [kept] = (tmp_path / "a" / "work").glob("teacher-*")
-    assert weights_sha256(load(kept).torch_network) != weights_sha256(load(lessons["gpt2"].teacher_model).torch_network)
+    [corrected] = (tmp_path / "a" / "work").glob("teacher-*")
+    assert weights_sha256(load(corrected).torch_network) != weights_sha256(load(lessons["gpt2"].teacher_model).torch_network)
     monkeypatch.setattr(correction, "train", None)
     (tmp_path / "b").mkdir()
     (tmp_path / "a" / "work").rename(tmp_path / "b" / "work")

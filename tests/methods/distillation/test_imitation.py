@@ -101,18 +101,18 @@ def test_next_tokens_are_compared_by_name_where_a_vocabulary_was_trimmed() -> No
     """The same distribution over fewer tokens under other numbers."""
     teacher = checkpoint_of("gpt2")
     network = teacher.torch_network
-    kept = torch.tensor([0, *range(289, 19, -1)])  # others, and the other way round
+    numbers = torch.tensor([0, *range(289, 19, -1)])  # others, and the other way round
     student = checkpoint_of("gpt2")
-    student.torch_network.transformer.wte.weight.data[: len(kept)] = network.transformer.wte.weight.data[kept]
+    student.torch_network.transformer.wte.weight.data[: len(numbers)] = network.transformer.wte.weight.data[numbers]
     from recompress.methods.distillation.live import LiveTeacher
 
     batch = {"input_ids": torch.arange(12).view(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.long), "labels": torch.ones(2, 6, dtype=torch.long)}
-    live = LiveTeacher(network.eval(), kept, answers_tokens=True)
+    live = LiveTeacher(network.eval(), numbers, answers_tokens=True)
     with imitating(student.torch_network, live, Imitation(embeddings=1.0, hidden=1.0), seed=0, use_bf16=False) as objective, torch.no_grad():
         logits = student.torch_network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        assert logits.shape[-1] > len(kept), "rows without a token are left out"
+        assert logits.shape[-1] > len(numbers), "rows without a token are left out"
         assert objective(logits, batch).item() < 1e-6
-        shifted = next_token_loss(logits[..., : len(kept)], live.ask(batch).roll(1, -1), batch["labels"].bool(), temperature=2.0)
+        shifted = next_token_loss(logits[..., : len(numbers)], live.ask(batch).roll(1, -1), batch["labels"].bool(), temperature=2.0)
         assert shifted.item() > 1e-3
 
 
@@ -120,9 +120,9 @@ def test_without_a_teacher_at_hand_soft_labels_and_labels_are_mixed() -> None:
     draw = torch.Generator().manual_seed(0)
     student, teacher, labels = torch.randn(2, 3, 4, generator=draw), torch.randn(2, 3, 4, generator=draw), torch.tensor([[0, 1, -100], [2, -100, 3]])
     batch = {"teacher": teacher, "labels": labels, "attention_mask": torch.ones(2, 3), "input_ids": labels}
-    found = {w: Objective(Imitation(hard_labels=w, answers=2.0), None)(student, batch).item() for w in (0.0, 0.5, 1.0)}
-    assert found[1.0] == pytest.approx(2 * cross_entropy(student, labels).item())
-    assert found[0.5] == pytest.approx((found[0.0] + found[1.0]) / 2)
+    losses = {w: Objective(Imitation(hard_labels=w, answers=2.0), None)(student, batch).item() for w in (0.0, 0.5, 1.0)}
+    assert losses[1.0] == pytest.approx(2 * cross_entropy(student, labels).item())
+    assert losses[0.5] == pytest.approx((losses[0.0] + losses[1.0]) / 2)
 
 
 @pytest.mark.parametrize(

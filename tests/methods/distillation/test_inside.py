@@ -26,16 +26,16 @@ def test_states_and_relations_are_the_networks_own(family: str) -> None:
     batch = collate(features_of(checkpoint, family), 0)
     given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     with torch.no_grad():
-        told = network(**given, output_hidden_states=True).hidden_states
+        hidden_states = network(**given, output_hidden_states=True).hidden_states
     hooks = hooks_in(network)  # transformers has some of its own
     with torch.no_grad(), look_inside(network, hidden={0, 1}, relations={0, 1}, embeddings=True) as inside:
         network(input_ids=given["input_ids"][:, :1])
         network(**given)  # the second pass takes the place of the first
         assert inside.embeddings is not None
-        assert inside.embeddings.equal(told[0])
-        assert inside.hidden[0].equal(told[1])
-        assert inside.hidden[1].shape == told[2].shape
-        assert family in DECODERS or inside.hidden[1].equal(told[2]), "decoders put a norm behind the last layer"
+        assert inside.embeddings.equal(hidden_states[0])
+        assert inside.hidden[0].equal(hidden_states[1])
+        assert inside.hidden[1].shape == hidden_states[2].shape
+        assert family in DECODERS or inside.hidden[1].equal(hidden_states[2]), "decoders put a norm behind the last layer"
         layer, states = layers_of(network)[1], {part: inside.relations[part] for part in PARTS}
         assert tuple(states[part][1].shape[-1] for part in PARTS) == relation_widths(layer)
         for part in PARTS:
@@ -70,7 +70,7 @@ def test_layers_that_are_one_module_are_seen_apart() -> None:
     network.bert.encoder.layer[1] = network.bert.encoder.layer[0]
     batch = collate(features_of(checkpoint, "bert"), 0)
     with torch.no_grad(), look_inside(network, hidden={0, 1}, relations={1}, embeddings=True) as inside:
-        told = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True).hidden_states
-        assert inside.embeddings.equal(told[0])
-        assert [inside.hidden[i].equal(told[i + 1]) for i in (0, 1)] == [True, True]
-        assert inside.relations["query"][1].equal(layers_of(network)[0].query(told[1]))
+        hidden_states = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True).hidden_states
+        assert inside.embeddings.equal(hidden_states[0])
+        assert [inside.hidden[i].equal(hidden_states[i + 1]) for i in (0, 1)] == [True, True]
+        assert inside.relations["query"][1].equal(layers_of(network)[0].query(hidden_states[1]))

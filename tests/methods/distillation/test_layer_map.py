@@ -25,18 +25,18 @@ from recompress.methods.distillation.layer_map import partners
     ],
 )
 def test_as_the_papers_have_it(rule: str | tuple[int, ...], student: int, teacher: int, expected: list[int]) -> None:
-    found = partners(rule, student, teacher)
-    assert [found.get(m, -1) + 1 for m in range(student)] == expected
+    pairs = partners(rule, student, teacher)
+    assert [pairs.get(m, -1) + 1 for m in range(student)] == expected
 
 
 @given(st.sampled_from(["uniform", "top", "bottom", "last"]), st.integers(1, 24), st.integers(0, 24))
 def test_rules_name_layers_that_are_there_in_order(rule: str, student: int, more: int) -> None:
-    found = partners(rule, student, student + more)
-    assert set(found) <= set(range(student))
-    assert set(found.values()) <= set(range(student + more))
-    assert list(found.values()) == sorted(set(found.values())), "with a teacher that is at least as deep, no layer is looked at twice"
+    pairs = partners(rule, student, student + more)
+    assert set(pairs) <= set(range(student))
+    assert set(pairs.values()) <= set(range(student + more))
+    assert list(pairs.values()) == sorted(set(pairs.values())), "with a teacher that is at least as deep, no layer is looked at twice"
     if rule != "bottom":
-        assert found[student - 1] == student + more - 1, "the last looks at the last"
+        assert pairs[student - 1] == student + more - 1, "the last looks at the last"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_trimmed_student_is_asked_about_in_the_teachers_numbers(tmp_path: Path
     check_comparable(teacher, student, examples(20))
     live = live_teacher(teacher, student)
     assert live.numbers is not None
-    mine, its = (one.tokenizer([list(examples(1)[0].words)], is_split_into_words=True, return_tensors="pt") for one in (student, teacher))
+    mine, its = (checkpoint.tokenizer([list(examples(1)[0].words)], is_split_into_words=True, return_tensors="pt") for checkpoint in (student, teacher))
     assert not torch.equal(mine["input_ids"], its["input_ids"])
     assert torch.equal(live.numbers[mine["input_ids"]], its["input_ids"])
     with torch.no_grad():
@@ -54,8 +54,8 @@ def test_the_same_tokens_cut_otherwise_are_refused() -> None:
     from recompress.models.tokenizer import with_backend
 
     student, teacher = checkpoint_of("gpt2"), checkpoint_of("gpt2")
-    said = Tokenizer.from_str(student.tokenizer.backend_tokenizer.to_str()).to_str().replace('"add_prefix_space":false', '"add_prefix_space":true', 1)
-    student.tokenizer = with_backend(student.tokenizer, said)
+    definition = Tokenizer.from_str(student.tokenizer.backend_tokenizer.to_str()).to_str().replace('"add_prefix_space":false', '"add_prefix_space":true', 1)
+    student.tokenizer = with_backend(student.tokenizer, definition)
     assert student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
     with pytest.raises(InputError, match="the teacher's tokenizer is another: it cuts a text into"):
         check_comparable(teacher, student, examples_of("gpt2", 5))

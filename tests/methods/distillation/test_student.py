@@ -31,8 +31,8 @@ def test_the_shape_is_what_was_asked_for_and_survives_the_disk(family: str, tmp_
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    found = [weights_sha256(fresh_student(checkpoint_of("bert"), Shape(layers=1), seed).torch_network) for seed in (0, 0, 1)]
-    assert found[0] == found[1] != found[2]
+    digests = [weights_sha256(fresh_student(checkpoint_of("bert"), Shape(layers=1), seed).torch_network) for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("heads, shared", [(4, 2), (2, 1), (1, 1)])

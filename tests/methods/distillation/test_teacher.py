@@ -44,11 +44,11 @@ def test_outputs_are_what_the_teacher_says_of_each_word_and_survive_the_disk(tea
 
 def test_in_bf16_they_are_nearly_the_same(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = tiny_examples(20)
-    found = {}
+    logits = {}
     for precision in ("fp32", "bf16"):
         monkeypatch.setattr("recompress.training.precision.choose_precision", lambda wanted, precision=precision: precision)
-        found[precision] = teacher_outputs(teacher, examples, tmp_path / precision).logits
-    assert np.abs(found["bf16"] - found["fp32"]).max() < 0.05 * np.abs(found["fp32"]).max()
+        logits[precision] = teacher_outputs(teacher, examples, tmp_path / precision).logits
+    assert np.abs(logits["bf16"] - logits["fp32"]).max() < 0.05 * np.abs(logits["fp32"]).max()
 
 
 def test_the_outputs_of_a_whole_text(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_svd_is_the_nearest_of_its_rank(shape: tuple[int, int], rank: int) -> No
     split = by_svd(weight)
     error = float((weight - product(split, rank)).square().sum())
     assert error == pytest.approx(float(split.singular[rank:].square().sum()))
-    assert error <= descended(lambda made: (weight - made).square().sum(), shape, rank) + 1e-6
+    assert error <= descended(lambda approximation: (weight - approximation).square().sum(), shape, rank) + 1e-6
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -70,8 +70,8 @@ def test_svd_is_the_nearest_of_its_rank(shape: tuple[int, int], rank: int) -> No
 def test_fisher_svd_is_the_nearest_where_inputs_count_by_their_gradients(shape: tuple[int, int], rank: int) -> None:
     weight, importance = of(*shape), of(shape[1], seed=1).square()
 
-    def measure(made: Tensor) -> Tensor:
-        return (importance * (weight - made).square()).sum()
+    def measure(approximation: Tensor) -> Tensor:
+        return (importance * (weight - approximation).square()).sum()
 
     split = by_fisher(weight, importance)
     error = float(measure(product(split, rank)))
@@ -85,8 +85,8 @@ def test_fisher_svd_is_the_nearest_where_inputs_count_by_their_gradients(shape: 
 def test_activation_svd_changes_outputs_by_what_is_left_out_and_by_no_more_than_any(shape: tuple[int, int], rank: int) -> None:
     weight, inputs = of(*shape), of(50, shape[1], seed=1) @ of(shape[1], shape[1], seed=2)
 
-    def measure(made: Tensor) -> Tensor:
-        return (inputs @ (weight - made).T).square().sum()
+    def measure(approximation: Tensor) -> Tensor:
+        return (inputs @ (weight - approximation).T).square().sum()
 
     split = by_activation(weight, activation_svd.whitening(inputs.T @ inputs, 1e-12))
     error = float(measure(product(split, rank)))
@@ -139,9 +139,9 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 def test_frequent_tokens_are_kept_best() -> None:
     table, counts = of(40, 8), torch.ones(40, dtype=torch.float64)
     counts[:4] = 1e6
-    made = product(by_table(table, counts), 4)
-    torch.testing.assert_close(made[:4], table[:4], atol=1e-2, rtol=1e-2)
-    assert (made[4:] - table[4:]).square().sum() > (product(by_svd(table), 4)[4:] - table[4:]).square().sum()
+    approximation = product(by_table(table, counts), 4)
+    torch.testing.assert_close(approximation[:4], table[:4], atol=1e-2, rtol=1e-2)
+    assert (approximation[4:] - table[4:]).square().sum() > (product(by_svd(table), 4)[4:] - table[4:]).square().sum()
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])
@@ -150,7 +150,7 @@ def test_the_importance_of_inputs_is_the_sum_of_squared_gradients_of_single_exam
     network: Any = checkpoint.torch_network
     linears = dict(encoder_linears(network))
     features = calibration_features(checkpoint, inputs_of(family, tmp_path), 3)
-    found = fisher_svd.input_importance(checkpoint, linears, features, "x")
+    importance = fisher_svd.input_importance(checkpoint, linears, features, "x")
     expected: dict[str, Any] = dict.fromkeys(linears, 0.0)
     for feature in features:
         batch = collate([feature], 0)
@@ -160,7 +160,7 @@ def test_the_importance_of_inputs_is_the_sum_of_squared_gradients_of_single_exam
             rows = gradient if isinstance(linear, torch.nn.Linear) else gradient.T
             expected[name] = expected[name] + rows.double().square().sum(0)
     for name in linears:
-        torch.testing.assert_close(found[name], expected[name])
+        torch.testing.assert_close(importance[name], expected[name])
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
 
 

@@ -24,10 +24,10 @@ def test_the_rank_of_a_share_is_the_largest_that_fits(rows: int, columns: int, s
 def test_the_rank_of_an_energy_is_the_smallest_that_keeps_it(values: list[float], energy: float) -> None:
     singular = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)
     squares = singular.square()
-    kept = [float(squares[:rank].sum() / squares.sum()) for rank in range(1, len(values) + 1)]
+    energies = [float(squares[:rank].sum() / squares.sum()) for rank in range(1, len(values) + 1)]
     rank = rank_by_energy(singular, energy)
-    assert kept[rank - 1] >= energy - 1e-9
-    assert rank == 1 or kept[rank - 2] < energy + 1e-9
+    assert energies[rank - 1] >= energy - 1e-9
+    assert rank == 1 or energies[rank - 2] < energy + 1e-9
 
 
 def test_factors_that_are_not_smaller_leave_the_matrix_whole() -> None:
@@ -45,13 +45,13 @@ def test_bytes_are_met_and_one_rank_more_would_exceed_them(share: float) -> None
     shapes = [shape_of(linear) for _, linear in encoder_linears(network)]
     rest = tensor_bytes(network) - 4 * sum(rows * columns for rows, columns in shapes)
     budget = rest + int(share * (tensor_bytes(network) - rest))
-    found = share_for(Rank(size_bytes=budget), network, shapes)
-    assert found is not None
+    largest = share_for(Rank(size_bytes=budget), network, shapes)
+    assert largest is not None
 
     def size(share: float) -> int:
         return rest + 4 * sum(numbers_with(shape, rank_by_share(shape, share)) for shape in shapes)
 
-    assert size(found) <= budget < size(found + 1e-6)
+    assert size(largest) <= budget < size(largest + 1e-6)
 
 
 def test_what_is_refused() -> None:

@@ -38,9 +38,9 @@ def test_a_gate_is_what_it_says() -> None:
 
 def test_examples_without_labels_cost_nothing() -> None:
     labels = torch.tensor([[1, -100], [-100, -100]])
-    found = example_losses(torch.randn(2, 2, 3), labels)
-    assert found[0] > 0
-    assert found[1] == 0
+    losses = example_losses(torch.randn(2, 2, 3), labels)
+    assert losses[0] > 0
+    assert losses[1] == 0
 
 
 @pytest.mark.parametrize("family", SIX)
@@ -49,7 +49,7 @@ def test_taylor_scores_are_weights_times_gradients_one_example_at_a_time(family:
     checkpoint = checkpoint_of(family)
     network, features = checkpoint.torch_network, features_of(checkpoint, family, 5)
     layers = layers_of(network)
-    found = by_taylor(network, layers, features)
+    parts = by_taylor(network, layers, features)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
     heads, neurons = torch.zeros(LAYERS, HEADS), torch.zeros(LAYERS, NEURONS)
     for feature in features:
@@ -59,8 +59,8 @@ def test_taylor_scores_are_weights_times_gradients_one_example_at_a_time(family:
             for scores, linear in ((heads, layer.out), (neurons, layer.neurons_out)):
                 gradient = linear.weight.grad if linear.weight.shape == weight_of(linear).shape and family != "gpt2" else linear.weight.grad.T
                 scores[i] += (weight_of(linear) * gradient).sum(0).view(scores.shape[1], -1).sum(1).abs() / len(features)
-    torch.testing.assert_close(torch.stack(found.heads).float(), heads, rtol=2e-3, atol=1e-6)
-    torch.testing.assert_close(torch.stack(found.neurons).float(), neurons, rtol=2e-3, atol=1e-6)
+    torch.testing.assert_close(torch.stack(parts.heads).float(), heads, rtol=2e-3, atol=1e-6)
+    torch.testing.assert_close(torch.stack(parts.neurons).float(), neurons, rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
@@ -74,8 +74,8 @@ def test_taylor_scores_of_dimensions_are_derivatives_by_gates_behind_the_norms(f
         network.zero_grad()
         loss_of(network, feature).backward()
         for norm in norms:
-            ways = [norm.weight, norm.bias] if getattr(norm, "bias", None) is not None else [norm.weight]
-            expected += torch.stack([way.detach() * way.grad for way in ways]).sum(0).abs() / len(features)
+            parameters = [norm.weight, norm.bias] if getattr(norm, "bias", None) is not None else [norm.weight]
+            expected += torch.stack([parameter.detach() * parameter.grad for parameter in parameters]).sum(0).abs() / len(features)
     torch.testing.assert_close(by_taylor(network, layers_of(network), features).hidden.float(), expected, rtol=2e-3, atol=1e-6)
 
 
@@ -83,14 +83,14 @@ def test_taylor_scores_of_dimensions_are_derivatives_by_gates_behind_the_norms(f
 def test_losses_without_a_layer_are_those_of_a_network_that_lost_it(family: str) -> None:
     checkpoint = checkpoint_of(family)
     features = features_of(checkpoint, family, 5)
-    found = without_each_layer(checkpoint.torch_network, LAYERS, features)
+    losses = without_each_layer(checkpoint.torch_network, LAYERS, features)
     assert len(layers_of(checkpoint.torch_network)) == LAYERS
     for i in range(LAYERS):
         lost: Any = copy.deepcopy(checkpoint.torch_network)
         keep_layers(lost, [j for j in range(LAYERS) if j != i])
         with torch.no_grad():
             expected = sum(float(loss_of(lost, feature)) for feature in features) / len(features)
-        assert float(found[i]) == pytest.approx(expected, rel=1e-4)
+        assert float(losses[i]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_losses_that_are_no_numbers_are_refused() -> None:

@@ -15,20 +15,20 @@ from recompress.methods.pruning.cut import pick_heads, strongest, strongest_over
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
 def test_the_strongest_are_as_many_as_asked_and_none_left_out_is_stronger(values: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, len(values)))
-    kept = strongest(torch.tensor(values, dtype=torch.float32), count)
-    assert kept == sorted(set(kept))
-    assert len(kept) == count
-    left = [value for i, value in enumerate(values) if i not in kept]
-    assert not kept or not left or min(values[i] for i in kept) >= max(left)
+    chosen = strongest(torch.tensor(values, dtype=torch.float32), count)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == count
+    left = [value for i, value in enumerate(values) if i not in chosen]
+    assert not chosen or not left or min(values[i] for i in chosen) >= max(left)
 
 
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.floats(0, 9, width=32), min_size=1, max_size=6), min_size=1, max_size=4), st.data())
 def test_every_layer_keeps_its_strongest_part(scores: list[list[float]], data: st.DataObject) -> None:
     count = data.draw(st.integers(len(scores), sum(map(len, scores))))
-    kept = strongest_overall([torch.tensor(layer) for layer in scores], count)
-    assert sum(map(len, kept)) == count
-    for layer, stay in zip(scores, kept, strict=True):
+    chosen = strongest_overall([torch.tensor(layer) for layer in scores], count)
+    assert sum(map(len, chosen)) == count
+    for layer, stay in zip(scores, chosen, strict=True):
         assert stay == sorted(set(stay))
         assert max(layer) in [layer[i] for i in stay]
         assert all(0 <= i < len(layer) for i in stay)
@@ -38,11 +38,11 @@ def test_every_layer_keeps_its_strongest_part(scores: list[list[float]], data: s
 def test_heads_stay_in_equal_groups_and_are_the_strongest_of_each(groups: int, ratio: int, seed: int, data: st.DataObject) -> None:
     scores = torch.rand(groups * ratio, generator=torch.Generator().manual_seed(seed)).double()
     left, each = data.draw(st.integers(1, groups)), data.draw(st.integers(1, ratio))
-    [kept] = pick_heads([scores], [groups], [left], [each])
+    [heads] = pick_heads([scores], [groups], [left], [each])
     sums = [float(scores[g * ratio : (g + 1) * ratio].square().sum()) for g in range(groups)]
     best = max(itertools.combinations(range(groups), left), key=lambda some: sum(sums[g] for g in some))
     expected = [h for g in best for h in sorted(sorted(range(g * ratio, (g + 1) * ratio), key=lambda h: -float(scores[h]))[:each])]
-    assert kept == expected
+    assert heads == expected
 
 
 @settings(max_examples=40)
@@ -51,8 +51,8 @@ def test_heads_of_all_layers_together(seed: int, data: st.DataObject) -> None:
     """Two layers of 2 x 3 query heads: groups and heads of each are counted over both."""
     scores = list(torch.rand(2, 6, generator=torch.Generator().manual_seed(seed)).double())
     groups, each = data.draw(st.integers(2, 4)), data.draw(st.integers(2, 6))
-    kept = pick_heads(scores, [2, 2], groups, each)
-    by_group = [[[h for h in layer if h // 3 == g] for g in range(2)] for layer in kept]
+    heads = pick_heads(scores, [2, 2], groups, each)
+    by_group = [[[h for h in layer if h // 3 == g] for g in range(2)] for layer in heads]
     assert sum(bool(group) for layer in by_group for group in layer) == groups
     sizes = [{len(group) for group in layer if group} for layer in by_group]
     assert all(len(size) == 1 for size in sizes)

@@ -33,9 +33,9 @@ def test_over_tokens_and_examples_equal_loops(how: str) -> None:
         return sum(map(abs, values)) / len(values) if how == "mean" else math.sqrt(sum(value * value for value in values))
 
     rows = [[fold([float(scores[e, t, p]) for t in range(4) if text[e, t]]) for p in range(2)] for e in range(3)]
-    found = over_tokens(scores, text, how)
-    torch.testing.assert_close(found, torch.tensor(rows, dtype=torch.float64))
-    torch.testing.assert_close(over_examples(found, how), torch.tensor([fold([row[p] for row in rows]) for p in range(2)], dtype=torch.float64))
+    per_example = over_tokens(scores, text, how)
+    torch.testing.assert_close(per_example, torch.tensor(rows, dtype=torch.float64))
+    torch.testing.assert_close(over_examples(per_example, how), torch.tensor([fold([row[p] for row in rows]) for p in range(2)], dtype=torch.float64))
 
 
 def test_influence_of_a_layer_that_does_nothing_turns_or_inverts() -> None:
@@ -50,7 +50,7 @@ def test_activation_scores_equal_one_example_at_a_time(family: str) -> None:
     checkpoint = checkpoint_of(family)
     network, features = checkpoint.torch_network, features_of(checkpoint, family, 5)
     layers = layers_of(network)
-    found, influences = by_activation(network, layers, features, tokens="mean", examples="l2")
+    parts, influences = by_activation(network, layers, features, tokens="mean", examples="l2")
     caught: dict[str, Any] = {"norms": {}}
     hooks = [layers[1].out.register_forward_pre_hook(lambda _, args: caught.update(heads=args[0][0]))]
     hooks += [layers[1].neurons_out.register_forward_pre_hook(lambda _, args: caught.update(neurons=args[0][0]))]
@@ -69,9 +69,9 @@ def test_activation_scores_equal_one_example_at_a_time(family: str) -> None:
         blocks += [1 - float(torch.dot(a, b) / (a.norm() * b.norm())) for a, b in zip(given, came, strict=True)]
     for hook in hooks:
         hook.remove()
-    torch.testing.assert_close(found.heads[1], torch.tensor(heads, dtype=torch.float64).square().sum(0).sqrt(), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.neurons[1], torch.stack(neurons).square().sum(0).sqrt(), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.hidden, torch.stack(hidden).square().sum(0).sqrt().sum(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parts.heads[1], torch.tensor(heads, dtype=torch.float64).square().sum(0).sqrt(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parts.neurons[1], torch.stack(neurons).square().sum(0).sqrt(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parts.hidden, torch.stack(hidden).square().sum(0).sqrt().sum(0), rtol=1e-4, atol=1e-6)
     assert float(influences[1]) == pytest.approx(sum(blocks) / len(blocks), rel=1e-4)
 
 
@@ -81,18 +81,18 @@ def test_magnitude_scores_equal_loops(family: str) -> None:
     network = checkpoint_of(family).torch_network.requires_grad_(False)
     layers = layers_of(network)
     layer, size = layers[0], layers[0].head_size
-    found = by_magnitude(layers)
+    scores = by_magnitude(layers)
     query, key, value = (weight_of(one) for one in (layer.query, layer.key, layer.value))
     if family == "gpt2":
         query, key, value = query[:HIDDEN], key[HIDDEN : 2 * HIDDEN], value[2 * HIDDEN :]
     second, its_group, owners = slice(size, 2 * size), slice(0, size) if family == "llama" else slice(size, 2 * size), 2 if family == "llama" else 1
     parts = [query[second], weight_of(layer.out)[:, second], key[its_group] / owners**0.5, value[its_group] / owners**0.5]
-    assert float(found.heads[0][1]) == pytest.approx(math.sqrt(sum(float(part.square().sum()) for part in parts)), rel=1e-5)
-    ways = [weight_of(linear)[5] for linear in layer.neurons_in] + [weight_of(layer.neurons_out)[:, 5]]
-    assert float(found.neurons[0][5]) == pytest.approx(math.sqrt(sum(float(way.square().sum()) for way in ways)), rel=1e-5)
+    assert float(scores.heads[0][1]) == pytest.approx(math.sqrt(sum(float(part.square().sum()) for part in parts)), rel=1e-5)
+    vectors = [weight_of(linear)[5] for linear in layer.neurons_in] + [weight_of(layer.neurons_out)[:, 5]]
+    assert float(scores.neurons[0][5]) == pytest.approx(math.sqrt(sum(float(vector.square().sum()) for vector in vectors)), rel=1e-5)
     ins = [weight_of(linear)[:, 3] for one in layers for linear in {one.query, one.key, one.value, *one.neurons_in}]
     outs = [weight_of(linear)[3] for one in layers for linear in (one.out, one.neurons_out)]
-    assert float(found.hidden[3]) == pytest.approx(math.sqrt(sum(float(way.square().sum()) for way in (*ins, *outs))), rel=1e-5)
+    assert float(scores.hidden[3]) == pytest.approx(math.sqrt(sum(float(vector.square().sum()) for vector in (*ins, *outs))), rel=1e-5)
 
 
 def test_chance_follows_the_seed() -> None:

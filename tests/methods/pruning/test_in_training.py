@@ -59,14 +59,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
     """Where weights are zero when each training step begins."""
     from recompress.training.trainer import SteadyTrainer
 
-    usual, found = SteadyTrainer.training_step, []
+    usual, masks = SteadyTrainer.training_step, []
 
     def look(self: Any, model: Any, *rest: Any, **named: Any) -> Any:
-        found.append([(weight_of(linear) == 0).clone() for _, linear in encoder_linears(model)])
+        masks.append([(weight_of(linear) == 0).clone() for _, linear in encoder_linears(model)])
         return usual(self, model, *rest, **named)
 
     monkeypatch.setattr(SteadyTrainer, "training_step", look)
-    return found
+    return masks
 
 
 @given(st.integers(0, 20), st.integers(1, 50), st.floats(0, 0.5), st.floats(0.5, 0.99))
@@ -158,9 +158,9 @@ def test_movement_is_what_autograd_says_of_a_straight_through_mask(family: str) 
             optimizer.step()
             mover.on_optimizer_step(None, state, None)
         for name, linear in linears.items():
-            kept = torch.isfinite(getattr(linear, movement.SCORES))
-            torch.testing.assert_close(getattr(linear, movement.SCORES)[kept], scores[name].detach()[kept], rtol=1e-4, atol=1e-6)
-            assert torch.equal(linear.weight == 0, (masks[name] == 0) | ~kept)
+            alive = torch.isfinite(getattr(linear, movement.SCORES))
+            torch.testing.assert_close(getattr(linear, movement.SCORES)[alive], scores[name].detach()[alive], rtol=1e-4, atol=1e-6)
+            assert torch.equal(linear.weight == 0, (masks[name] == 0) | ~alive)
             torch.testing.assert_close(linear.weight.detach(), (whole[f"{name}.weight"] * masks[name]).detach(), rtol=1e-4, atol=1e-6)
             assert int((linear.weight == 0).sum()) == int(0.6 * linear.weight.numel() + 1e-9)
     assert not [name for name, _ in network.named_buffers() if "movement" in name]

@@ -49,9 +49,9 @@ def prune(source: Path, target: Path, **dials: Any) -> StepReport:
 @given(st.lists(numbers, min_size=1, max_size=20), st.data())
 def test_the_smallest_are_exactly_as_many_as_asked(values: list[float], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, len(values)))
-    found = smallest(torch.tensor(values), count)
+    marks = smallest(torch.tensor(values), count)
     order = sorted(range(len(values)), key=lambda i: (values[i], i))
-    assert found.nonzero().flatten().tolist() == sorted(order[:count])
+    assert marks.nonzero().flatten().tolist() == sorted(order[:count])
 
 
 @settings(max_examples=50, deadline=None)
@@ -60,7 +60,7 @@ def test_a_mask_equals_sorting_by_hand(rows: int, columns: int, share: float, wh
     """Over two matrices of other shapes, with many equal values."""
     shapes = ((rows, columns), (columns, 2))
     matrices = [torch.tensor(data.draw(st.lists(st.lists(numbers, min_size=c, max_size=c), min_size=r, max_size=r))) for r, c in shapes]
-    found = smallest_masks([matrix.abs() for matrix in matrices], share, where)
+    masks = smallest_masks([matrix.abs() for matrix in matrices], share, where)
     places = [(k, r, c) for k, (height, width) in enumerate(shapes) for r in range(height) for c in range(width)]
     key = {"global": lambda at: 0, "layer": lambda at: at[0], "row": lambda at: at[:2]}[where]
     expected = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
@@ -68,7 +68,7 @@ def test_a_mask_equals_sorting_by_hand(rows: int, columns: int, share: float, wh
         members = [at for at in places if key(at) == group]
         for k, r, c in sorted(members, key=lambda at: (abs(float(matrices[at[0]][at[1:]])), at))[: int(share * len(members) + 1e-9)]:
             expected[k][r, c] = True
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(masks, expected, strict=True))
 
 
 @pytest.mark.parametrize("norm", ["l2", "mean"])

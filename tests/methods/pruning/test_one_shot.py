@@ -36,20 +36,20 @@ prune_matrix = jaxtyped(typechecker=beartype)(sparsegpt.prune_matrix)
 def test_wanda_is_the_loop_of_the_paper(rows: int, columns: int, sparsity: float, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     weight, inputs = torch.randn(rows, columns, generator=draw), torch.randn(20, columns, generator=draw)
-    found = wanda_mask(weight, inputs.double().square().sum(0), sparsity=sparsity)
+    mask = wanda_mask(weight, inputs.double().square().sum(0), sparsity=sparsity)
     for o in range(rows):
         scores = [abs(float(weight[o, i])) * float(inputs[:, i].norm()) for i in range(columns)]
         smallest = sorted(range(columns), key=lambda i: scores[i])[: int(sparsity * columns + 1e-9)]
-        assert {int(i) for i in found[o].nonzero()} == set(smallest)
+        assert {int(i) for i in mask[o].nonzero()} == set(smallest)
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (1, 2)])
 def test_a_pattern_leaves_n_of_m(n: int, m: int) -> None:
     scores = torch.rand(5, 3 * m, generator=torch.Generator().manual_seed(0))
-    found = smallest_in_rows(scores, 0.0, f"{n}:{m}").view(5, 3, m)
-    assert (found.sum(-1) == m - n).all()
+    mask = smallest_in_rows(scores, 0.0, f"{n}:{m}").view(5, 3, m)
+    assert (mask.sum(-1) == m - n).all()
     grouped = scores.view(5, 3, m)
-    assert (grouped.masked_fill(found, 9).amin(-1) >= grouped.masked_fill(~found, 0).amax(-1)).all()
+    assert (grouped.masked_fill(mask, 9).amin(-1) >= grouped.masked_fill(~mask, 0).amax(-1)).all()
 
 
 def test_wanda_with_equal_norms_is_magnitude_in_rows() -> None:
@@ -121,34 +121,34 @@ def test_sparsegpt_is_brain_surgery_with_explicit_inverses(columns: int, sparsit
     monkeypatch.setattr("recompress.methods.pruning.sparsegpt.block_of", lambda _: block)
     hessian, weight = inputs_and_weight(5, columns, seed)
     expected = by_hand(weight, damped(hessian, 0.05), choose_by_hand(sparsity, pattern, block, weight == 0))
-    made = weight.clone()
-    prune_matrix(made, inverse_root(hessian.clone(), 0.05), sparsity=sparsity, pattern=pattern)
-    torch.testing.assert_close(made, expected, rtol=1e-7, atol=1e-9)
-    assert torch.equal(made == 0, expected == 0)
+    pruned = weight.clone()
+    prune_matrix(pruned, inverse_root(hessian.clone(), 0.05), sparsity=sparsity, pattern=pattern)
+    torch.testing.assert_close(pruned, expected, rtol=1e-7, atol=1e-9)
+    assert torch.equal(pruned == 0, expected == 0)
     if sparsity == 0 and not pattern:
-        assert torch.equal(made, weight)
+        assert torch.equal(pruned, weight)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_sparsegpt_loses_less_than_its_own_mask_and_than_wanda(seed: int) -> None:
     hessian, weight = inputs_and_weight(16, 32, seed)
-    made = weight.clone()
-    prune_matrix(made, inverse_root(hessian.clone(), 0.01), sparsity=0.5)
-    masked = weight.masked_fill(made == 0, 0)
+    pruned = weight.clone()
+    prune_matrix(pruned, inverse_root(hessian.clone(), 0.01), sparsity=0.5)
+    masked = weight.masked_fill(pruned == 0, 0)
     by_wanda = weight.masked_fill(wanda_mask(weight, hessian.diagonal(), sparsity=0.5), 0)
     by_size = weight.masked_fill(smallest_in_rows(weight.abs(), 0.5, None), 0)
-    assert loss(hessian, weight, made) < min(loss(hessian, weight, other) for other in (masked, by_wanda, by_size))
+    assert loss(hessian, weight, pruned) < min(loss(hessian, weight, other) for other in (masked, by_wanda, by_size))
 
 
 def test_what_is_zero_stays_zero_and_counts() -> None:
     hessian, weight = inputs_and_weight(4, 8, 0)
     weight[:, ::2] = 0
-    made = weight.clone()
-    prune_matrix(made, inverse_root(hessian.clone(), 0.01), sparsity=0.5)
-    assert torch.equal(made, weight)
-    prune_matrix(made, inverse_root(hessian.clone(), 0.01), sparsity=0.75)
-    assert int((made == 0).sum()) == 24
-    assert (made[:, ::2] == 0).all()
+    pruned = weight.clone()
+    prune_matrix(pruned, inverse_root(hessian.clone(), 0.01), sparsity=0.5)
+    assert torch.equal(pruned, weight)
+    prune_matrix(pruned, inverse_root(hessian.clone(), 0.01), sparsity=0.75)
+    assert int((pruned == 0).sum()) == 24
+    assert (pruned[:, ::2] == 0).all()
 
 
 def step(name: str, family: str, place: Path, **dials: Any) -> StepReport:

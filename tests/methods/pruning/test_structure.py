@@ -85,8 +85,8 @@ def test_the_weakest_go_by_magnitude(family: str, tmp_path: Path) -> None:
     scores = by_magnitude(whole)
     rows = strongest(scores.hidden, HIDDEN // 2)
     for i, (old, new) in enumerate(zip(whole, layers_of(load(tmp_path / "target").torch_network), strict=True)):
-        kept = strongest(scores.neurons[i], NEURONS // 2)
-        assert torch.equal(weight_of(new.neurons_in[0]), weight_of(old.neurons_in[0])[kept][:, rows])
+        neurons = strongest(scores.neurons[i], NEURONS // 2)
+        assert torch.equal(weight_of(new.neurons_in[0]), weight_of(old.neurons_in[0])[neurons][:, rows])
         channels = [head * 8 + c for head in strongest(scores.heads[i], 3) for c in range(8)]
         values = [2 * HIDDEN + channel for channel in channels] if family == "gpt2" else channels
         assert torch.equal(weight_of(new.value)[-24:], weight_of(old.value)[values][:, rows])
@@ -148,8 +148,8 @@ def test_loss_drops_the_layer_without_which_the_loss_is_lowest(family: str, tmp_
     prune(family, tmp_path / "source", tmp_path / "target", layers=2, keep_layers="loss")
     seen = calibration_features(checkpoint, inputs_of(family, tmp_path / "w"), 12)
     gone = int(without_each_layer(checkpoint.torch_network, 3, seen).argmin())
-    kept = [layer.out.weight for i, layer in enumerate(layers_of(checkpoint.torch_network)) if i != gone]
-    assert all(torch.equal(new.out.weight, old) for new, old in zip(layers_of(load(tmp_path / "target").torch_network), kept, strict=True))
+    matrices = [layer.out.weight for i, layer in enumerate(layers_of(checkpoint.torch_network)) if i != gone]
+    assert all(torch.equal(new.out.weight, old) for new, old in zip(layers_of(load(tmp_path / "target").torch_network), matrices, strict=True))
 
 
 def plain(family: str, directory: Path) -> Checkpoint:
@@ -193,9 +193,9 @@ def test_all_other_shapes_come_back_through_load_and_plain_transformers_refuses_
 def test_a_narrower_encoder_can_be_the_base_of_another_head(family: str, tmp_path: Path) -> None:
     prune(family, source_of(family, tmp_path), tmp_path / "narrow", hidden=0.25)
     other = "text-classification" if benchmark_of(family) == "token-classification" else "token-classification"
-    found = from_base(tmp_path / "narrow", other, ("a", "b"), 16, 0)
-    assert {(layer.heads, layer.head_size, shape_of(layer.query)) for layer in layers_of(found.torch_network)} == {(HEADS, 8, (HIDDEN, 24))}
-    save(found, tmp_path / "again")
+    checkpoint = from_base(tmp_path / "narrow", other, ("a", "b"), 16, 0)
+    assert {(layer.heads, layer.head_size, shape_of(layer.query)) for layer in layers_of(checkpoint.torch_network)} == {(HEADS, 8, (HIDDEN, 24))}
+    save(checkpoint, tmp_path / "again")
     assert load(tmp_path / "again").torch_network.config.hidden_size == 24
 
 

@@ -36,8 +36,8 @@ def test_each_weight_gets_its_nearest_level(seed: int, count: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     weight, levels = torch.randn(3, 9, generator=draw), torch.randn(3, count, generator=draw).sort(dim=1).values
     gap = (weight[:, :, None] - levels[:, None]).abs()
-    found = nearest(weight, levels).long()
-    torch.testing.assert_close(gap.gather(2, found[:, :, None])[..., 0], gap.amin(-1))
+    codes = nearest(weight, levels).long()
+    torch.testing.assert_close(gap.gather(2, codes[:, :, None])[..., 0], gap.amin(-1))
 
 
 def lloyd(row: list[float], heavy: list[float], count: int, rounds: int) -> list[float]:
@@ -55,17 +55,17 @@ def lloyd(row: list[float], heavy: list[float], count: int, rounds: int) -> list
 def test_kmeans_is_lloyds_loop(bits: int) -> None:
     draw = torch.Generator().manual_seed(0)
     weight, heavy = torch.randn(4, 24, generator=draw, dtype=torch.float64), torch.rand(24, generator=draw, dtype=torch.float64)
-    made = by_kmeans(weight, heavy, bits, 7)
-    assert made.levels is not None
+    quantized = by_kmeans(weight, heavy, bits, 7)
+    assert quantized.levels is not None
     for o in range(4):
         expected = lloyd(weight[o].tolist(), heavy.tolist(), 1 << bits, 7)
-        torch.testing.assert_close(made.levels[o], torch.tensor(expected, dtype=torch.float64), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(quantized.levels[o], torch.tensor(expected, dtype=torch.float64), rtol=1e-3, atol=1e-3)
 
 
 def test_as_many_levels_as_weights_change_nothing_and_weights_with_large_inputs_are_kept_best() -> None:
     weight = torch.linspace(-1, 1, 8)[None].repeat(3, 1).half().float()
-    made = packed_linear(by_kmeans(weight, torch.ones(8), 3, 50), torch.nn.Linear(8, 3))
-    assert torch.equal(made.weight, weight)
+    packed = packed_linear(by_kmeans(weight, torch.ones(8), 3, 50), torch.nn.Linear(8, 3))
+    assert torch.equal(packed.weight, weight)
     draw = torch.Generator().manual_seed(1)
     weight, heavy = torch.randn(8, 64, generator=draw), torch.ones(64)
     heavy[:8] = 1000
@@ -76,13 +76,13 @@ def test_as_many_levels_as_weights_change_nothing_and_weights_with_large_inputs_
 
 def test_nf4_scales_by_the_largest_of_each_group() -> None:
     weight = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
-    made = by_nf4(weight, 16)
+    quantized = by_nf4(weight, 16)
     for o in range(2):
         for i in range(32):
-            scale = float(made.scales[o, i // 16])
+            scale = float(quantized.scales[o, i // 16])
             assert scale == pytest.approx(float(weight[o, (i // 16) * 16 : (i // 16 + 1) * 16].abs().max()), rel=1e-3)
             best = min(range(16), key=lambda level: abs(scale * float(nf4_levels()[level]) - float(weight[o, i])))
-            assert int(made.codes[o, i]) == best
+            assert int(quantized.codes[o, i]) == best
 
 
 def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
@@ -95,13 +95,13 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
 def test_on_every_architecture(family: str, tmp_path: Path) -> None:
     for name, dials in {"means": {"bits": 3}, "nf4": {"kind": "nf4", "group_size": 16}}.items():
         report = step(family, tmp_path, name, **dials)
-        found = load(tmp_path / name)
-        assert found.info.runtime == "packed"
+        checkpoint = load(tmp_path / name)
+        assert checkpoint.info.runtime == "packed"
         assert report.claims[2]["measured"] == dials.get("bits", 4)
         for path, linear in encoder_linears(checkpoint_of(family).torch_network):
-            made, was = found.torch_network.get_submodule(path).weight, weight_of(linear)
-            assert (made - was).square().mean() < 0.1 * was.square().mean()
-            assert name == "nf4" or max(len(row.unique()) for row in made) <= 8
+            now, was = checkpoint.torch_network.get_submodule(path).weight, weight_of(linear)
+            assert (now - was).square().mean() < 0.1 * was.square().mean()
+            assert name == "nf4" or max(len(row.unique()) for row in now) <= 8
     step(family, tmp_path, "again", bits=3)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "means" / "model.safetensors").read_bytes()
 
@@ -120,8 +120,8 @@ def test_errors_fall_as_bits_rise(tmp_path: Path) -> None:
     errors = []
     for bits in (2, 3, 4):
         step("gpt2", tmp_path, str(bits), bits=bits, weighted=False)
-        found = load(tmp_path / str(bits)).torch_network
-        errors.append(sum(float((found.get_submodule(path).weight - weight_of(linear)).square().sum()) for path, linear in dense.items()))
+        network = load(tmp_path / str(bits)).torch_network
+        errors.append(sum(float((network.get_submodule(path).weight - weight_of(linear)).square().sum()) for path, linear in dense.items()))
     assert errors == sorted(errors, reverse=True)
 
 
@@ -140,9 +140,9 @@ def test_what_was_pruned_stays_zero(kind: str, tmp_path: Path) -> None:
     save(checkpoint_of("bert"), tmp_path / "dense")
     run_step("wanda", get_method("wanda").config(sparsity=0.4), tmp_path / "dense", tmp_path / "source", inputs_of("bert", tmp_path / "w"))
     step("bert", tmp_path, "made", kind=kind)
-    found = load(tmp_path / "made").torch_network
+    network = load(tmp_path / "made").torch_network
     for path, linear in encoder_linears(load(tmp_path / "source").torch_network):
-        made, zero = found.get_submodule(path).weight, weight_of(linear) == 0
+        weight, zero = network.get_submodule(path).weight, weight_of(linear) == 0
         assert zero.any()
-        assert (made[zero] == 0).all()
-        assert (made[~zero] != 0).float().mean() > 0.5
+        assert (weight[zero] == 0).all()
+        assert (weight[~zero] != 0).float().mean() > 0.5

@@ -40,23 +40,23 @@ def quantize(place: Path, family: str = "bert", **dials: Any) -> StepReport:
 def dequantized(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Stored 8-bit matrices times their scales, by name."""
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    found = {}
+    weights = {}
     for name, values in stored.items():
         if name.endswith("_quantized") and values.ndim == 2:
             base = name.removesuffix("_quantized")
-            found[base] = (values.astype(np.float32) - stored[f"{base}_zero_point"].astype(np.float32)) * stored[f"{base}_scale"]
-    return found
+            weights[base] = (values.astype(np.float32) - stored[f"{base}_zero_point"].astype(np.float32)) * stored[f"{base}_scale"]
+    return weights
 
 
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_what_is_in_eight_bits_is_what_was_asked(embeddings: bool, tmp_path: Path) -> None:
     report = quantize(tmp_path, embeddings=embeddings)
-    found = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
-    assert found.products_int8 == found.products == sum(linear.numel() for linear in matrices(tmp_path / "source"))
-    assert found.lookups_int8 == (found.lookups if embeddings else 0)
+    weights = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
+    assert weights.products_int8 == weights.products == sum(linear.numel() for linear in matrices(tmp_path / "source"))
+    assert weights.lookups_int8 == (weights.lookups if embeddings else 0)
     assert report.parameters == report.parameters_before
-    told = {"int8": True, "pad_id": 0, "per_channel": True, "embeddings": embeddings, "reduce_range": int8_overflows()}
-    assert load(tmp_path / "target").info.onnx == told
+    settings = {"int8": True, "pad_id": 0, "per_channel": True, "embeddings": embeddings, "reduce_range": int8_overflows()}
+    assert load(tmp_path / "target").info.onnx == settings
 
 
 def matrices(source: Path) -> list[torch.Tensor]:
@@ -68,13 +68,13 @@ def matrices(source: Path) -> list[torch.Tensor]:
 def test_stored_weights_follow_the_formula(per_channel: bool, reduce_range: bool, levels: int, tmp_path: Path) -> None:
     quantize(tmp_path, per_channel=per_channel, reduce_range=reduce_range)
     model = read_graph(tmp_path / "target" / "model.onnx")
-    found = [matrix for name, matrix in dequantized(model).items() if "embedding" not in name and "embed" not in name]
+    candidates = [matrix for name, matrix in dequantized(model).items() if "embedding" not in name and "embed" not in name]
     originals = [weight.detach().numpy().T for weight in matrices(tmp_path / "source")]
-    assert len(found) == len(originals)
+    assert len(candidates) == len(originals)
     for weight in originals:
         scale = np.abs(weight).max(axis=0 if per_channel else None, keepdims=per_channel) / levels
         expected = np.clip(np.round(weight / scale), -levels - 1, levels) * scale
-        nearest = min(float(np.abs(matrix - expected).max()) for matrix in found if matrix.shape == weight.shape)
+        nearest = min(float(np.abs(matrix - expected).max()) for matrix in candidates if matrix.shape == weight.shape)
         assert nearest <= 1.01 * float(np.max(scale))
 
 
@@ -107,11 +107,11 @@ def test_on_decoders_the_table_is_stored_once(family: str, tmp_path: Path) -> No
     run_step("dynamic_int8", DynamicInt8(), tmp_path / "source", tmp_path / "target", inputs)
     run_step("static_int8", get_method("static_int8").config(), tmp_path / "source", tmp_path / "static", inputs)
     run_step("onnx_fp32", get_method("onnx_fp32").config(), tmp_path / "source", tmp_path / "floats", inputs)
-    found = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
-    assert found == weights_in(read_graph(tmp_path / "static" / "model.onnx"))
+    weights = weights_in(read_graph(tmp_path / "target" / "model.onnx"))
+    assert weights == weights_in(read_graph(tmp_path / "static" / "model.onnx"))
     dense = six.checkpoint_of(family).torch_network
-    assert found.products_int8 == sum(linear.weight.numel() for _, linear in encoder_linears(dense))
-    assert found.lookups_int8 == found.lookups == sum(m.weight.numel() for m in dense.modules() if isinstance(m, torch.nn.Embedding))
+    assert weights.products_int8 == sum(linear.weight.numel() for _, linear in encoder_linears(dense))
+    assert weights.lookups_int8 == weights.lookups == sum(m.weight.numel() for m in dense.modules() if isinstance(m, torch.nn.Embedding))
     features = six.features_of(six.checkpoint_of(family), family)
     expected, exact, *rounded = (open_runtime(tmp_path / name).logits(features) for name in ("source", "floats", "target", "static"))
     for was, same, *near in zip(expected, exact, *rounded, strict=True):

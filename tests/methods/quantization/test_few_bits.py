@@ -37,9 +37,9 @@ values_of = jaxtyped(typechecker=beartype)(grid.values_of)
 METHODS = ("rtn", "gptq", "awq")
 
 
-def values(made: Quantized) -> Tensor:
-    columns = made.codes.shape[1]
-    return packed_linear(made, torch.nn.Linear(columns, len(made.codes), bias=False)).weight
+def values(quantized: Quantized) -> Tensor:
+    columns = quantized.codes.shape[1]
+    return packed_linear(quantized, torch.nn.Linear(columns, len(quantized.codes), bias=False)).weight
 
 
 @settings(max_examples=40, deadline=None)
@@ -48,17 +48,17 @@ def test_each_weight_is_on_its_nearest_step(bits: int, symmetric: bool, shift: f
     weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
     steps = grid_of(weight, bits, 4, symmetric=symmetric)
     assert torch.equal(steps.scales.half().double(), steps.scales)
-    found = values_of(codes_on(weight, steps, bits), steps)
+    rounded = values_of(codes_on(weight, steps, bits), steps)
     for o in range(3):
         for i in range(8):
             scale, zero = float(steps.scales[o, i // 4]), float(steps.zeros[o, i // 4])
             every = [scale * (code - zero) for code in range(1 << bits)]
             nearest = min(every, key=lambda value: abs(value - float(weight[o, i])))
             assert (
-                float(found[o, i]) == pytest.approx(nearest, abs=1e-9)
-                or abs(abs(float(found[o, i]) - float(weight[o, i])) - abs(nearest - float(weight[o, i]))) < 1e-9
+                float(rounded[o, i]) == pytest.approx(nearest, abs=1e-9)
+                or abs(abs(float(rounded[o, i]) - float(weight[o, i])) - abs(nearest - float(weight[o, i]))) < 1e-9
             )
-            assert abs(float(found[o, i]) - float(weight[o, i])) <= 0.5 * scale + 1e-9
+            assert abs(float(rounded[o, i]) - float(weight[o, i])) <= 0.5 * scale + 1e-9
             assert 0.0 in every
 
 
@@ -80,10 +80,10 @@ def test_zeros_and_tiny_weights_survive() -> None:
     weight = torch.tensor([[0.0] * 8, [1e-9, -1e-9] * 4, [60000.0] * 8], dtype=torch.float64)
     for symmetric in (False, True):
         steps = grid_of(weight, 4, None, symmetric=symmetric)
-        found = values_of(codes_on(weight, steps, 4), steps)
-        assert (found[0] == 0).all()
-        assert found.isfinite().all()
-        assert (found[2] - 60000).abs().max() <= steps.scales[2, 0]
+        rounded = values_of(codes_on(weight, steps, 4), steps)
+        assert (rounded[0] == 0).all()
+        assert rounded.isfinite().all()
+        assert (rounded[2] - 60000).abs().max() <= steps.scales[2, 0]
 
 
 def round_by_hand(config: FewBits, weight: Tensor, order: list[int] | None = None) -> Any:
@@ -118,8 +118,8 @@ def test_gptq_is_brain_surgery_with_explicit_inverses(bits: Any, group_size: int
     expected[:, order] = by_hand(weight[:, order], damped(ordered, 0.05), ordered_settle(config, weight, order.tolist()))
     given_hessian = hessian.clone()
     permute(given_hessian, order)
-    made = column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.05), config, order if act_order else None)
-    torch.testing.assert_close(values(made).double(), expected, rtol=1e-4, atol=1e-4)
+    quantized = column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.05), config, order if act_order else None)
+    torch.testing.assert_close(values(quantized).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def ordered_settle(config: FewBits, weight: Tensor, order: list[int]) -> Any:
@@ -151,23 +151,23 @@ def test_gptq_leaves_zeros_zero_and_makes_up_for_their_rounding(group_size: int 
     given_hessian = hessian.clone()
     if order is not None:
         permute(given_hessian, order)
-    made = values(column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
-    assert (made[weight == 0] == 0).all()
-    assert (made[weight != 0] != 0).any()
-    assert loss(hessian, weight, made) < loss(hessian, weight, values(grid.rounded(weight, config)).double())
+    rounded = values(column_by_column.quantize_matrix(weight.clone(), inverse_root(given_hessian, 0.01), config, order)).double()
+    assert (rounded[weight == 0] == 0).all()
+    assert (rounded[weight != 0] != 0).any()
+    assert loss(hessian, weight, rounded) < loss(hessian, weight, values(grid.rounded(weight, config)).double())
 
 
 def test_awq_finds_the_best_exponent_of_its_list() -> None:
     config = FewBits(bits=3)
     hessian, weight = inputs_and_weight(8, 16, 5)
     absolute = torch.rand(16, generator=torch.Generator().manual_seed(0)).double() ** 3
-    found = awq.quantize_matrix(weight.float(), absolute, hessian.float(), config)
+    quantized = awq.quantize_matrix(weight.float(), absolute, hessian.float(), config)
     errors = []
     for step in range(21):
         s = (absolute.clamp_min(1e-4 * float(absolute.max()))) ** (step / 20)
         columns = (1 / (s / (s.max() * s.min()).sqrt())).half().double()
         errors.append(loss(hessian, weight, values(grid.rounded(weight / columns, config)).double() * columns))
-    assert loss(hessian, weight, values(found).double()) == pytest.approx(min(errors), rel=1e-3)
+    assert loss(hessian, weight, values(quantized).double()) == pytest.approx(min(errors), rel=1e-3)
     assert torch.equal(awq.columns_for(absolute, 0.0), torch.ones(16))
 
 
@@ -192,10 +192,10 @@ def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:
         assert f"{path}.weight" not in stored
     assert report.parameters == report.parameters_before
     assert report.size_bytes < report.size_bytes_before
-    found = load(tmp_path / f"{name}-4-16")
-    assert found.info.runtime == "packed"
-    assert len(open_runtime(tmp_path / f"{name}-4-16").logits(features_of(found, family, 2))) == 2
-    for _, module in found.torch_network.named_modules():
+    checkpoint = load(tmp_path / f"{name}-4-16")
+    assert checkpoint.info.runtime == "packed"
+    assert len(open_runtime(tmp_path / f"{name}-4-16").logits(features_of(checkpoint, family, 2))) == 2
+    for _, module in checkpoint.torch_network.named_modules():
         assert not isinstance(module, PackedLinear) or module.weight.isfinite().all()
 
 
@@ -213,8 +213,8 @@ def test_errors_fall_as_bits_rise_and_the_same_seed_gives_the_same_bytes(name: s
     dense = dict(encoder_linears(checkpoint_of("gpt2").torch_network))
     for bits in (2, 3, 4, 8):
         step(name, "gpt2", tmp_path, bits=bits)
-        found = load(tmp_path / f"{name}-{bits}").torch_network
-        errors.append(sum(float((found.get_submodule(path).weight - weight_of(linear)).square().sum()) for path, linear in dense.items()))
+        network = load(tmp_path / f"{name}-{bits}").torch_network
+        errors.append(sum(float((network.get_submodule(path).weight - weight_of(linear)).square().sum()) for path, linear in dense.items()))
     assert errors == sorted(errors, reverse=True)
     first = (tmp_path / f"{name}-4" / "model.safetensors").read_bytes()
     step(name, "gpt2", tmp_path / "again", bits=4)
@@ -227,8 +227,8 @@ def test_gptq_after_pruning_keeps_every_zero(family: str, tmp_path: Path) -> Non
     run_step("wanda", get_method("wanda").config(sparsity=0.5), tmp_path / "dense", tmp_path / "source", inputs_of(family, tmp_path / "w"))
     pruned = {path: weight_of(linear) == 0 for path, linear in encoder_linears(load(tmp_path / "source").torch_network)}
     report = step("gptq", family, tmp_path, bits=4)
-    found = load(tmp_path / "gptq-4").torch_network
-    assert all((found.get_submodule(path).weight[zero] == 0).all() for path, zero in pruned.items())
+    network = load(tmp_path / "gptq-4").torch_network
+    assert all((network.get_submodule(path).weight[zero] == 0).all() for path, zero in pruned.items())
     assert {claim["what"]: claim["measured"] for claim in report.claims}["zeros that stayed zero"] == sum(int(zero.sum()) for zero in pruned.values()) > 0
 
 

@@ -32,7 +32,7 @@ quantize_matrix = jaxtyped(typechecker=beartype)(llm_int8.quantize_matrix)
 def by_loops(weight: torch.Tensor, bias: torch.Tensor, rows: torch.Tensor, places: list[int]) -> torch.Tensor:
     """The paper's eq. 8, number by number, with Python's own whole numbers."""
     inner = [i for i in range(weight.shape[1]) if i not in places]
-    made = torch.empty(len(rows), len(weight))
+    outputs = torch.empty(len(rows), len(weight))
     for o, row in enumerate(weight):
         scale = max((abs(float(row[i])) for i in inner), default=0.0) / 127
         held = torch.tensor(scale).clamp_min(2**-14).half()
@@ -41,8 +41,8 @@ def by_loops(weight: torch.Tensor, bias: torch.Tensor, rows: torch.Tensor, place
         for n, x in enumerate(rows):
             step = max((abs(float(x[i])) for i in inner), default=0.0) / 127
             total = sum(round(float(x[i]) / step) * code for i, code in zip(inner, codes, strict=True)) if step else 0
-            made[n, o] = step * scale * total + sum(float(x[i]) * float(row[i].half()) for i in places) + float(bias[o])
-    return made
+            outputs[n, o] = step * scale * total + sum(float(x[i]) * float(row[i].half()) for i in places) + float(bias[o])
+    return outputs
 
 
 @settings(max_examples=25, deadline=None)
@@ -156,8 +156,8 @@ def test_outliers_that_cannot_be_are_refused(places: list[int], tmp_path: Path) 
 
 def test_all_columns_may_be_outliers() -> None:
     weight = torch.randn(3, 4)
-    made = quantize_matrix(weight, torch.arange(4))
-    assert isinstance(made, WithOutliers)
-    assert made.shape == (3, 4)
+    quantized = quantize_matrix(weight, torch.arange(4))
+    assert isinstance(quantized, WithOutliers)
+    assert quantized.shape == (3, 4)
     rows = torch.randn(2, 4)
-    torch.testing.assert_close(packed_linear(made, torch.nn.Linear(4, 3, bias=False))(rows), rows @ weight.half().float().T)
+    torch.testing.assert_close(packed_linear(quantized, torch.nn.Linear(4, 3, bias=False))(rows), rows @ weight.half().float().T)

@@ -35,12 +35,12 @@ OPTION = st.builds(Option, st.integers(1, 40), st.sampled_from([0.0, 0.1, 0.25, 
 @given(options=st.lists(st.lists(OPTION, min_size=1, max_size=5), min_size=1, max_size=6), budget=st.integers(0, 200))
 def test_no_other_choice_within_the_budget_damages_less(options: list[list[Option]], budget: int) -> None:
     every = [choice for choice in itertools.product(*options) if sum(option.size for option in choice) <= budget]
-    found = best_choice(options, budget)
+    indices = best_choice(options, budget)
     if not every:
-        assert found is None
+        assert indices is None
         return
-    assert found is not None
-    chosen = [layer[i] for layer, i in zip(options, found, strict=True)]
+    assert indices is not None
+    chosen = [layer[i] for layer, i in zip(options, indices, strict=True)]
     size, damage = sum(option.size for option in chosen), sum(option.damage for option in chosen)
     best = min(sum(option.damage for option in choice) for choice in every)
     assert size <= budget
@@ -85,20 +85,20 @@ def test_the_damage_is_the_kl_of_two_models_side_by_side(family: str, tmp_path: 
     dense = checkpoint_of(family)
     features = features_of(dense, family, 7)
     before = weights_sha256(dense.torch_network)
-    found = sensitivity.measure(dense.torch_network, features, [FewBits(bits=2), FewBits(bits=4)], tmp_path, "x")
+    damages = sensitivity.measure(dense.torch_network, features, [FewBits(bits=2), FewBits(bits=4)], tmp_path, "x")
     assert weights_sha256(dense.torch_network) == before
-    said = runtime_of(dense).logits(features)
+    reference = runtime_of(dense).logits(features)
     for name, _ in list(encoder_linears(dense.torch_network))[1::3]:
         changed = checkpoint_of(family)
         linear: Any = changed.torch_network.get_submodule(name)
         weight_of(linear).copy_(packed_linear(rounded(weight_of(linear), FewBits(bits=2)), linear).weight)
         total, count = 0.0, 0
-        for was, now in zip(said, runtime_of(changed).logits(features), strict=True):
+        for was, now in zip(reference, runtime_of(changed).logits(features), strict=True):
             p, q = (torch.from_numpy(np.atleast_2d(row)).double().log_softmax(-1) for row in (was, now))
             total += float((p.exp() * (p - q)).sum())
             count += len(p)
-        assert found[name]["2"] == pytest.approx(total / count, rel=1e-2, abs=1e-8)
-    assert np.mean([row["4"] for row in found.values()]) < 0.3 * np.mean([row["2"] for row in found.values()])
+        assert damages[name]["2"] == pytest.approx(total / count, rel=1e-2, abs=1e-8)
+    assert np.mean([row["4"] for row in damages.values()]) < 0.3 * np.mean([row["2"] for row in damages.values()])
 
 
 def test_a_killed_measuring_goes_on_and_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,11 +136,11 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
 def test_on_every_architecture(rounding: str, family: str, tmp_path: Path) -> None:
     """Bits differ from layer to layer, and what stands on the disk is within the budget."""
     step(family, tmp_path, "made", average_bits=7.0, rounding=rounding, calibration_examples=4)
-    found = load(tmp_path / "made").torch_network
+    network = load(tmp_path / "made").torch_network
     used = numbers = 0
     bits = set()
     for name, linear in encoder_linears(checkpoint_of(family).torch_network):
-        module = found.get_submodule(name)
+        module = network.get_submodule(name)
         packed = isinstance(module, PackedLinear)
         bits.add(module.bits if packed else 32)
         used += sum(buffer.numel() * buffer.element_size() for buffer in module.buffers()) if packed else 4 * linear.weight.numel()
@@ -155,11 +155,11 @@ def test_on_every_architecture(rounding: str, family: str, tmp_path: Path) -> No
 def test_more_bytes_damage_less_and_nearly_all_of_them_change_nearly_nothing(tmp_path: Path) -> None:
     dense = checkpoint_of("llama")
     features = features_of(dense, "llama")
-    said, errors = runtime_of(dense).logits(features), []
+    reference, errors = runtime_of(dense).logits(features), []
     for share in (0.15, 0.3, 0.99):
         step("llama", tmp_path, f"{share}", share=share)
         now = runtime_of(load(tmp_path / f"{share}")).logits(features)
-        errors.append(max(float(np.abs(a - b).max()) for a, b in zip(said, now, strict=True)))
+        errors.append(max(float(np.abs(a - b).max()) for a, b in zip(reference, now, strict=True)))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.05 * errors[0]
 

@@ -35,9 +35,9 @@ def test_the_gradient_goes_straight_through(symmetric: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     weight, slope = torch.randn(3, 8, generator=draw, requires_grad=True), torch.randn(3, 8, generator=draw)
     config = FewBits(bits=3, group_size=8, symmetric=symmetric)
-    made = Rounding(weight.detach(), config, learned=False, turned=False)(weight)
-    assert torch.equal(made.detach(), packed_linear(rounded(weight.detach(), config), torch.nn.Linear(8, 3)).weight)
-    (made * slope).sum().backward()
+    rounded_weight = Rounding(weight.detach(), config, learned=False, turned=False)(weight)
+    assert torch.equal(rounded_weight.detach(), packed_linear(rounded(weight.detach(), config), torch.nn.Linear(8, 3)).weight)
+    (rounded_weight * slope).sum().backward()
     assert weight.grad is not None
     assert torch.equal(weight.grad, slope)
 
@@ -77,11 +77,11 @@ def test_what_is_packed_is_what_the_network_computed_with(turned: bool, learned:
     rounding = Rounding(weight, FewBits(bits=3, group_size=8, symmetric=learned), learned=learned, turned=turned)
     original = torch.randn(6, 16, generator=draw)  # moved on in training
     given = original.T.contiguous() if turned else original
-    made = rounding(given).detach()
-    made = made.T if turned else made
-    assert torch.equal(packed_linear(rounding.quantized(given), torch.nn.Linear(16, 6)).weight, made)
-    assert (made[weight == 0] == 0).all()
-    assert (made[weight != 0] != 0).any()
+    values = rounding(given).detach()
+    values = values.T if turned else values
+    assert torch.equal(packed_linear(rounding.quantized(given), torch.nn.Linear(16, 6)).weight, values)
+    assert (values[weight == 0] == 0).all()
+    assert (values[weight != 0] != 0).any()
 
 
 def test_16_bits_would_change_next_to_nothing() -> None:
@@ -140,9 +140,9 @@ def test_on_every_architecture(family: str, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(qat, "pack", look)
     report = step(family, tmp_path, "made", embeddings=True, group_size=16)
-    found = load(tmp_path / "made")
-    assert isinstance(found.torch_network.get_input_embeddings(), PackedEmbedding)
-    for was, now in zip(trained, runtime_of(found).logits(features), strict=True):
+    checkpoint = load(tmp_path / "made")
+    assert isinstance(checkpoint.torch_network.get_input_embeddings(), PackedEmbedding)
+    for was, now in zip(trained, runtime_of(checkpoint).logits(features), strict=True):
         np.testing.assert_allclose(now, was, rtol=1e-4, atol=1e-5)
     assert report.parameters == report.parameters_before
     assert {claim["what"]: claim["measured"] for claim in report.claims}["weights moved"] == 1
@@ -153,10 +153,10 @@ def test_learned_scales_are_learned_and_the_same_seed_gives_the_same_bytes(famil
     for name in ("made", "again"):
         step(family, tmp_path, name, scales="learned", symmetric=True, bits=3, embeddings=True)
     assert (tmp_path / "made" / "model.safetensors").read_bytes() == (tmp_path / "again" / "model.safetensors").read_bytes()
-    found = load(tmp_path / "made").torch_network
+    network = load(tmp_path / "made").torch_network
     for path, linear in encoder_linears(checkpoint_of(family).torch_network):
         first = in_training.first_scales(weight_of(linear), FewBits(bits=3)).half()
-        assert not found.get_submodule(path).scales.equal(first)
+        assert not network.get_submodule(path).scales.equal(first)
 
 
 def test_killed_and_called_again_it_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,9 +189,9 @@ def test_what_was_pruned_stays_zero(family: str, tmp_path: Path) -> None:
     save(checkpoint_of(family), tmp_path / "dense")
     run_step("wanda", get_method("wanda").config(sparsity=0.5), tmp_path / "dense", tmp_path / "source", inputs_of(family, tmp_path / "w"))
     step(family, tmp_path, "made")
-    found = load(tmp_path / "made").torch_network
+    network = load(tmp_path / "made").torch_network
     for path, linear in encoder_linears(load(tmp_path / "source").torch_network):
-        assert (found.get_submodule(path).weight[weight_of(linear) == 0] == 0).all()
+        assert (network.get_submodule(path).weight[weight_of(linear) == 0] == 0).all()
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ def test_scales_are_those_of_the_paper(alpha: float) -> None:
     draw = torch.Generator().manual_seed(0)
     largest, weights = torch.rand(6, generator=draw) * 9, [torch.randn(3, 6, generator=draw), torch.randn(5, 6, generator=draw)]
     largest[4] = 0
-    found = smoothing.smoothing(largest, weights, (1, 1, 6), alpha)
+    scales = smoothing.smoothing(largest, weights, (1, 1, 6), alpha)
     for j in range(6):
         heavy = max(float(weight[:, j].abs().max()) for weight in weights)
-        assert float(found[j]) == pytest.approx(float(largest[j]) ** alpha / heavy ** (1 - alpha) if j != 4 else 1.0, rel=1e-5)
+        assert float(scales[j]) == pytest.approx(float(largest[j]) ** alpha / heavy ** (1 - alpha) if j != 4 else 1.0, rel=1e-5)
     shared = smoothing.smoothing(largest, weights, (1, 2, 3), alpha)
     assert torch.equal(shared[:3], shared[3:])
 
@@ -61,9 +61,9 @@ def test_folding_changes_weights_and_no_answer(family: str, alpha: float) -> Non
 @pytest.mark.parametrize("family", SIX)
 def test_with_alpha_1_all_inputs_reach_as_far(family: str) -> None:
     """Where scales are folded, the largest input of every channel is 1 afterwards: nothing sticks out. Repeats of grouped queries share theirs."""
-    made = checkpoint_of(family)
-    features = features_of(made, family, 12)
-    smoothing.smooth(made.torch_network, features, 1.0)
+    checkpoint = checkpoint_of(family)
+    features = features_of(checkpoint, family, 12)
+    smoothing.smooth(checkpoint.torch_network, features, 1.0)
     seen: dict[int, torch.Tensor] = {}
 
     def see(place: int) -> Any:
@@ -72,8 +72,8 @@ def test_with_alpha_1_all_inputs_reach_as_far(family: str) -> None:
 
         return watcher
 
-    folds = smoothing.folds_of(made.torch_network)
-    watch(made.torch_network, features, {fold.after[0]: see(i) for i, fold in enumerate(folds)})
+    folds = smoothing.folds_of(checkpoint.torch_network)
+    watch(checkpoint.torch_network, features, {fold.after[0]: see(i) for i, fold in enumerate(folds)})
     for i, fold in enumerate(folds):
         torch.testing.assert_close(seen[i].view(fold.shape).amax(1), torch.ones(fold.shape[0], fold.shape[2]), rtol=1e-3, atol=1e-3)
 
@@ -90,8 +90,8 @@ def test_smoothing_saves_what_outliers_cost() -> None:
 
     errors = []
     for x, w in ((rows, weight), (rows / scales, weight * scales)):
-        made = rounded(x, x.abs().max() / 127) @ rounded(w, w.abs().amax(1, keepdim=True) / 127).T
-        errors.append(float((made - rows @ weight.T).square().mean()))
+        outputs = rounded(x, x.abs().max() / 127) @ rounded(w, w.abs().amax(1, keepdim=True) / 127).T
+        errors.append(float((outputs - rows @ weight.T).square().mean()))
     assert errors[1] < 0.2 * errors[0]
 
 
@@ -118,8 +118,8 @@ def test_ranges_are_those_of_the_calibration_text(tmp_path: Path) -> None:
     features = inputs.benchmark.encode(dense.tokenizer, inputs.train, dense.info.labels, dense.info.max_length)
     watch(dense.torch_network, features, {layers_of(dense.torch_network)[0].out: see})
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    found = [float(stored[node.input[1]]) for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert any(abs(scale - float(high - low) / 255) < 1e-3 * scale for scale in found)
+    scales = [float(stored[node.input[1]]) for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert any(abs(scale - float(high - low) / 255) < 1e-3 * scale for scale in scales)
     step("bert", tmp_path, "again")
     assert (tmp_path / "again" / "model.onnx").read_bytes() == (tmp_path / "made" / "model.onnx").read_bytes()
     step("bert", tmp_path, "plain", embeddings=False, per_channel=False)
@@ -131,10 +131,10 @@ def test_a_graph_without_ranges_is_noticed(tmp_path: Path) -> None:
     """A dynamic graph that calls itself static."""
     save(checkpoint_of("bert"), tmp_path / "source")
     run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "made", inputs_of("bert", tmp_path / "w"))
-    found = load(tmp_path / "made")
-    assert isinstance(found.network, Path)
-    assert ranged_products(read_graph(found.network))[1] == 0
-    claims = {claim.what: claim for claim in prove(load(tmp_path / "source"), found, StaticInt8(smooth=0.5), None)}
+    checkpoint = load(tmp_path / "made")
+    assert isinstance(checkpoint.network, Path)
+    assert ranged_products(read_graph(checkpoint.network))[1] == 0
+    claims = {claim.what: claim for claim in prove(load(tmp_path / "source"), checkpoint, StaticInt8(smooth=0.5), None)}
     assert not claims["places where scales were folded"].kept
 
 
@@ -152,14 +152,14 @@ def test_smoothed_on_a_decoder(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError):
         StaticInt8(smooth=1.5)
-    made = checkpoint_of("llama")
+    checkpoint = checkpoint_of("llama")
     monkeypatch.setattr(smoothing, "is_factored", lambda network: True)
     with pytest.raises(InputError, match="leave smooth out"):
-        smoothing.smooth(made.torch_network, features_of(made, "llama"), 0.5)
+        smoothing.smooth(checkpoint.torch_network, features_of(checkpoint, "llama"), 0.5)
     monkeypatch.undo()
     monkeypatch.setattr(smoothing, "NORMS", {"llama": ("post_attention_layernorm", "input_layernorm")})
     with pytest.raises(IntegrityError, match="changed the answers"):
-        smoothing.smooth(made.torch_network, features_of(made, "llama"), 0.9)
+        smoothing.smooth(checkpoint.torch_network, features_of(checkpoint, "llama"), 0.9)
     monkeypatch.undo()
     monkeypatch.setattr("recompress.methods.quantization.int8.int8_overflows", lambda: True)
     with pytest.raises(InputError, match="lacks VNNI"):

@@ -34,8 +34,8 @@ nearest = jaxtyped(typechecker=beartype)(codebooks.nearest)
 improve_books = jaxtyped(typechecker=beartype)(codebooks.improve_books)
 
 
-def values(made: Vectors) -> Tensor:
-    return packed_linear(made, torch.nn.Linear(made.shape[1], made.shape[0], bias=False)).weight
+def values(vectors: Vectors) -> Tensor:
+    return packed_linear(vectors, torch.nn.Linear(vectors.shape[1], vectors.shape[0], bias=False)).weight
 
 
 @pytest.mark.parametrize("bits", [1, 3, 8])
@@ -43,13 +43,13 @@ def test_a_packed_matrix_is_the_formula(bits: int) -> None:
     draw = torch.Generator().manual_seed(bits)
     codes = torch.randint(0, 1 << bits, (5, 3, 2), generator=draw).to(torch.uint8)
     books, scales = torch.randn((2, 1 << bits, 4), generator=draw).half().float(), torch.rand((5, 1), generator=draw).half().float()
-    made = Vectors(codes, bits, books, scales)
+    vectors = Vectors(codes, bits, books, scales)
     expected = torch.empty(5, 12)
     for o, i in itertools.product(range(5), range(12)):
         expected[o, i] = scales[o, 0] * sum(books[m, int(codes[o, i // 4, m]), i % 4] for m in range(2))
-    torch.testing.assert_close(values(made), expected)
-    torch.testing.assert_close(packed_embedding(made)(torch.tensor([[4, 0], [1, 1]])), expected[torch.tensor([[4, 0], [1, 1]])])
-    assert made.tensors()["codes"].shape == (5, -(-3 * 2 * bits // 8))
+    torch.testing.assert_close(values(vectors), expected)
+    torch.testing.assert_close(packed_embedding(vectors)(torch.tensor([[4, 0], [1, 1]])), expected[torch.tensor([[4, 0], [1, 1]])])
+    assert vectors.tensors()["codes"].shape == (5, -(-3 * 2 * bits // 8))
 
 
 @settings(max_examples=25, deadline=None)
@@ -75,8 +75,8 @@ def test_as_many_vectors_as_there_are_groups_change_nothing() -> None:
     weight = few[torch.randint(0, 8, (6, 5), generator=draw)].flatten(1)
     weight = weight / weight.square().mean(1, keepdim=True).sqrt()  # rows of scale 1
     for dials in ({}, {"kind": "additive", "books": 2}):
-        made = vector.quantize_matrix(weight, torch.ones(20), None, Vector(bits=8, **dials), 0)
-        torch.testing.assert_close(values(made), weight, rtol=2e-3, atol=2e-3)
+        vectors = vector.quantize_matrix(weight, torch.ones(20), None, Vector(bits=8, **dials), 0)
+        torch.testing.assert_close(values(vectors), weight, rtol=2e-3, atol=2e-3)
 
 
 def test_errors_fall_as_codes_grow_and_weights_with_large_inputs_are_kept_best() -> None:
@@ -98,8 +98,8 @@ def case(seed: int, *, rows: int = 3, columns: int = 8, count: int = 4, width: i
     hessian, weight = inputs_and_weight(rows, columns, seed)
     draw = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, count, (rows, columns // width, books), generator=draw).to(torch.uint8)
-    made = torch.randn(books, count, width, generator=draw, dtype=torch.float64)
-    return weight, codes, made, weight.square().mean(1, keepdim=True).sqrt(), hessian
+    codebook = torch.randn(books, count, width, generator=draw, dtype=torch.float64)
+    return weight, codes, codebook, weight.square().mean(1, keepdim=True).sqrt(), hessian
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -128,22 +128,22 @@ def test_books_come_from_the_normal_equations(seed: int, monkeypatch: pytest.Mon
     root = torch.linalg.cholesky(hessian).T
     best = torch.linalg.lstsq((root @ design).flatten(0, 1), (weight @ root.T).flatten()[:, None], driver="gelsd").solution.view(books.shape)
     monkeypatch.setattr(codebooks, "STEPS", 200)
-    made = improve_books(weight, codes, books, scales, hessian)
+    improved_books = improve_books(weight, codes, books, scales, hessian)
     lowest = codebooks.loss(weight, codes, best, scales, hessian)
-    assert codebooks.loss(weight, codes, made, scales, hessian) == pytest.approx(lowest, rel=1e-5)
+    assert codebooks.loss(weight, codes, improved_books, scales, hessian) == pytest.approx(lowest, rel=1e-5)
     assert codebooks.loss(weight, codes, books, scales, hessian) > 1.5 * lowest
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_refinement_never_raises_the_loss_and_wins_against_none(seed: int) -> None:
     hessian, weight = inputs_and_weight(24, 32, seed)
-    found = []
+    losses = []
     for refinements in (0, 1, 3):
         config = Vector(kind="additive", bits=3, books=2, refinements=refinements)
-        made = vector.quantize_matrix(weight, hessian.diagonal(), hessian, config, 0)
-        found.append(codebooks.loss(weight, made.codes, made.codebooks, made.scales, hessian))
-    assert found == sorted(found, reverse=True)
-    assert found[-1] < 0.7 * found[0]
+        vectors = vector.quantize_matrix(weight, hessian.diagonal(), hessian, config, 0)
+        losses.append(codebooks.loss(weight, vectors.codes, vectors.codebooks, vectors.scales, hessian))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_large_matrices_are_coded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +173,8 @@ def test_on_every_architecture(family: str, dials: dict[str, Any], tmp_path: Pat
         numbers += rows * columns
         taken += sum(tensor.numel() * tensor.element_size() for name, tensor in stored.items() if name.startswith(f"{path}.") and not name.endswith(".bias"))
         assert stored[f"{path}.codes"].numel() == rows * -(-columns // config.width * config.count * config.bits // 8)
-        made, was = load(tmp_path / "made").torch_network.get_submodule(path).weight, weight_of(linear)
-        assert (made - was).square().mean() < 0.5 * was.square().mean()
+        now, was = load(tmp_path / "made").torch_network.get_submodule(path).weight, weight_of(linear)
+        assert (now - was).square().mean() < 0.5 * was.square().mean()
     assert report.claims[1]["measured"] == pytest.approx(8 * taken / numbers)
     assert report.parameters == report.parameters_before
     if family in ("roberta", "llama"):
@@ -203,11 +203,11 @@ def test_killed_after_a_layer_and_called_again_it_ends_with_the_same_bytes(name:
     numbers: list[int] = []
 
     def killed(folder: Path, last: Path | None, number: int, *rest: Any) -> Path:
-        made = real(folder, last, number, *rest)
+        checkpoint = real(folder, last, number, *rest)
         numbers.append(number)
         if number == 1 and len(numbers) == 2:
             raise KeyboardInterrupt
-        return made
+        return checkpoint
 
     monkeypatch.setattr(engine, "keep", killed)
     with pytest.raises(KeyboardInterrupt):

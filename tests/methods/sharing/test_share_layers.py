@@ -50,12 +50,12 @@ def step(family: str, place: Path, target: str = NAME, **dials: Any) -> StepRepo
 )
 def test_orders(layers: int, dials: dict[str, Any], expected: str) -> None:
     """As letters of the paper; every group's name here is its first appearance."""
-    found = shares_for(ShareLayers(**dials), layers)
-    names = {source: str(i) for i, source in enumerate(dict.fromkeys(found))}
-    spelled = "".join(names[source] for source in found)
+    shares = shares_for(ShareLayers(**dials), layers)
+    names = {source: str(i) for i, source in enumerate(dict.fromkeys(shares))}
+    spelled = "".join(names[source] for source in shares)
     first = {letter: str(i) for i, letter in enumerate(dict.fromkeys(expected))}
     assert spelled == "".join(first[letter] for letter in expected)
-    assert all(source <= i and found[source] == source for i, source in enumerate(found))
+    assert all(source <= i and shares[source] == source for i, source in enumerate(shares))
 
 
 def test_the_mean_and_the_first() -> None:
@@ -167,8 +167,8 @@ def test_layers_of_other_shapes_and_factored_ones_are_refused(tmp_path: Path) ->
         method.run(odd, ShareLayers(), inputs_of("bert", tmp_path))
     with pytest.raises(InputError, match="layers that are factored have no mean"):
         method.run(factor_layers(checkpoint_of("bert")), ShareLayers(), inputs_of("bert", tmp_path))
-    made = method.run(factor_layers(checkpoint_of("bert")), ShareLayers(weights="first"), inputs_of("bert", tmp_path))
-    assert shares_of(made.torch_network) == (0, 0)
+    checkpoint = method.run(factor_layers(checkpoint_of("bert")), ShareLayers(weights="first"), inputs_of("bert", tmp_path))
+    assert shares_of(checkpoint.torch_network) == (0, 0)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

@@ -41,15 +41,15 @@ def test_the_mean_and_the_embedding() -> None:
 def test_it_is_one_tensor_also_for_plain_transformers(family: str, weights: str, tmp_path: Path) -> None:
     report = step(family, tmp_path, weights=weights)
     old: Any = load(tmp_path / "source").torch_network
-    found = load(tmp_path / NAME)
-    network: Any = found.torch_network
+    checkpoint = load(tmp_path / NAME)
+    network: Any = checkpoint.torch_network
     assert network.lm_head.weight is network.get_input_embeddings().weight
     assert "lm_head.weight" not in load_file(tmp_path / NAME / "model.safetensors")
     assert report.parameters == report.parameters_before - old.lm_head.weight.numel()
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / NAME).eval()
     assert plain.lm_head.weight is plain.get_input_embeddings().weight
-    features = features_of(found, family)
-    ours, theirs = (runtime_of(Checkpoint(one, found.tokenizer, found.info)).logits(features) for one in (network, plain))
+    features = features_of(checkpoint, family)
+    ours, theirs = (runtime_of(Checkpoint(one, checkpoint.tokenizer, checkpoint.info)).logits(features) for one in (network, plain))
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 

@@ -42,11 +42,11 @@ def source_of(place: Path, **changes: Any) -> Path:
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 def test_pooling_is_a_loop_of_means(groups: int, ratio: int, size: int, seed: int) -> None:
     rows = torch.randn(groups * ratio * size, 2, generator=torch.Generator().manual_seed(seed))
-    found = pooled(rows, groups, size)
+    means = pooled(rows, groups, size)
     for g in range(groups):
         for i in range(size):
             mean = sum(rows[(g * ratio + h) * size + i].double() for h in range(ratio)) / ratio
-            torch.testing.assert_close(found[g * size + i].double(), mean, rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(means[g * size + i].double(), mean, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("groups", [1, None])

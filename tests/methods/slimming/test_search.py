@@ -60,16 +60,16 @@ def run(family: str, place: Path, target: str, **dials: Any) -> StepReport:
 
 
 def rankings(place: Path, target: str) -> list[dict[str, Any]]:
-    [found] = (place / f"work-{target}").glob("search-*/ranking.json")
-    told: list[dict[str, Any]] = json.loads(found.read_text())
-    return told
+    [path] = (place / f"work-{target}").glob("search-*/ranking.json")
+    ranking: list[dict[str, Any]] = json.loads(path.read_text())
+    return ranking
 
 
 @pytest.mark.parametrize("family", SIX)
 def test_parameters_are_what_a_cut_network_has(family: str) -> None:
     """Every kind of tensor is met: fused and grouped attention, gates, poolers, tied and untied output layers, biases and none."""
-    ways: list[dict[str, Any]] = [{}] if family != "llama" else [{}, {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}]
-    for changes in ways:
+    variants: list[dict[str, Any]] = [{}] if family != "llama" else [{}, {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}]
+    for changes in variants:
         whole = checkpoint_of(family, **changes)
         now = shape_now(whole.torch_network)
         assert now == Shape(LAYERS, 2 if family == "llama" else HEADS, 2 if family == "llama" else 1, NEURONS, HIDDEN)
@@ -93,11 +93,11 @@ def test_every_shape_keeps_to_the_budget_and_to_what_may_vary(share: float, smal
     network = llama()
     now, sizes = shape_now(network), sizes_of(network)
     try:
-        found = shapes_within(network, share, 0.05, smallest, sorted(vary))
+        shapes = shapes_within(network, share, 0.05, smallest, sorted(vary))
     except InputError:
-        found = []
-    assert found == sorted(set(found))
-    for shape in found:
+        shapes = []
+    assert shapes == sorted(set(shapes))
+    for shape in shapes:
         assert abs(sizes.of(shape) - share * sizes.of(now)) <= 0.05 * share * sizes.of(now)
         for name, axis in zip(Shape._fields, ("layers", "heads", "heads", "neurons", "hidden"), strict=True):
             here, there = getattr(shape, name), getattr(now, name)
@@ -221,11 +221,11 @@ def test_a_shape_that_diverges_ranks_last_and_none_is_an_error(tmp_path: Path, m
         run("bert", tmp_path, "other")
 
 
-def time_is(monkeypatch: pytest.MonkeyPatch, said: Callable[[Checkpoint, Checkpoint], float]) -> None:
+def time_is(monkeypatch: pytest.MonkeyPatch, time_share: Callable[[Checkpoint, Checkpoint], float]) -> None:
     from recompress.methods.slimming import search, trials
 
     for module in (search, trials):
-        monkeypatch.setattr(module, "time_share", said)
+        monkeypatch.setattr(module, "time_share", time_share)
 
 
 def as_large(whole: Checkpoint, cut: Checkpoint) -> float:
@@ -276,8 +276,8 @@ def test_time_is_a_share_of_the_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
 def test_other_importances(importance: str, tmp_path: Path) -> None:
-    told = {name: run("gpt2", tmp_path, name, importance=name, candidates=1, epochs=1) for name in ("activation", importance)}
-    assert told[importance].parameters == told["activation"].parameters, "the shape is drawn, whatever is important"
+    reports = {name: run("gpt2", tmp_path, name, importance=name, candidates=1, epochs=1) for name in ("activation", importance)}
+    assert reports[importance].parameters == reports["activation"].parameters, "the shape is drawn, whatever is important"
     assert sha256_file(tmp_path / importance / "model.safetensors") != sha256_file(tmp_path / "activation" / "model.safetensors")
 
 

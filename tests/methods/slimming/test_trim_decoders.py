@@ -37,9 +37,9 @@ def pieces_tokenizer() -> Any:
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     trainer: Any = trainers.BpeTrainer(vocab_size=460, special_tokens=["<unk>", "<s>", "</s>", *byte_tokens], show_progress=False)
     backend.train_from_iterator((" ".join(example.words) for example in (*texts(80), *WORDS)), trainer)
-    said = json.loads(backend.to_str())
-    said["added_tokens"] = said["added_tokens"][:3]  # bytes are pieces like others
-    backend = Tokenizer.from_str(json.dumps(said))
+    definition = json.loads(backend.to_str())
+    definition["added_tokens"] = definition["added_tokens"][:3]  # bytes are pieces like others
+    backend = Tokenizer.from_str(json.dumps(definition))
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=LENGTH)
 
@@ -78,15 +78,15 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Checkpoin
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_gets_smaller_and_bytes_and_special_tokens_stay(kind: str, pairs: dict[str, tuple[Checkpoint, Checkpoint]]) -> None:
     before, after = pairs[kind]
-    kept = after.tokenizer.get_vocab()
-    assert len(kept) < len(before.tokenizer.get_vocab())
+    vocabulary = after.tokenizer.get_vocab()
+    assert len(vocabulary) < len(before.tokenizer.get_vocab())
     network: Any = after.torch_network
-    assert network.get_output_embeddings().weight.shape[0] == network.config.vocab_size == len(kept)
+    assert network.get_output_embeddings().weight.shape[0] == network.config.vocab_size == len(vocabulary)
     assert (network.get_output_embeddings().weight is network.get_input_embeddings().weight) == (kind != "llama-untied")
     from tokenizers.pre_tokenizers import ByteLevel
 
     always = {"<end>", *ByteLevel.alphabet()} if kind == "gpt2" else {"<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))}
-    assert always <= kept.keys()
+    assert always <= vocabulary.keys()
     assert after.tokenizer.eos_token_id == network.config.eos_token_id == network.generation_config.eos_token_id
     for text in ("ŋ 😀 \n\t never seen!", "the old man"):
         assert after.tokenizer.decode(after.tokenizer(text)["input_ids"], skip_special_tokens=True).strip() == text
@@ -95,16 +95,16 @@ def test_it_gets_smaller_and_bytes_and_special_tokens_stay(kind: str, pairs: dic
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_of_kept_tokens_is_cut_and_answered_as_before(kind: str, pairs: dict[str, tuple[Checkpoint, Checkpoint]]) -> None:
     before, after = pairs[kind]
-    kept, was = after.tokenizer.get_vocab(), before.tokenizer.get_vocab()
-    columns = [was[token] for token, _ in sorted(kept.items(), key=lambda item: item[1])]
+    vocabulary, was = after.tokenizer.get_vocab(), before.tokenizer.get_vocab()
+    columns = [was[token] for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
     checked = 0
     for example in (*WORDS, *texts(60, seed=5)):
         old = before.tokenizer(example.words[0], truncation=True, max_length=LENGTH)["input_ids"]
         tokens = before.tokenizer.convert_ids_to_tokens(old)
-        if not all(token in kept for token in tokens):
+        if not all(token in vocabulary for token in tokens):
             continue
         new = after.tokenizer(example.words[0], truncation=True, max_length=LENGTH)["input_ids"]
-        assert new == [kept[token] for token in tokens]
+        assert new == [vocabulary[token] for token in tokens]
         [a], [b] = (runtime_of(c).logits([{"input_ids": ids}]) for c, ids in ((before, old), (after, new)))
         assert np.abs(a[:, columns] - b).max() <= 1e-6 * np.abs(a).max()
         checked += 1
@@ -115,10 +115,10 @@ def test_text_of_kept_tokens_is_cut_and_answered_as_before(kind: str, pairs: dic
 def test_the_training_text_is_read_on_as_before(kind: str, pairs: dict[str, tuple[Checkpoint, Checkpoint]]) -> None:
     """Across line ends too, where a tokenizer that does not split words may join what no row alone holds."""
     before, after = pairs[kind]
-    kept = after.tokenizer.get_vocab()
+    vocabulary = after.tokenizer.get_vocab()
     benchmark: Any = get_benchmark(LANGUAGE)
     old, new = (benchmark.pieces(checkpoint.tokenizer, WORDS, LENGTH) for checkpoint in (before, after))
-    assert [[kept[token] for token in before.tokenizer.convert_ids_to_tokens(one["input_ids"])] for one in old] == [one["input_ids"] for one in new]
+    assert [[vocabulary[token] for token in before.tokenizer.convert_ids_to_tokens(one["input_ids"])] for one in old] == [one["input_ids"] for one in new]
 
 
 def test_plain_transformers_reads_the_smaller_decoder_and_trimming_again_finds_nothing(tmp_path: Path) -> None:
@@ -146,15 +146,15 @@ def test_a_real_small_llama_keeps_what_it_tells(mirror: Path, tmp_path: Path) ->
     assert report.parameters < report.parameters_before
     before, after = load(tmp_path / "source"), load(tmp_path / "target")
     benchmark: Any = get_benchmark(LANGUAGE)
-    rows = [benchmark.read(runtime_of(one), one.tokenizer, stories, 128, "") for one in (before, after)]
+    rows = [benchmark.read(runtime_of(checkpoint), checkpoint.tokenizer, stories, 128, "") for checkpoint in (before, after)]
     cost = [sum(int(row[0]) for row in table) for table in rows]
     assert [[row[1:] for row in table] for table in rows][0] == [row[1:] for row in rows[1]]
     assert cost[1] <= cost[0]
     start = " ".join(stories[0].words[0].split()[:8])
-    told = []
-    for one in (before, after):
-        ids = torch.tensor([one.tokenizer(start)["input_ids"]])
-        network: Any = one.torch_network
-        told.append(one.tokenizer.decode(network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)[0]))
+    continuations = []
+    for checkpoint in (before, after):
+        ids = torch.tensor([checkpoint.tokenizer(start)["input_ids"]])
+        network: Any = checkpoint.torch_network
+        continuations.append(checkpoint.tokenizer.decode(network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)[0]))
     assert replace(before.info, steps=("trim_vocabulary",)) == after.info
-    assert told[0] == told[1]
+    assert continuations[0] == continuations[1]

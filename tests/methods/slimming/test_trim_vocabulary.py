@@ -72,7 +72,7 @@ texts = st.lists(st.sampled_from(KNOWN) | st.sampled_from([*SYLLABLES, " ", "kam
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_text_is_cut_and_answered_exactly_as_before(family: str, pairs: dict[str, tuple[Checkpoint, Checkpoint]]) -> None:
     before, after = pairs[family]
-    kept = after.tokenizer.get_vocab()
+    vocabulary = after.tokenizer.get_vocab()
     checked = 0
 
     @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -82,9 +82,9 @@ def test_kept_text_is_cut_and_answered_exactly_as_before(family: str, pairs: dic
         was = before.tokenizer(text)["input_ids"]
         tokens = before.tokenizer.convert_ids_to_tokens(was)
         now = after.tokenizer(text)["input_ids"]
-        if not all(token in kept for token in tokens):
+        if not all(token in vocabulary for token in tokens):
             return
-        assert now == [kept[token] for token in tokens]
+        assert now == [vocabulary[token] for token in tokens]
         if len(was) <= 32:
             [old], [new] = (runtime_of(c).logits([{"input_ids": ids}]) for c, ids in ((before, was), (after, now)))
             assert np.array_equal(old, new)
@@ -97,12 +97,12 @@ def test_kept_text_is_cut_and_answered_exactly_as_before(family: str, pairs: dic
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_training_text_itself_is_cut_as_before(family: str, pairs: dict[str, tuple[Checkpoint, Checkpoint]], tmp_path: Path) -> None:
     before, after = pairs[family]
-    kept = after.tokenizer.get_vocab()
+    vocabulary = after.tokenizer.get_vocab()
     benchmark = get_benchmark("token-classification")
     rows = few(tmp_path).train
     old, new = (benchmark.encode(checkpoint.tokenizer, rows, TAGS, 32) for checkpoint in (before, after))
     for was, now in zip(old, new, strict=True):
-        assert now["input_ids"] == [kept[token] for token in before.tokenizer.convert_ids_to_tokens(was["input_ids"])]
+        assert now["input_ids"] == [vocabulary[token] for token in before.tokenizer.convert_ids_to_tokens(was["input_ids"])]
         assert now["units"] == was["units"]
     for a, b in zip(runtime_of(before).logits(old), runtime_of(after).logits(new), strict=True):
         assert np.array_equal(a, b)
@@ -196,35 +196,35 @@ def byte_level(count: int = 500) -> dict[str, Any]:
 
 
 def test_merges_on_the_way_to_a_token_stay() -> None:
-    said = byte_level()
-    tokens = tokens_of(said)
+    definition = byte_level()
+    tokens = tokens_of(definition)
     longest = max(tokens, key=lambda number: len(tokens[number]))
-    stay = sorted(needed(said, {longest}, characters=False))
-    small = Tokenizer.from_str(json.dumps(trimmed(said, stay)))
-    check_trimmed(Tokenizer.from_str(json.dumps(said)), small, stay)
+    stay = sorted(needed(definition, {longest}, characters=False))
+    small = Tokenizer.from_str(json.dumps(trimmed(definition, stay)))
+    check_trimmed(Tokenizer.from_str(json.dumps(definition)), small, stay)
     assert len(stay) > 257
     text = tokens[longest].replace("Ġ", " ")
-    assert [small.id_to_token(i) for i in small.encode(Tokenizer.from_str(json.dumps(said)).decode([longest])).ids] == [tokens[longest]], text
+    assert [small.id_to_token(i) for i in small.encode(Tokenizer.from_str(json.dumps(definition)).decode([longest])).ids] == [tokens[longest]], text
 
 
 def test_byte_level_tokenizers_always_keep_their_bytes() -> None:
-    said = byte_level()
-    stay = needed(said, set(), characters=False)
+    definition = byte_level()
+    stay = needed(definition, set(), characters=False)
     assert len(stay) == 256
-    small = Tokenizer.from_str(json.dumps(trimmed(said, sorted(stay))))
+    small = Tokenizer.from_str(json.dumps(trimmed(definition, sorted(stay))))
     assert small.decode(small.encode("any text, ŋ 😀").ids) == "any text, ŋ 😀"
 
 
 def test_byte_fallback_pieces_stay() -> None:
     vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}, "a": 257, "b": 258, "ab": 259}
-    said = json.loads(Tokenizer(models.BPE(vocabulary, [("a", "b")], unk_token="<unk>", byte_fallback=True)).to_str())
-    stay = needed(said, {257}, characters=False)
+    definition = json.loads(Tokenizer(models.BPE(vocabulary, [("a", "b")], unk_token="<unk>", byte_fallback=True)).to_str())
+    stay = needed(definition, {257}, characters=False)
     assert stay == {0, *range(1, 257), 257}
 
 
 def test_the_lowest_score_of_a_unigram_stays_because_unknown_characters_hang_on_it() -> None:
-    said = json.loads(Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -2.0), ("b", -3.0), ("abc", -40.0), ("bc", -50.0)], 0, False)).to_str())
-    assert needed(said, {1}, characters=False) == {0, 1, 4}
+    definition = json.loads(Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -2.0), ("b", -3.0), ("abc", -40.0), ("bc", -50.0)], 0, False)).to_str())
+    assert needed(definition, {1}, characters=False) == {0, 1, 4}
 
 
 def test_other_tokenizers_are_refused() -> None:

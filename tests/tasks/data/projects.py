@@ -48,8 +48,8 @@ rows = [{"text": f"{word} {i}", "label": "ab"[i % 2]} for i in range(40)]
 
 
 def dvc(folder: Path, *arguments: str) -> None:
-    done = run_dvc(folder, folder, *arguments)
-    assert done.returncode == 0, done.stderr
+    completed = run_dvc(folder, folder, *arguments)
+    assert completed.returncode == 0, completed.stderr
 
 
 def put_raw(folder: Path) -> None:

@@ -24,8 +24,8 @@ def test_the_md5_is_the_one_that_dvc_gives(tmp_path: Path) -> None:
         (folder / name).write_bytes(text.encode())
     dvc(tmp_path, "add", "-q", "data")
     pin = tracked(tmp_path)["data"]
-    found = measure(folder)
-    assert (pin.md5, pin.size, pin.files) == (found.md5, found.size, found.files)
+    measured = measure(folder)
+    assert (pin.md5, pin.size, pin.files) == (measured.md5, measured.size, measured.files)
 
 
 def test_of_the_training_text_a_part_can_be_drawn_and_nothing_else_of_the_data(project: Path) -> None:
@@ -164,4 +164,4 @@ def test_text_that_goes_with_a_data_set_comes_in_words_of_its_slices(project: Pa
     some = toy.model_copy(update={"unlabelled": (text.uri, text.sha256), "unlabelled_draw": (1, 0)})
     assert len(unlabelled_of(some)) == 1
     assert unlabelled_of(some)[0] in rows
-    assert len({tuple(one.text_digests) for one in (toy, tagged, some, some.model_copy(update={"unlabelled_draw": (1, 1)}))}) == 4
+    assert len({tuple(dataset.text_digests) for dataset in (toy, tagged, some, some.model_copy(update={"unlabelled_draw": (1, 1)}))}) == 4

@@ -150,8 +150,8 @@ def test_two_at_once_bring_the_same(project: Path) -> None:
     lock = lock_of(project)
     processes = [start(project, f"bring(root, '{name}')") for name in ("toy", "words", "toy")]
     for process in processes:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
     assert lock_of(project) == lock
     bring(project, "toy")
     bring(project, "words")
@@ -174,15 +174,15 @@ def test_a_dvc_that_is_busy_is_waited_for(project: Path, monkeypatch: pytest.Mon
 def test_the_bench_is_cleared_whatever_happens(project: Path) -> None:
     left_over = project / ".recompress" / "data" / "bench-0123"
     left_over.mkdir(parents=True)
-    made: list[Path] = []
+    folders: list[Path] = []
 
     def work_and_stop() -> None:
         with bench(project) as work:
-            made.append(work.folder)
+            folders.append(work.folder)
             assert work.folder.is_dir()
             assert not left_over.exists()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         work_and_stop()
-    assert not made[0].exists()
+    assert not folders[0].exists()

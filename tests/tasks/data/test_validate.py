@@ -50,10 +50,10 @@ def put(folder: Path, broken: bool) -> Path:
         files["east", "train"] += ["twice O\n", "twice O\n", "both O\n", "both B-X\n", "easttest2 O\nasha O\n", "westtest3 O\nasha B-X\n"]
         files["east", "dev"] += ["easttest1 O\nasha B-X\n"]
         files["east", "test"] += ["none O\n"] * 40
-    for (slice_, split), found in files.items():
+    for (slice_, split), lines in files.items():
         path = folder / slice_ / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(found))
+        path.write_text("\n".join(lines))
     return folder
 
 
@@ -76,12 +76,12 @@ def brought(root: Path, *, broken: bool) -> Brought:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> DataCheck:
+def data_check(tmp_path_factory: pytest.TempPathFactory) -> DataCheck:
     return validate(brought(tmp_path_factory.mktemp("broken"), broken=True), SOURCE)
 
 
-def test_each_defect_is_found_in_the_raw_data_where_it_is(found: DataCheck) -> None:
-    failed = {(check.name, check.slice, check.split): check.observed for check in found.of("raw", "failed")}
+def test_each_defect_is_found_in_the_raw_data_where_it_is(data_check: DataCheck) -> None:
+    failed = {(check.name, check.slice, check.split): check.observed for check in data_check.of("raw", "failed")}
     assert failed.pop(("entity_density", "east", "all")) > 1.5
     assert failed == {
         ("not_nfc", "east", "train"): 1,
@@ -101,19 +101,19 @@ def test_each_defect_is_found_in_the_raw_data_where_it_is(found: DataCheck) -> N
     }
 
 
-def test_prepared_data_is_free_of_them(found: DataCheck) -> None:
-    assert found.of("prepared", "failed") == []
-    assert found.passed
-    assert refusal(found) == ""
-    assert len(found.of("prepared")) == 2 * (3 * 17 + 3)
-    assert found.tool.startswith("Great Expectations 1.")
-    assert found.suite_sha256 == suite_sha256(RULES)
-    assert "none failed, 0 waived; 1" in found.summary
+def test_prepared_data_is_free_of_them(data_check: DataCheck) -> None:
+    assert data_check.of("prepared", "failed") == []
+    assert data_check.passed
+    assert refusal(data_check) == ""
+    assert len(data_check.of("prepared")) == 2 * (3 * 17 + 3)
+    assert data_check.tool.startswith("Great Expectations 1.")
+    assert data_check.suite_sha256 == suite_sha256(RULES)
+    assert "none failed, 0 waived; 1" in data_check.summary
 
 
-def test_the_record_goes_through_json_and_onto_the_page(found: DataCheck) -> None:
-    assert DataCheck.model_validate(json.loads(json.dumps(found.as_json()))) == found
-    assert "hidden_characters" in checks_page(found)
+def test_the_record_goes_through_json_and_onto_the_page(data_check: DataCheck) -> None:
+    assert DataCheck.model_validate(json.loads(json.dumps(data_check.as_json()))) == data_check
+    assert "hidden_characters" in checks_page(data_check)
 
 
 def test_clean_data_passes_and_a_waiver_for_it_is_refused(tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_clean_data_passes_and_a_waiver_for_it_is_refused(tmp_path: Path) -> Non
 
 def test_rows_that_were_lost_since_preparation_are_found(tmp_path: Path) -> None:
     data = brought(tmp_path, broken=False)
-    told = json.loads((data.prepared / "preparation.json").read_text())
-    told["counts"]["dev"]["west"]["kept"] += 2
-    (data.prepared / "preparation.json").write_text(json.dumps(told))
+    record = json.loads((data.prepared / "preparation.json").read_text())
+    record["counts"]["dev"]["west"]["kept"] += 2
+    (data.prepared / "preparation.json").write_text(json.dumps(record))
     failed = validate(data, SOURCE).of("prepared", "failed")
     assert [(check.name, check.slice, check.split, check.observed) for check in failed] == [("rows_lost", "west", "dev", 2.0)]
 

@@ -52,8 +52,8 @@ def test_the_project_is_held_while_the_flow_runs_and_handed_over_to_one_recompre
 
     def flow(root: str) -> str:
         with project_held(tmp_path):
-            for hold in (project_held, project_taken):
-                with pytest.raises(StorageError, match="another recompression"), hold(tmp_path):
+            for lock in (project_held, project_taken):
+                with pytest.raises(StorageError, match="another recompression"), lock(tmp_path):
                     pass
         with pytest.raises(StorageError, match="another recompression"), project_held(tmp_path):
             pass

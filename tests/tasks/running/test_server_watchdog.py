@@ -62,17 +62,17 @@ def test_the_server_of_a_killed_run_ends_and_no_other_process_does(how: signal.S
 
 
 def test_a_run_that_ends_by_itself_leaves_no_watcher(tmp_path: Path) -> None:
-    code = "import os\nfrom tasks.running import server_watchdog\norphans.end_server_with_this_process()\nprint(server_watchdog._watchers[0].pid)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not psutil.pid_exists(int(done.stdout))
-    assert done.stderr == ""
+    code = "import os\nfrom tasks.running import server_watchdog\nserver_watchdog.end_server_with_this_process()\nprint(server_watchdog._watchers[0].pid)"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not psutil.pid_exists(int(completed.stdout))
+    assert completed.stderr == ""
 
 
 def test_a_process_that_is_gone_already_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
     waited: list[object] = []
-    monkeypatch.setattr(server_watchdog.select, "select", lambda *given: waited.append(given))
+    monkeypatch.setattr(server_watchdog.select, "select", lambda *arguments: waited.append(arguments))
     monkeypatch.setattr(server_watchdog.time, "sleep", waited.append)
-    server_watchdog.wait_for_end(gone.pid)
+    server_watchdog.wait_for_end(process.pid)
     assert waited == []

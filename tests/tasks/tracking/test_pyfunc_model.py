@@ -68,8 +68,8 @@ class Served:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Python may write bytecode, as it does everywhere but in tests."""
-        kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
-        return {**kept, "MLFLOW_TRACKING_URI": self.store.uri, "MLFLOW_REGISTRY_URI": self.store.uri, **more}
+        inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")}
+        return {**inherited, "MLFLOW_TRACKING_URI": self.store.uri, "MLFLOW_REGISTRY_URI": self.store.uri, **more}
 
 
 @pytest.fixture(scope="module", params=get_args(Runtime))
@@ -86,15 +86,28 @@ def test_a_process_with_nothing_but_the_version_gets_the_same_answers(served_on:
     served = served_on
     environment = served.environment(RECOMPRESS_SERVE_MANIFEST=served.manifest)
     command = [sys.executable, "-c", LOAD, f"models:/{MODEL}@{ALIAS}", json.dumps(TEXTS)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["answers"] == json.loads(json.dumps(Predictor(served.model)(TEXTS)))
-    assert Path(told["code"]).is_relative_to(served.directory / "code")
+    completed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert completed.returncode == 0, completed.stderr
+    output = json.loads(completed.stdout.splitlines()[-1])
+    assert output["answers"] == json.loads(json.dumps(Predictor(served.model)(TEXTS)))
+    assert Path(output["code"]).is_relative_to(served.directory / "code")
     check_version(served.directory, served.manifest)
     pinned = {line.split("==")[0] for line in (served.directory / "requirements.txt").read_text().split()}
-    ours = {"torch", "transformers", "tokenizers", "safetensors", "jaxtyping", "rfc8785", "regex", "onnx", "onnxruntime", "seqeval", "pyarrow", "scikit-learn"}
-    assert ours & set(told["packages"]) - {"pyarrow", "scikit-learn"} <= pinned
+    packages = {
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "jaxtyping",
+        "rfc8785",
+        "regex",
+        "onnx",
+        "onnxruntime",
+        "seqeval",
+        "pyarrow",
+        "scikit-learn",
+    }
+    assert packages & set(output["packages"]) - {"pyarrow", "scikit-learn"} <= pinned
 
 
 def test_words_tags_and_entities(served: Served) -> None:
@@ -147,9 +160,9 @@ def ask(server: str, body: object) -> list[dict[str, object]]:
 
 @pytest.mark.slow
 def test_mlflow_serves_it_over_http(server: str, served: Served) -> None:
-    wanted = json.loads(json.dumps(Predictor(served.model)(TEXTS)))
-    assert ask(server, {"inputs": TEXTS}) == wanted
-    assert ask(server, {"dataframe_split": {"columns": ["text"], "data": [[text] for text in TEXTS]}}) == wanted
+    expected = json.loads(json.dumps(Predictor(served.model)(TEXTS)))
+    assert ask(server, {"inputs": TEXTS}) == expected
+    assert ask(server, {"dataframe_split": {"columns": ["text"], "data": [[text] for text in TEXTS]}}) == expected
     with pytest.raises(urllib.error.HTTPError) as refusal:
         ask(server, {"dataframe_split": {"columns": ["id"], "data": [["1"]]}})
     assert re.search("the table needs a column 'text'", refusal.value.read().decode())

@@ -108,13 +108,13 @@ def test_mlflow_is_a_registry_as_promotions_need_it(project: Project, candidates
 
 
 def test_the_champion_says_what_it_was_made_from(promoted: Project, candidates: list[Path]) -> None:
-    found = champion_of(promoted.store, MODEL)
-    assert found is not None
-    assert (found.version, found.model_sha256) == ("1", sha256_directory(candidates[0]))
-    assert sha256_directory(promoted.store.fetch(found.model_uri)) == found.model_sha256
-    wanted = {f"recompress.{name}_sha256" for name in ("data", "base", "recipe", "policy", "code", "model", "manifest", "verdict")}
-    assert wanted | {HEAD_TAG, PLAN_TAG, "recompress.git_commit"} <= found.tags.keys()
-    assert found.tags[HEAD_TAG] == str(promoted.ledger.last("promotion-committed").head)  # type: ignore[union-attr]
+    champion = champion_of(promoted.store, MODEL)
+    assert champion is not None
+    assert (champion.version, champion.model_sha256) == ("1", sha256_directory(candidates[0]))
+    assert sha256_directory(promoted.store.fetch(champion.model_uri)) == champion.model_sha256
+    expected = {f"recompress.{name}_sha256" for name in ("data", "base", "recipe", "policy", "code", "model", "manifest", "verdict")}
+    assert expected | {HEAD_TAG, PLAN_TAG, "recompress.git_commit"} <= champion.tags.keys()
+    assert champion.tags[HEAD_TAG] == str(promoted.ledger.last("promotion-committed").head)  # type: ignore[union-attr]
     assert champion_of(promoted.store, "other") is None
 
 
@@ -130,14 +130,14 @@ def test_it_answers_plain_text_as_pyfunc(promoted: Project, mlflow_uri: str, can
     import mlflow.pyfunc
     import pandas as pd
 
-    wanted = Predictor(candidates[0])(TEXTS)
+    expected = Predictor(candidates[0])(TEXTS)
     model = mlflow.pyfunc.load_model(mlflow_uri)
-    assert model.predict(TEXTS) == wanted
-    assert model.predict(TEXTS[0]) == wanted[:1]
-    assert model.predict(pd.DataFrame({"text": TEXTS})) == wanted
+    assert model.predict(TEXTS) == expected
+    assert model.predict(TEXTS[0]) == expected[:1]
+    assert model.predict(pd.DataFrame({"text": TEXTS})) == expected
     with pytest.raises(ValueError, match="the table needs a column 'text', it has id"):
         model.predict(pd.DataFrame({"id": ["1", "2"], "text": TEXTS}))
-    assert wanted[0].keys() == {"label", "score"}
+    assert expected[0].keys() == {"label", "score"}
     check_version(promoted.registry.fetch(MODEL, "1"), (promoted.registry.tags(MODEL, "1") or {})[MANIFEST_TAG])
 
 
@@ -168,10 +168,10 @@ def test_a_model_that_was_changed_is_not_served(
 
 
 def test_models_are_fetched_and_asked_by_name(promoted: Project, candidates: list[Path]) -> None:
-    wanted = Predictor(candidates[0])(TEXTS)
+    expected = Predictor(candidates[0])(TEXTS)
     for name in (MODEL, f"{MODEL}@{ALIAS}", f"{MODEL}/1", str(candidates[0])):
         answers = load_for_prediction(promoted.store, promoted.root, name)(TEXTS)
-        assert [{key: answer[key] for key in ("label", "score")} for answer in answers] == wanted
+        assert [{key: answer[key] for key in ("label", "score")} for answer in answers] == expected
         assert re.fullmatch(r"\w+ \d\.\d\d", answers[0]["summary"])
     assert sha256_directory(fetch_model(promoted.store, f"models:/{MODEL}/1")) == sha256_directory(candidates[0])
     for uri in ("models:/ner@nobody", "models:/ner/9", "models:/other@champion", "models:/ner", "models:/../x/1"):
@@ -195,12 +195,12 @@ def test_the_ledger_knows_better_than_the_tag(project: Project, candidates: list
 def test_the_heads_that_versions_keep_tell_of_a_ledger_that_is_gone(project: Project, candidates: list[Path], tmp_path: Path) -> None:
     assert MlflowRegistry(Store(tmp_path / "nowhere")).heads() == {}
     assert not (tmp_path / "nowhere").exists(), "asking makes no store"
-    done = project.promote(candidates[0])
-    assert project.registry.heads() == {(MODEL, "1"): str(done.head)}
+    promoted = project.promote(candidates[0])
+    assert project.registry.heads() == {(MODEL, "1"): str(promoted.head)}
     load_for_prediction(project.store, project.root, MODEL)
-    for left in (project.root / "ledger").iterdir():
-        left.unlink()
-    with pytest.raises(IntegrityError, match=f"the ledger is gone or empty, but the tag of version 1 of ner names its record {done.head.sequence} "):
+    for file in (project.root / "ledger").iterdir():
+        file.unlink()
+    with pytest.raises(IntegrityError, match=f"the ledger is gone or empty, but the tag of version 1 of ner names its record {promoted.head.sequence} "):
         load_for_prediction(project.store, project.root, MODEL)
     assert load_for_prediction(project.store, project.root, str(candidates[0]))(TEXTS), "a folder needs no ledger"
 
@@ -237,13 +237,13 @@ def test_a_run_stops_before_any_work_where_champion_or_ledger_do_not_hold(
             connection.execute("DROP TRIGGER recompress_no_delete")
             connection.execute("DELETE FROM recompress_ledger" + (" WHERE sequence > 3" if lost == "record" else ""))
         connection.close()
-    told = {
+    messages = {
         "alias": "nothing has the alias champion",
         "files": "config.json",
         "ledger": "the ledger is gone or empty",
         "record": "ledger record 4: it is missing",
     }
-    with pytest.raises(IntegrityError, match=told[lost]), recompression.recompression("recipe.yaml", str(project.root)):
+    with pytest.raises(IntegrityError, match=messages[lost]), recompression.recompression("recipe.yaml", str(project.root)):
         raise AssertionError("work was begun")
 
 
@@ -341,10 +341,10 @@ def test_promoters_that_race_over_mlflow(tmp_path: Path, candidates: list[Path])
         worker.start()
     for worker in workers:
         worker.join(120)
-    told = sorted(outcome.read_text() for outcome in outcomes)
+    results = sorted(outcome.read_text() for outcome in outcomes)
     project = Project(root)
-    won = [line for line in told if line.isdigit()]
-    assert len(won) == len(project.ledger.entries("promotion-committed")) >= 1
-    assert all("champion-changed" in line for line in told if not line.isdigit()), told
+    versions = [line for line in results if line.isdigit()]
+    assert len(versions) == len(project.ledger.entries("promotion-committed")) >= 1
+    assert all("champion-changed" in line for line in results if not line.isdigit()), results
     assert project.registry.champion(MODEL) == champion_by_ledger(project.ledger, MODEL)
-    assert len(project.store.client.search_model_versions(f"name = '{MODEL}'")) == len(won)
+    assert len(project.store.client.search_model_versions(f"name = '{MODEL}'")) == len(versions)

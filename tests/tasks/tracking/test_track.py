@@ -58,11 +58,11 @@ def fresh(root: Path) -> Recompression:
 def test_a_step_is_done_once_and_found_again_by_another_process(home: Path, key: str) -> None:
     work = Work()
     first = fresh(home).step("a", key=key, run="baseline", do=work)
-    again = fresh(home)
-    assert again.step("a", key=key, run="baseline", do=work) == first
+    second = fresh(home)
+    assert second.step("a", key=key, run="baseline", do=work) == first
     assert first["answer"] == 42
-    assert (work.times, again.done, again.reused) == (1, [], ["a"])
-    assert not again._runs, "where all is found again, no run is opened"
+    assert (work.times, second.done, second.reused) == (1, [], ["a"])
+    assert not second._runs, "where all is found again, no run is opened"
     assert fresh(home).step("a", key=key[::-1], run="baseline", do=work)["answer"] == 42
     assert work.times == 2
 

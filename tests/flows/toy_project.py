@@ -92,8 +92,8 @@ def make_project(folder: Path) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """This process's environment without whatever would lead outside the project."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_"))}
-    return kept | {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_"))}
+    return inherited | {
         "RECOMPRESS_ACTOR": "tester",
         "PREFECT_HOME": str(folder / ".prefect"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -102,14 +102,14 @@ def environment(folder: Path) -> dict[str, str]:
 
 def ask(folder: Path, *arguments: str) -> Any:
     """``recompress … --json`` in this process, for commands that run no flow: what it says on stdout. They start in a second less than a process takes."""
-    done = CliRunner().invoke(main, ["--root", str(folder), *arguments, "--json"], env={"RECOMPRESS_ACTOR": "tester"})
-    assert done.exit_code == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    result = CliRunner().invoke(main, ["--root", str(folder), *arguments, "--json"], env={"RECOMPRESS_ACTOR": "tester"})
+    assert result.exit_code == 0, result.stderr[-3000:]
+    return json.loads(result.stdout)
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     """``recompress … --json`` in a process of its own: what it says on stdout."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments, "--json"],
         cwd=folder,
         capture_output=True,
@@ -118,6 +118,6 @@ def run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
         timeout=1200,
         check=False,
     )
-    assert done.returncode == code, done.stderr[-3000:]
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    assert completed.returncode == code, completed.stderr[-3000:]
+    outcome: dict[str, Any] = json.loads(completed.stdout)
+    return outcome
