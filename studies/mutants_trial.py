@@ -135,6 +135,11 @@ def _in_child(run: Callable[[], int], log: Path) -> None:
 
 def _run_tests(job: Job, copy: Path) -> int:
     import pytest
+    from hypothesis import HealthCheck, Phase, settings
+
+    # as in tests/conftest.py, but that nobody looks for the smallest example of what a mutant breaks
+    phases = [Phase.explicit, Phase.generate]
+    settings.register_profile("mutants", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow], phases=phases)
 
     os.chdir(copy)
     for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
