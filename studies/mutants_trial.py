@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-OURS = ("recompress", "tasks", "flows", "tests", "studies")
+MUTATED = ("recompress", "tasks", "flows")
+OURS = (*MUTATED, "tests", "studies")
 LIGHT = (
     "numpy", "scipy.stats", "pydantic", "sqlalchemy.orm", "cryptography.hazmat.primitives.serialization", "cryptography.hazmat.primitives.asymmetric.ed25519",
     "hypothesis.strategies", "hypothesis.extra.numpy", "pytest", "rfc8785", "jaxtyping", "yaml", "tqdm.auto",
@@ -56,8 +57,8 @@ def copy_project(root: Path, to: Path) -> None:
         if (root / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, to / name)
-    for path in to.rglob("*.py"):
-        if path.relative_to(to).parts[0] in OURS and not path.name.startswith("test_") and path.name != "conftest.py":
+    for package in MUTATED:
+        for path in (to / package).rglob("*.py"):
             py_compile.compile(str(path), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
 
 

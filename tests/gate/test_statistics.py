@@ -7,7 +7,7 @@ from math import ceil, comb, inf
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm
 
@@ -133,6 +133,11 @@ def test_the_bound_is_the_formula_at_the_head_of_the_file(draws: list[int], loss
     assert estimated.upper(alpha) == pytest.approx(loss + score + np.hypot(max(quantile - loss, 0), score))
 
 
+def test_no_p_value_is_smaller_than_the_draws_can_show() -> None:
+    estimated = LossEstimate(0.0, np.linspace(-0.01, 0.09, 100), 10**6, 0.02, 0.0)
+    assert estimated.p_value(0.5) == 1 / 101
+
+
 def test_where_the_models_never_differ_one_loss_in_some_hundreds_stays_possible() -> None:
     same = right(*[1] * 150, *[0] * 50)
     estimated = estimate(same, same)
@@ -200,6 +205,7 @@ def test_a_pair_of_different_shape_is_refused() -> None:
         pair(right(1, 1), np.ones((2, 3)), ["", ""])
 
 
+@example({"a": 0.03, "b": 0.04}, 0.05)  # the second would pass alone, but not behind one that is kept
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=5), st.sampled_from([0.01, 0.05, 0.2]))
 def test_holm_is_the_closed_test_of_bonferroni(p_values: dict[str, float], alpha: float) -> None:
     """A hypothesis is rejected when every set of hypotheses that holds it is, each by its smallest p-value times its size."""
