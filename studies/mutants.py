@@ -104,6 +104,8 @@ def table(mutants: Sequence[Mutant], results: Results, date: str, machine: str) 
         f"{total} of {len(tried)} mutants are caught ({100 * total / max(len(tried), 1):.1f} %). The edits, and what each makes wrong: `studies/mutants/`.",
         "",
     ]
+    if len(tried) < len(mutants):
+        lines += [f"{len(mutants) - len(tried)} more were not tried since their code or tests changed: the command at the head tries them.", ""]
     lines += ["| room | mutants | caught |", "|---|---|---|"]
     lines += [f"| {room} | {len(inside)} | {sum(caught(results[m.name]) for m in inside)} |" for room, inside in sorted(rooms.items())]
     left = [mutant for mutant in tried if not caught(results[mutant.name])]

@@ -180,5 +180,5 @@ def _ended(slot: _Slot) -> Outcome | None:
     log = slot.copy.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
     code = os.waitstatus_to_exitcode(status)
     result = OUTCOMES.get(code, f"died with {code}") if pid else "out of time"
-    first = re.search(r"^(?:FAILED|ERROR) (\S+)", log, re.MULTILINE)
+    first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log, re.MULTILINE)
     return Outcome(slot.job.key, result, round(seconds, 1), first[1] if first else "", log)
