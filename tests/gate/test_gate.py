@@ -69,6 +69,16 @@ def test_a_bad_candidate_is_refused_for_its_loss() -> None:
     assert "margin 0.0500" in finding.detail
 
 
+def test_a_loss_inside_the_margin_whose_bound_is_not_is_refused() -> None:
+    wrong = set(range(0, 768, 8)) | {3, 777}
+    candidate = measured("small", CANDIDATE, wrong | set(range(1, 800, 25)))
+    outcome = verdict(candidate=candidate)
+    whole = loss_in(outcome, "baseline")
+    assert whole.loss == pytest.approx(0.04)
+    assert whole.loss < whole.margin < whole.upper
+    assert {finding.check: finding.reason for finding in outcome.findings if not finding.passed}["loss-against-baseline"] == "loss-too-large"
+
+
 def test_one_language_cannot_be_traded_for_another() -> None:
     """Much better on one slice, much worse on the other: the average hides it, the slice does not."""
     wrong = set(range(0, 800, 8))
