@@ -71,7 +71,7 @@ def test_a_bad_candidate_is_refused_for_its_loss() -> None:
 
 def test_a_loss_inside_the_margin_whose_bound_is_not_is_refused() -> None:
     wrong = set(range(0, 768, 8)) | {3, 777}
-    candidate = measured("small", CANDIDATE, wrong | set(range(1, 800, 25)))
+    candidate = measured("small", CANDIDATE, wrong | set(range(2, 770, 24)))
     outcome = verdict(candidate=candidate)
     whole = loss_in(outcome, "baseline")
     assert whole.loss == pytest.approx(0.04)
