@@ -10,9 +10,10 @@ import pytest
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.models.checkpoint import save
-from recompress.predict import Predictor, summary
+from recompress.predict import Predictor, softmax, summary
 from recompress.runtimes import open_runtime
 from tests.six import DECODERS, LANGUAGE, LENGTH, checkpoint_of
+from tests.tiny import TAGS, TOPICS, tiny_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LONG = "leo kula jana nyumba kwa cheza " * 5
@@ -37,3 +38,32 @@ def test_a_model_of_language_says_how_well_it_foresees_each_text(family: str, tm
     assert summary(nothing) == "too short to be foreseen"
     assert Predictor(tmp_path / "model")([]) == []
     assert np.isfinite([short["perplexity"], alone["bits_per_byte"]]).all()
+
+
+def test_scores_are_shares_of_each_unit() -> None:
+    shares = softmax(np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]]))
+    np.testing.assert_allclose(shares, [[0.25, 0.75], [0.5, 0.5]])
+
+
+def test_a_text_gets_its_likeliest_label_and_that_labels_share(tmp_path: Path) -> None:
+    save(tiny_checkpoint("text-classification"), tmp_path / "model")
+    texts = ["leo kula na asha", "cheza"]
+    benchmark, tokenizer = get_benchmark("text-classification"), tiny_checkpoint("text-classification").tokenizer
+    logits = open_runtime(tmp_path / "model").logits(benchmark.encode(tokenizer, [Example((text,)) for text in texts], TOPICS, 32))
+    for answer, row in zip(Predictor(tmp_path / "model")(texts), logits, strict=True):
+        shares = np.exp(row) / np.exp(row).sum()
+        assert answer == {"label": TOPICS[int(row.argmax())], "score": pytest.approx(float(shares.max()), abs=1e-5)}
+
+
+def test_an_entity_holds_all_of_its_words_and_is_as_certain_as_the_least_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tiny_checkpoint(), tmp_path / "model")
+    predictor = Predictor(tmp_path / "model")
+    rows = {"O": [5.0, 0, 0, 0, 0], "B-PER": [0, 0, 0, 2.0, 0], "I-PER": [0, 0, 0, 0, 1.0]}
+    words = np.array([rows[tag] for tag in ("O", "B-PER", "I-PER", "O")])
+    monkeypatch.setattr(predictor.benchmark, "unit_logits", lambda *_: words, raising=False)
+    [answer] = predictor(["leo asha otieno ."])
+    assert answer["tags"] == ["O", "B-PER", "I-PER", "O"]
+    least = float(np.exp(1) / (np.exp(1) + 4))
+    assert answer["entities"] == [{"type": "PER", "text": "asha otieno", "start": 1, "end": 3, "score": pytest.approx(least, abs=1e-5)}]
+    assert summary(answer) == "PER asha otieno"
+    assert set(answer["tags"]) <= set(TAGS)

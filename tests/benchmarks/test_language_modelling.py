@@ -133,6 +133,7 @@ def test_windows_are_full_and_follow_on_each_other() -> None:
     tokenizer, examples = byte_tokenizer(), [replace(example, slice="one") for example in texts(30)]
     windows = LM.windows(tokenizer, examples, LENGTH)
     assert {len(feature["input_ids"]) for feature in windows} == {LENGTH}
+    assert all(feature["labels"] == [*feature["input_ids"][1:], -100] for feature in windows)
     text = "".join(f"{example.words[0]}\n" for example in examples)
     assert text.startswith(tokenizer.decode([token for feature in windows for token in feature["input_ids"]]))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing, valid_bio
-from recompress.data.characters import has_broken, has_hidden, is_nfc, repaired, without_hidden
+from recompress.data.characters import has_broken, has_hidden, is_nfc, repaired, to_nfc, without_hidden
 from recompress.data.clean import Tally, clean, likeness, without_conflicts, without_likes, without_repeats
 
 
@@ -44,6 +44,14 @@ def test_joiners_between_symbols_are_meant_and_others_are_not() -> None:
     assert without_hidden("yeah \u200d\ufe0fthe guy") == "yeah the guy"
     assert without_hidden("ki\u200bsu\u00admu\u2066\ufeff") == "kisumu"
     assert not has_hidden("❤\ufe0f 1\ufe0f⃣")
+
+
+def test_composing_changes_no_character_into_another() -> None:
+    assert to_nfc("ﬁ½ o\u0301") == "ﬁ½ \u00f3"
+
+
+def test_what_a_hidden_character_hid_goes_too() -> None:
+    assert without_hidden("na\ufe0f\ufe0f leo") == "na leo"
 
 
 def test_words_are_composed_repaired_and_counted() -> None:

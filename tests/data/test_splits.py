@@ -10,7 +10,7 @@ import pytest
 from recompress.benchmarks import Example
 from recompress.data.prepare import write
 from recompress.data.sources import SourceSettings
-from recompress.data.splits import labels_of, preparation, read_split
+from recompress.data.splits import draw, draw_of_each, labels_of, preparation, read_split
 from recompress.errors import DataRefused
 from recompress.records import Split
 
@@ -43,6 +43,25 @@ def test_missing_files_unknown_slices_and_empty_splits_are_refused(tmp_path: Pat
     put(tmp_path, {"dev": []})
     with pytest.raises(DataRefused, match="holds no examples"):
         read_split(tmp_path, "dev")
+
+
+def test_examples_are_drawn_by_seed_kept_in_order_and_added_to() -> None:
+    every = [Example((f"word {i}",), (), "east" if i % 4 else "west") for i in range(40)]
+    few, more = draw(every, 10, seed=3), draw(every, 25, seed=3)
+    assert (len(few), len(more)) == (10, 25)
+    assert few == [example for example in every if example in few]
+    assert set(few) < set(more)
+    assert few == draw(every, 10, seed=3) != draw(every, 10, seed=4)
+    assert few != every[:10]
+    assert draw(every, 99, seed=3) == every
+
+
+def test_each_slice_gets_its_number() -> None:
+    every = [Example((f"word {i}",), (), "east" if i % 4 else "west") for i in range(40)]
+    drawn = draw_of_each(every, 8, seed=3)
+    assert drawn == [example for example in every if example in drawn]
+    assert [sum(example.slice == name for example in drawn) for name in ("east", "west")] == [8, 8]
+    assert drawn != draw_of_each(every, 8, seed=4)
 
 
 def test_other_bytes_and_other_columns_are_refused(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ EDITED = "a policy edited after measuring"
 CASES: dict[str, tuple[str, Changes]] = {
     # missing
     "no baseline": ("missing-baseline", {"baseline": None}),
+    "no baseline, and no limit that needs one": ("missing-baseline", {"baseline": None} | rules(limits=None)),
     "no champion though there is one": ("missing-champion", {"champion": None}),
     "no champion, first promotion allowed, though there is one": (
         "missing-champion",

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from recompress.benchmarks.text_classification import TextClassification
 from recompress.errors import IntegrityError
-from recompress.gate import Expected, Measured, choose, judge, read_measured
+from recompress.gate import Expected, Measured, choose, comparisons, judge, read_measured
+from recompress.gate.statistics import estimate_loss, pair, resample
 from recompress.integrity.digest import sha256_file
 from recompress.policy import Policy
 from recompress.records import Evaluation, Finding, Loss, Verdict
@@ -68,6 +69,16 @@ def test_a_bad_candidate_is_refused_for_its_loss() -> None:
     assert "margin 0.0500" in finding.detail
 
 
+def test_a_loss_inside_the_margin_whose_bound_is_not_is_refused() -> None:
+    wrong = set(range(0, 768, 8)) | {3, 777}
+    candidate = measured("small", CANDIDATE, wrong | set(range(2, 770, 24)))
+    outcome = verdict(candidate=candidate)
+    whole = loss_in(outcome, "baseline")
+    assert whole.loss == pytest.approx(0.04)
+    assert whole.loss < whole.margin < whole.upper
+    assert {finding.check: finding.reason for finding in outcome.findings if not finding.passed}["loss-against-baseline"] == "loss-too-large"
+
+
 def test_one_language_cannot_be_traded_for_another() -> None:
     """Much better on one slice, much worse on the other: the average hides it, the slice does not."""
     wrong = set(range(0, 800, 8))
@@ -75,6 +86,7 @@ def test_one_language_cannot_be_traded_for_another() -> None:
     outcome = verdict(candidate=measured("small", CANDIDATE, worse), baseline=measured("baseline", "b" * 64, wrong, size_bytes=90e6))
     assert loss_in(outcome, "baseline").loss == pytest.approx(0)
     assert loss_in(outcome, "baseline", "swa").loss == pytest.approx(0.125)
+    assert [(loss.candidate, loss.other) for loss in outcome.losses[:3]] == [(0.875, 0.875), (1.0, 0.875), (0.75, 0.875)]
     refused = [finding.check for finding in outcome.findings if not finding.passed]
     assert "loss-against-baseline" not in refused
     assert "loss-against-baseline/swa" in refused
@@ -86,6 +98,40 @@ def test_holm_asks_more_of_the_slices_together_than_of_each_alone() -> None:
     levels = sorted(round(1 - loss_in(outcome, "baseline", part).confidence, 6) for part in ("hau", "swa"))
     assert levels == [0.025, 0.05]
     assert all(loss.p_adjusted >= loss.p_value for loss in outcome.losses)
+
+
+def test_the_bound_of_a_slice_is_that_of_the_level_at_which_holm_decides_it() -> None:
+    given_now, outcome = case(), verdict()
+    strata = pair(given_now["candidate"].counts, given_now["baseline"].counts, given_now["candidate"].slices)
+    totals = resample(strata, draws=1000, seed=0)
+    for part in ("hau", "swa"):
+        loss = loss_in(outcome, "baseline", part)
+        estimated = estimate_loss([strata[part]], totals[part], lambda counts: np.asarray(scores(counts)["accuracy"]))
+        assert loss.upper == estimated.upper(1 - loss.confidence)
+        assert loss.p_value == estimated.p_value(0.08)
+
+
+def test_the_policy_says_how_often_and_from_which_seed_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    def spy(strata: Any, *, draws: int, seed: int) -> Any:
+        asked.add((draws, seed))
+        return resample(strata, draws=draws, seed=seed)
+
+    monkeypatch.setattr(comparisons, "resample", spy)
+    rules = policy(draws=1500, seed=7)
+    verdict(policy=rules, expected=expected(rules))
+    assert asked == {(1500, 7)}
+
+
+def test_examples_that_are_partly_right_have_no_mcnemar() -> None:
+    assert comparisons._mcnemar(np.array([1.0, 0.5]), np.array([0.0, 1.0])) is None
+    assert comparisons._mcnemar(np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])) == 1
+
+
+def test_what_is_exactly_at_its_limit_passes() -> None:
+    rules = policy(limits={"size_bytes": 20_000_000, "times_smaller": 4.5, "times_faster": 3.0, "peak_memory_bytes": 300_000_000})
+    assert verdict(policy=rules, expected=expected(rules)).passed
 
 
 def test_the_champion_has_a_margin_of_its_own() -> None:
@@ -229,6 +275,7 @@ def test_ties_are_settled_the_same_way_every_time() -> None:
     twins = [among("b"), among("a")]
     assert choose(policy(), twins) == choose(policy(), twins[::-1]) == "a"
     assert choose(policy(), [among("a", score=0.7), among("b", score=0.8)]) == "b"
+    assert choose(policy(), [among("a", score=0.7, latency_ratio=9.0), among("b", score=0.8)]) == "b"  # the better before the faster
 
 
 def test_verdicts_of_another_policy_or_champion_are_not_mixed() -> None:

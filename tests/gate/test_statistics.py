@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import chain, combinations, product
-from math import comb
+from math import ceil, comb, inf
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 
 from recompress.gate.statistics import NORMAL, LossEstimate, estimate_loss, holm, loss_of, mcnemar, pair, resample
 from studies.gate_populations import POPULATIONS, accuracy, f1, texts
@@ -111,6 +111,33 @@ def test_the_bound_without_its_score_term_is_scipys_bca() -> None:
     assert estimated._quantile(NORMAL.inv_cdf(0.95)) == pytest.approx(ci.confidence_interval.high, abs=0.0026)  # one step of 1/400, and the noise of draws
 
 
+@given(
+    st.lists(st.integers(-20, 20), min_size=19, max_size=200),
+    st.integers(-20, 20),
+    st.floats(-0.2, 0.2),
+    st.sampled_from([0.01, 0.025, 0.05, 0.1, 0.3, 0.45, 0.5]),
+    st.sampled_from([10, 400]),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_bound_is_the_formula_at_the_head_of_the_file(draws: list[int], loss: int, acceleration: float, alpha: float, examples: int) -> None:
+    """By hand: the order statistic of Efron's eq. 6.6 at k of B + 1, ties halved, and Wilson's term beside it."""
+    count, z = len(draws), norm.isf(alpha)
+    share = (sum(draw < loss for draw in draws) + sum(draw == loss for draw in draws) / 2) / count
+    bias = norm.ppf(min(max(share, 1 / (count + 1)), count / (count + 1)))
+    stretch = 1 - acceleration * (bias + z)
+    place = norm.cdf(bias + (bias + z) / stretch) * (count + 1) if stretch > 0 else inf
+    assume(stretch <= 0 or abs(place - round(place)) > 1e-6)
+    quantile = sorted(draws)[ceil(place) - 1] if place <= count else inf
+    score = z**2 / (2 * examples)
+    estimated = LossEstimate(float(loss), np.sort(np.array(draws, dtype=float)), examples, 1.0, acceleration)
+    assert estimated.upper(alpha) == pytest.approx(loss + score + np.hypot(max(quantile - loss, 0), score))
+
+
+def test_no_p_value_is_smaller_than_the_draws_can_show() -> None:
+    estimated = LossEstimate(0.0, np.linspace(-0.01, 0.09, 100), 10**6, 0.02, 0.0)
+    assert estimated.p_value(0.5) == 1 / 101
+
+
 def test_where_the_models_never_differ_one_loss_in_some_hundreds_stays_possible() -> None:
     same = right(*[1] * 150, *[0] * 50)
     estimated = estimate(same, same)
@@ -143,6 +170,14 @@ def test_draws_depend_on_the_seed_and_on_nothing_else() -> None:
     assert (long[:1000] == short).all()
     assert (long == resample(strata, draws=2500, seed=7)[""]).all()
     assert (long != resample(strata, draws=2500, seed=8)[""]).any()
+    assert (len(long), len(short)) == (2500, 1000)
+
+
+def test_the_order_in_which_slices_are_named_changes_no_draw() -> None:
+    counts = right(0, 1, 1, 0, 1, 1)
+    strata = pair(counts, counts[::-1], ["swa"] * 3 + ["hau"] * 3)
+    one, other = resample(strata, draws=20, seed=0), resample(dict(reversed(strata.items())), draws=20, seed=0)
+    assert all((one[name] == other[name]).all() for name in strata)
 
 
 def test_a_draw_without_anything_to_find_counts_as_infinite_loss() -> None:
@@ -166,8 +201,11 @@ def test_a_pair_of_different_shape_is_refused() -> None:
         pair(right(1, 1), right(1), ["", ""])
     with pytest.raises(ValueError, match="equal shapes"):
         pair(right(1, 1), right(1, 1), [""])
+    with pytest.raises(ValueError, match="equal shapes"):
+        pair(right(1, 1), np.ones((2, 3)), ["", ""])
 
 
+@example({"a": 0.03, "b": 0.04}, 0.05)  # the second would pass alone, but not behind one that is kept
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=5), st.sampled_from([0.01, 0.05, 0.2]))
 def test_holm_is_the_closed_test_of_bonferroni(p_values: dict[str, float], alpha: float) -> None:
     """A hypothesis is rejected when every set of hypotheses that holds it is, each by its smallest p-value times its size."""

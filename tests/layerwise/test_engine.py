@@ -152,6 +152,21 @@ def test_what_was_done_is_not_done_again_and_another_step_starts_anew(tmp_path: 
     assert go({"a": 2}, 99) == 8
 
 
+def test_work_on_another_text_or_another_model_starts_anew(tmp_path: Path) -> None:
+    def go(count: int, seed: int = 0) -> int:
+        checkpoint, groups = checkpoint_of("gpt2"), []
+        checkpoint.torch_network.lm_head.weight.data[0, 0] += seed
+        features = features_of(checkpoint, "gpt2", count)
+        visit = lambda group, statistics: (groups.append(group), halve(group, statistics))[1]  # noqa: E731
+        each_layer(checkpoint.torch_network, features, visit, wanted={"squares"}, depends_on={}, workdir=tmp_path, label="halve")
+        return len(groups)
+
+    assert go(4) > 0
+    assert go(4) == 0
+    assert go(5) > 0
+    assert go(5, seed=1) > 0
+
+
 def test_activations_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     checkpoint = checkpoint_of("bert")
     layers_of(checkpoint.torch_network)[0].query.bias.data[0] = float("inf")

@@ -115,6 +115,16 @@ def test_a_rewritten_chain_hashes_well_and_is_found_by_its_anchor(place: int) ->
     assert first_bad(forged, anchors=[CHAIN[place].head, HEAD]) == place + 1
 
 
+@given(place=places, previous=st.sampled_from(["f" * 64, GENESIS[:-1] + "1", ""]))
+def test_a_record_that_hashes_well_and_follows_on_another_is_named(place: int, previous: str) -> None:
+    stray = CHAIN[place]._replace(previous=previous)
+    assert first_bad([*CHAIN[:place], stray._replace(hash=stray.compute_hash())]) == place + 1
+
+
+def test_two_anchors_that_disagree_do_not_both_hold() -> None:
+    assert first_bad(CHAIN, anchors=[CHAIN[2].head, Head(3, "f" * 64)]) == 3
+
+
 def test_records_beyond_the_head_are_refused() -> None:
     assert first_bad(CHAIN, head=CHAIN[3].head) == 5
 

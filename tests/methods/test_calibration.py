@@ -46,6 +46,16 @@ def test_watchers_are_gone_afterwards_even_when_one_fails() -> None:
     assert not layer._forward_hooks
 
 
+def test_a_network_that_was_in_training_is_watched_without_dropout() -> None:
+    checkpoint = checkpoint_of("bert")
+    layer = layers_of(checkpoint.torch_network)[-1].module
+    passes: list[torch.Tensor] = []
+    for _ in range(2):
+        checkpoint.torch_network.train()
+        watch(checkpoint.torch_network, features_of(checkpoint, 2), {layer: lambda _, output, text: passes.append(output[text])})
+    assert torch.equal(*passes)
+
+
 def test_examples_are_drawn_by_seed(tmp_path: Path) -> None:
     checkpoint = checkpoint_of("bert")
     inputs = inputs_of(tmp_path)

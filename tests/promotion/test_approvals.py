@@ -10,6 +10,7 @@ from recompress.errors import ApprovalPending, GateRefused, InputError, Integrit
 from recompress.integrity.signing import public_pem
 from recompress.ledger import Ledger
 from recompress.promotion import Progress, Promoter, approve, present_champion, progress_of, propose, reject, waiting
+from recompress.promotion.approvals import check_reason
 from recompress.records import ApprovalRule
 from tests.promotion.conftest import Clock
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
@@ -106,6 +107,14 @@ def test_an_approval_expires(promoter: Promoter, ledger: Ledger, clock: Clock, t
         approve(ledger, progress.digest, actor="bob")
 
 
+def test_an_approval_holds_until_the_moment_at_which_it_expires_and_no_longer(promoter, ledger, clock, tmp_path, proposed) -> None:  # type: ignore[no-untyped-def]
+    progress = proposed()
+    approve(ledger, progress.digest, actor="bob")
+    clock.wait(24)
+    with pytest.raises(GateRefused, match="by bob expired"):
+        carry_out(promoter, tmp_path, progress)
+
+
 def test_a_plan_does_not_wait_for_ever(promoter: Promoter, ledger: Ledger, clock: Clock, tmp_path: Path, proposed: Propose) -> None:
     progress = proposed()
     clock.wait(24)
@@ -140,6 +149,13 @@ def test_a_rejection_is_the_end(promoter: Promoter, ledger: Ledger, tmp_path: Pa
     again = propose(ledger, progress.plan, again=True)
     assert again.plan.attempt == 2
     assert promoter.registry.champion(MODEL) is None
+
+
+@pytest.mark.parametrize("reason", ["slow\x1b[2J", "slow \u202etsaf", "slow\x00"])
+def test_a_reason_steers_no_terminal(reason: str) -> None:
+    with pytest.raises(InputError, match="steers how a terminal shows it"):
+        check_reason(reason, "a reason is needed")
+    assert check_reason(" misses Yorùbá\nand Hausa ", "a reason is needed") == "misses Yorùbá\nand Hausa"
 
 
 def test_a_signed_approval(promoter: Promoter, ledger: Ledger, tmp_path: Path, proposed: Propose) -> None:
