@@ -13,6 +13,7 @@ Source: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679, section 2.2 (head
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,7 @@ from recompress.methods.calibration import calibration_features
 from recompress.methods.pruning.by_loss import by_taylor, without_each_layer
 from recompress.methods.pruning.cut import Cut, Left, apply_cut, pick, pick_heads, strongest
 from recompress.methods.pruning.importance import Aggregation, Parts, by_activation, by_chance, by_magnitude
+from recompress.methods.pruning.repair import prove_repair, repair
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, Layer, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -64,6 +66,10 @@ class PruneStructure(Settings):
     """How these become one score."""
     calibration_examples: Annotated[int, Field(ge=1)] = 256
     """Training examples that are looked at."""
+    repair: bool = False
+    """Fit the matrices that read heads and neurons anew on the calibration text, without training, so that those that stay make up for what is gone."""
+    damping: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Of the repair: share of the mean square of a matrix's inputs that is added to each of their squares. More of it changes the matrices less."""
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs: Inputs) -> list[Claim]:
@@ -88,7 +94,14 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
         *(Claim(what, count, there) for (what, count), there in zip(asked, sums, strict=True)),
         Claim("width of the embeddings", asked[3][1], after.torch_network.get_input_embeddings().weight.shape[1]),
         Claim("head size", old[0].head_size, new[0].head_size),
+        *(_prove_repair(before, after, config, inputs) if config.repair else ()),
     ]
+
+
+def _prove_repair(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs: Inputs) -> list[Claim]:
+    cut, alone = _cut(before, config, inputs), copy.deepcopy(before.torch_network)
+    apply_cut(alone, cut)
+    return prove_repair(before, after, alone, cut, inputs)
 
 
 @method(
@@ -106,6 +119,17 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
 )
 def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inputs) -> Checkpoint:
     """Cut out the heads, neurons, hidden dimensions and layers that matter least."""
+    cut = _cut(checkpoint, config, inputs)
+    whole = copy.deepcopy(checkpoint.torch_network) if config.repair else None
+    apply_cut(checkpoint.torch_network, cut)
+    if whole is not None:
+        features = calibration_features(checkpoint, inputs, config.calibration_examples)
+        repair(checkpoint.torch_network, whole, cut, features, config.damping, inputs.workdir, inputs.label or "repair")
+    return checkpoint
+
+
+def _cut(checkpoint: Checkpoint, config: PruneStructure, inputs: Inputs) -> Cut:
+    """What is to stay."""
     network = checkpoint.torch_network
     layers = layers_of(network)
     refuse_bound(layers, "prune_structure")
@@ -122,8 +146,7 @@ def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inpu
     )
     neurons = pick([parts.neurons[i] for i in stay], _enough("neurons", [layer.neurons for layer in remaining_layers], config.neurons, config.scope))
     [hidden] = pick([parts.hidden], _enough("hidden", [len(parts.hidden)], config.hidden, "layer"))
-    apply_cut(network, Cut(stay, heads, neurons, hidden))
-    return checkpoint
+    return Cut(stay, heads, neurons, hidden)
 
 
 def chosen_layers(config: PruneStructure, worth: Float[Tensor, " layers"]) -> list[int]:
