@@ -48,7 +48,7 @@ Tokens = Iterator[tuple[Float[Tensor, "tokens in"], Float[Tensor, "tokens out"]]
 
 
 class Sums(NamedTuple):
-    """All that least squares needs to know of the tokens, in float64."""
+    """All that least squares needs to know of the tokens: multiplied as they come, added up in float64."""
 
     tokens: int
     given: Float[Tensor, " in"]
@@ -107,8 +107,8 @@ def prove_repair(before: Checkpoint, after: Checkpoint, alone: PreTrainedModel, 
     old = iter(_matrices(alone))
     for linear, tokens in _each_matrix(network, before.torch_network, cut, probe_features(before, inputs), inputs.workdir, "probe"):
         left = next(old)
-        change = (weight_of(linear) - weight_of(left)).double()
-        shift = 0 if linear.bias is None else (linear.bias - left.bias).double()
+        change = weight_of(linear) - weight_of(left)
+        shift = 0 if linear.bias is None else linear.bias - left.bias
         errors = torch.zeros(2, dtype=torch.float64)
         for x, miss in tokens:
             errors += torch.stack([miss.square().sum(), (miss + x @ change.T + shift).square().sum()]).cpu()
@@ -152,7 +152,7 @@ def _tokens(old: _Flow, old_layer: Layer, new: _Flow, layer: Layer, part: Part, 
         text = torch.from_numpy(batch["attention_mask"]).bool().to(now.given.device)
         # The two differences are exactly zero where nothing was cut, which a difference of two sums need not be.
         miss = (was.residual[..., hidden] - now.residual) + (was.answer[..., hidden] - now.answer)
-        yield now.given[text].double(), miss[text].double()
+        yield now.given[text].float(), miss[text].float()
 
 
 class _Seen(NamedTuple):
