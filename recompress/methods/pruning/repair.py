@@ -14,33 +14,31 @@ Source: Kwon et al. 2022, arXiv:2204.09656 (mask tuning: layer-wise least square
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recompress.layerwise.engine import Beside, begin, call, ready
+from recompress.layerwise.engine import ready
+from recompress.layerwise.flow import PARTS, Flow, Part
 from recompress.methods.probe import probe_features
-from recompress.methods.pruning.cut import Cut
+from recompress.methods.pruning.cut import Cut, apply_cut
 from recompress.methods.pruning.importance import check_finite
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.architecture import Layer, Linear, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
-from recompress.runtimes.batches import Batch, Feature, batches_of
+from recompress.runtimes.batches import Feature, batches_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Part = Literal["out", "neurons_out"]
-PARTS: tuple[Part, ...] = ("out", "neurons_out")
 BATCH_TOKENS = 2048
 """Tokens that are computed together, padding included; one example at least."""
 Tokens = Iterator[tuple[Float[Tensor, "tokens in"], Float[Tensor, "tokens out"]]]
@@ -99,10 +97,11 @@ def repair(network: PreTrainedModel, whole: PreTrainedModel, cut: Cut, features:
             linear.bias.data.add_(shift)
 
 
-def prove_repair(before: Checkpoint, after: Checkpoint, alone: PreTrainedModel, cut: Cut, inputs: Inputs) -> list[Claim]:
-    """On a probe every matrix with something to mend brings the stream nearer to what it was before than the matrix that the cut alone left (in ``alone``)
-    does in its place; and nothing but these matrices and their biases differs from the cut alone."""
-    network = after.torch_network
+def prove_repair(before: Checkpoint, after: Checkpoint, cut: Cut, inputs: Inputs) -> list[Claim]:
+    """On a probe every matrix with something to mend brings the stream nearer to what it was before than the matrix that the cut alone leaves does in its
+    place; and nothing but these matrices and their biases differs from the cut alone."""
+    network, alone = after.torch_network, copy.deepcopy(before.torch_network)
+    apply_cut(alone, cut)
     wanting, mending = 0, 0
     old = iter(_matrices(alone))
     for linear, tokens in _each_matrix(network, before.torch_network, cut, probe_features(before, inputs), inputs.workdir, "probe"):
@@ -134,7 +133,7 @@ def _each_matrix(
     old_layers, new_layers = layers_of(whole), layers_of(network)
     workdir.mkdir(parents=True, exist_ok=True)
     with ready(network), ready(whole), torch.no_grad(), TemporaryDirectory(dir=workdir) as folder, bar(label, 2 * len(new_layers), "matrix") as progress:
-        old, new = _Flow(whole, batches, Path(folder) / "whole"), _Flow(network, batches, Path(folder) / "cut")
+        old, new = Flow(whole, batches, Path(folder) / "whole"), Flow(network, batches, Path(folder) / "cut")
         passed = 0
         for i, layer in zip(cut.layers, new_layers, strict=True):
             for dropped in old_layers[passed:i]:
@@ -147,74 +146,9 @@ def _each_matrix(
             passed = i + 1
 
 
-def _tokens(old: _Flow, old_layer: Layer, new: _Flow, layer: Layer, part: Part, hidden: Sequence[int]) -> Tokens:
+def _tokens(old: Flow, old_layer: Layer, new: Flow, layer: Layer, part: Part, hidden: Sequence[int]) -> Tokens:
     for batch, was, now in zip(new.batches, old.look(old_layer, part), new.look(layer, part), strict=True):
         text = torch.from_numpy(batch["attention_mask"]).bool().to(now.given.device)
         # The two differences are exactly zero where nothing was cut, which a difference of two sums need not be.
         miss = (was.residual[..., hidden] - now.residual) + (was.answer[..., hidden] - now.answer)
         yield now.given[text].float(), miss[text].float()
-
-
-class _Seen(NamedTuple):
-    """At one output matrix, for one batch."""
-
-    residual: Float[Tensor, "batch length hidden"]
-    given: Float[Tensor, "batch length in"]
-    answer: Float[Tensor, "batch length hidden"]
-
-
-class _Reached(Exception):
-    """What was looked for is reached; nothing behind it is to be computed."""
-
-
-class _Flow:
-    """What flows between the layers of one network, a file for each batch."""
-
-    def __init__(self, network: PreTrainedModel, batches: Sequence[Batch], folder: Path) -> None:
-        self.network, self.batches, self.folder = network, batches, folder
-        first = layers_of(network)[0].module
-        self._beside = Beside(network, first)
-        folder.mkdir()
-        for i, batch in enumerate(batches):
-            self._write(i, begin(network, first, batch)[0])
-
-    def pass_through(self, layer: Layer) -> None:
-        """What flowed into ``layer`` becomes what flows out of it."""
-        for i, batch in enumerate(self.batches):
-            self._write(i, call(self.network, layer.module, self._beside, batch, self._read(i)))
-
-    def look(self, layer: Layer, part: Part) -> Iterator[_Seen]:
-        """What happens at an output matrix of the layer that comes next, batch by batch."""
-        seen: dict[str, Tensor] = {}
-
-        def between(_: Any, given: tuple[Tensor, ...]) -> None:
-            seen["between"] = given[0]
-
-        def attended(_: Any, __: Any, answer: Tensor) -> None:
-            seen["attended"] = answer
-
-        def reached(_: Any, given: tuple[Tensor, ...], answer: Tensor) -> None:
-            seen["given"], seen["answer"] = given[0], answer
-            raise _Reached
-
-        for i, batch in enumerate(self.batches):
-            flowing = self._read(i)
-            hooks = [layer.neurons_in[0].register_forward_pre_hook(between), layer.out.register_forward_hook(attended)]
-            hooks += [getattr(layer, part).register_forward_hook(reached)]
-            try:
-                with suppress(_Reached):
-                    call(self.network, layer.module, self._beside, batch, flowing)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            if part == "neurons_out":
-                # Where norms come first, the stream runs past them; where they come last, what they give is the stream, and what the neurons receive.
-                flowing = flowing + seen["attended"] if layer.architecture.norms_first else seen["between"]
-            yield _Seen(flowing, seen["given"], seen["answer"])
-
-    def _read(self, i: int) -> Tensor:
-        hidden: Tensor = load_file(self.folder / f"{i:05d}.safetensors")["hidden"]
-        return hidden.to(self.network.device)
-
-    def _write(self, i: int, hidden: Tensor) -> None:
-        save_file({"hidden": hidden.cpu().contiguous()}, self.folder / f"{i:05d}.safetensors")

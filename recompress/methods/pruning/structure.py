@@ -7,6 +7,8 @@ and variance over those that stay), all linear layers and the head; heads keep t
 Where query heads share keys and values in groups (Llama), ``heads`` is the share of query heads that every group loses, all equally many, and ``groups`` the
 share of groups that go whole.
 
+With ``repair`` the matrices that read heads and neurons are then fitted to those that stay (``recompress.methods.pruning.repair``).
+
 Source: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679, section 2.2 (heads, neurons, hidden); Men et al. 2024 (ShortGPT), arXiv:2403.03853, eq. 1
 (layers); Sanh et al. 2019 (DistilBERT), arXiv:1910.01108, section 3 (evenly spread layers).
 """
@@ -68,6 +70,8 @@ class PruneStructure(Settings):
     """Training examples that are looked at."""
     repair: bool = False
     """Fit the matrices that read heads and neurons anew on the calibration text, without training, so that those that stay make up for what is gone."""
+    repair_examples: Annotated[int, Field(ge=1)] = 1024
+    """Training examples that the repair fits to: a matrix takes more of them than a score does."""
     damping: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Of the repair: share of the mean square of a matrix's inputs that is added to each of their squares. More of it changes the matrices less."""
 
@@ -94,14 +98,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
         *(Claim(what, count, there) for (what, count), there in zip(asked, sums, strict=True)),
         Claim("width of the embeddings", asked[3][1], after.torch_network.get_input_embeddings().weight.shape[1]),
         Claim("head size", old[0].head_size, new[0].head_size),
-        *(_prove_repair(before, after, config, inputs) if config.repair else ()),
+        *(prove_repair(before, after, _cut(before, config, inputs), inputs) if config.repair else ()),
     ]
-
-
-def _prove_repair(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs: Inputs) -> list[Claim]:
-    cut, alone = _cut(before, config, inputs), copy.deepcopy(before.torch_network)
-    apply_cut(alone, cut)
-    return prove_repair(before, after, alone, cut, inputs)
 
 
 @method(
@@ -113,7 +111,8 @@ def _prove_repair(before: Checkpoint, after: Checkpoint, config: PruneStructure,
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
     not_after={"share_layers": "layers that share their weights cannot be cut one by one; cut structure first"},
-    source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.2; Men et al. 2024, arXiv:2403.03853, eq. 1; Michel et al. 2019, arXiv:1905.10650, eq. 2",
+    source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.2; Men et al. 2024, arXiv:2403.03853, eq. 1; Michel et al. 2019, arXiv:1905.10650, eq. 2; "
+    "Kwon et al. 2022, arXiv:2204.09656, and Kurtic et al. 2023, arXiv:2302.04089 (repair)",
     shrinks="parameters and bytes",
     speeds_up="CPU and GPU, about as much as it shrinks",
 )
@@ -123,7 +122,7 @@ def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inpu
     whole = copy.deepcopy(checkpoint.torch_network) if config.repair else None
     apply_cut(checkpoint.torch_network, cut)
     if whole is not None:
-        features = calibration_features(checkpoint, inputs, config.calibration_examples)
+        features = calibration_features(checkpoint, inputs, config.repair_examples)
         repair(checkpoint.torch_network, whole, cut, features, config.damping, inputs.workdir, inputs.label or "repair")
     return checkpoint
 

@@ -144,7 +144,7 @@ def deeper(family: str) -> dict[str, int]:
 def prune(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     if not (place / "source").exists():
         save(checkpoint_of(family, **(deeper(family) if "layers" in dials else {})), place / "source")
-    config = PruneStructure(**{"calibration_examples": 32, **dials})
+    config = PruneStructure(**{"calibration_examples": 32, "repair_examples": 32, **dials})
     return run_step("prune_structure", config, place / "source", place / name, inputs_of(family, place / f"{name}-work"))
 
 
