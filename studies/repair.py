@@ -32,10 +32,10 @@ RECIPES = {"pydocs": Path("recipes/pruning.yaml"), "masakhaner": Path("recipes/m
 TESTED = {"pydocs": None, "masakhaner": 400}
 """Test examples of each slice, drawn once for all; all of them where nothing is said."""
 CUTS: dict[str, dict[str, Any]] = {
+    "half of heads and neurons": {"heads": 0.5, "neurons": 0.5},
     "half of the neurons": {"neurons": 0.5},
     "half of the heads": {"heads": 0.5},
-    "half of both": {"heads": 0.5, "neurons": 0.5},
-    "half of both, by magnitude": {"heads": 0.5, "neurons": 0.5, "importance": "magnitude"},
+    "half of heads and neurons, by magnitude": {"heads": 0.5, "neurons": 0.5, "importance": "magnitude"},
 }
 NOTES = Path(__file__).parent / "repair_notes.md"
 """What the table means, in words."""
@@ -51,8 +51,9 @@ def dataset_of(data: str) -> DatasetRef:
     return bring(Path(), choice.name, choice.slices).dataset
 
 
-def baseline(data: str, seed: int, models: Path) -> Path:
-    """The fine-tuned model of the recipe with this seed, trained where it is not there yet."""
+def baseline(data: str, seed: int, models: Path, at_most: int | None) -> Path:
+    """The fine-tuned model of the recipe with this seed, trained where it is not there yet; on ``at_most`` examples of each slice, where that is said."""
+    from recompress.data.splits import draw_of_each
     from recompress.models.base import find_base
     from recompress.models.checkpoint import save
     from recompress.models.pretrained import from_base
@@ -60,12 +61,15 @@ def baseline(data: str, seed: int, models: Path) -> Path:
     from recompress.training.run import train
     from tasks.data.bring import examples_of
 
-    place = models / f"{data}-{seed}"
+    name = f"{data}-{seed}" if at_most is None else f"{data}-{seed}-{at_most}"
+    place = models / name
     if not place.is_dir():
         recipe, dataset = read_recipe(RECIPES[data], Path()).recipe, dataset_of(data)
         base = find_base(recipe.base.model, revision=recipe.base.revision, sha256=recipe.base.sha256, root=Path())
         started = from_base(base, recipe.benchmark, dataset.labels, recipe.baseline.max_length, seed)
-        save(train(started, examples_of(dataset, "train"), examples_of(dataset, "dev"), recipe.baseline, seed, models / f"{data}-{seed}-work"), place)
+        examples = examples_of(dataset, "train")
+        examples = examples if at_most is None else draw_of_each(examples, at_most, seed)
+        save(train(started, examples, examples_of(dataset, "dev"), recipe.baseline, seed, models / f"{name}-work"), place)
     return place
 
 
@@ -98,15 +102,18 @@ def measure(data: str, seed: int, models: Path, rows: dict[str, Row], given: arg
     from recompress.data.splits import draw_of_each
     from tasks.data.bring import examples_of
 
-    source = baseline(data, seed, models)
+    at_most = given.train_examples if data == "masakhaner" else None
+    source = baseline(data, seed, models, at_most)
     tested = examples_of(dataset_of(data), "test")
     tested = tested if TESTED[data] is None else draw_of_each(tested, TESTED[data], 0)
     for name, dials in CUTS.items():
+        if given.cut and name not in given.cut:
+            continue
         key = f"{data} | {seed} | {name}"
         if key in rows:
             continue
         dense = next((row["dense"] for row in rows.values() if (row["data"], row["seed"]) == (data, seed)), None)
-        row = {"data": data, "seed": seed, "cut": name, "dials": dials, "examples": len(tested)}
+        row = {"data": data, "seed": seed, "cut": name, "dials": dials, "examples": len(tested), "trained_on_each": at_most}
         row |= {"dense": dense if dense is not None else score(load(source), tested)}
         row |= {"alone": score(cut(source, data, seed, dials)[0], tested)}
         repaired, seconds = cut(source, data, seed, {**dials, "repair": True})
@@ -149,7 +156,8 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 def write(rows: dict[str, Row], given: argparse.Namespace) -> None:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    result = {"command": "python -m studies.repair MODELS", "date": given.date, "machine": given.machine, "versions": f"{versions}, one thread"}
+    few = f" --train-examples {given.train_examples}" if given.train_examples else ""
+    result = {"command": f"python -m studies.repair MODELS{few}", "date": given.date, "machine": given.machine, "versions": f"{versions}, one thread"}
     result |= {"rows": dict(sorted(rows.items(), key=lambda item: (list(RECIPES).index(item[1]["data"]), list(CUTS).index(item[1]["cut"]), item[1]["seed"])))}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "repair.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -160,7 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("--data", choices=RECIPES, action="append", help="both when left out")
+    parser.add_argument("--cut", choices=CUTS, action="append", help="all when left out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train-examples", type=int, help="sentences of each language that MasakhaNER's baseline learns from; all when left out")
     parser.add_argument("--train", action="store_true", help="train the baselines and measure nothing")
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
@@ -174,7 +184,7 @@ def main() -> None:
     for seed in given.seeds:
         for data in given.data or RECIPES:
             if given.train:
-                print(baseline(data, seed, given.models), flush=True)
+                print(baseline(data, seed, given.models, given.train_examples if data == "masakhaner" else None), flush=True)
             else:
                 measure(data, seed, given.models, rows, given)
     write(rows, given)

@@ -52,8 +52,8 @@ class Flow:
         for i, batch in enumerate(self.batches):
             self._write(i, call(self.network, layer.module, self._beside, batch, self._read(i)))
 
-    def look(self, layer: Layer, part: Part) -> Iterator[Seen]:
-        """What happens at an output matrix of the layer that comes next, batch by batch."""
+    def look(self, layer: Layer, part: Part, *, and_pass: bool = False) -> Iterator[Seen]:
+        """What happens at an output matrix of the layer that comes next, batch by batch; with ``and_pass`` the batches pass through the layer meanwhile."""
         seen: dict[str, Tensor] = {}
 
         def between(_: Any, given: tuple[Tensor, ...]) -> None:
@@ -64,7 +64,8 @@ class Flow:
 
         def reached(_: Any, given: tuple[Tensor, ...], answer: Tensor) -> None:
             seen["given"], seen["answer"] = given[0], answer
-            raise _Reached
+            if not and_pass:
+                raise _Reached
 
         for i, batch in enumerate(self.batches):
             flowing = self._read(i)
@@ -72,7 +73,7 @@ class Flow:
             hooks += [getattr(layer, part).register_forward_hook(reached)]
             try:
                 with suppress(_Reached):
-                    call(self.network, layer.module, self._beside, batch, flowing)
+                    self._write(i, call(self.network, layer.module, self._beside, batch, flowing))
             finally:
                 for hook in hooks:
                     hook.remove()

@@ -141,13 +141,13 @@ def _each_matrix(
             for part in PARTS:
                 yield getattr(layer, part), _tokens(old, old_layers[i], new, layer, part, cut.hidden)
                 progress.update(1)
-            old.pass_through(old_layers[i])
             new.pass_through(layer)
             passed = i + 1
 
 
 def _tokens(old: Flow, old_layer: Layer, new: Flow, layer: Layer, part: Part, hidden: Sequence[int]) -> Tokens:
-    for batch, was, now in zip(new.batches, old.look(old_layer, part), new.look(layer, part), strict=True):
+    last = part == PARTS[-1]
+    for batch, was, now in zip(new.batches, old.look(old_layer, part, and_pass=last), new.look(layer, part), strict=True):
         text = torch.from_numpy(batch["attention_mask"]).bool().to(now.given.device)
         # The two differences are exactly zero where nothing was cut, which a difference of two sums need not be.
         miss = (was.residual[..., hidden] - now.residual) + (was.answer[..., hidden] - now.answer)

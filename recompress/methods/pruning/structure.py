@@ -70,7 +70,7 @@ class PruneStructure(Settings):
     """Training examples that are looked at."""
     repair: bool = False
     """Fit the matrices that read heads and neurons anew on the calibration text, without training, so that those that stay make up for what is gone."""
-    repair_examples: Annotated[int, Field(ge=1)] = 1024
+    repair_examples: Annotated[int, Field(ge=1)] = 512
     """Training examples that the repair fits to: a matrix takes more of them than a score does."""
     damping: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Of the repair: share of the mean square of a matrix's inputs that is added to each of their squares. More of it changes the matrices less."""
