@@ -143,7 +143,11 @@ def as_markdown(result: dict[str, Any]) -> str:
     for data in dict.fromkeys(row["data"] for row in result["rows"].values()):
         rows = [row for row in result["rows"].values() if row["data"] == data]
         seeds = sorted({row["seed"] for row in rows})
-        lines += [f"## {data}, {rows[0]['examples']:,} test examples, seeds {', '.join(map(str, seeds))}", ""]
+        learned = ", ".join(sorted({f"{row['trained_on_each']:,} of each language" if row["trained_on_each"] else "all" for row in rows}))
+        lines += [
+            f"## {data}, {rows[0]['examples']:,} test examples, seeds {', '.join(map(str, seeds))}; baselines from {learned} of the training examples",
+            "",
+        ]
         lines += ["| cut | whole | cut | repaired | points won back | share won back, % |", "|---|---|---|---|---|---|"]
         for name in dict.fromkeys(row["cut"] for row in rows):
             these = [row for row in rows if row["cut"] == name]
