@@ -60,11 +60,11 @@ def each_layer(
     batches = [batch for _, batch in batches_of(features, padding_of(network), size)]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
-    with _ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
+    with ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
         newest = open_folder(folder, stamp(network, features, {**depends_on, "batch_size": size}))
         try:
             if newest is None:
-                newest = keep(folder, None, 0, {}, (_begin(network, layers[0], batch)[0] for batch in batches))
+                newest = keep(folder, None, 0, {}, (begin(network, layers[0], batch)[0] for batch in batches))
             done = int(newest.name.removeprefix(PREFIX))
             for i in range(done):
                 restore(layers[i], newest, i)
@@ -118,7 +118,7 @@ def _change(
             text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
             waiting.update(map(id, statistics))
             with suppress(_Reached):  # what comes behind the last group's inputs is not asked for
-                _call(network, module, beside, batch, hidden_of(source, i))
+                call(network, module, beside, batch, hidden_of(source, i))
             progress.update(1)
     finally:
         for hook in hooks:
@@ -135,11 +135,11 @@ def _change(
 def _outputs(network: PreTrainedModel, module: nn.Module, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
     with unpacked(module):
         for i, batch in enumerate(batches):
-            yield _call(network, module, beside, batch, hidden_of(source, i))
+            yield call(network, module, beside, batch, hidden_of(source, i))
             progress.update(1)
 
 
-def _call(network: PreTrainedModel, module: nn.Module, beside: Beside, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
+def call(network: PreTrainedModel, module: nn.Module, beside: Beside, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
     """The output of one layer for stored inputs, with the masks and positions that the network itself makes."""
     rest, named = beside(batch)
     came = module(hidden.to(network.device), *rest, **named)
@@ -159,7 +159,7 @@ class Beside:
     def __call__(self, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         mask = batch["attention_mask"]
         if self._mask is None or not np.array_equal(self._mask, mask):
-            _, rest, named = _begin(self.network, self.first, batch)
+            _, rest, named = begin(self.network, self.first, batch)
             self._mask, self._made = mask, (rest, named)
         return self._made
 
@@ -168,7 +168,7 @@ class _Reached(Exception):
     """What was looked for is reached; nothing behind it is to be computed."""
 
 
-def _begin(network: PreTrainedModel, first: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+def begin(network: PreTrainedModel, first: nn.Module, batch: Batch) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
     """What the network gives its first layer: the embedded tokens, and all else."""
     seen: list[Any] = []
 
@@ -188,7 +188,7 @@ def _begin(network: PreTrainedModel, first: nn.Module, batch: Batch) -> tuple[Te
 
 
 @contextmanager
-def _ready(network: PreTrainedModel) -> Iterator[None]:
+def ready(network: PreTrainedModel) -> Iterator[None]:
     """In evaluation mode, and without the cache of keys and values that decoders keep for generating."""
     config: Any = network.eval().config
     usual = getattr(config, "use_cache", None)

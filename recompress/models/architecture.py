@@ -58,6 +58,8 @@ class Architecture:
     """Query, key and value are one linear layer, in this order."""
     causal: bool = False
     """A decoder: each token sees those before it."""
+    norms_first: bool = False
+    """The norms stand before attention and neurons, and the residual stream runs past them; else they stand behind the sums, in the stream."""
     positions_follow_padding: bool = False
     """The first position is the padding token's id + 1, so that this id must never move."""
 
@@ -115,6 +117,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             width_attributes=("split_size", "embed_dim"),
             fused=True,
             causal=True,
+            norms_first=True,
         ),
         Architecture(
             name="llama",
@@ -133,6 +136,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             width_attributes=(),
             ratio_attributes=("num_key_value_groups",),
             causal=True,
+            norms_first=True,
         ),
     )
 }

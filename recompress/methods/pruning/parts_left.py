@@ -2,7 +2,8 @@
 
     share = s / (s + g)        s, g: mean squared score of the parts that stayed, and of those that went; in each layer, then the mean over layers
 
-1/2 is what chance gives. A part is the vector of all weights that it has in the layer's second matrices, on the hidden dimensions that stayed.
+1/2 is what chance gives. A part is the vector of all weights that it has, on the hidden dimensions that stayed; where the matrices that read parts were fitted
+anew, of those in the matrices that make them.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ def places(left: Float[Tensor, "left width"], every: Float[Tensor, "all width"])
     return [numbers[key].pop(0) for row in left if numbers.get(key := row.numpy().tobytes())]
 
 
-def parts_left(before: PreTrainedModel, after: PreTrainedModel) -> Cut:
-    """What of ``before`` is in ``after``; what cannot be found is left out."""
+def parts_left(before: PreTrainedModel, after: PreTrainedModel, *, fitted: bool = False) -> Cut:
+    """What of ``before`` is in ``after``; what cannot be found is left out. ``fitted``: the matrices that read heads and neurons are no longer what they were."""
     tables = [network.get_input_embeddings().weight.detach()[:ROWS].T.contiguous() for network in (after, before)]
     hidden = places(*tables)
     old, cut = layers_of(before), Cut([], [], [], hidden)
     for layer in layers_of(after):
         for i in range(cut.layers[-1] + 1 if cut.layers else 0, len(old)):
-            neurons = places(_neurons(layer), _neurons(old[i], hidden))
+            neurons = places(_neurons(layer, fitted=fitted), _neurons(old[i], hidden, fitted=fitted))
             if len(neurons) == layer.neurons:
                 cut.layers.append(i)
                 cut.neurons.append(neurons)
-                cut.heads.append(places(_heads(layer), _heads(old[i], hidden)))
+                cut.heads.append(places(_heads(layer, fitted=fitted), _heads(old[i], hidden, fitted=fitted)))
                 break
     return cut
 
@@ -99,11 +100,13 @@ def share_of_what_stayed(scores: Sequence[Float[Tensor, " parts"]], stayed: Sequ
     return sum(shares) / len(shares) if shares else None
 
 
-def _neurons(layer: Layer, hidden: Sequence[int] | None = None) -> Float[Tensor, "neurons width"]:
+def _neurons(layer: Layer, hidden: Sequence[int] | None = None, *, fitted: bool) -> Float[Tensor, "neurons width"]:
     columns = slice(None) if hidden is None else hidden
-    return torch.cat([weight_of(linear)[:, columns] for linear in layer.neurons_in] + [weight_of(layer.neurons_out)[columns].T], dim=1).contiguous()
+    inward = [weight_of(linear)[:, columns] for linear in layer.neurons_in]
+    return torch.cat(inward if fitted else [*inward, weight_of(layer.neurons_out)[columns].T], dim=1).contiguous()
 
 
-def _heads(layer: Layer, hidden: Sequence[int] | None = None) -> Float[Tensor, "heads width"]:
-    columns = weight_of(layer.out)[slice(None) if hidden is None else hidden].T
-    return columns.reshape(layer.heads, -1)
+def _heads(layer: Layer, hidden: Sequence[int] | None = None, *, fitted: bool) -> Float[Tensor, "heads width"]:
+    columns = slice(None) if hidden is None else hidden
+    rows = query_key_value(layer)[0][:, columns] if fitted else weight_of(layer.out)[columns].T
+    return rows.reshape(layer.heads, -1)

@@ -7,12 +7,15 @@ and variance over those that stay), all linear layers and the head; heads keep t
 Where query heads share keys and values in groups (Llama), ``heads`` is the share of query heads that every group loses, all equally many, and ``groups`` the
 share of groups that go whole.
 
+With ``repair`` the matrices that read heads and neurons are then fitted to those that stay (``recompress.methods.pruning.repair``).
+
 Source: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679, section 2.2 (heads, neurons, hidden); Men et al. 2024 (ShortGPT), arXiv:2403.03853, eq. 1
 (layers); Sanh et al. 2019 (DistilBERT), arXiv:1910.01108, section 3 (evenly spread layers).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +33,7 @@ from recompress.methods.pruning.cut import Cut, apply_cut, pick, pick_heads, str
 from recompress.methods.pruning.how_many import enough, is_grouped, left_of, removed
 from recompress.methods.pruning.importance import Aggregation, Parts, by_activation, by_chance, by_magnitude
 from recompress.methods.pruning.parts_left import parts_left, prove_choice, prove_parts
+from recompress.methods.pruning.repair import prove_repair, repair
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX, Layer, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -67,6 +71,12 @@ class PruneStructure(Settings):
     """How these become one score."""
     calibration_examples: Annotated[int, Field(ge=1)] = 256
     """Training examples that are looked at."""
+    repair: bool = False
+    """Fit the matrices that read heads and neurons anew on the calibration text, without training, so that those that stay make up for what is gone."""
+    repair_examples: Annotated[int, Field(ge=1)] = 512
+    """Training examples that the repair fits to: a matrix takes more of them than a score does."""
+    damping: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Of the repair: share of the mean square of a matrix's inputs that is added to each of their squares. More of it changes the matrices less."""
 
 
 def check(config: PruneStructure) -> None:
@@ -93,13 +103,14 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     asked += [("query heads for each of them", left([layer.heads // layer.groups for layer in remaining_layers], config.heads if grouped else 0))]
     asked += [("neurons", left([layer.neurons for layer in remaining_layers], config.neurons)), ("hidden width", width - removed(config.hidden, width))]
     sums = [sum(layer.groups for layer in new), sum(layer.heads // layer.groups for layer in new), sum(layer.neurons for layer in new), shape_of(new[0].out)[0]]
-    cut = parts_left(before.torch_network, after.torch_network)
+    cut = parts_left(before.torch_network, after.torch_network, fitted=config.repair)
     claims = [
         Claim("layers", layers, len(new)),
         *(Claim(what, count, there) for (what, count), there in zip(asked, sums, strict=True)),
         Claim("width of the embeddings", asked[3][1], after.torch_network.get_input_embeddings().weight.shape[1]),
         Claim("head size", old[0].head_size, new[0].head_size),
         *prove_parts(before.torch_network, after.torch_network, cut),
+        *(prove_repair(before, after, _cut(before, config, inputs), inputs) if config.repair else ()),
     ]
     if not all(claim.kept for claim in claims):
         return claims
@@ -121,12 +132,24 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     benchmarks=ALL_BENCHMARKS,
     architectures=SIX,
     not_after={"share_layers": "layers that share their weights cannot be cut one by one; cut structure first"},
-    source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.2; Men et al. 2024, arXiv:2403.03853, eq. 1; Michel et al. 2019, arXiv:1905.10650, eq. 2",
+    source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.2; Men et al. 2024, arXiv:2403.03853, eq. 1; Michel et al. 2019, arXiv:1905.10650, eq. 2; "
+    "Kwon et al. 2022, arXiv:2204.09656, and Kurtic et al. 2023, arXiv:2302.04089 (repair)",
     shrinks="parameters and bytes",
     speeds_up="CPU and GPU, about as much as it shrinks",
 )
 def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inputs) -> Checkpoint:
     """Cut out the heads, neurons, hidden dimensions and layers that matter least."""
+    cut = _cut(checkpoint, config, inputs)
+    whole = copy.deepcopy(checkpoint.torch_network) if config.repair else None
+    apply_cut(checkpoint.torch_network, cut)
+    if whole is not None:
+        features = calibration_features(checkpoint, inputs, config.repair_examples)
+        repair(checkpoint.torch_network, whole, cut, features, config.damping, inputs.workdir, inputs.label or "repair")
+    return checkpoint
+
+
+def _cut(checkpoint: Checkpoint, config: PruneStructure, inputs: Inputs) -> Cut:
+    """What is to stay."""
     network = checkpoint.torch_network
     layers = layers_of(network)
     refuse_bound(layers, "prune_structure")
@@ -143,8 +166,7 @@ def prune_structure(checkpoint: Checkpoint, config: PruneStructure, inputs: Inpu
     )
     neurons = pick([parts.neurons[i] for i in stay], enough("neurons", [layer.neurons for layer in remaining_layers], config.neurons, config.scope))
     [hidden] = pick([parts.hidden], enough("hidden", [len(parts.hidden)], config.hidden, "layer"))
-    apply_cut(network, Cut(stay, heads, neurons, hidden))
-    return checkpoint
+    return Cut(stay, heads, neurons, hidden)
 
 
 def chosen_layers(config: PruneStructure, worth: Float[Tensor, " layers"]) -> list[int]:
