@@ -102,7 +102,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: QatInt8, inputs: Inputs
     assert isinstance(after.network, Path)
     codes = graph_codes(after.network)
     unmoved = codes_in(before.torch_network, codes, config)
-    size = int8_claims(before, after, config)
+    size = [*int8_claims(before, after, config)]
     features = probe_features(before, inputs)
     graph = runtime_of(after).logits(features)
     network = before.torch_network
