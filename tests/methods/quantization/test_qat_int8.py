@@ -96,7 +96,7 @@ def test_codes_of_weights_are_those_of_the_quantizer(per_channel: bool, reduced:
     assert codes_of(weight, steps).abs().max() == (64 if reduced else 127)
 
 
-@pytest.mark.parametrize("table", [drawn(9, 4), drawn(9, 4).abs(), -drawn(9, 4).abs(), torch.zeros(3, 4)])
+@pytest.mark.parametrize("table", [*(drawn(9, 4, seed=seed) for seed in range(6)), drawn(9, 4).abs(), -drawn(9, 4).abs(), torch.zeros(3, 4)])
 def test_codes_of_tables_are_those_of_the_quantizer(table: torch.Tensor) -> None:
     steps = table_steps(table)
     zero, scale, codes = quantize_data(table.numpy(), TensorProto.UINT8, False)
