@@ -16,6 +16,7 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import random
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -55,8 +56,8 @@ def baseline(recipe: Any, dataset: Any, seed: int, place: Path) -> Path:
     return place
 
 
-def made(source: Path, steps: Steps, dataset: Any, benchmark: str, seed: int, models: Path) -> Path:
-    """The model after ``steps``, each step made where it is not there yet."""
+def made(source: Path, steps: Steps, dataset: Any, benchmark: str, seed: int, models: Path, count: int) -> Path:
+    """The model after ``steps``, each step made where it is not there yet, with ``count`` of the training texts."""
     from recompress.benchmarks import get_benchmark
     from recompress.methods.distillation.teacher import teacher_outputs
     from recompress.methods.registry import Inputs, get_method
@@ -64,10 +65,11 @@ def made(source: Path, steps: Steps, dataset: Any, benchmark: str, seed: int, mo
     from tasks.data.bring import examples_of
 
     train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
-    teacher, place = teacher_outputs(source, train_rows, Path(f"{source}-answers")), source
+    train_rows = random.Random(seed).sample(train_rows, min(count, len(train_rows)))
+    teacher, place = teacher_outputs(source, train_rows, Path(f"{source}-{len(train_rows)}-answers")), source
     for name, dials in steps:
         said = "-".join(f"{key}={value}" for key, value in dials.items())
-        target = models / f"{place.name}-{name}-{said}"
+        target = models / f"{place.name}-{name}-{len(train_rows)}-{said}"
         if not target.is_dir():
             inputs = Inputs(get_benchmark(benchmark), train_rows, dev_rows, seed, Path(f"{target}-work"), teacher=teacher)
             run_step(name, get_method(name).config(**dials), place, target, inputs)
@@ -88,7 +90,7 @@ def measure(directory: Path, dataset: Any, metric: str) -> dict[str, float]:
     return dict(json.loads(kept.read_text()))
 
 
-def run(recipe_path: Path, seeds: list[int], models: Path, settings: list[str]) -> list[dict[str, Any]]:
+def run(recipe_path: Path, seeds: list[int], models: Path, settings: list[str], count: int) -> list[dict[str, Any]]:
     from recompress.benchmarks import get_benchmark
     from recompress.recipe import read_recipe
     from tasks.data.bring import bring
@@ -102,7 +104,7 @@ def run(recipe_path: Path, seeds: list[int], models: Path, settings: list[str]) 
         rows.append({"data": recipe.dataset.name, "seed": seed, "setting": "", "model": "baseline", **measure(source, dataset, metric)})
         for setting in settings:
             for model, steps in MODELS[setting].items():
-                place = made(source, steps, dataset, recipe.benchmark, seed, models)
+                place = made(source, steps, dataset, recipe.benchmark, seed, models, count)
                 rows.append({"data": recipe.dataset.name, "seed": seed, "setting": setting, "model": model, **measure(place, dataset, metric)})
                 print(rows[-1], flush=True)
     return rows
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("--recipe", type=Path, action="append")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--examples", type=int, default=10**9, help="train on so many of the training texts only")
     parser.add_argument("--setting", choices=MODELS, action="append")
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
@@ -145,9 +148,14 @@ def main() -> None:
     torch.set_num_threads(1)
     args.models.mkdir(parents=True, exist_ok=True)
     recipes = args.recipe or [Path("recipes/quantization.yaml")]
-    rows = [row for recipe in recipes for row in run(recipe, args.seeds, args.models, args.setting or [*MODELS])]
+    rows = [row for recipe in recipes for row in run(recipe, args.seeds, args.models, args.setting or [*MODELS], args.examples)]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime", "transformers"))
-    head = ["# Training with the rounding of the int8 graph", "", f"`python -m studies.qat MODELS --seeds {' '.join(map(str, args.seeds))}`", ""]
+    head = [
+        "# Training with the rounding of the int8 graph",
+        "",
+        f"`python -m studies.qat MODELS --seeds {' '.join(map(str, args.seeds))} --examples {args.examples}`",
+        "",
+    ]
     head += [f"{args.date}, {args.machine}, one thread. {versions}. Mean ± standard deviation over seeds; differences seed by seed.", ""]
     lines = [*head, *(line for data in dict.fromkeys(row["data"] for row in rows) for line in table(rows, data))]
     args.out.mkdir(parents=True, exist_ok=True)
