@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TRAINED = "trained.safetensors"
-CLOSE = 0.01
-"""How far the answers of the graph may lie from those of the network that was trained, relative to these: sums in another order move single codes by one."""
+CLOSE = 0.05
+"""How far the answers of the graph may lie from those of the network that was trained, relative to these. Sums in another order move an input that lies between two
+codes to the other one, and the layers above pass that on: 1e-7 on three narrow layers, 0.01 to 0.02 on six of 384 channels, where unrounded inputs give 0.05."""
 
 
 class QatInt8(Int8, Schedule):
