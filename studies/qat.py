@@ -153,7 +153,7 @@ def main() -> None:
     head = [
         "# Training with the rounding of the int8 graph",
         "",
-        f"`python -m studies.qat MODELS --seeds {' '.join(map(str, args.seeds))} --examples {args.examples}`",
+        f"`python -m studies.qat MODELS --seeds {' '.join(map(str, args.seeds))} --examples {args.examples}{''.join(f' --setting {json.dumps(setting)}' for setting in args.setting or ())}`",
         "",
     ]
     head += [f"{args.date}, {args.machine}, one thread. {versions}. Mean ± standard deviation over seeds; differences seed by seed.", ""]
