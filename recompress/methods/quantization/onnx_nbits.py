@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from recompress.runtimes import Feature
+    from recompress.runtimes import Feature, Runtime
 
 ROUNDED = 0.1
 """How far the outputs may lie from those of the packed network where inputs are rounded to 8 bits, as a share of their size."""
@@ -125,7 +125,7 @@ def missing(packed: Sequence[Packed], weights: Sequence[np.ndarray[Any, Any]]) -
 
 def prove(before: Checkpoint, after: Checkpoint, config: OnnxNbits, inputs: Inputs) -> list[Claim]:
     """Every packed matrix multiplied or looked up as it was packed, nothing of it left in floats, the bytes that follow, and the same answers."""
-    return [*_stored(before, after, config), *_answered(before, after, config, probe_features(before, inputs))]
+    return [*_stored(before, after, config), *_answered(before, after, config, probe_features(before, inputs), inputs.workdir)]
 
 
 def _stored(before: Checkpoint, after: Checkpoint, config: OnnxNbits) -> Iterator[Claim]:
@@ -149,11 +149,31 @@ def _is_packed(network: Any, name: str) -> bool:
     return tensor != "bias" and isinstance(network.get_submodule(module), Packed)
 
 
-def _answered(before: Checkpoint, after: Checkpoint, config: OnnxNbits, features: list[Feature]) -> Iterator[Claim]:
-    pairs = list(zip(runtime_of(before).logits(features), runtime_of(after).logits(features), strict=True))
-    size = sum(float(np.square(was).sum()) for was, _ in pairs) or 1.0
-    error = sum(float(np.square(was - now).sum()) for was, now in pairs)
-    yield Claim("relative error of the outputs", CLOSE if config.accuracy_level == 1 else ROUNDED, (error / size) ** 0.5, bound="at most")
+def _answered(before: Checkpoint, after: Checkpoint, config: OnnxNbits, features: list[Feature], workdir: Path) -> Iterator[Claim]:
+    """The file's graph with inputs as floats has to answer like the packed network, whatever the level is; rounded, nearly so."""
+    expected = runtime_of(before).logits(features)
+    yield Claim("relative error of the outputs, inputs as floats", CLOSE, _error(expected, _with_floats(after, workdir).logits(features)), bound="at most")
+    if config.accuracy_level != 1:
+        yield Claim("relative error of the outputs, inputs rounded", ROUNDED, _error(expected, runtime_of(after).logits(features)), bound="at most")
+
+
+def _with_floats(after: Checkpoint, workdir: Path) -> Runtime:
+    assert isinstance(after.network, Path)
+    model = read_graph(after.network)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 1
+    path = workdir / "floats" / ONNX_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_graph(model, path)
+    return runtime_of(replace(after, network=path))
+
+
+def _error(expected: Sequence[np.ndarray[Any, Any]], answered: Sequence[np.ndarray[Any, Any]]) -> float:
+    size = sum(float(np.square(was).sum()) for was in expected) or 1.0
+    error = sum(float(np.square(was - now).sum()) for was, now in zip(expected, answered, strict=True))
+    return float((error / size) ** 0.5)
 
 
 WHY = "its weights lie on no even steps, which is all that ONNX Runtime multiplies"

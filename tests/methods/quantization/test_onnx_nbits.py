@@ -157,7 +157,7 @@ def exchange_products(stored: dict[str, np.ndarray[Any, Any]], nodes: list[onnx.
         (turn_scales, "packed matrices that are not multiplied as they were packed"),
         (one_code, "packed matrices that are not multiplied as they were packed"),
         (other_level, "products at another accuracy level"),
-        (exchange_products, "relative error of the outputs"),
+        (exchange_products, "relative error of the outputs, inputs as floats"),
     ],
 )
 def test_a_graph_that_holds_something_else_is_noticed(spoil: Callable[..., None], claim: str, tmp_path: Path) -> None:
