@@ -68,7 +68,11 @@ def test_the_texts_that_are_timed_are_spread_over_the_split(monkeypatch: pytest.
 
     def ask(module: str, asked: Request, folder: Path) -> Any:
         requests.append(asked)
-        return 1 if module.endswith("memory") else [{"latency_p50_ms": 1.0, "latency_p95_ms": 1.0, "throughput_per_s": 1.0} for _ in asked.directories]
+        return (
+            {"peak_memory_bytes": 2, "steady_memory_bytes": 1}
+            if module.endswith("memory")
+            else [{"latency_p50_ms": 1.0, "latency_p95_ms": 1.0, "throughput_per_s": 1.0} for _ in asked.directories]
+        )
 
     monkeypatch.setattr(speed, "ask", ask)
     speed.measure(tmp_path / "model", tmp_path / "model", examples, tmp_path)
