@@ -68,11 +68,9 @@ def test_a_power_of_two_changes_no_digit(name: str) -> None:
         assert torch.equal(unpacked_matrix(FORMATS[name](BATCH * 2.0**power)), whole * 2.0**power)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("awq", "vectors")])  # these make one choice for all rows
 def test_nor_does_it_where_one_row_is_small(name: str) -> None:
-    """Rows of 1 and of a millionth in one matrix, and one of zeros: each as near as it would be alone. (Vectors share their books.)"""
-    if name in ("awq", "vectors"):
-        pytest.skip("one choice for all rows")
+    """Rows of 1 and of a millionth in one matrix, and one of zeros: each as near as it would be alone."""
     both = torch.cat([BATCH, BATCH * 2.0**-20, 0 * BATCH[:1]])
     values = unpacked_matrix(FORMATS[name](both))
     assert torch.equal(values[:16], unpacked_matrix(FORMATS[name](BATCH)))
