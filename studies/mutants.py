@@ -40,7 +40,13 @@ def known() -> Results:
 def still_true(mutants: Sequence[Mutant]) -> Results:
     """Those of them that speak of the present code, tests and edits."""
     earlier = known()
-    return {mutant.name: earlier[mutant.name] for mutant in mutants if earlier.get(mutant.name, {}).get("digest") == mutant.digest(ROOT)}
+    there = [(mutant.name, mutant, earlier[mutant.name]) for mutant in mutants if mutant.name in earlier]
+    return {name: result for name, mutant, result in there if result["digest"] == _digest_of(mutant, result)}
+
+
+def _digest_of(mutant: Mutant, result: dict[str, Any]) -> str:
+    by = result["by"] if caught(result) else ""
+    return mutant.digest(ROOT, by if (ROOT / by.split("::")[0]).is_file() else "")
 
 
 def keep(results: Results) -> None:
@@ -71,7 +77,6 @@ def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, wr
     """Fill ``results``, by the mutant's name, as outcomes come."""
     by_name = {mutant.name: mutant for mutant in mutants}
     texts = {mutant.name: mutant.applied_to((ROOT / mutant.file).read_text(encoding="utf-8")) for mutant in mutants}
-    digests = {mutant.name: mutant.digest(ROOT) for mutant in mutants}
     import_libraries(light=light)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copies = [Path(place) / f"copy{number}" for number in range(workers)]
@@ -83,7 +88,8 @@ def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, wr
         for done, outcome in enumerate(run_jobs(jobs, copies, ROOT), start=1):
             mutant = by_name[outcome.key]
             result = OUTCOMES[CAUGHT] if outcome.result == "out of time" and mutant.loops else outcome.result
-            results[mutant.name] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds, "digest": digests[mutant.name]}
+            entry: dict[str, Any] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds}
+            results[mutant.name] = entry | {"digest": _digest_of(mutant, entry)}
             print(f"{done:3d}/{len(jobs)} {outcome.seconds:6.1f} s  {result:9s}  {mutant.name}  {outcome.by}", file=sys.stderr)
             if result not in OUTCOMES.values() or result.startswith(("no ", "does")):
                 print(outcome.log[-3000:], file=sys.stderr)

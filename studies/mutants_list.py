@@ -68,10 +68,15 @@ class Mutant:
             raise DoesNotApply(f"{self.name}: {self.file} is no Python after the edit: {error}") from error
         return mutated
 
-    def digest(self, root: Path) -> str:
-        """Of the edit, the file and the tests: what decides whether an earlier result still counts."""
-        files = sorted({self.file, *(test.split("::")[0] for test in self.tests)})
-        content = [self.find, self.replace, self.where, self.tests, [hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files]]
+    def digest(self, root: Path, by: str = "") -> str:
+        """Of the edit, the file and the tests: what decides whether an earlier result still counts. Of a mutant that was caught, ``by`` is the test that failed:
+        it stays caught whatever else is tested beside it, as long as that test and all that is no test in its file are what they were."""
+        if by:
+            name = by.split("::")[-1].split("[")[0]
+            tests = [_without_other_tests((root / by.split("::")[0]).read_text(encoding="utf-8"), name)]
+        else:
+            tests = [*self.tests, *((root / file).read_text(encoding="utf-8") for file in sorted({test.split("::")[0] for test in self.tests}))]
+        content = [self.find, self.replace, self.where, (root / self.file).read_text(encoding="utf-8"), tests]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -79,6 +84,18 @@ class Mutant:
 def _meaning(text: str) -> str:
     """What Python makes of a file, but for comments, spaces and brackets."""
     return ast.dump(ast.parse(text))
+
+
+@cache
+def _without_other_tests(text: str, name: str) -> str:
+    """What a file of tests means to one of them; imports come and go with the others."""
+    body = ast.parse(text).body
+    kept = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom) and not (isinstance(node, ast.FunctionDef) and _is_other(node, name))]
+    return ast.dump(ast.Module(kept, []))
+
+
+def _is_other(node: ast.FunctionDef, name: str) -> bool:
+    return node.name.startswith("test_") and node.name != name
 
 
 def _span(text: str, dotted: str) -> tuple[int, int]:

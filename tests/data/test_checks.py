@@ -99,6 +99,13 @@ def test_balance_of_entities_and_of_labels() -> None:
     assert observe_balance([tagged("train", "x", "a/O")], TAGGED).empty
 
 
+def test_the_worst_label_counts_and_an_entity_once_however_long_it_is() -> None:
+    texts = [RawPart(split, "x", [Example((f"{i}",), (label,)) for i, label in enumerate(labels)]) for split, labels in (("train", "ppqr"), ("test", "prrr"))]
+    assert observe_balance(texts, TEXTS)["label_balance"].tolist() == [0.5], "p and q by a quarter, r by a half"
+    parts = [tagged("train", "x", "a/B-X b/I-X c/I-X d/B-Y"), tagged("test", "x", "e/B-X f/B-Y")]
+    assert observe_balance(parts, TAGGED)[["entity_density", "label_balance"]].to_numpy().tolist() == [[1.0, 0.0]]
+
+
 def test_a_split_without_entities_is_far_off() -> None:
     parts = [tagged("train", "x", "a/B-X"), tagged("test", "x", "b/O")]
     assert observe_balance(parts, TAGGED)["entity_density"].tolist() == [1000.0]
@@ -170,6 +177,7 @@ def test_counts_of_the_table_add_up_and_ratios_do_not() -> None:
         check("repeats", stage="raw", observed=3.0),
         check("repeats", stage="raw", slice="y", observed=4.0),
         check("entity_density", stage="raw"),
+        check("entity_density", stage="raw", slice="y", observed=1.75),
         check("entity_density", slice="y"),
     )
     lines = {line["rule"].name: line for line in as_table(data_check)}

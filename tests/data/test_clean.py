@@ -136,3 +136,13 @@ def test_likeness_sees_through_case_punctuation_and_composition_but_not_through_
     assert likeness(text("caf\u00e9")) == likeness(text("Cafe\u0301"))
     assert likeness(text("ọ̀kọ̀")) != likeness(text("ọkọ"))
     assert likeness(text("...")) == "..." != likeness(text("!"))
+
+
+def test_a_row_stays_in_its_slice() -> None:
+    rows, _ = cleaned(Example(("na", "e\u0301"), ("O", "I-X"), "east"), Example(("leo",), ("O",), "west"))
+    assert [row.slice for row in rows] == ["east", "west"]
+
+
+def test_of_equal_texts_the_first_stays() -> None:
+    rows = [Example(("leo",), ("a",), "one"), Example(("na",), ("a",), "two"), Example(("leo",), ("a",), "three")]
+    assert [row.slice for row in without_repeats(rows, Counter())] == ["one", "two"]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,13 @@ def test_a_split_is_made_of_the_same_rows_in_whatever_order_they_come() -> None:
     assert {split: len(rows["x"]) for split, rows in one.items()} == {"test": 20, "dev": 6, "train": 54}
     assert sum(row.labels == ("a",) for row in one["test"]["x"]) == 10
     assert counts["train"]["x"]["moved_to_test"] == counts["test"]["x"]["read"] == 20
+
+
+def test_a_label_that_is_rare_is_split_off_too_and_every_label_by_its_own_share() -> None:
+    settings = TEXTS.model_copy(update={"split_off": {"test": SplitOff(share=0.1)}})
+    texts = [f"often {i}|a" for i in range(20)] + [f"seldom {i}|b" for i in range(11)] + ["once|c"]
+    splits, _ = prepare([part("train", "x", *texts)], settings)
+    assert Counter(row.labels[0] for row in splits["test"]["x"]) == {"a": 2, "b": 2, "c": 1}, "rounded up, label by label"
 
 
 def test_the_tail_of_running_text_is_taken_with_its_repeats() -> None:
@@ -197,6 +205,10 @@ def test_settings_are_strict(tmp_path: Path) -> None:
         wrong = PARAMS.replace(change, "format: conl" if change.startswith("format") else "../x")
         (tmp_path / "params.yaml").write_text(wrong)
         with pytest.raises(InputError, match=words_):
+            read_settings_of(tmp_path, "toy")
+    for outside in ("/{slice}/{split}.txt", "x/../../{split}.txt"):
+        (tmp_path / "params.yaml").write_text(PARAMS.replace("{slice}/{split}.txt", outside))
+        with pytest.raises(InputError, match="below the source"):
             read_settings_of(tmp_path, "toy")
     (tmp_path / "params.yaml").write_text("pydocs: {}\n")
     with pytest.raises(InputError, match="no data set is described"):

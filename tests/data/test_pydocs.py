@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def test_what_is_taken_does_not_depend_on_the_order_of_the_files(packages: Path,
     listed = Path.rglob
     monkeypatch.setattr(Path, "rglob", lambda self, pattern: reversed(list(listed(self, pattern))))
     assert collect(SETTINGS) == before
+
+
+def test_files_are_read_in_the_order_of_the_digests_of_their_names(packages: Path) -> None:
+    sources = list(dict.fromkeys(paragraph.source for paragraph in paragraphs(packages / "rivers")))
+    assert sources == sorted(sources, key=lambda name: hashlib.sha256(name.encode()).hexdigest()) != sorted(sources)
+    assert len(sources) == len(WORDS) + 1
 
 
 def test_a_paragraph_that_names_a_package_is_left_out(packages: Path) -> None:

@@ -50,7 +50,7 @@ def test_all_models_are_measured_beside_the_baseline(models: dict[str, Path], tm
     assert int8["size_ratio"] == size_bytes(models["base"]) / size_bytes(models["int8"])
     assert all(0 < one["latency_p50_ms"] <= one["latency_p95_ms"] for one in measurements)
     assert all(0 < one["steady_memory_bytes"] <= one["peak_memory_bytes"] for one in measurements)
-    assert int8["peak_memory_bytes"] < base["peak_memory_bytes"], "the ONNX runtime brings no torch"
+    assert int8["peak_memory_bytes"] < 0.8 * base["peak_memory_bytes"], "the ONNX runtime brings no torch"
     assert json.loads(json.dumps(measurements)) == measurements
 
 

@@ -14,7 +14,7 @@ from recompress.errors import InputError
 from recompress.methods.calibration import calibration_features
 from recompress.methods.low_rank import activation_svd, fisher_svd, svd
 from recompress.methods.low_rank.factorize_embeddings import split_table
-from recompress.methods.low_rank.split import Split, cut
+from recompress.methods.low_rank.split import Split, cut, factors_for
 from recompress.models.architecture import encoder_linears
 from recompress.training.batches import collate
 from recompress.training.trainer import label_loss
@@ -169,3 +169,12 @@ def test_examples_without_labels_are_refused(tmp_path: Any) -> None:
     features = [{**one, "labels": [-100] * len(one["labels"])} for one in calibration_features(checkpoint, inputs_of("bert", tmp_path), 2)]
     with pytest.raises(InputError, match="none of the training examples carries a label"):
         fisher_svd.input_importance(checkpoint, dict(encoder_linears(checkpoint.torch_network)), features, "x")
+
+
+def test_factors_of_all_parts_answer_as_the_layer_did_bias_and_all() -> None:
+    linear = torch.nn.Linear(24, 8)
+    factors = factors_for(linear, svd.split_matrix(linear.weight.detach().double()), svd.Svd(parameters=0.5), 0.5)
+    assert factors is not None
+    given = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(factors(given), given @ factors.weight.T + linear.bias)
+    assert float(linear.bias.detach().abs().min()) > 0

@@ -297,6 +297,17 @@ def test_zeros_of_before_count(name: str, tmp_path: Path) -> None:
         run_step(name, get_method(name).config(sparsity=0.3), tmp_path / "source", tmp_path / "x", inputs_of("bert", tmp_path / "w"))
 
 
+@pytest.mark.parametrize("name", ["gradual", "movement", "platon"])
+def test_zeros_of_before_are_never_trained(name: str, seen: list[list[torch.Tensor]], tmp_path: Path) -> None:
+    """Not while the schedule waits, either."""
+    checkpoint, method = checkpoint_of("bert"), get_method(name)
+    for _, linear in encoder_linears(checkpoint.torch_network):
+        linear.weight.data[: len(linear.weight) // 4] = 0
+    checkpoint.info = replace(checkpoint.info, steps=("magnitude",))
+    method.run(checkpoint, method.config(**(QUICK | {"sparsity": 0.5, "begin": 0.5})), inputs_of("bert", tmp_path, 40))
+    assert all(bool(zeros[: len(zeros) // 4].all()) for step in seen for zeros in step)
+
+
 def test_what_is_refused_before_anything_runs() -> None:
     for name in ("gradual", "movement", "platon"):
         with pytest.raises(InputError, match=r"begin is less than end, got 0.8 and 0.7"):

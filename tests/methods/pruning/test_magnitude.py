@@ -332,3 +332,11 @@ def test_holding_a_dense_network_holds_nothing() -> None:
     network = checkpoint_of("bert").torch_network
     with hold_zeros(network):
         assert not _global_optimizer_post_hooks
+
+
+def test_blocks_are_judged_by_the_norm_that_is_asked_for() -> None:
+    """One large weight against four of middling size: the L2 norm prefers the first, the mean the others."""
+    weight = torch.tensor([[3.0, 0.1, 1.4, 1.4], [0.1, 0.1, 1.4, 1.4]])
+    masks = {norm: masks_of([weight], Magnitude(sparsity=0.5, block=(2, 2), block_norm=norm))[0] for norm in ("l2", "mean")}
+    assert masks["l2"][0].tolist() == [False, False, True, True]
+    assert masks["mean"][0].tolist() == [True, True, False, False]

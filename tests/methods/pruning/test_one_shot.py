@@ -16,7 +16,7 @@ from torch import Tensor
 from recompress.errors import InputError
 from recompress.layerwise.second_order import inverse_root, permute
 from recompress.methods.pruning import sparsegpt, wanda
-from recompress.methods.pruning.rows import smallest_in_rows
+from recompress.methods.pruning.rows import smallest_in_rows, zeros_in
 from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears, shape_of
@@ -194,3 +194,22 @@ def test_what_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{name}: sparsity 0.25 is less than the 0.5"):
         run_step(name, get_method(name).config(sparsity=0.25), tmp_path / f"{name}-0.5", tmp_path / "x", inputs_of("bert", tmp_path / "w"))
     assert {path.name for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith("work")} <= {"source", f"{name}-0.5", "w"}
+
+
+@pytest.mark.parametrize("pattern", [None, "2:4"])
+def test_zeros_of_before_are_among_those_that_were_asked_for_however_much_others_make_up(pattern: str | None) -> None:
+    """Inputs that are nearly alike: where one weight goes its neighbours take its place, those that are zero already as well, and these must not be counted as others."""
+    hand = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 1, generator=hand) + 0.3 * torch.randn(400, 32, generator=hand)
+    weight = torch.randn(24, 32, generator=hand)
+    weight.view(24, 8, 4)[..., 1] = 0
+    root = inverse_root(inputs.T @ inputs, 0.01, "here")
+    was = weight == 0
+    sparsegpt.prune_matrix(weight, root, sparsity=0.5, pattern=pattern)
+    assert int((weight == 0).sum()) == weight.numel() // 2
+    assert bool((weight[was] == 0).all())
+
+
+def test_whole_weights_in_a_share() -> None:
+    """0.29 * 100 is 28.999999999999996 in floats."""
+    assert [zeros_in(share, count) for share, count in ((0.29, 100), (0.57, 100), (0.5, 7), (0.0, 9))] == [29, 57, 3, 0]

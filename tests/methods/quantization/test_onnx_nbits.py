@@ -76,6 +76,13 @@ def test_what_other_methods_packed_is_multiplied_too(method: str, dials: dict[st
         np.testing.assert_allclose(now, was, rtol=1e-4, atol=1e-5)
 
 
+def test_texts_are_filled_up_with_the_padding_token_of_the_model(tmp_path: Path) -> None:
+    packed(tmp_path, family="llama-classifier", bits=8)
+    export(tmp_path, "llama-classifier")
+    checkpoint = load(tmp_path / "packed")
+    assert load(tmp_path / "onnx").info.onnx["pad_id"] == checkpoint.tokenizer.pad_token_id != 0
+
+
 def test_layers_that_share_their_weights_share_their_codes(tmp_path: Path) -> None:
     save(six.checkpoint_of(FAMILY), tmp_path / "source")
     inputs = six.inputs_of(FAMILY, tmp_path / "work")

@@ -29,3 +29,9 @@ def test_a_graph_that_is_wrong_where_only_text_is_long_enough_is_refused(tmp_pat
     monkeypatch.setattr(onnx_fp32, "export_graph", other_places)
     with pytest.raises(EffectMissing, match="largest change of an output"):
         saved_by("onnx_fp32", "bert", tmp_path, checkpoint_of("bert"))
+
+
+def test_the_model_says_that_its_weights_are_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember_exports(monkeypatch)
+    _, exported, _ = saved_by("onnx_fp32", "bert", tmp_path, checkpoint_of("bert"))
+    assert exported.info.onnx["int8"] is False

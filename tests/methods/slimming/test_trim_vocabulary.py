@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from recompress.benchmarks import Example, get_benchmark
@@ -264,3 +264,27 @@ def test_other_tokenizers_are_refused() -> None:
     suffixes = json.loads(Tokenizer(models.BPE({"a": 0, "b</w>": 1, "ab</w>": 2}, [("a", "b</w>")], end_of_word_suffix="</w>")).to_str())
     with pytest.raises(InputError, match="prefixes or suffixes"):
         needed(suffixes, {0}, characters=True)
+
+
+def special_last() -> dict[str, Any]:
+    """A tokenizer whose special tokens have the highest numbers, as those of some base models have."""
+    words = ["ka", "zi", "ku", "la", "leo", "[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(words[5:])
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 7), ("[SEP]", 8)])
+    return dict(json.loads(tokenizer.to_str()))
+
+
+def test_special_tokens_that_get_other_numbers_are_still_put_around_a_text() -> None:
+    definition = special_last()
+    smaller = Tokenizer.from_str(json.dumps(trimmed(definition, sorted(needed(definition, {4}, characters=False)))))
+    assert smaller.encode("leo").tokens == ["[CLS]", "leo", "[SEP]"]
+    assert smaller.encode("leo").ids == [smaller.token_to_id(token) for token in ("[CLS]", "leo", "[SEP]")] == [3, 0, 4]
+
+
+@pytest.mark.parametrize(("family", "expected"), [("roberta", [0, 1, 2, 3, 7]), ("bert", [3, 7])])
+def test_where_positions_begin_behind_the_padding_token_it_keeps_its_number(family: str, expected: list[int]) -> None:
+    network = checkpoint_of(family).torch_network
+    network.config.pad_token_id = 3
+    assert module._order(network, {3, 7}, {number: str(number) for number in range(12)}) == expected

@@ -61,3 +61,15 @@ def test_what_did_not_train_or_lost_its_zeros_is_found(inputs: Inputs) -> None:
     tuned.torch_network.bert.encoder.layer[0].intermediate.dense.weight.data[0, 0] = 1e-9
     assert {claim.what for claim in prove(pruned, tuned, QUICK, inputs) if not claim.kept} == {"zeros that stayed zero"}
     assert {claim.what for claim in prove(pruned, tiny_checkpoint(layers=3), QUICK, inputs) if not claim.kept} >= {"parameters"}
+
+
+def test_it_trains_for_as_many_epochs_and_from_the_seed_that_it_is_given(tmp_path: Path, inputs: Inputs) -> None:
+    method, last = get_method("finetune"), {}
+    for name, epochs, seed in (("plain", 1, 0), ("longer", 3, 0), ("other seed", 1, 5)):
+        steps: list[int] = []
+        place = replace(inputs, seed=seed, workdir=tmp_path / name, curve=lambda step, _, steps=steps: steps.append(step))  # type: ignore[misc]
+        method.run(tiny_checkpoint(), QUICK.model_copy(update={"epochs": epochs, "learning_rate": 1e-4}), place)
+        last[name] = max(steps)
+    assert last["longer"] == 3 * last["plain"] == 3 * last["other seed"]
+    orders = {seed: method.run(tiny_checkpoint(), QUICK, replace(inputs, seed=seed, workdir=tmp_path / str(seed))).torch_network for seed in (0, 5)}
+    assert not torch.equal(*(next(iter(network.parameters())) for network in orders.values()))

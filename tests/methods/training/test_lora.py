@@ -152,3 +152,13 @@ def test_a_rank_that_no_matrix_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rank 33 is more than the smaller side of .*query, which is 32 x 32; lower it"):
         run_step("lora", Lora(rank=33), tmp_path / "source", tmp_path / "target", inputs_of("bert", tmp_path / "work"))
     assert not (tmp_path / "target").exists()
+
+
+def test_the_seed_decides_where_adapters_begin() -> None:
+    begun = []
+    for seed in (0, 0, 1):
+        network = checkpoint_of("bert").torch_network
+        adapted: Any = network.get_submodule(adapt(network, Lora(rank=2), seed, hold=False)[0])
+        begun.append(next(weight.detach() for name, weight in adapted.named_parameters() if "lora_A" in name))
+    assert torch.equal(begun[0], begun[1])
+    assert not torch.equal(begun[0], begun[2])
