@@ -66,3 +66,9 @@ def test_heads_with_keys_of_their_own_are_groups_of_one() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_is_invented(count: int) -> None:
     assert strongest(torch.zeros(count), 5) == list(range(count))
+
+
+def test_layers_compare_by_what_their_parts_are_worth_within_them() -> None:
+    """However large the scores of a layer are: a part that carries most of a quiet layer stays before one of many in a loud one."""
+    loud, quiet = torch.tensor([50.0, 49.0, 48.0, 47.0]), torch.tensor([0.9, 1.0, 0.01, 0.01])
+    assert strongest_overall([loud, quiet], 3) == [[0], [0, 1]]

@@ -226,6 +226,17 @@ def test_dynamic_sparse_is_as_sparse_at_every_step_and_moves(kind: str, distribu
     assert not [name for name, _ in network.named_buffers() if "alive" in name]
 
 
+@pytest.mark.parametrize("start", ["magnitude", "random"])
+def test_dynamic_sparse_begins_with_the_zeros_that_are_asked_for(start: str, seen: list[list[torch.Tensor]], tmp_path: Path) -> None:
+    smallest_first = [linear.weight.detach().abs() for _, linear in encoder_linears(checkpoint_of("bert").torch_network)]
+    run("dynamic_sparse", tmp_path, "bert", sparsity=0.5, start=start, epochs=1, distribution="uniform")
+    shared = [
+        float((zeros & smallest(size.flatten(), size.numel() // 2).view_as(size)).sum() / zeros.sum())
+        for zeros, size in zip(seen[0], smallest_first, strict=True)
+    ]
+    assert min(shared) == 1 if start == "magnitude" else 0.4 < min(shared) <= max(shared) < 0.6
+
+
 @pytest.mark.parametrize("family", SIX)
 @pytest.mark.parametrize("name", ALL)
 def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:

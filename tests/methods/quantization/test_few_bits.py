@@ -249,3 +249,21 @@ def test_what_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="16-bit scales"):
         run_step(name, get_method(name).config(), tmp_path / "broken", tmp_path / "y", inputs_of("bert", tmp_path / "v"))
     assert not any((tmp_path / target).exists() for target in ("x", "y", f"{name}-24"))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_weight_half_a_step_beyond_the_last_gets_the_last_code(bits: int) -> None:
+    """The largest weight of a symmetric grid lies just there, and rounds to a code that needs a bit more."""
+    top = (1 << bits) - 1
+    weight = torch.tensor([[top / 2, -top / 2, 1.0, 0.0, *[0.0] * 4]])
+    steps = grid_of(weight, bits, None, symmetric=True)
+    assert float(steps.scales) == 1
+    codes = codes_on(weight, steps, bits)
+    assert (int(codes.max()), int(codes[0, 3])) == (top, 1 << (bits - 1))
+
+
+def test_columns_with_the_largest_inputs_come_first() -> None:
+    inputs = torch.diag(torch.tensor([1.0, 4.0, 2.0, 3.0]))
+    _, order = column_by_column.root_of(inputs, 0.01, "here", act_order=True)
+    assert order is not None
+    assert order.tolist() == [1, 3, 2, 0]
