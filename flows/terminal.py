@@ -57,9 +57,13 @@ def check_text(args: tuple[str, ...]) -> None:
 
 
 def read_lines() -> tuple[str, ...]:
-    """The lines of stdin. Raises ``InputError`` for bytes that are not UTF-8."""
+    """The lines of stdin: what ends with a line feed, with or without a carriage return, and nothing else (a text may hold U+2028 or a form feed). A byte order
+    mark is no part of the first one. Raises ``InputError`` for bytes that are not UTF-8, and where stdin is closed."""
+    if sys.stdin is None:
+        raise InputError("stdin is closed; give the texts as arguments, or a file with one text in each line (< texts.txt)")
     try:
-        return tuple(sys.stdin.buffer.read().decode("utf-8").splitlines())
+        lines = sys.stdin.buffer.read().decode("utf-8-sig").split("\n")
+        return tuple(line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1]))
     except UnicodeDecodeError as error:
         raise InputError(
             f"stdin is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}; convert it first, with iconv for example"

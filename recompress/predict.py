@@ -3,10 +3,15 @@
 predictor = Predictor(directory)
 predictor(["habari za leo"])      # [{"label": "news", "score": 0.93}]  or  [{"words": […], "tags": […], "entities": […]}]
                                   # or, of a model of language, [{"tokens": 5, "bytes": 14, "bits_per_byte": 2.31, "perplexity": 88.4}]
+
+A text is read as data preparation would have left it, because that is what the model was trained and measured on: composed characters (NFC), nothing hidden,
+no wrong decodings, and single spaces where the text is no running text. Of what is longer than the model reads, the answer says so: ``truncated`` is true, and words that were not read
+have the tag ``None``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +20,17 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, get_benchmark
+from recompress.data.characters import LOST, repaired, to_nfc, without_hidden
 from recompress.errors import DataRefused
 from recompress.models.checkpoint import read_info
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
 
 Answer = dict[str, Any]
-OUTSIDE = "O"
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character, which JSON may hold and no tokenizer takes."""
+NO_LIMIT = 1 << 30
+"""Tokens."""
 
 
 class Predictor:
@@ -41,20 +50,35 @@ class Predictor:
         labels = self.info.labels
         if isinstance(self.benchmark, ReadsOn):
             return [self._foreseen(self.benchmark.pieces, text) for text in texts]
-        examples = [Example(self.benchmark.split(text)) for text in texts]
+        examples = [self._example(text) for text in texts]
         features = self.benchmark.encode(self.tokenizer, examples, labels, self.info.max_length)
         answers = []
         for example, feature, logits in zip(examples, features, self.runtime.logits(features), strict=True):
             units = self.benchmark.unit_logits(logits, feature)
             scores = softmax(units).max(axis=-1) if len(units) else np.zeros(0)
             decided = self.benchmark.decide(units, labels)
-            answers.append(_of_words(example, decided, scores) if self.info.benchmark == "token-classification" else _of_text(decided, scores))
+            answer = _of_words(example, decided, scores, feature["units"]) if self._tagged else _of_text(decided, scores)
+            answers.append(answer | ({"truncated": True} if self._is_cut(example, feature) else {}))
         return answers
+
+    @property
+    def _tagged(self) -> bool:
+        return self.info.benchmark == "token-classification"
+
+    def _example(self, text: str) -> Example:
+        return Example(self.benchmark.split(as_prepared(text, running=isinstance(self.benchmark, ReadsOn))))
+
+    def _is_cut(self, example: Example, feature: Feature) -> bool:
+        """Whether the text has more tokens than the model reads; looked at again only where it fills all of them."""
+        if len(feature["input_ids"]) < self.info.max_length:
+            return False
+        [whole] = self.benchmark.encode(self.tokenizer, [example], self.info.labels, NO_LIMIT)
+        return len(whole["input_ids"]) > len(feature["input_ids"])
 
     def _foreseen(self, pieces: Callable[..., list[Feature]], text: str) -> Answer:
         """What the text costs a model of language, in windows as its benchmark makes them; nothing is known of a text without a second token."""
         try:
-            features = pieces(self.tokenizer, [Example(self.benchmark.split(text))], self.info.max_length)
+            features = pieces(self.tokenizer, [self._example(text)], self.info.max_length)
         except DataRefused:
             features = []
         units = [self.benchmark.unit_logits(logits, feature) for logits, feature in zip(self.runtime.logits(features), features, strict=True)]
@@ -65,8 +89,20 @@ class Predictor:
         return {"tokens": int(totals[1]), "bytes": int(totals[2]), **costs}
 
 
+def as_prepared(text: str, *, running: bool = False) -> str:
+    """The text as ``recompress.data.clean`` would have left it; ``running`` text keeps its spaces. What preparation would leave out as a row is answered all the same."""
+    text = HALF.sub(LOST, text)
+    if not (text.isascii() and text.isprintable()):
+        text = to_nfc(without_hidden(to_nfc(repaired(text))))
+    return text if running else " ".join(text.split())
+
+
 def summary(answer: Answer) -> str:
     """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, or ``2.31 bits per byte, perplexity 88.4``."""
+    return _summary(answer) + (" (truncated: the rest of the text is longer than the model reads)" if answer.get("truncated") else "")
+
+
+def _summary(answer: Answer) -> str:
     if "perplexity" in answer:
         known = answer["perplexity"] is not None
         return f"{answer['bits_per_byte']:.2f} bits per byte, perplexity {answer['perplexity']:.4g}" if known else "too short to be foreseen"
@@ -85,12 +121,13 @@ def _of_text(decided: Sequence[str], scores: Float[np.ndarray, " units"]) -> Ans
     return {"label": decided[0], "score": round(float(scores[0]), 6)}
 
 
-def _of_words(example: Example, tags: Sequence[str], scores: Float[np.ndarray, " units"]) -> Answer:
-    """Entities are what their benchmark counts: ``B-X`` and every ``I-X`` directly after it. An entity's score is that of its least certain word."""
+def _of_words(example: Example, tags: Sequence[str], scores: Float[np.ndarray, " units"], places: Sequence[int]) -> Answer:
+    """Entities are what their benchmark counts: ``B-X`` and every ``I-X`` directly after it. An entity's score is that of its least certain word. A word whose
+    place in the sequence is -1 was not read."""
     from recompress.benchmarks.token_classification import entities
 
     spans = [
         {"type": kind, "text": " ".join(example.words[start:end]), "start": start, "end": end, "score": round(float(scores[start:end].min()), 6)}
         for kind, start, end in sorted(entities(tags), key=lambda entity: entity[1])
     ]
-    return {"words": list(example.words), "tags": list(tags), "entities": spans}
+    return {"words": list(example.words), "tags": [tag if place >= 0 else None for tag, place in zip(tags, places, strict=True)], "entities": spans}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recompress.benchmarks import Example, get_benchmark
+from recompress.data.clean import clean
 from recompress.models.checkpoint import save
-from recompress.predict import Predictor, softmax, summary
+from recompress.predict import Predictor, as_prepared, softmax, summary
 from recompress.runtimes import open_runtime
 from tests.six import DECODERS, LANGUAGE, LENGTH, checkpoint_of
 from tests.tiny import TAGS, TOPICS, tiny_checkpoint
@@ -67,3 +71,38 @@ def test_an_entity_holds_all_of_its_words_and_is_as_certain_as_the_least_of_them
     assert answer["entities"] == [{"type": "PER", "text": "asha otieno", "start": 1, "end": 3, "score": pytest.approx(least, abs=1e-5)}]
     assert summary(answer) == "PER asha otieno"
     assert set(answer["tags"]) <= set(TAGS)
+
+
+@pytest.mark.parametrize("raw", [unicodedata.normalize("NFD", "Ẹ̀kọ́ nípa ọ̀rọ̀ ajé"), "kula\u200b  leo\n na  kazi", "mouth\x9d na", "cafe\u0301\u00ad leo"])
+@pytest.mark.parametrize("benchmark", ["text-classification", "token-classification"])
+def test_a_text_is_answered_as_preparation_would_have_left_it(raw: str, benchmark: str, tmp_path: Path) -> None:
+    """The test split was prepared, so that no measure of quality sees a difference."""
+    save(tiny_checkpoint(benchmark), tmp_path / "model")
+    tagged = benchmark == "token-classification"
+    words = tuple(raw.split()) if tagged else (raw,)
+    [row] = clean([Example(words, ("O",) * len(words) if tagged else ("food",))], None, Counter(), tagged=tagged)
+    assert as_prepared(raw) == " ".join(row.words)
+    ask = Predictor(tmp_path / "model")
+    assert ask([raw]) == ask([" ".join(row.words)])
+
+
+def test_half_a_character_is_a_lost_one(tmp_path: Path) -> None:
+    for benchmark in ("text-classification", "token-classification"):
+        save(tiny_checkpoint(benchmark), tmp_path / benchmark)
+        ask = Predictor(tmp_path / benchmark)
+        assert ask(["kula \ud83d leo"]) == ask(["kula \ufffd leo"])
+    assert as_prepared(json.loads('"\\ud83d\\ude00 leo"')) == "😀 leo", "two halves that JSON has put together"
+
+
+def test_an_answer_says_what_was_not_read(tmp_path: Path) -> None:
+    for benchmark in ("text-classification", "token-classification"):
+        save(tiny_checkpoint(benchmark), tmp_path / benchmark)
+    long, fits = " ".join(["na"] * 60), " ".join(["na"] * 30)  # the model reads 32 tokens, two of them around the text
+    [cut, whole] = Predictor(tmp_path / "token-classification")([long, fits])
+    assert (cut["truncated"], cut["tags"].count(None), cut["tags"][30:], len(cut["words"])) == (True, 30, [None] * 30, 60)
+    assert "truncated" not in whole
+    assert None not in whole["tags"]
+    [cut, whole] = Predictor(tmp_path / "text-classification")([long, fits])
+    assert cut["truncated"] is True
+    assert "truncated" in summary(cut)
+    assert set(whole) == {"label", "score"}

@@ -67,14 +67,26 @@ def with_backend(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrai
 
 
 def spaced_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Byte-level tokenizers write a word with the space before it. Words that are given one by one get theirs back, as in the text that the model knows."""
+    """Byte-level tokenizers write a word with the space before it. Words that are given one by one get theirs back, as in the text that the model knows.
+
+    Where the byte level itself cuts the text, it is told so. Behind a step that has cut the text already (Llama 3, or single digits) that would put a space
+    before each piece of a word; there the space is put before the word, as the last step of normalization.
+    """
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
-    steps = [step for step in _nested(definition["pre_tokenizer"]) if step["type"] == "ByteLevel" and not step["add_prefix_space"]]
-    if not steps:
+    steps = _nested(definition["pre_tokenizer"])
+    bytes_at = next((i for i, step in enumerate(steps) if step["type"] == "ByteLevel"), None)
+    if bytes_at is None or steps[bytes_at]["add_prefix_space"] or _begins_with_space(definition["normalizer"]):
         return tokenizer
-    for step in steps:
-        step["add_prefix_space"] = True
+    if any(step["type"] != "Sequence" for step in steps[:bytes_at]):
+        before = [definition["normalizer"]] if definition["normalizer"] else []
+        definition["normalizer"] = {"type": "Sequence", "normalizers": [*before, {"type": "Prepend", "prepend": " "}]}
+    else:
+        steps[bytes_at]["add_prefix_space"] = True
     return with_backend(tokenizer, json.dumps(definition))
+
+
+def _begins_with_space(normalizer: dict[str, Any] | None) -> bool:
+    return normalizer is not None and any(step["type"] == "Prepend" for step in (normalizer, *normalizer.get("normalizers", ())))
 
 
 def _nested(step: dict[str, Any] | None) -> list[dict[str, Any]]:

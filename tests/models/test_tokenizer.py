@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from transformers import AutoModelForMaskedLM
+import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from recompress.benchmarks import get_benchmark
 from recompress.models.checkpoint import load, save
 from recompress.models.pretrained import from_base
+from recompress.models.tokenizer import plain_tokenizer, spaced_words
 from tests.checkpoints import base_of
 from tests.families import TAGS, saved, sentences
 
@@ -74,3 +77,23 @@ def test_reading_a_tokenizer_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(saved("distilbert", tmp_path / "model"))], capture_output=True, text=True, cwd=Path(__file__).parents[2]
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("cut", ["bytes alone", "words before bytes", "digits before bytes"])
+def test_words_that_are_given_one_by_one_get_the_tokens_of_running_text(cut: str) -> None:
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut != "words before bytes")
+    first = {
+        "words before bytes": pre_tokenizers.Split(Regex(r"\p{N}{1,3}| ?[^\s\p{N}]+|\s+"), "isolated"),
+        "digits before bytes": pre_tokenizers.Digits(individual_digits=True),
+    }
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence([first[cut], whole]) if cut in first else whole
+    trainer = trainers.BpeTrainer(
+        vocab_size=380, special_tokens=["<s>", "<pad>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    backend.train_from_iterator(["Asha's house in 2024 cost 98765 don't re-do it"] * 20, trainer)
+    plain = plain_tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", pad_token="<pad>"))
+    words = ["in", "2024", "Asha's", "don't", "re-do", "98765", "ẹ̀kọ́"]
+    spaced = spaced_words(plain)
+    assert spaced(words, is_split_into_words=True)["input_ids"] == plain(" " + " ".join(words))["input_ids"]
+    assert spaced_words(spaced).backend_tokenizer.to_str() == spaced.backend_tokenizer.to_str(), "one space is enough"
