@@ -165,3 +165,10 @@ def _save_and_die(checkpoint: Checkpoint, target: Path, moment: int) -> None:
     sys.addaudithook(watch)
     save(checkpoint, target)
     os._exit(0)
+
+
+def test_a_model_that_is_loaded_answers_and_does_not_train(tmp_path: Path) -> None:
+    """Dropout would make every answer another."""
+    saved("bert", tmp_path / "model")
+    network = load(tmp_path / "model").torch_network
+    assert not any(module.training for module in network.modules())

@@ -48,6 +48,11 @@ def test_a_factored_embedding_and_its_output_layer_are_the_product() -> None:
     assert {id(parameter) for parameter in output.parameters()} == {id(parameter) for parameter in embedding.parameters()}
 
 
+def test_a_factored_output_layer_adds_its_bias() -> None:
+    embedding, bias, rows = factored_embedding(torch.randn(20, 3), torch.randn(8, 3), padding_idx=None), torch.randn(20), torch.randn(5, 8)
+    torch.testing.assert_close(FactoredOutput(embedding, bias)(rows), rows @ embedding.weight.T + bias)
+
+
 @pytest.mark.parametrize("family", SIX)
 def test_what_is_read_back_is_factored_and_answers_the_same(family: str, tmp_path: Path) -> None:
     whole, factored = checkpoint_of(family), factor_embeddings(factor_layers(checkpoint_of(family)))

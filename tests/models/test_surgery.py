@@ -23,6 +23,7 @@ from recompress.models.surgery import (
     keep_outputs,
     note_heads,
     note_neurons,
+    parameters_of,
     refuse_bound,
     weight_of,
 )
@@ -208,3 +209,8 @@ def test_stored_shapes_that_do_not_fit_are_refused() -> None:
         fit_shapes(checkpoint_of("bert").torch_network, {"bert.encoder.layer.0.output.dense.weight": (HIDDEN, 5)})
     with pytest.raises(IntegrityError, match="word_embeddings.weight is stored as"):
         fit_shapes(checkpoint_of("bert").torch_network, {"bert.embeddings.word_embeddings.weight": (7, HIDDEN)})
+
+
+def test_a_tensor_that_is_shared_counts_once() -> None:
+    one, other = torch.zeros(3, 4), torch.zeros(5)
+    assert parameters_of([one, other, one.T, one]) == 17

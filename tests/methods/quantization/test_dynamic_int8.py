@@ -10,8 +10,9 @@ import onnx
 import pytest
 import torch
 
-from recompress.errors import EffectMissing, IntegrityError
+from recompress.errors import EffectMissing, InputError, IntegrityError
 from recompress.methods.quantization.dynamic_int8 import DynamicInt8, prove
+from recompress.methods.quantization.int8 import check
 from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears
@@ -153,3 +154,10 @@ def test_a_graph_that_answers_differently_is_refused_and_exporting_is_quiet(capf
 def test_quantizing_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     quantize(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_8_bits_whose_sums_overflow_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recompress.methods.quantization.int8.int8_overflows", lambda: True)
+    with pytest.raises(InputError, match="overflow on this processor"):
+        check(DynamicInt8(reduce_range=False))
+    check(DynamicInt8(reduce_range=True))

@@ -189,3 +189,16 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="not finite"):
         sensitivity.measure(broken.torch_network, features_of(broken, "bert"), [FewBits()], tmp_path, "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_the_divergence_is_that_of_what_was_said_from_what_is_said_now() -> None:
+    """KL is no distance: by hand, for two coins that are far from each other."""
+    said, now = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])
+    assert sensitivity.divergence(said.log(), now.log()) == pytest.approx(0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5), rel=1e-6)
+    assert sensitivity.divergence(now.log(), said.log()) == pytest.approx(0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1), rel=1e-6)
+
+
+def test_a_layer_is_left_untouched_only_where_that_is_allowed() -> None:
+    damage = {str(bits): 1.0 for bits in BITS}
+    assert len(options_of(8, 16, damage, MixedPrecision(untouched=False))) == len(BITS)
+    assert options_of(8, 16, damage, MixedPrecision(untouched=True))[-1] == Option(4 * 8 * 16, 0.0)

@@ -241,3 +241,21 @@ def test_broken_codebooks_are_refused(change: str, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "made" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(IntegrityError, match="do not fit each other"):
         load(tmp_path / "made")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_first_means_are_drawn_by_their_distance_from_those_before(seed: int) -> None:
+    """A thousand points in two places and one far away: three means are these, whatever is drawn."""
+    points = torch.tensor([[0.0, 0.0]] * 600 + [[1.0, 0.0]] * 400 + [[0.0, 9.0]])
+    begun = codebooks._begin(points, torch.ones_like(points), 3, torch.Generator().manual_seed(seed))
+    assert sorted(begun.tolist()) == [[0, 0], [0, 9], [1, 0]]
+
+
+def test_books_that_16_bits_make_worse_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    hessian, weight = inputs_and_weight(16, 12, 0)
+    config = Vector(kind="additive", width=4, bits=2, refinements=2)
+    good = vector.quantize_matrix(weight, hessian.diagonal(), hessian, config, 0)
+    monkeypatch.setattr(vector, "improve_books", lambda weight, codes, books, scales, bent: books + 1)
+    unchanged = vector.quantize_matrix(weight, hessian.diagonal(), hessian, config, 0)
+    lost = [float(((weight - values(one)) @ hessian * (weight - values(one))).sum()) for one in (good, unchanged)]
+    assert lost[0] < lost[1] < 3 * lost[0], "books that are worse by one in each number would lose many times as much"
