@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 from recompress.errors import IntegrityError
 from recompress.measure.size import parameters
 from recompress.methods.registry import get_method
-from recompress.methods.runner import parameters_in
+from recompress.methods.runner import parameters_in, run_step
 from recompress.models.checkpoint import load, save
 from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, pack, packed_embedding, packed_linear, place, unpack
 from recompress.runtimes import runtime_of
@@ -159,3 +160,14 @@ def test_a_module_that_stands_in_two_places_is_replaced_in_both() -> None:
     assert isinstance(network.get_submodule("a.0"), PackedLinear)
     assert network.get_submodule("a.0") is network.get_submodule("b.0")
     assert isinstance(network.get_submodule("b.1"), nn.Linear)
+
+
+def test_a_packed_embedding_of_another_size_than_the_config_says_is_refused(tmp_path: Path) -> None:
+    """Numbers of tokens would lead to other rows, or to none."""
+    save(checkpoint_of("roberta"), tmp_path / "source")
+    rtn = get_method("rtn")
+    run_step("rtn", rtn.config(embeddings=True), tmp_path / "source", tmp_path / "packed", inputs_of("roberta", tmp_path / "work"))
+    config = json.loads((tmp_path / "packed" / "config.json").read_text())
+    (tmp_path / "packed" / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 3}))
+    with pytest.raises(IntegrityError, match=r"word_embeddings is stored as \["):
+        load(tmp_path / "packed")

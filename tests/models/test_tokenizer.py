@@ -97,3 +97,19 @@ def test_words_that_are_given_one_by_one_get_the_tokens_of_running_text(cut: str
     spaced = spaced_words(plain)
     assert spaced(words, is_split_into_words=True)["input_ids"] == plain(" " + " ".join(words))["input_ids"]
     assert spaced_words(spaced).backend_tokenizer.to_str() == spaced.backend_tokenizer.to_str(), "one space is enough"
+
+
+def test_lengths_that_are_baked_into_a_file_are_not_kept_and_rows_are_filled_up_on_the_right(tmp_path: Path) -> None:
+    base = base_of("roberta", tmp_path / "base", AutoModelForMaskedLM)
+    backend = Tokenizer.from_file(str(base / "tokenizer.json"))
+    backend.enable_padding(direction="left", length=24)
+    backend.enable_truncation(3)
+    backend.save(str(base / "tokenizer.json"))
+    tokenizer = from_base(base, "text-classification", ("a", "b"), 32, seed=0).tokenizer
+    long, short = " ka muni lo ka muni lo", " ka"
+    ids = tokenizer([long, short])["input_ids"]
+    assert len(ids[1]) < 24
+    assert len(ids[0]) > 3 + 2
+    padded = tokenizer([long, short], padding=True)["attention_mask"]
+    assert padded[1][0] == 1
+    assert padded[1][-1] == 0
