@@ -1,5 +1,6 @@
 # make run    a real model, fine-tuned, compressed, measured, judged and promoted
 # make test   the proof that it works
+# make prove  the part of it that takes minutes for one promise: ten interruptions, the same model made again
 # make check  style, types, layers
 # make serve  the pages of Prefect and MLflow, on this machine only
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup run test check serve docs clean
+.PHONY: setup run test prove check serve docs clean
 
 setup: $(READY)
 
@@ -23,7 +24,10 @@ run: setup
 	@$(BIN)/recompress run recipes/quickstart.yaml
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m 'not long' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+prove: setup
+	@$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at six moments of a run: one line, the signal's exit code, no process left behind, and the next run goes on with what was finished."""
+"""Ctrl-C and SIGTERM at ten moments of a run: one line, the signal's exit code, no process left behind, and the next run goes on with what was finished."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ import pytest
 
 from tests.flows.toy_project import environment, make_project, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 MOMENTS = (
+    ("data: toy", signal.SIGINT),
     ("check toy ·", signal.SIGTERM),
     ("baseline ·", signal.SIGINT),
     ("int8/1 dynamic_int8", signal.SIGTERM),
+    ("baseline/quality", signal.SIGINT),
+    ("int8/quality", signal.SIGTERM),
     ("timing", signal.SIGINT),
     ("verdicts ·", signal.SIGTERM),
     ("promotion ·", signal.SIGINT),
+    ("report", signal.SIGTERM),
 )
 """What a run says when it begins something, and the signal that it gets then."""
 LINES = {signal.SIGINT: "stopped by Ctrl-C", signal.SIGTERM: "ended by SIGTERM"}
@@ -42,7 +46,7 @@ def interrupt(project: Path, moment: str, number: signal.Signals) -> tuple[int, 
         return process.wait(), after, children
 
 
-def test_six_interrupted_runs_end_in_one_line_each_and_lose_nothing(tmp_path: Path) -> None:
+def test_ten_interrupted_runs_end_in_one_line_each_and_lose_nothing(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     recipe = project / "recipe.yaml"
     recipe.write_text(re.sub(r"  small:\n.*?policy:", "policy:", recipe.read_text(), flags=re.DOTALL))

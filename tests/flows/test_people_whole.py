@@ -10,7 +10,7 @@ import pytest
 from tests.flows.toy_project import ask, make_project, run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_from_a_run_that_waits_to_evidence_and_the_same_model_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
