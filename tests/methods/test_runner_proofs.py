@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +45,11 @@ def same(checkpoint: Checkpoint, *_: Any) -> Checkpoint:
     return checkpoint
 
 
+def shifted(checkpoint: Checkpoint, *_: Any) -> Checkpoint:
+    checkpoint.torch_network.classifier.bias.data += 1
+    return checkpoint
+
+
 def test_a_proof_gets_the_model_as_it_was_and_the_one_that_was_read_back(go: Go, tmp_path: Path) -> None:
     seen: dict[str, Checkpoint] = {}
 
@@ -74,6 +80,15 @@ def test_a_tensor_that_no_answer_depends_on_is_compared_too(go: Go, monkeypatch:
     monkeypatch.setattr(runner, "load", read_back)
     with pytest.raises(IntegrityError, match="position_embeddings.weight is not the same when it is read back"):
         go(same)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_answers_that_are_not_finite_end_the_step_although_every_weight_is(value: float, go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of finite numbers overflow; and infinity is equal to itself."""
+    told = SimpleNamespace(logits=lambda features, *_: [torch.full((3,), value).numpy() for _ in features])
+    monkeypatch.setattr(runner, "runtime_of", lambda checkpoint: told)
+    with pytest.raises(IntegrityError, match="outputs that are not finite"):
+        go(shifted)
 
 
 def test_the_tokenizer_is_compared_too(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
