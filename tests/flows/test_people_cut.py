@@ -79,17 +79,22 @@ def test_a_bundle_that_was_altered_is_named_and_stays(people: People) -> None:
     assert card.read_bytes() == altered
 
 
-def test_where_it_cannot_be_written_anew_the_cut_bundle_stays(people: People) -> None:
-    people.promote(1)
+@pytest.mark.parametrize("kept", ["altered", "gone"])
+def test_where_it_cannot_be_written_anew_the_cut_bundle_stays(people: People, kept: str) -> None:
+    plan = people.promote(1)
     people.ask("audit", "bundle", "ner@1")
     bundle = people.root / "evidence" / "ner-v1"
     (bundle / "bundle.json").write_bytes(b'{"files"')
-    people.dossiers.clear()
+    if kept == "gone":
+        people.dossiers.clear()
+    else:
+        people.dossiers[plan] = people.dossiers[plan].model_copy(update={"recipe": {"name": "another"}})
     said: list[str] = []
     assert heal(Project(people.root), said.append) == []
     assert "could not be written" in said[-1]
     assert (bundle / "plan.json").is_file()
     assert cut_file(bundle) == "bundle.json"
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
 def test_what_was_cut_is_told_from_what_was_changed(tmp_path: Path, people: People) -> None:
