@@ -89,6 +89,23 @@ def audit_verify(root: Path, bundle: Path | None, key: Path | None, model_key: P
     return None
 
 
+@audit.command("check")
+@click.argument("version")
+@click.option("--to", "target", type=FILE, help="Copy the files there while they are checked: what to serve.")
+@as_json
+@click.pass_obj
+def audit_check(root: Path, version: str, target: Path | None, json_: bool) -> None:
+    """Hold every file of a version against the ledger, from outside: nothing of it is run. For servers of your own: mlflow models serve -m FOLDER.
+
+    Example:  recompress audit check quickstart@champion --to /srv/quickstart
+    """
+    from tasks.people.serve import check
+
+    checked = check(project(root), version, target)
+    line = f"{checked.model} version {checked.version} is what record {checked.record} of the ledger promoted; manifest sha256 {checked.manifest_sha256}"
+    show(checked.as_json(), json_, lambda: f"{line}\n{checked.folder}" if target else line)
+
+
 @audit.command("guard")
 @as_json
 @click.pass_obj

@@ -232,15 +232,22 @@ def doctor(root: Path, json_: bool) -> None:
 
 
 @main.command()
+@click.argument("model", required=False)
+@click.option("--port", default=5001, show_default=True, help="Where MODEL answers.")
 @click.option("--prefect-port", default=4200, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; neither server asks for a login.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; no server here asks for a login.")
 @click.pass_obj
-def serve(root: Path, prefect_port: int, mlflow_port: int, host: str) -> None:
-    """The pages of Prefect and MLflow over this project's stores, on this machine only, until Ctrl-C.
+def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_port: int, host: str) -> None:
+    """The pages of Prefect and MLflow over this project's stores, on this machine only, until Ctrl-C. With MODEL (name@champion or name@3), the model itself:
+    every file is held against the ledger before anything of it is imported, and a private copy is what answers.
 
-    Example:  recompress serve
+    Example:  recompress serve quickstart@champion
     """
+    if model is not None:
+        from tasks.people.serve import serve_model
+
+        sys.exit(serve_model(project(root), model, host, port, say))
     from tasks.running.orchestrate import serve_pages
 
     serve_pages(root, host, prefect_port, mlflow_port, say)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from recompress.errors import RecompressError
+from recompress.evidence.attestation_agreement import result_rows, summary_rows
 from recompress.evidence.broken import BundleBroken
 from recompress.integrity.digest import FileEntry, sha256_json, sha256_manifest
 from recompress.integrity.model_files import MODEL_FOLDER
@@ -37,6 +38,9 @@ class Documents:
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         return self._by_name[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -90,6 +94,7 @@ def agree(documents: Documents, listing: dict[str, Any], head: Head, files: tupl
             *_provenance(documents, files),
             *_bill(documents, files),
             *_model(documents, files),
+            *_for_others(documents, files),
         ]
     except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         raise BundleBroken("bundle.json", f"a document lacks what it should say: {type(error).__name__} {error}") from None
@@ -178,6 +183,16 @@ def _bill(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:
 def _model(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:
     inside = [FileEntry(file.path.removeprefix(f"{MODEL_FOLDER}/"), file.size, file.sha256) for file in files if _of_model(file)]
     yield Pair("model-manifest.json", "the model's digest", sha256_manifest(inside), documents.plan["model_sha256"])
+
+
+def _for_others(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:
+    """The test result and the verification summary, which bundles of earlier versions do not hold."""
+    if "test-result.json" not in documents:
+        return
+    inputs = {name: documents[name] for name in ("statement.dsse.json", "test-result.dsse.json")}
+    policy, time = documents.origin[0].body["content"]["policy_sha256"], documents.chain[-1].time
+    yield from (Pair(*row) for row in result_rows(documents["test-result.json"], documents["verdict.json"], files))
+    yield from (Pair(*row) for row in summary_rows(documents["verification-summary.json"], inputs, documents.committed, time, policy, files))
 
 
 def _check_approval(documents: Documents) -> None:

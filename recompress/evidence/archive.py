@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from recompress.errors import IntegrityError, StorageError
+from recompress.integrity.durable import flush
 
 MAX_FILES = 10_000
 MAX_BYTES = 8 << 30
@@ -37,7 +38,9 @@ def pack(folder: Path, target: Path) -> Path:
                 with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as place:
                     while chunk := source.read(CHUNK):
                         place.write(chunk)
+        flush(beside)
         beside.replace(target)
+        flush(target.parent)
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error.strerror}; choose a place that can be written and has space") from None
     finally:

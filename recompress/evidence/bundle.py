@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recompress.evidence.attestations import signed_documents
 from recompress.evidence.bom import bom
 from recompress.evidence.dossier import Story
 from recompress.evidence.layout import FORMAT, LIST, PURPOSE, SIGNATURE
 from recompress.evidence.model_signature import public_model_pem, sign_model
 from recompress.evidence.pages import gate_report, model_card, readme
-from recompress.evidence.provenance import envelope, statement
 from recompress.evidence.verify import verify_bundle
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import canonical_json, manifest, sha256_json
@@ -49,7 +49,7 @@ def write_bundle(target: Path, story: Story, directory: Path, key: Ed25519Privat
 
 def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
     """The documents by name: JSON as values, the rest as text."""
-    dossier, provenance = story.dossier, statement(story)
+    dossier = story.dossier
     return {
         "plan.json": story.plan.as_json(),
         "verdict.json": dossier.verdict.as_json(),
@@ -61,8 +61,7 @@ def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
         "recipe.json": dossier.recipe,
         "recipe.yaml": dossier.recipe_text,
         "data-check.json": dossier.data_check,
-        "statement.json": provenance,
-        "statement.dsse.json": envelope(provenance, key),
+        **signed_documents(story, key),
         "bom.cdx.json": bom(story),
         "model-card.md": model_card(story),
         "gate-report.md": gate_report(dossier.verdict),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 
 from recompress.evidence.dossier import Story
+from recompress.evidence.foreign import without_recompress
 from recompress.records import Evaluation, Finding, Loss, Verdict
 
 HOW = """# Evidence: {name}
@@ -21,10 +22,18 @@ With the model's files as well: `--model FOLDER`. Every file here is listed with
 | file | what it is |
 |---|---|
 {files}
-"""
+
+{foreign}"""
 FILES = {
     "statement.json": "in-toto statement with SLSA provenance: files, data, base, code, recipe, environment",
     "statement.dsse.json": "the same, signed, as in-toto tools read it",
+    "statement.sigstore.json": "the same, signed, as Sigstore's tools read it",
+    "test-result.json": "the gate's verdict as an in-toto test result",
+    "test-result.dsse.json": "the same, signed",
+    "test-result.sigstore.json": "the same as a Sigstore bundle",
+    "verification-summary.json": "the promotion as a SLSA verification summary; its level is this project's own, no level of SLSA",
+    "verification-summary.dsse.json": "the same, signed",
+    "verification-summary.sigstore.json": "the same as a Sigstore bundle",
     "bom.cdx.json": "CycloneDX 1.6 bill of materials with its model card",
     "model-card.md": "the model card, for people",
     "gate-report.md": "what the gate found, for people",
@@ -45,8 +54,9 @@ FILES = {
 
 
 def readme(story: Story, files: Iterable[str]) -> str:
-    rows = "\n".join(f"| `{name}` | {FILES[name]} |" for name in FILES if name in set(files))
-    return HOW.format(name=story.name, version=story.version, model=story.plan.model, files=rows)
+    names = set(files)
+    rows = "\n".join(f"| `{name}` | {FILES[name]} |" for name in FILES if name in names)
+    return HOW.format(name=story.name, version=story.version, model=story.plan.model, files=rows, foreign=without_recompress(names))
 
 
 def model_card(story: Story) -> str:

@@ -73,7 +73,7 @@ def _dependencies(story: Story) -> list[dict[str, Any]]:
 def envelope(statement: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
     """The statement, signed. The payload is its canonical JSON."""
     payload = canonical_json(statement)
-    signature = {"keyid": key_id(key), "sig": base64.b64encode(key.sign(pae(PAYLOAD_TYPE, payload))).decode()}
+    signature = {"keyid": dsse_key_id(key.public_key()), "sig": base64.b64encode(key.sign(pae(PAYLOAD_TYPE, payload))).decode()}
     return {"payloadType": PAYLOAD_TYPE, "payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
 
@@ -88,6 +88,11 @@ def open_envelope(document: dict[str, Any], key: Ed25519PublicKey) -> bytes:
     except (InvalidSignature, binascii.Error, ValueError, KeyError, IndexError, TypeError):
         raise IntegrityError(f"the envelope was not signed by the key {key_id(key)[:12]}…") from None
     return payload
+
+
+def dsse_key_id(key: Ed25519PublicKey) -> str:
+    """The key's name as securesystemslib, in-toto's library, computes it: sha256 of the key's canonical JSON. It believes no envelope that names another."""
+    return sha256_json({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": key.public_bytes_raw().hex()}})
 
 
 def pae(kind: str, payload: bytes) -> bytes:

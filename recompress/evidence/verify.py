@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence.agreement import Documents, agree
 from recompress.evidence.archive import unpack
+from recompress.evidence.attestation_agreement import check_envelopes, present
 from recompress.evidence.broken import BundleBroken
 from recompress.evidence.file_list import check_list, read_document
 from recompress.evidence.layout import MODEL
 from recompress.evidence.model_signature import check_signed_files, check_signed_model, installed
-from recompress.evidence.provenance import open_envelope
-from recompress.integrity.digest import FileEntry, canonical_json, check_manifest
+from recompress.integrity.digest import FileEntry, check_manifest
 from recompress.integrity.model_files import LEFT_OUT, MANIFEST_FILE, MODEL_FOLDER, check_version, read_manifest
 from recompress.integrity.signing import key_id
 from recompress.ledger import LedgerBroken, read_lines, verify
@@ -59,14 +59,15 @@ def verify_bundle(path: Path, key: Ed25519PublicKey, *, model: Path | None = Non
     """
     with _opened(path) as folder:
         listing = check_list(folder, key)
-        head, documents = _check_ledger(folder, key), _documents(folder)
+        head, statements = _check_ledger(folder, key), present(folder)
+        documents = _documents(folder, statements)
         checked = [
             f"{len(listing['files'])} files are as listed, and the list is signed",
             f"{head.sequence:,} records of the ledger chain up to its signed head",
         ]
         files = _check_model_manifest(folder, documents)
         checked.append(agree(documents, listing, head, files))
-        _check_envelope(folder, key, documents)
+        check_envelopes(folder, key, {name: documents[f"{name}.json"] for name in statements})
         checked += _check_signature(folder, files, model_key)
         checked += _check_model(folder, files, documents.committed["manifest_sha256"], model)
     return BundleReport(
@@ -106,8 +107,9 @@ def _check_ledger(folder: Path, key: Ed25519PublicKey):  # type: ignore[no-untyp
         raise BundleBroken("ledger.jsonl", str(error)) from None
 
 
-def _documents(folder: Path) -> Documents:
-    names = ("plan.json", "verdict.json", "evaluations.json", "policy.json", "recipe.json", "data-check.json", "statement.json", "bom.cdx.json")
+def _documents(folder: Path, statements: tuple[str, ...]) -> Documents:
+    names = ["plan.json", "verdict.json", "evaluations.json", "policy.json", "recipe.json", "data-check.json", "bom.cdx.json"]
+    names += [f"{name}.{kind}" for name in statements for kind in ("json", "dsse.json")]
     return Documents({name: read_document(folder, name) for name in names}, list(read_lines(folder / "ledger.jsonl")))
 
 
@@ -119,16 +121,6 @@ def _check_model_manifest(folder: Path, documents: Documents) -> tuple[FileEntry
             return read_manifest(Path(place), manifest)
         except IntegrityError as error:
             raise BundleBroken(name, str(error).replace(f" in {place}", "")) from None
-
-
-def _check_envelope(folder: Path, key: Ed25519PublicKey, documents: Documents) -> None:
-    name = "statement.dsse.json"
-    try:
-        payload = open_envelope(read_document(folder, name), key)
-    except IntegrityError as error:
-        raise BundleBroken(name, str(error)) from None
-    if payload != canonical_json(documents["statement.json"]):
-        raise BundleBroken(name, "it holds another statement than statement.json")
 
 
 def _check_signature(folder: Path, files: tuple[FileEntry, ...], pinned: str | None) -> list[str]:

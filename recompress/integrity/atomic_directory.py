@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recompress.errors import InputError, StorageError
+from recompress.integrity.durable import flush, flush_tree
 
 
 @contextmanager
@@ -25,12 +26,11 @@ def new_directory(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        for path in sorted(partial.rglob("*")):
-            _flush(path)
-        _flush(partial)
+        flush_tree(partial)
         _refuse_existing(target)
         partial.rename(target)
-        _flush(target.parent)
+        for parent in (target.parent, target.parent.parent):
+            flush(parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         storage = storage_error(error, target)
@@ -53,11 +53,3 @@ def storage_error(error: BaseException, target: Path) -> StorageError | None:
 def _refuse_existing(target: Path) -> None:
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")
-
-
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from recompress.errors import IntegrityError
 from recompress.integrity.digest import FileEntry, canonical_json, check_manifest, manifest, sha256_bytes
+from recompress.integrity.durable import ends_early, flush
 from recompress.integrity.file_kinds import KINDS, WRAPPING, check_kind
 
 MANIFEST_FILE = "recompress-manifest.json"
@@ -40,6 +41,7 @@ def write_manifest(directory: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(directory / MANIFEST_FILE)
+    flush(directory)
     return sha256_bytes(data)
 
 
@@ -74,6 +76,37 @@ def read_manifest(directory: Path, sha256: str | None) -> tuple[FileEntry, ...]:
     for entry in entries:
         _check_path(entry.path)
     return entries
+
+
+def mend_manifest(directory: Path, sha256: str) -> bool:
+    """Write a manifest anew that was cut short, where the files say what it was: whether that was done. ``sha256`` is the digest that the ledger knows.
+
+    A manifest follows from the files, so nothing but the very bytes with that digest is ever written. One that says something else was changed, and stays.
+    """
+    file = directory / MANIFEST_FILE
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_MANIFEST_BYTES:
+        return False
+    data = file.read_bytes()
+    if sha256_bytes(data) == sha256:
+        return False
+    whole = canonical_json([list(entry) for entry in manifest(directory, leave_out=LEFT_OUT)])
+    if sha256_bytes(whole) != sha256 or not whole.startswith(data.rstrip(b"\0")):
+        return False
+    write_manifest(directory)
+    return True
+
+
+def cut_file(directory: Path, sha256: str) -> str | None:
+    """The first file of a version that is missing or ends before its listed size, the manifest first; ``None`` for one of which all is there, changed or not."""
+    try:
+        entries = read_manifest(directory, sha256)
+    except IntegrityError:
+        try:
+            json.loads((directory / MANIFEST_FILE).read_bytes())
+        except (OSError, ValueError):  # a list without its end is no JSON
+            return MANIFEST_FILE
+        return None
+    return next((entry.path for entry in entries if ends_early(directory / entry.path, entry.size)), None)
 
 
 def take_out(directory: Path, sha256: str, into: Path) -> Path:

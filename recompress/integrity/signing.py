@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.digest import canonical_json, sha256_bytes
+from recompress.integrity.durable import flush
 
 MAX_KEY_BYTES = 4096
 
@@ -106,6 +107,7 @@ def write_key(path: Path, key: PrivateKeyTypes) -> None:
             os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.link(beside, path)  # fails where another process was first, and then its key is the one
+        flush(path.parent)
     except OSError as error:
         raise StorageError(f"a key cannot be made in {path.parent}: {error.strerror}; choose a folder that can be written") from None
     finally:

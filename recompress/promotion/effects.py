@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from recompress.errors import IntegrityError
 from recompress.integrity.digest import check_directory
-from recompress.integrity.model_files import MODEL_FOLDER, check_version
+from recompress.integrity.model_files import MODEL_FOLDER, check_version, mend_manifest
 from recompress.ledger import Entry, Head, Ledger, Lock
 from recompress.promotion.registry import HEAD_TAG, MODEL_TAG, ModelRegistry
 from recompress.promotion.states import Progress, PromotionRefused, refuse, step
 from recompress.records import ChampionRef
 
 CrashPoint = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 _BOTH = (
     "proposed",
@@ -62,6 +64,8 @@ class Effects:
     def check_files(self, progress: Progress, version: str, manifest_sha256: str) -> None:
         """Raises ``IntegrityError`` when the version's files are not what the plan and its manifest say."""
         directory = self.registry.fetch(progress.plan.model, version)
+        if not self.registry.shared and mend_manifest(directory, manifest_sha256):  # of a shared one, what was fetched is a copy
+            log.warning("the manifest of version %s of %s was cut short; its files are whole, and it is written anew from them", version, progress.plan.model)
         check_version(directory, manifest_sha256)
         check_directory(directory / MODEL_FOLDER, progress.plan.model_sha256)
 

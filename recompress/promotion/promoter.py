@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from recompress.errors import GateRefused, InputError, IntegrityError, StorageError
 from recompress.integrity.digest import check_directory
-from recompress.integrity.model_files import check_model_directory
+from recompress.integrity.model_files import check_model_directory, cut_file, mend_manifest
 from recompress.ledger import Entry, Head, Ledger
 from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
 from recompress.promotion.recovery import recover
-from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, PLAN_TAG, ModelRegistry, tags_of
 from recompress.promotion.rollback import judge_rollback, rollback_plan
 from recompress.promotion.states import Progress, progress_of
 from recompress.records import ApprovalRule, PromotionPlan, Verdict
@@ -124,7 +124,12 @@ class Promoter:
                 raise IntegrityError(
                     f"version {version} of {model} is champion, but this ledger promoted no such version; recompress rollback {model} --reason '…' puts one back that it did"
                 )
-            effects.check_files(progress_of(self.ledger, committed.body["plan"]), version, committed.body["manifest_sha256"])
+            try:
+                effects.check_files(progress_of(self.ledger, committed.body["plan"]), version, committed.body["manifest_sha256"])
+            except IntegrityError as error:
+                raise IntegrityError(
+                    f"version {version}, the champion of {model}, is not what was promoted: {error}; put back a copy of its files, or recompress rollback {model} --reason '…'"
+                ) from None
 
     @contextmanager
     def _held(self, model: str | None, kind: str = "") -> Iterator[tuple[Effects, Entry | None]]:
@@ -178,6 +183,10 @@ class Promoter:
     def _made(self, progress: Progress, directory: Path | None) -> tuple[str, str]:
         plan, digest = progress.plan, progress.digest
         version = self.registry.find_version(plan.model, digest)
+        if version is not None and directory is not None and (cut := self._cut_short(plan.model, version)):
+            log.warning("version %s of %s was cut short before it was promoted (%s); it is made again", version, plan.model, cut)
+            self.registry.set_tag(plan.model, version, PLAN_TAG, "")  # nobody finds it again
+            version = None
         if version is None:
             if directory is None:
                 raise InputError(f"plan {digest[:12]}… has no version in the registry yet; give the model directory of {plan.candidate}")
@@ -185,6 +194,16 @@ class Promoter:
             check_model_directory(directory)
             version = self.registry.create_version(plan.model, directory, {**tags_of(plan), HEAD_TAG: str(self.ledger.head())})
         return version, (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
+
+    def _cut_short(self, model: str, version: str) -> str | None:
+        """The file of a version that lost its end before the version was ever promoted. One that was changed is not made again: it is refused, by its name."""
+        manifest = (self.registry.tags(model, version) or {}).get(MANIFEST_TAG)
+        if manifest is None:  # it was not made here
+            return None
+        directory = self.registry.fetch(model, version)
+        if not self.registry.shared and mend_manifest(directory, manifest):
+            return None
+        return cut_file(directory, manifest)
 
     def _still(self, progress: Progress) -> Promoted:
         """A plan that was carried out before. Raises ``GateRefused`` when its version has been replaced since."""

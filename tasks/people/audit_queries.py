@@ -12,6 +12,7 @@ from recompress.audit import who_was as core_who_was
 from recompress.audit.history import check_model
 from recompress.errors import InputError, IntegrityError, RecompressError, StorageError
 from recompress.evidence import BundleReport, committed_plans, folder_name, verify_bundle
+from recompress.evidence.cut import cut_file
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.file_list import named_key
 from recompress.integrity.digest import canonical_json
@@ -19,6 +20,7 @@ from recompress.integrity.signing import public_pem
 from recompress.ledger import Head, Ledger, NoLedger, read_lines, verify, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
+from recompress.promotion.states import Progress
 from tasks.ledger.access import open_ledger
 from tasks.ledger.anchors import check_not_lost
 from tasks.ledger.keys import own_key, own_public_key, trusted_keys
@@ -101,12 +103,19 @@ def _bundles(project: Project, ledger: Ledger) -> tuple[list[tuple[str, Head]], 
             if folder.name in promoted:
                 check_named(folder, promoted[folder.name])
         except RecompressError as error:
-            troubles.append(Trouble(where, "broken", str(error)))
+            troubles.append(Trouble(where, "broken", f"{error}{_way_out(folder, promoted.get(folder.name))}"))
     for name, progress in promoted.items():
         if not (project.evidence / name).is_dir():
             version = f"{progress.plan.model}@{progress.said('promotion-committed')['version']}"
             troubles.append(Trouble(f"evidence/{name}", "notice", f"it is missing; `recompress audit bundle {version}` writes it"))
     return anchors, troubles
+
+
+def _way_out(folder: Path, progress: Progress | None) -> str:
+    """What mends a bundle that was cut short; nothing does for one that was altered, which is a person's to look at."""
+    if progress is None or cut_file(folder) is None:
+        return ""
+    return f"; it was cut short, and `recompress audit bundle {progress.plan.model}@{progress.said('promotion-committed')['version']}` writes it anew"
 
 
 def _by_any(folder: Path, keys: list[Ed25519PublicKey]) -> BundleReport:

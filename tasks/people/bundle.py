@@ -11,12 +11,14 @@ import logging
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError, IntegrityError, RecompressError
 from recompress.evidence import Dossier, committed_plans, folder_name, tell, write_bundle
+from recompress.evidence.cut import cut_file
 from recompress.evidence.dossier import origin_of
 from recompress.evidence.file_list import read_document
 from recompress.evidence.layout import LIST
@@ -81,11 +83,15 @@ def recall_dossier(store: Store, plan: PromotionPlan) -> Dossier:
 
 
 def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Path]:
-    """Write every bundle that is missing, and give their folders. What cannot be written is said, never raised: the promotion itself holds."""
+    """Write every bundle that is missing or was cut short, and give their folders. What cannot be written is said, never raised: the promotion itself holds."""
     folders = []
     chain = project.ledger.entries()
     for progress in committed_plans(chain):
-        if not (project.evidence / folder_name(chain, progress)).is_dir():
+        folder = project.evidence / folder_name(chain, progress)
+        cut = cut_file(folder) if folder.is_dir() else None
+        if cut is not None:
+            say(f"evidence/{folder.name} was cut short ({cut}); it is written anew")
+        if cut is not None or not folder.is_dir():
             try:
                 folders.append(make_bundle(project, chain, progress))
             except RecompressError as error:
@@ -95,11 +101,14 @@ def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Pat
 
 
 def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Path:
-    """The bundle of a promotion that was carried out: the one that is there, or a new one, which is kept with the version's run as well."""
+    """The bundle of a promotion that was carried out: the one that is there, or a new one, which is kept with the version's run as well.
+
+    One that was cut short, as a power loss leaves it, is written anew; one that was altered is not, so that people see what somebody did to it.
+    """
     target = project.evidence / folder_name(chain, progress)
     model, version = progress.plan.model, str(progress.said("promotion-committed")["version"])
     with locked(project.root / ".recompress" / "evidence.lock"):
-        if target.is_dir():
+        if target.is_dir() and cut_file(target) is None:
             check_named(target, progress)
             return target
         for left_over in project.evidence.glob(".*.partial-*"):  # by somebody who was killed: nobody else is at work here
@@ -107,12 +116,30 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
         dossier = recall_dossier(project.store, origin_of(chain, progress).plan)
         files = project.registry.fetch(model, version)
         story = tell(chain, progress.digest, files, dossier)
-        write_bundle(target, story, files, own_key(project.root), own_model_key(project.root))
+        with _set_aside(target):
+            write_bundle(target, story, files, own_key(project.root), own_model_key(project.root))
     with project.store.refusing():
         run = project.store.client.get_model_version(model, version).run_id
         if run:
             project.store.client.log_artifacts(run, str(target), f"evidence/{target.name}")
+            project.store.flush(f"{project.store.client.get_run(run).info.artifact_uri}/evidence/{target.name}")
     return target
+
+
+@contextmanager
+def _set_aside(target: Path) -> Iterator[None]:
+    """Take what is left of a bundle out of the way of a new one, and put it back where that cannot be written."""
+    left = target.with_name(f".{target.name}.partial-cut")
+    if not target.is_dir():
+        yield
+        return
+    target.rename(left)
+    try:
+        yield
+    except BaseException:
+        left.rename(target)
+        raise
+    shutil.rmtree(left, ignore_errors=True)
 
 
 def check_named(folder: Path, progress: Progress) -> None:

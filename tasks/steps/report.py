@@ -12,8 +12,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
-from recompress.errors import InputError
+from recompress.errors import InputError, IntegrityError
 from recompress.integrity.digest import sha256_file, sha256_json
+from recompress.integrity.durable import flush, flush_tree
 from recompress.integrity.fingerprint import step_key
 from recompress.recipe import read_recipe
 from recompress.records import DatasetRef, Evaluation, ModelRef
@@ -129,7 +130,9 @@ def publish(run: Recompression, result: Result) -> Path:
         target = place.with_suffix(suffix)
         partial = target.with_suffix(suffix + ".partial")
         shutil.copyfile(run.store.fetch(result["artifacts"][label]["uri"]), partial)
+        flush(partial)
         partial.replace(target)
+    flush_tree(place, run.root)
     return place
 
 
@@ -140,4 +143,9 @@ def last_page(root: Path, recipe: Path) -> dict[str, str]:
     page = root / "reports" / f"{name}.html"
     if not page.is_file():
         raise InputError(f"{recipe} has no page yet; run: recompress run {recipe}")
-    return {"page": str(page), "summary": json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["summary"]}
+    try:
+        return {"page": str(page), "summary": json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["summary"]}
+    except (OSError, ValueError, KeyError):
+        raise IntegrityError(
+            f"{page.with_suffix('.json')} was cut short; run again, which finds all steps and writes the page anew: recompress run {recipe}"
+        ) from None

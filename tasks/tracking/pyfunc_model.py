@@ -3,6 +3,8 @@
 It stands on its own: MLflow, and the ``recompress`` package that is carried along in ``code/``. Before the model is opened, every file of the version is hashed
 against its manifest; a version that does not match is not served.
 
+This check comes with the model, so it finds accidents and not somebody who replaces it; ``recompress serve`` and ``recompress audit check`` look from outside.
+
 ``RECOMPRESS_SERVE_MANIFEST`` is the digest that the manifest must have (the ledger and the version's tag ``recompress.manifest_sha256`` know it). Without it
 the version is compared with the manifest that lies beside it. ``RECOMPRESS_SERVE_UNVERIFIED=1``, or the model config ``unverified``, serves it unchecked,
 with a warning in the log.

@@ -101,9 +101,12 @@ class MlflowRegistry:
         manifest = (root / MANIFEST_FILE).rename(root.parent / MANIFEST_FILE)
         client.log_artifacts(run, str(root), PLACE)
         self.crash_point("registry:half-uploaded")
+        place = f"{client.get_run(run).info.artifact_uri}/{PLACE}"
+        self.store.flush(place)
         client.log_artifact(run, str(manifest), PLACE)
+        self.store.flush(f"{place}/{MANIFEST_FILE}")
         self.crash_point("registry:uploaded")
-        return f"{client.get_run(run).info.artifact_uri}/{PLACE}", run
+        return place, run
 
     def find_version(self, model: str, plan: str) -> str | None:
         with self.store.refusing():

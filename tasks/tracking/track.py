@@ -20,6 +20,7 @@ import psutil
 
 from recompress.errors import IntegrityError, StorageError
 from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
+from recompress.integrity.durable import flush_tree
 from recompress.records import DatasetRef
 
 if TYPE_CHECKING:
@@ -145,8 +146,14 @@ class Store:
             note = folder / "step.json"
             note.write_bytes(canonical_json(stored))
             self.client.log_artifact(run_id, str(note), place)
+            self.flush(f"{self.client.get_run(run_id).info.artifact_uri}/{place}")
             self.client.set_tag(run_id, f"step.{key}", f"{place}/step.json#{sha256_file(note)}")
         return stored
+
+    def flush(self, uri: str) -> None:
+        """Force what was stored to the disk, before anything names it. A server sees to its own."""
+        if self.is_local:
+            flush_tree(self.fetch(uri), self.folder)
 
     def log(self, run_id: str, path: Path, place: str) -> dict[str, str]:
         """Store a file or a directory; gives its uri and sha256, checked on what was stored."""
@@ -157,6 +164,7 @@ class Store:
         else:
             self.client.log_artifact(run_id, str(path), place)
         uri = f"{home}/{place}" if path.is_dir() else f"{home}/{place}/{path.name}"
+        self.flush(uri)
         check(self.fetch(uri), digest)
         return {"uri": uri, "sha256": digest}
 

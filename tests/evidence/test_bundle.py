@@ -181,7 +181,8 @@ def test_without_the_package_there_is_a_bundle_without_that_signature(bundled: B
 FILES = [
     *("README.md", "bom.cdx.json", "bundle.json", "bundle.sig.json", "data-check.json", "evaluations.json", "gate-report.md", "ledger-head.json"),
     *("ledger.jsonl", "model-card.md", "model-manifest.json", "model-signing.pub.pem", "model.sig", "plan.json", "policy.json", "policy.yaml"),
-    *("recipe.json", "recipe.yaml", "statement.dsse.json", "statement.json", "verdict.json"),
+    *("recipe.json", "recipe.yaml", "verdict.json"),
+    *(f"{name}.{kind}" for name in ("statement", "test-result", "verification-summary") for kind in ("json", "dsse.json", "sigstore.json")),
     *("model/artifacts/model/config.json", "model/artifacts/model/model.safetensors", "model/served.py", "model/recompress-manifest.json"),
 ]
 

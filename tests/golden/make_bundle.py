@@ -1,6 +1,7 @@
-"""How ``bundle-1`` was made. Not run by any test: what it made once must verify for ever, and is never made again.
+"""How ``bundle-1`` and ``bundle-2`` were made, the second when test result and verification summary came. Not run by any test: what it made once must verify for
+ever, and is never made again.
 
-python -m tests.golden.make_bundle FOLDER
+python -m tests.golden.make_bundle FOLDER NAME
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.evidence.bundles import BOB, SIGNED
 from tests.evidence.stories import KEY, Project
 
 
-def make(target: Path, work: Path) -> None:
+def make(target: Path, name: str, work: Path) -> None:
     """Two promotions and a rollback, every one of them approved with a signature."""
     seconds = count(1_789_997_601)
     project = Project(work, lambda: datetime.fromtimestamp(next(seconds), UTC))
@@ -35,11 +36,11 @@ def make(target: Path, work: Path) -> None:
     plan = opened.body["plan"]
     approve(project.ledger, plan, actor="bob", key=BOB)
     project.promoter.promote(plan)
-    bundle = write_bundle(target / "bundle-1", project.story(plan), project.version("1"), KEY, model_key(work / "keys"))
+    bundle = write_bundle(target / name, project.story(plan), project.version("1"), KEY, model_key(work / "keys"))
     shutil.copytree(project.version("1"), bundle / "model")
-    (target / "bundle-1.pub.pem").write_text(public_pem(KEY))
+    (target / f"{name}.pub.pem").write_text(public_pem(KEY))
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        make(Path(sys.argv[1]), Path(folder))
+        make(Path(sys.argv[1]), sys.argv[2], Path(folder))

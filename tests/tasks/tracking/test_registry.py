@@ -107,6 +107,35 @@ def test_mlflow_is_a_registry_as_promotions_need_it(project: Project, candidates
         registry.fetch(MODEL, "7")
 
 
+def test_a_version_is_on_the_disk_before_the_registry_names_it(project: Project, candidates: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    usual, client = os.fsync, project.store.client
+    name = client.create_model_version
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append(Path(f"/proc/self/fd/{number}").readlink()) or usual(number))
+
+    def name_what_is_there(model: str, place: str, *arguments: object, **named: object) -> object:
+        root = project.store.fetch(place)
+        assert {root, *root.rglob("*"), root.parent, root.parent.parent} <= set(seen)
+        assert seen.index(root / "MLmodel") < seen.index(root / MANIFEST_FILE), "the manifest comes last"
+        return name(model, place, *arguments, **named)
+
+    monkeypatch.setattr(client, "create_model_version", name_what_is_there)
+    assert project.registry.create_version(MODEL, candidates[0], {PLAN_TAG: "p" * 64}) == "1"
+
+
+def test_a_version_that_was_cut_before_it_was_promoted_is_made_again_and_a_cut_manifest_is_mended(project: Project, candidates: list[Path]) -> None:
+    plan, verdict = make_plan(candidates[0], None)
+    digest = project.promoter.propose(plan, verdict).digest
+    tags = {PLAN_TAG: digest}
+    weights = project.registry.fetch(MODEL, project.registry.create_version(MODEL, candidates[0], tags)) / MODEL_FOLDER / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:999])
+    assert project.promoter.promote(digest, candidates[0]).version == "2"
+    manifest = project.registry.fetch(MODEL, "2") / MANIFEST_FILE
+    manifest.write_bytes(manifest.read_bytes()[:77])
+    project.promoter.settle(MODEL)
+    check_version(manifest.parent, (project.registry.tags(MODEL, "2") or {})[MANIFEST_TAG])
+
+
 def test_the_champion_says_what_it_was_made_from(promoted: Project, candidates: list[Path]) -> None:
     champion = champion_of(promoted.store, MODEL)
     assert champion is not None

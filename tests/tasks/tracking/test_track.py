@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,49 @@ def _die_at(root: Path, call: str, key: str) -> None:
     run = fresh(root)
     run.run_of("baseline")
     setattr(run.store.client, call, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    run.step("a", key=key, run="baseline", do=Work())
+
+
+def test_what_a_tag_names_is_on_the_disk_before_the_tag(home: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = fresh(home), list[Path]()
+    run.run_of("baseline")
+    usual, tag = os.fsync, run.store.client.set_tag
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append(Path(f"/proc/self/fd/{number}").readlink()) or usual(number))
+
+    def tag_what_is_there(*arguments: Any) -> None:
+        [place] = (home / "mlflow" / "store" / "artifacts").rglob(f"a-{key[:8]}")
+        assert {place, *place.rglob("*"), place.parent, home / "mlflow" / "store" / "artifacts", home / "mlflow" / "store"} <= set(seen)
+        tag(*arguments)
+
+    monkeypatch.setattr(run.store.client, "set_tag", tag_what_is_there)
+    run.step("a", key=key, run="baseline", do=Work())
+    assert fresh(home).store.recall(key, lambda _: None) is not None
+
+
+def test_a_step_whose_files_were_cut_when_the_power_went_is_done_again_each_time(home: Path, key: str) -> None:
+    """Killed right after its tag was written; then what was written last is cut at ten random lengths."""
+    child = Child(target=_die_after, args=(home, key))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    assert fresh(home).store.recall(key, lambda _: None) is not None, "what was tagged was whole"
+    draw = random.Random(10)
+    for _ in range(10):
+        files = [path for path in (home / "mlflow" / "store" / "artifacts").rglob(f"a-{key[:8]}/**/*") if path.is_file()]
+        file = draw.choice(sorted(files, key=lambda path: path.stat().st_mtime_ns)[-3:])
+        file.write_bytes(file.read_bytes()[: draw.randrange(file.stat().st_size)])
+        heard: list[str] = []
+        run, work = fresh(home), Work()
+        run.say = heard.append  # type: ignore[method-assign]
+        assert run.step("a", key=key, run="baseline", do=work)["answer"] == 42
+        assert (work.times, "its step runs again" in heard[0]) == (1, True)
+
+
+def _die_after(root: Path, key: str) -> None:
+    run = fresh(root)
+    run.run_of("baseline")
+    tag = run.store.client.set_tag
+    run.store.client.set_tag = lambda *arguments: (tag(*arguments), os.kill(os.getpid(), signal.SIGKILL))  # type: ignore[method-assign]
     run.step("a", key=key, run="baseline", do=Work())
 
 

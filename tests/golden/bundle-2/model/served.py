@@ -1,0 +1,1 @@
+# what serves it
