@@ -26,6 +26,7 @@ _OPENED = {**_STEP, "alike": TEXT, "content": (dict,)}
 
 NEEDED: dict[str, dict[str, Types]] = {
     "policy-recorded": {"recipe": TEXT, "policy_sha256": TEXT},
+    "step-kept": dict.fromkeys(("key", "step", "run", "home", "place", "sha256"), TEXT),
     "promotion-proposed": _OPENED,
     "rollback": _OPENED,
     "promotion-judged": {**_STEP, "verdict": MAYBE},

@@ -23,6 +23,7 @@ KINDS = {
     "data-accepted": "prepared data passed its checks; waivers stand in the body",
     "data-refused": "prepared data did not pass its checks",
     "policy-recorded": "the policy that will judge, before anything is measured",
+    "step-kept": "a step was finished; the digest of its result, before MLflow is told of it",
     "baseline-trained": "the uncompressed model exists",
     "variant-measured": "one model was measured on the test split",
     "verdict": "the gate compared a candidate with the baseline and the champion",

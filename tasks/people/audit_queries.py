@@ -22,7 +22,7 @@ from recompress.ledger.store import rfc3339
 from tasks.ledger.access import open_ledger
 from tasks.ledger.anchors import check_not_lost
 from tasks.ledger.keys import own_key, own_public_key, trusted_keys
-from tasks.people.bundle import check_named, recall_dossier
+from tasks.people.bundle import NoEvidence, check_named, recall_dossier
 from tasks.running.project import Project, means_alias
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def trace(project: Project, reference: str) -> Trace:
     entries = project.ledger.entries()
     traced = core_trace(entries, model, version, tags, by_alias=means_alias(reference))
     try:
-        dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
-    except IntegrityError:
+        dossier = recall_dossier(project.memory, origin_of(entries, find_plan(entries, model, version)).plan)
+    except NoEvidence:
         return traced
     candidate = dossier.evaluation("candidate")
     return traced.model_copy(update={"metrics": candidate.metrics if candidate else {}})

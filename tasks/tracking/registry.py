@@ -20,7 +20,7 @@ from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG
 from tasks.ledger.access import ledger_if_any
 from tasks.ledger.anchors import check_alias, sound_ledger
 from tasks.tracking.model_version import write_version
-from tasks.tracking.track import Store
+from tasks.tracking.track import ABSENT, Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 PLACE = "version"
 """The folder of a version below its run's artifacts."""
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""How MLflow says that there is no such model, version or alias."""
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a server that is gone is named after seconds, not after minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
