@@ -33,6 +33,7 @@ NEEDED: dict[str, dict[str, Types]] = {
     "approval": {**_STEP, "approver": TEXT, "expires": TEXT},
     "rejection": {**_STEP, "reason": TEXT},
     "promotion-approved": _STEP,
+    "version-uploading": {**_STEP, "manifest_sha256": TEXT, "model_sha256": TEXT},
     "promotion-intent": {**_STEP, "version": TEXT, "expected": OBJECT, "manifest_sha256": TEXT, "model_sha256": TEXT, "approval": MAYBE},
     "promotion-alias-moved": {**_STEP, "version": TEXT},
     "promotion-verified": {**_STEP, "version": TEXT, "manifest_sha256": TEXT},
@@ -49,6 +50,7 @@ NEEDED: dict[str, dict[str, Types]] = {
 IF_SAID: dict[str, Types] = {
     **dict.fromkeys(("reason", "key", "signature", "metric", "promoted_before"), TEXT),
     **dict.fromkeys(("score", "spent_loss_after"), NUMBER),
+    "rows": (dict,),
 }
 """Keys that those kinds may leave out."""
 

@@ -33,6 +33,7 @@ KINDS = {
     "approval": "a person let the plan go on",
     "rejection": "a person stopped the plan",
     "promotion-approved": "the plan's rule asks for no person",
+    "version-uploading": "about to upload a version; the digest of its manifest, before the first of its files",
     "promotion-intent": "about to move the alias; written before the effect",
     "promotion-alias-moved": "the alias was moved",
     "promotion-verified": "the files behind the alias were hashed again",

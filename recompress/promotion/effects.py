@@ -62,8 +62,11 @@ class Effects:
     def check_files(self, progress: Progress, version: str, manifest_sha256: str) -> None:
         """Raises ``IntegrityError`` when the version's files are not what the plan and its manifest say."""
         directory = self.registry.fetch(progress.plan.model, version)
-        check_version(directory, manifest_sha256)
-        check_directory(directory / MODEL_FOLDER, progress.plan.model_sha256)
+        try:
+            check_version(directory, manifest_sha256)
+            check_directory(directory / MODEL_FOLDER, progress.plan.model_sha256)
+        except IntegrityError as error:
+            raise IntegrityError(f"version {version} of {progress.plan.model}: {error}") from None
 
     def carry_out(self, progress: Progress, version: str, manifest_sha256: str) -> Progress:
         """From approved to committed."""
@@ -75,6 +78,7 @@ class Effects:
             "manifest_sha256": manifest_sha256,
             "model_sha256": progress.plan.model_sha256,
             "approval": approval.hash if approval else None,
+            "rows": self.registry.rows(progress.plan.model, version),
         }
         progress = step(self.ledger, progress, "promotion-intent", body, actor=self.actor)
         self.at(progress, "intent-written")

@@ -27,6 +27,7 @@ from recompress.promotion.states import Progress, progress_of
 from recompress.records import ApprovalRule, PromotionPlan, Verdict
 
 log = logging.getLogger(__name__)
+UPLOADING = "version-uploading"
 
 
 class Promoted(NamedTuple):
@@ -178,13 +179,26 @@ class Promoter:
     def _made(self, progress: Progress, directory: Path | None) -> tuple[str, str]:
         plan, digest = progress.plan, progress.digest
         version = self.registry.find_version(plan.model, digest)
+        uploaded = [str(entry.body["manifest_sha256"]) for entry in self.ledger.entries(UPLOADING, plan=digest)]
         if version is None:
             if directory is None:
                 raise InputError(f"plan {digest[:12]}… has no version in the registry yet; give the model directory of {plan.candidate}")
             check_directory(directory, plan.model_sha256)
             check_model_directory(directory)
-            version = self.registry.create_version(plan.model, directory, {**tags_of(plan), HEAD_TAG: str(self.ledger.head())})
-        return version, (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
+
+            def announce(manifest: str) -> None:
+                uploaded.append(manifest)
+                body = {"plan": digest, "model": plan.model, "manifest_sha256": manifest, "model_sha256": plan.model_sha256}
+                self.ledger.append(UPLOADING, body, actor=self.actor)
+
+            version = self.registry.create_version(plan.model, directory, {**tags_of(plan), HEAD_TAG: str(self.ledger.head())}, announce)
+        if not uploaded:
+            raise IntegrityError(
+                f"version {version} of {plan.model} carries the tag of plan {digest[:12]}…, but this ledger has uploaded none for it: somebody laid it there; "
+                "find out who, delete it, and run again"
+            )
+        tag = (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
+        return version, tag if tag in uploaded else uploaded[-1]  # an upload that was cut off leaves its own; the files have to fit one that the ledger knows
 
     def _still(self, progress: Progress) -> Promoted:
         """A plan that was carried out before. Raises ``GateRefused`` when its version has been replaced since."""
