@@ -33,6 +33,7 @@ NEEDED: dict[str, dict[str, Types]] = {
     "approval": {**_STEP, "approver": TEXT, "expires": TEXT},
     "rejection": {**_STEP, "reason": TEXT},
     "promotion-approved": _STEP,
+    "key-used": dict.fromkeys(("name", "public"), TEXT),
     "version-uploading": {**_STEP, "manifest_sha256": TEXT, "model_sha256": TEXT},
     "promotion-intent": {**_STEP, "version": TEXT, "expected": OBJECT, "manifest_sha256": TEXT, "model_sha256": TEXT, "approval": MAYBE},
     "promotion-alias-moved": {**_STEP, "version": TEXT},

@@ -34,6 +34,7 @@ KINDS = {
     "rejection": "a person stopped the plan",
     "promotion-approved": "the plan's rule asks for no person",
     "version-uploading": "about to upload a version; the digest of its manifest, before the first of its files",
+    "key-used": "a key signs here from now on; its public half",
     "promotion-intent": "about to move the alias; written before the effect",
     "promotion-alias-moved": "the alias was moved",
     "promotion-verified": "the files behind the alias were hashed again",

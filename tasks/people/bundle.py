@@ -26,6 +26,7 @@ from recompress.ledger import Entry
 from recompress.promotion.states import Progress
 from recompress.records import DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.ledger.keys import own_key, own_model_key
+from tasks.people.audit_keys import note_keys
 from tasks.running.project import Project
 from tasks.tracking.memory import Memory
 from tasks.tracking.track import locked
@@ -132,7 +133,9 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
         dossier = recall_dossier(project.memory, origin_of(chain, progress).plan)
         files = project.registry.fetch(model, version)
         story = tell(chain, progress.digest, files, dossier)
-        write_bundle(target, story, files, own_key(project.root), own_model_key(project.root))
+        signing, model_signing = own_key(project.root), own_model_key(project.root)
+        note_keys(project.root, project.ledger)
+        write_bundle(target, story, files, signing, model_signing)
     with project.store.refusing():
         run = project.store.client.get_model_version(model, version).run_id
         if run:

@@ -131,6 +131,22 @@ class Store:
         with self.refusing():
             return list(self.client.search_runs([self.experiment], f"tags.`step.{key}` LIKE '%'"))
 
+    def runs(self) -> list[Run]:
+        """Every run that was not deleted."""
+        with self.refusing():
+            runs, page = list[Any](), None
+            while page != "":
+                some = self.client.search_runs([self.experiment], page_token=page)
+                runs, page = [*runs, *some], some.token or ""
+        return runs
+
+    def holds(self, home: str, place: str, sha256: str) -> bool:
+        """Whether a file below a run's artifacts is there and hashes to what it should."""
+        try:
+            return sha256_file(self.fetch(f"{home}/{place}")) == sha256
+        except (OSError, StorageError):
+            return False
+
     def retire_step(self, key: str) -> None:
         """Tags of a step that the ledger does not know get another name, under which nobody looks for steps."""
         for run in self.runs_with_step(key):

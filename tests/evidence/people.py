@@ -24,6 +24,8 @@ from tests.promotion.stage import FolderRegistry
 class NoStore:
     """An MLflow that keeps nothing."""
 
+    exists = False
+
     def __init__(self) -> None:
         self.client = SimpleNamespace(get_model_version=lambda model, version: SimpleNamespace(run_id=None))
 
