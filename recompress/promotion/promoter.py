@@ -21,10 +21,10 @@ from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
 from recompress.promotion.recovery import recover
-from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, ModelRegistry, tags_of
 from recompress.promotion.rollback import judge_rollback, rollback_plan
 from recompress.promotion.states import Progress, progress_of
-from recompress.records import ApprovalRule, PromotionPlan, Verdict
+from recompress.records import ApprovalRule, ChampionRef, PromotionPlan, Verdict
 
 log = logging.getLogger(__name__)
 UPLOADING = "version-uploading"
@@ -88,7 +88,7 @@ class Promoter:
         """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
         reason = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
         self.watch(model)
-        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
+        plan = rollback_plan(self.ledger, self._replaced(model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
         progress = propose(self.ledger, plan, again=True)
         self.crash_point("rollback:proposed")
         progress = judge_rollback(self.ledger, progress, actor=self.actor)
@@ -145,6 +145,12 @@ class Promoter:
         tag = (self.registry.tags(model, version) or {}).get(HEAD_TAG) if version else None
         return [Head.parse(tag)] if tag else []
 
+    def _replaced(self, model: str) -> ChampionRef | None:
+        """The champion that a rollback replaces, with the digest that the ledger promoted: by it a schedule knows later what was rolled back."""
+        champion = present_champion(self.registry, model)
+        committed = self.ledger.last("promotion-committed", model=model, version=champion.version) if champion else None
+        return champion.model_copy(update={"model_sha256": committed.body["model_sha256"]}) if champion and committed else champion
+
     def _check_champion(self, effects: Effects, progress: Progress) -> None:
         """Compare, before the swap. Raises ``PromotionRefused``."""
         plan = progress.plan
@@ -155,9 +161,10 @@ class Promoter:
         champion = present_champion(self.registry, plan.model)
         if champion != plan.expected:
             was, now = (ref.version if ref else "none" for ref in (plan.expected, champion))
-            raise effects.refuse(
-                progress, "champion-changed", f"the verdict was made against version {was}, the champion is {now} by now; judge against that one"
-            )
+            detail = f"the verdict was made against version {was}, the champion is {now} by now; judge against that one"
+            if was == now:
+                detail = f"version {now} is not the model that it was, by its tag {MODEL_TAG}; put the tag back, or find out who made that version anew"
+            raise effects.refuse(progress, "champion-changed", detail)
 
     def _version(self, effects: Effects, progress: Progress, directory: Path | None) -> tuple[str, str]:
         """The version to promote and the digest of its files, hashed just now. Made here, unless it was made before."""

@@ -139,7 +139,8 @@ class MlflowRegistry:
             raise IntegrityError(f"version {version} of {model} is not in the registry")
         if not registered.source:
             raise IntegrityError(f"version {version} of {model} has no files: it was registered without any")
-        served = self.store.client.get_model_version_download_uri(model, version)
+        with self.store.refusing():
+            served = self.store.client.get_model_version_download_uri(model, version)
         if self.store.relative(served) != self.store.relative(registered.source):
             raise IntegrityError(
                 f"version {version} of {model} was registered from {registered.source}, but MLflow would serve it from {served}: somebody changed its storage place; "

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from flows.cli import main
 from recompress.errors import IntegrityError
-from recompress.promotion import approve
+from recompress.integrity.digest import sha256_directory
+from recompress.promotion import MODEL_TAG, PLAN_TAG, approve, named
+from studies.forgeries import changes
 from tasks.people.bundle import recall_dossier
 from tasks.running.project import Project
 from tasks.tracking.memory import ForgedStep
@@ -129,13 +131,32 @@ def test_forged_evidence_is_shown_to_nobody_who_decides(project: Path, forger: F
         assert (result.exit_code, "step evidence was forged" in result.output) == (5, True), result.output
     assert Project(project).ledger.head() == before
     forger.client.set_tag(run_id, tag, _tag(project, tag.removeprefix("step.")))
-    assert recall_dossier(Project(project).memory, Project(project).promoter and _plan(project, waiting["digest"])).policy_text == "metric: f1\n"
+    assert recall_dossier(Project(project).memory, named(Project(project).ledger, waiting["digest"]).plan).policy_text == "metric: f1\n"
 
 
-def _plan(root: Path, digest: str) -> Any:
-    from recompress.promotion import named
+def test_random_changes_are_found_or_listed_as_harmless(project: Path, forger: Forger) -> None:
+    """A sample of what ``studies/forgeries.py`` does three hundred times."""
+    rows = list(changes(project, 16, seed=11))
+    assert [row["how"] for row in rows if not row["found"] and not row["harmless"]] == []
+    assert {row["kind"] for row in rows} == {"rows", "keys", "versions", "steps"}
+    assert sum(bool(row["found"]) for row in rows) >= 8, "or the reasons would hide everything"
 
-    return named(Project(root).ledger, digest).plan
+
+@pytest.mark.parametrize("tag", [MODEL_TAG, PLAN_TAG, "recompress.evidence", "recompress.judged_against", "recompress.spent_loss"])
+def test_what_the_champion_was_judged_on_is_asked_of_the_ledger(project: Path, forger: Forger, tag: str) -> None:
+    from tasks.steps.judge import present_champion
+
+    before = present_champion.fn(open_run(project), [])
+    registry = Project(project).registry
+    was = (registry.tags(MODEL, "2") or {}).get(tag)
+    forger.client.set_model_version_tag(MODEL, "2", tag, "0" * 64)
+    assert present_champion.fn(open_run(project), []) == before
+    assert before.sha256 == sha256_directory(project / "candidates" / "1")
+    if was is None:
+        forger.client.delete_model_version_tag(MODEL, "2", tag)
+    else:
+        assert verify(project)[0] == 5
+        forger.client.set_model_version_tag(MODEL, "2", tag, was)
 
 
 @pytest.mark.parametrize("column", ["storage_location", "source"])
