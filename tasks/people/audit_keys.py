@@ -47,8 +47,12 @@ def check_keys(root: Path, ledger: Ledger) -> Iterator[Trouble]:
             yield Trouble(
                 f"keys/{place.name}", "broken", f"it is not the public half of {private.name}; delete it, and the next bundle lays the right one there"
             )
+        if laid and not halves:
+            yield Trouble(f"keys/{name}.pem", "notice", "it is gone, and only its public half is here: nothing more can be signed with it; put it back")
         known = [str(entry.body["public"]) for entry in ledger.entries(KIND, name=name)]
         present = halves or laid
+        if known and not present:
+            yield Trouble(f"keys/{name}.pem", "notice", f"it is gone with its public half; what {_id(known[-1])} signed cannot be checked here")
         if known and present and known[-1] not in (*present, *former.values()):
             yield Trouble(
                 f"keys/{name}.pem",

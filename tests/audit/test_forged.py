@@ -98,9 +98,10 @@ def test_a_result_on_a_run_of_ones_own_is_forged_too(project: Path, forger: Forg
 
 def test_a_step_that_the_ledger_does_not_know_is_not_believed(project: Path, forger: Forger) -> None:
     """Nobody can say whether an earlier version left it or somebody laid it there before its time: it is done again, and the run says why."""
-    run, _, _ = forger.find(PLACES["verdicts"])
     key = "f" * 64
-    forger.client.set_tag(run.info.run_id, f"step.{key}", "steps/mine/step.json#" + "0" * 64)
+    run_id, tag = forger.lay(PLACES["verdicts"], spoil)
+    forger.client.set_tag(run_id, f"step.{key}", forger.client.get_run(run_id).data.tags[tag])
+    forger.client.set_tag(run_id, tag, _tag(project, tag.removeprefix("step.")))
     assert verify(project) == (
         0,
         [f"MLflow: it remembers 1 steps that the ledger does not know ({'f' * 12}…); nobody believes them, and a run that needs them does them again"],
@@ -109,7 +110,7 @@ def test_a_step_that_the_ledger_does_not_know_is_not_believed(project: Path, for
     assert again.memory.recall(key, "verdicts", heard.append) is None
     assert "verdicts: MLflow holds a result of it that the ledger does not know" in heard[0]
     again.store.retire_step(key)
-    assert [name for name in again.store.client.get_run(run.info.run_id).data.tags if name.endswith(key)] == [f"unknown.step.{key}"]
+    assert [name for name in again.store.client.get_run(run_id).data.tags if name.endswith(key)] == [f"unknown.step.{key}"]
 
 
 def test_other_bytes_where_a_result_lies_are_never_believed(project: Path, forger: Forger) -> None:
