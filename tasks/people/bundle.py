@@ -84,24 +84,26 @@ def recall_dossier(memory: Memory, plan: PromotionPlan) -> Dossier:
     result = memory.recall(_key(plan), EVIDENCE, log.debug)
     if result is None and not memory.knows(_key(plan)):
         result = memory.store.recall_by_tag(_key(plan))  # from before the ledger knew the digests of steps; every part that counts has one in the plan
+        if result is not None and not fits(result["dossier"], plan):
+            raise NoEvidence(
+                f"the evidence that MLflow keeps for plan {plan.digest[:12]}… is not what the plan was made on; run its recipe again to make it again"
+            )
     if result is None:
         raise NoEvidence(f"the evidence for plan {plan.digest[:12]}… is not in the MLflow store any more; run its recipe again to make it again")
-    dossier = Dossier.model_validate(result["dossier"])
-    if not fits(dossier, plan):
-        raise NoEvidence(f"the evidence that MLflow keeps for plan {plan.digest[:12]}… is not what the plan was made on; run its recipe again to make it again")
-    return dossier
+    return Dossier.model_validate(result["dossier"])
 
 
-def fits(dossier: Dossier, plan: PromotionPlan) -> bool:
-    """Whether everything in the dossier that the plan, or the verdict that it names, has a digest of is that."""
+def fits(dossier: Mapping[str, Any], plan: PromotionPlan) -> bool:
+    """Whether everything in a dossier, as it was written, that the plan or the verdict that it names has a digest of is that."""
+    data_check = sha256_json(dossier["data_check"])
     named = {
-        "verdict": (dossier.verdict.digest, plan.verdict_sha256),
-        "policy": (sha256_json(dossier.policy), plan.policy_sha256),
-        "recipe": (sha256_json(dossier.recipe), plan.digests["recipe"]),
-        "base": (dossier.base.get("sha256"), plan.digests["base"]),
-        "data": (dossier.data_check.get("prepared_sha256"), plan.digests["data"]),
-        "data check": (sha256_json(dossier.data_check), plan.facts.get("data_check", sha256_json(dossier.data_check))),
-        "evaluations": ({evaluation.digest for evaluation in dossier.evaluations}, set(dossier.verdict.evaluations.values())),
+        "verdict": (sha256_json(dossier["verdict"]), plan.verdict_sha256),
+        "policy": (sha256_json(dossier["policy"]), plan.policy_sha256),
+        "recipe": (sha256_json(dossier["recipe"]), plan.digests["recipe"]),
+        "base": (dossier["base"].get("sha256"), plan.digests["base"]),
+        "data": (dossier["data_check"].get("prepared_sha256"), plan.digests["data"]),
+        "data check": (data_check, plan.facts.get("data_check", data_check)),
+        "evaluations": ({sha256_json(evaluation) for evaluation in dossier["evaluations"]}, set(dossier["verdict"]["evaluations"].values())),
     }
     return all(found == wanted for found, wanted in named.values())
 

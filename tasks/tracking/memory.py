@@ -67,7 +67,14 @@ class Memory:
             self.store.retire_step(key)  # before the record: or what an earlier version left would look forged once the ledger knows the step
 
         def anchor(sha256: str) -> None:
-            body = {"key": key, "step": step, "run": run_id, "home": self.store.home_of(run_id), "place": f"{place}/step.json", "sha256": sha256}
+            body = {
+                "key": key,
+                "step": step,
+                "run": run_id,
+                "home": self.store.relative(self.store.home_of(run_id)),
+                "place": f"{place}/step.json",
+                "sha256": sha256,
+            }
             self.ledger.append(KIND, body, actor=actor())
 
         return self.store.keep(run_id, place, key, result, files, folder, anchor)

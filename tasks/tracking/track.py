@@ -163,12 +163,12 @@ class Store:
         return None
 
     def home_of(self, run_id: str) -> str:
-        """Where MLflow's database says that a run keeps its artifacts; below the project's folder as a path from there. Raises ``IntegrityError`` without a run."""
+        """The uri at which MLflow's database says that a run keeps its artifacts. Raises ``IntegrityError`` where there is no such run."""
         from mlflow.exceptions import MlflowException
 
         with self.refusing():
             try:
-                return self.relative(self.client.get_run(run_id).info.artifact_uri)
+                return str(self.client.get_run(run_id).info.artifact_uri)
             except MlflowException as error:
                 if error.error_code not in ABSENT:
                     raise
@@ -180,8 +180,7 @@ class Store:
 
     def read_step(self, run_id: str, place: str, sha256: str) -> Result:
         """The result of a step, if it and all its artifacts hash to what they should. Raises ``IntegrityError``, ``OSError``, ``ValueError`` and ``KeyError``."""
-        home = self.home_of(run_id)
-        data = self.fetch(f"{home if '://' in home else self.root.resolve() / home}/{place}").read_bytes()
+        data = self.fetch(f"{self.home_of(run_id)}/{place}").read_bytes()
         if sha256_bytes(data) != sha256:
             raise IntegrityError(f"{place} was altered")
         result: Result = json.loads(data)
