@@ -6,22 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from recompress.audit.trouble import Trouble
+from recompress.audit.versions import check_files, check_others, check_rows
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
-from recompress.integrity.model_files import check_version
 from recompress.ledger import GENESIS, Entry, Head, Ledger, LedgerBroken, verify
 from recompress.promotion.effects import champion_by_ledger
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.states import UNFINISHED, Progress, progress_of
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Something that is not as it should be. A ``notice`` is worth knowing, and no broken promise."""
-
-    where: str
-    kind: Literal["broken", "notice"]
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -103,34 +95,33 @@ def _registry(ledger: Ledger, entries: list[Entry], registry: ModelRegistry, mod
     between = {expected, begun.said("promotion-intent")["version"]} if begun else set()
     if champion != known and champion not in between:
         yield Trouble(
-            model, "broken", f"the alias champion names {_version(champion)}, but by the ledger it should be {_version(known)}: it was moved by other means"
+            model, "broken", f"the alias champion names {_named(champion)}, but by the ledger it should be {_named(known)}: it was moved by other means"
         )
     elif champion == known and (outside := _put_there_by_others(entries, model)) is not None:
         yield Trouble(
-            model, "broken", f"{_version(champion)} is champion, but nobody promoted it: ledger record {outside.sequence} found it there at {outside.time}"
+            model, "broken", f"{_named(champion)} is champion, but nobody promoted it: ledger record {outside.sequence} found it there at {outside.time}"
         )
     promoted = {str(p.said("promotion-committed")["version"]): p for p in committed_plans(entries, model)}
     for version, progress in promoted.items():
-        yield from _version_tags(registry, entries, version, progress, is_champion=version == champion)
+        yield from _version(registry, entries, version, progress, is_champion=version == champion)
+    yield from check_others(registry, entries, model, {*promoted, *between} - {None})
 
 
-def _version_tags(registry: ModelRegistry, entries: list[Entry], version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:
-    """A version's tags, and for the champion its files, against what was committed."""
+def _version(registry: ModelRegistry, entries: list[Entry], version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:
+    """A version's tags, its rows and its files, against what was committed."""
     model, manifest = progress.plan.model, str(progress.said("promotion-committed")["manifest_sha256"])
     where = f"{model} version {version}"
     tags = registry.tags(model, version)
     if tags is None:
         yield Trouble(where, "broken" if is_champion else "notice", "it was deleted from the registry, and the head that it kept with it")
         return
-    for name, expected in {MANIFEST_TAG: manifest, **tags_of(origin_of(entries, progress).plan)}.items():
+    origin = origin_of(entries, progress)
+    for name, expected in {MANIFEST_TAG: manifest, **tags_of(origin.plan)}.items():
         if tags.get(name) != expected:
             yield Trouble(where, "broken", f"its tag {name} says {_short(tags.get(name))}, the ledger {_short(expected)}")
     yield from _kept_head(entries, where, tags, progress)
-    if is_champion:
-        try:
-            check_version(registry.fetch(model, version), manifest)
-        except IntegrityError as error:
-            yield Trouble(where, "broken", str(error))
+    yield from check_rows(registry, version, origin)
+    yield from check_files(registry, model, version, [manifest])
 
 
 def _kept_head(entries: list[Entry], where: str, tags: dict[str, str], progress: Progress) -> Iterator[Trouble]:
@@ -161,5 +152,5 @@ def _short(value: str | None) -> str:
     return "nothing" if value is None else value if len(value) <= 12 else f"{value[:12]}…"
 
 
-def _version(version: str | None) -> str:
+def _named(version: str | None) -> str:
     return f"version {version}" if version else "none"

@@ -26,12 +26,15 @@ _OPENED = {**_STEP, "alike": TEXT, "content": (dict,)}
 
 NEEDED: dict[str, dict[str, Types]] = {
     "policy-recorded": {"recipe": TEXT, "policy_sha256": TEXT},
+    "step-kept": dict.fromkeys(("key", "step", "run", "home", "place", "sha256"), TEXT),
     "promotion-proposed": _OPENED,
     "rollback": _OPENED,
     "promotion-judged": {**_STEP, "verdict": MAYBE},
     "approval": {**_STEP, "approver": TEXT, "expires": TEXT},
     "rejection": {**_STEP, "reason": TEXT},
     "promotion-approved": _STEP,
+    "key-used": dict.fromkeys(("name", "public"), TEXT),
+    "version-uploading": {**_STEP, "manifest_sha256": TEXT, "model_sha256": TEXT},
     "promotion-intent": {**_STEP, "version": TEXT, "expected": OBJECT, "manifest_sha256": TEXT, "model_sha256": TEXT, "approval": MAYBE},
     "promotion-alias-moved": {**_STEP, "version": TEXT},
     "promotion-verified": {**_STEP, "version": TEXT, "manifest_sha256": TEXT},
@@ -48,6 +51,7 @@ NEEDED: dict[str, dict[str, Types]] = {
 IF_SAID: dict[str, Types] = {
     **dict.fromkeys(("reason", "key", "signature", "metric", "promoted_before"), TEXT),
     **dict.fromkeys(("score", "spent_loss_after"), NUMBER),
+    "rows": (dict,),
 }
 """Keys that those kinds may leave out."""
 

@@ -66,8 +66,11 @@ class Effects:
         directory = self.registry.fetch(progress.plan.model, version)
         if not self.registry.shared and mend_manifest(directory, manifest_sha256):  # of a shared one, what was fetched is a copy
             log.warning("the manifest of version %s of %s was cut short; its files are whole, and it is written anew from them", version, progress.plan.model)
-        check_version(directory, manifest_sha256)
-        check_directory(directory / MODEL_FOLDER, progress.plan.model_sha256)
+        try:
+            check_version(directory, manifest_sha256)
+            check_directory(directory / MODEL_FOLDER, progress.plan.model_sha256)
+        except IntegrityError as error:
+            raise IntegrityError(f"version {version} of {progress.plan.model}: {error}") from None
 
     def carry_out(self, progress: Progress, version: str, manifest_sha256: str) -> Progress:
         """From approved to committed."""
@@ -79,6 +82,7 @@ class Effects:
             "manifest_sha256": manifest_sha256,
             "model_sha256": progress.plan.model_sha256,
             "approval": approval.hash if approval else None,
+            "rows": self.registry.rows(progress.plan.model, version),
         }
         progress = step(self.ledger, progress, "promotion-intent", body, actor=self.actor)
         self.at(progress, "intent-written")

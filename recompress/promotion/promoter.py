@@ -21,12 +21,13 @@ from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
 from recompress.promotion.recovery import recover
-from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, PLAN_TAG, ModelRegistry, tags_of
+from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry, tags_of
 from recompress.promotion.rollback import judge_rollback, rollback_plan
 from recompress.promotion.states import Progress, progress_of
-from recompress.records import ApprovalRule, PromotionPlan, Verdict
+from recompress.records import ApprovalRule, ChampionRef, PromotionPlan, Verdict
 
 log = logging.getLogger(__name__)
+UPLOADING = "version-uploading"
 
 
 class Promoted(NamedTuple):
@@ -87,7 +88,7 @@ class Promoter:
         """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
         reason = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
         self.watch(model)
-        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
+        plan = rollback_plan(self.ledger, self._replaced(model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
         progress = propose(self.ledger, plan, again=True)
         self.crash_point("rollback:proposed")
         progress = judge_rollback(self.ledger, progress, actor=self.actor)
@@ -149,6 +150,12 @@ class Promoter:
         tag = (self.registry.tags(model, version) or {}).get(HEAD_TAG) if version else None
         return [Head.parse(tag)] if tag else []
 
+    def _replaced(self, model: str) -> ChampionRef | None:
+        """The champion that a rollback replaces, with the digest that the ledger promoted: by it a schedule knows later what was rolled back."""
+        champion = present_champion(self.registry, model)
+        committed = self.ledger.last("promotion-committed", model=model, version=champion.version) if champion else None
+        return champion.model_copy(update={"model_sha256": committed.body["model_sha256"]}) if champion and committed else champion
+
     def _check_champion(self, effects: Effects, progress: Progress) -> None:
         """Compare, before the swap. Raises ``PromotionRefused``."""
         plan = progress.plan
@@ -159,9 +166,10 @@ class Promoter:
         champion = present_champion(self.registry, plan.model)
         if champion != plan.expected:
             was, now = (ref.version if ref else "none" for ref in (plan.expected, champion))
-            raise effects.refuse(
-                progress, "champion-changed", f"the verdict was made against version {was}, the champion is {now} by now; judge against that one"
-            )
+            detail = f"the verdict was made against version {was}, the champion is {now} by now; judge against that one"
+            if was == now:
+                detail = f"version {now} is not the model that it was, by its tag {MODEL_TAG}; put the tag back, or find out who made that version anew"
+            raise effects.refuse(progress, "champion-changed", detail)
 
     def _version(self, effects: Effects, progress: Progress, directory: Path | None) -> tuple[str, str]:
         """The version to promote and the digest of its files, hashed just now. Made here, unless it was made before."""
@@ -183,7 +191,8 @@ class Promoter:
     def _made(self, progress: Progress, directory: Path | None) -> tuple[str, str]:
         plan, digest = progress.plan, progress.digest
         version = self.registry.find_version(plan.model, digest)
-        if version is not None and directory is not None and (cut := self._cut_short(plan.model, version)):
+        uploaded = [str(entry.body["manifest_sha256"]) for entry in self.ledger.entries(UPLOADING, plan=digest)]
+        if version is not None and directory is not None and (cut := self._cut_short(plan.model, version, uploaded)):
             log.warning("version %s of %s was cut short before it was promoted (%s); it is made again", version, plan.model, cut)
             self.registry.set_tag(plan.model, version, PLAN_TAG, "")  # nobody finds it again
             version = None
@@ -192,13 +201,25 @@ class Promoter:
                 raise InputError(f"plan {digest[:12]}… has no version in the registry yet; give the model directory of {plan.candidate}")
             check_directory(directory, plan.model_sha256)
             check_model_directory(directory)
-            version = self.registry.create_version(plan.model, directory, {**tags_of(plan), HEAD_TAG: str(self.ledger.head())})
-        return version, (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
 
-    def _cut_short(self, model: str, version: str) -> str | None:
+            def announce(manifest: str) -> None:
+                uploaded.append(manifest)
+                body = {"plan": digest, "model": plan.model, "manifest_sha256": manifest, "model_sha256": plan.model_sha256}
+                self.ledger.append(UPLOADING, body, actor=self.actor)
+
+            version = self.registry.create_version(plan.model, directory, {**tags_of(plan), HEAD_TAG: str(self.ledger.head())}, announce)
+        if not uploaded:
+            raise IntegrityError(
+                f"version {version} of {plan.model} carries the tag of plan {digest[:12]}…, but this ledger has uploaded none for it: somebody laid it there; "
+                "find out who, delete it, and run again"
+            )
+        tag = (self.registry.tags(plan.model, version) or {}).get(MANIFEST_TAG, "")
+        return version, tag if tag in uploaded else uploaded[-1]  # an upload that was cut off leaves its own; the files have to fit one that the ledger knows
+
+    def _cut_short(self, model: str, version: str, uploaded: Sequence[str]) -> str | None:
         """The file of a version that lost its end before the version was ever promoted. One that was changed is not made again: it is refused, by its name."""
         manifest = (self.registry.tags(model, version) or {}).get(MANIFEST_TAG)
-        if manifest is None:  # it was not made here
+        if manifest not in uploaded:  # it was not made here
             return None
         directory = self.registry.fetch(model, version)
         if not self.registry.shared and mend_manifest(directory, manifest):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,10 @@ def tags_of(plan: PromotionPlan) -> dict[str, str]:
     return tags | {f"recompress.{name}": value for name, value in plan.facts.items() if f"recompress.{name}" not in {*tags, HEAD_TAG, MANIFEST_TAG}}
 
 
+def unannounced(_manifest_sha256: str) -> None:
+    """Nobody is told of an upload before it begins."""
+
+
 class ModelRegistry(Protocol):
     """Versions of models, each a folder with a manifest and tags, and one alias that says which is in production.
 
@@ -42,14 +46,22 @@ class ModelRegistry(Protocol):
     def champion(self, model: str) -> str | None:
         """The version that the alias names, or ``None``."""
 
-    def create_version(self, model: str, directory: Path, tags: Mapping[str, str]) -> str:
-        """Upload a model directory with what serves it, the manifest last, and give the new version. It has all ``tags`` and ``MANIFEST_TAG``."""
+    def create_version(self, model: str, directory: Path, tags: Mapping[str, str], announce: Callable[[str], None] = unannounced) -> str:
+        """Upload a model directory with what serves it, the manifest last, and give the new version. It has all ``tags`` and ``MANIFEST_TAG``.
+
+        ``announce`` gets the manifest's digest before anything is uploaded."""
 
     def find_version(self, model: str, plan: str) -> str | None:
         """The version that was made for a plan."""
 
     def tags(self, model: str, version: str) -> dict[str, str] | None:
         """A version's tags; ``None`` when there is no such version."""
+
+    def versions(self, model: str) -> list[str]:
+        """Every version of a model, whoever made it, oldest first."""
+
+    def rows(self, model: str, version: str) -> dict[str, str]:
+        """Where the registry says that a version's files lie and which run made it: what leads to its bytes without being part of them."""
 
     def set_tag(self, model: str, version: str, name: str, value: str) -> None: ...
 

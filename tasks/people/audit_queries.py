@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,18 @@ from recompress.evidence.dossier import origin_of
 from recompress.evidence.file_list import named_key
 from recompress.integrity.digest import canonical_json
 from recompress.integrity.signing import public_pem
-from recompress.ledger import Head, Ledger, NoLedger, read_lines, verify, write_lines
+from recompress.ledger import Head, Ledger, LedgerBroken, NoLedger, read_lines, verify, write_lines
 from recompress.ledger.anchor import sign_head
 from recompress.ledger.store import rfc3339
 from recompress.promotion.states import Progress
 from tasks.ledger.access import open_ledger
 from tasks.ledger.anchors import check_not_lost
 from tasks.ledger.keys import own_key, own_public_key, trusted_keys
-from tasks.people.bundle import check_named, recall_dossier
+from tasks.people.audit_keys import check_keys
+from tasks.people.audit_steps import check_steps
+from tasks.people.bundle import NoEvidence, check_named, recall_dossier
 from tasks.running.project import Project, means_alias
+from tasks.tracking.memory import Memory
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -56,8 +60,8 @@ def trace(project: Project, reference: str) -> Trace:
     entries = project.ledger.entries()
     traced = core_trace(entries, model, version, tags, by_alias=means_alias(reference))
     try:
-        dossier = recall_dossier(project.store, origin_of(entries, find_plan(entries, model, version)).plan)
-    except IntegrityError:
+        dossier = recall_dossier(project.memory, origin_of(entries, find_plan(entries, model, version)).plan)
+    except NoEvidence:
         return traced
     candidate = dossier.evaluation("candidate")
     return traced.model_copy(update={"metrics": candidate.metrics if candidate else {}})
@@ -83,6 +87,9 @@ def verify_all(project: Project) -> AuditReport:
         raise
     anchors, troubles = _bundles(project, ledger)
     report = check_all(ledger, project.registry, anchors)
+    with suppress(LedgerBroken):  # nothing that such a ledger says can be held against anything
+        ledger.verify()
+        troubles += [*check_keys(project.root, ledger), *check_steps(Memory(project.store, ledger))]
     return replace(report, troubles=(*report.troubles, *troubles))
 
 

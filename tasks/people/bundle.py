@@ -28,13 +28,16 @@ from recompress.ledger import Entry
 from recompress.promotion.states import Progress
 from recompress.records import DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.ledger.keys import own_key, own_model_key
+from tasks.people.audit_keys import note_keys
 from tasks.running.project import Project
-from tasks.tracking.track import Store, locked
+from tasks.tracking.memory import Memory
+from tasks.tracking.track import locked
 
 if TYPE_CHECKING:
     from tasks.running.recompression import Recompression
 
 log = logging.getLogger(__name__)
+EVIDENCE = "evidence"
 LIBRARIES = (
     *("torch", "transformers", "safetensors", "onnx", "onnxruntime", "onnxscript", "numpy", "pandas", "pyarrow", "scipy"),
     *("accelerate", "seqeval", "prefect", "mlflow", "dvc", "great-expectations"),
@@ -52,7 +55,7 @@ def keep_dossier(
     candidate: ModelRef,
 ) -> None:
     """Keep what a plan stands on, once. Call it before the plan is proposed."""
-    if run.store.recall(_key(plan), run.say) is not None:
+    if run.memory.recall(_key(plan), EVIDENCE, run.say) is not None:
         return
     recipe = run.plan.recipe
     dossier = Dossier(
@@ -70,16 +73,41 @@ def keep_dossier(
     )
     folder = run.work / "evidence"
     folder.mkdir(parents=True, exist_ok=True)
-    run.store.keep(run.run_of(""), f"evidence/{plan.digest[:12]}", _key(plan), {"dossier": dossier.as_json()}, {}, folder)
+    run.memory.keep(_key(plan), EVIDENCE, run.run_of(""), f"evidence/{plan.digest[:12]}", {"dossier": dossier.as_json()}, {}, folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def recall_dossier(store: Store, plan: PromotionPlan) -> Dossier:
-    """What was kept for a plan. Raises ``IntegrityError`` when it is not there, or not what it was."""
-    result = store.recall(_key(plan), log.warning)
+class NoEvidence(IntegrityError):
+    """What a plan stands on was deleted, or is not what it was."""
+
+
+def recall_dossier(memory: Memory, plan: PromotionPlan) -> Dossier:
+    """What was kept for a plan. Raises ``NoEvidence``, and ``ForgedStep`` where somebody laid other evidence in its place."""
+    result = memory.recall(_key(plan), EVIDENCE, log.debug)
+    if result is None and not memory.knows(_key(plan)):
+        result = memory.store.recall_by_tag(_key(plan))  # from before the ledger knew the digests of steps; every part that counts has one in the plan
+        if result is not None and not fits(result["dossier"], plan):
+            raise NoEvidence(
+                f"the evidence that MLflow keeps for plan {plan.digest[:12]}… is not what the plan was made on; run its recipe again to make it again"
+            )
     if result is None:
-        raise IntegrityError(f"the evidence for plan {plan.digest[:12]}… is not in the MLflow store any more; run its recipe again to make it again")
+        raise NoEvidence(f"the evidence for plan {plan.digest[:12]}… is not in the MLflow store any more; run its recipe again to make it again")
     return Dossier.model_validate(result["dossier"])
+
+
+def fits(dossier: Mapping[str, Any], plan: PromotionPlan) -> bool:
+    """Whether everything in a dossier, as it was written, that the plan or the verdict that it names has a digest of is that."""
+    data_check = sha256_json(dossier["data_check"])
+    named = {
+        "verdict": (sha256_json(dossier["verdict"]), plan.verdict_sha256),
+        "policy": (sha256_json(dossier["policy"]), plan.policy_sha256),
+        "recipe": (sha256_json(dossier["recipe"]), plan.digests["recipe"]),
+        "base": (dossier["base"].get("sha256"), plan.digests["base"]),
+        "data": (dossier["data_check"].get("prepared_sha256"), plan.digests["data"]),
+        "data check": (data_check, plan.facts.get("data_check", data_check)),
+        "evaluations": ({sha256_json(evaluation) for evaluation in dossier["evaluations"]}, set(dossier["verdict"]["evaluations"].values())),
+    }
+    return all(found == wanted for found, wanted in named.values())
 
 
 def heal(project: Project, say: Callable[[str], None] = log.warning) -> list[Path]:
@@ -113,11 +141,13 @@ def make_bundle(project: Project, chain: list[Entry], progress: Progress) -> Pat
             return target
         for left_over in project.evidence.glob(".*.partial-*"):  # by somebody who was killed: nobody else is at work here
             shutil.rmtree(left_over, ignore_errors=True)
-        dossier = recall_dossier(project.store, origin_of(chain, progress).plan)
+        dossier = recall_dossier(project.memory, origin_of(chain, progress).plan)
         files = project.registry.fetch(model, version)
         story = tell(chain, progress.digest, files, dossier)
+        signing, model_signing = own_key(project.root), own_model_key(project.root)
+        note_keys(project.root, project.ledger)
         with _set_aside(target):
-            write_bundle(target, story, files, own_key(project.root), own_model_key(project.root))
+            write_bundle(target, story, files, signing, model_signing)
     with project.store.refusing():
         run = project.store.client.get_model_version(model, version).run_id
         if run:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recompress.errors import IntegrityError
 from recompress.integrity.signing import read_private_key
 from recompress.ledger import Entry, Ledger
 from recompress.ledger.store import rfc3339
@@ -19,7 +18,7 @@ from recompress.promotion.states import progress_of
 from recompress.records import ApprovalRule, Verdict
 from tasks.ledger.access import actor
 from tasks.ledger.keys import approvers
-from tasks.people.bundle import heal, recall_dossier
+from tasks.people.bundle import NoEvidence, heal, recall_dossier
 from tasks.running.project import Project
 
 Say = Callable[[str], None]
@@ -49,7 +48,7 @@ def carry_out(project: Project, digest: str, say: Say) -> Promoted:
     progress = named(project.ledger, digest)
     directory = None
     if progress.plan.kind == "promotion" and project.registry.find_version(progress.plan.model, digest) is None:
-        directory = project.store.fetch(recall_dossier(project.store, progress.plan).candidate_uri)
+        directory = project.store.fetch(recall_dossier(project.memory, progress.plan).candidate_uri)
     promoted = project.promoter.promote(digest, directory)
     heal(project, say)
     return promoted
@@ -70,12 +69,12 @@ def rule_of(project: Project, model: str) -> ApprovalRule:
 
 
 def verdict_of(project: Project, progress: Progress) -> Verdict | None:
-    """The verdict that a plan stands on, where it is at hand."""
+    """The verdict that a plan stands on, where it is at hand. Raises ``ForgedStep`` where somebody laid another in its place: nobody shall decide on that."""
     if progress.plan.kind == "rollback":
         return None
     try:
-        return recall_dossier(project.store, progress.plan).verdict
-    except IntegrityError:
+        return recall_dossier(project.memory, progress.plan).verdict
+    except NoEvidence:
         return None
 
 

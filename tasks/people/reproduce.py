@@ -61,7 +61,7 @@ def reproduce(project: Project, reference: str, say: Say, *, keep: bool = False)
     model, version = project.resolve(reference)
     chain = project.ledger.entries()
     plan = origin_of(chain, find_plan(chain, model, version)).plan
-    dossier = recall_dossier(project.store, plan)
+    dossier = recall_dossier(project.memory, plan)
     with scratch_project(project.root, f"{model}-v{version}", keep=keep, say=say) as scratch:
         point_to_data(project.root, scratch, plan.facts.get("git_commit", ""), say)
         inputs = {"data md5": {"was": plan.facts.get("data_md5", ""), "now": bring_pinned(project.root, scratch, dossier, say)}}

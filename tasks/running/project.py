@@ -12,6 +12,7 @@ from recompress.ledger import Ledger
 from recompress.promotion import ModelRegistry, Promoter
 from tasks.ledger.access import actor, open_ledger
 from tasks.ledger.anchors import check_alias, sound_ledger
+from tasks.tracking.memory import Memory
 from tasks.tracking.track import Store
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class Project:
     @cached_property
     def store(self) -> Store:
         return Store(self.root)
+
+    @property
+    def memory(self) -> Memory:
+        """The steps that were finished, as far as the ledger knows them."""
+        return Memory(self.store, self.ledger)
 
     @cached_property
     def registry(self) -> ModelRegistry:

@@ -20,6 +20,7 @@ from tasks.ledger.access import actor, open_ledger, record_policy
 from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
 from tasks.running.lock import OUT_OF_ROOM, out_of_room, project_held
+from tasks.tracking.memory import Memory
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result, Store
 
@@ -66,6 +67,11 @@ class Recompression:
     def ledger(self) -> Ledger:
         """Verified before anything is done, with the heads that the versions of this model keep."""
         return sound_ledger(self.root, open_registry(self.store), self.plan.recipe.register_.model) or open_ledger(self.root)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """The steps that were finished before, as far as the ledger knows them."""
+        return Memory(self.store, self.ledger)
 
     def note(self, kind: str, key: str, body: dict[str, Any]) -> None:
         """Write a record of what a step found, once for each key, however often the step is found again."""
@@ -115,12 +121,12 @@ class Recompression:
                 self.store.client.log_metric(self._runs[name], key, value)
 
     def step(self, name: str, *, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], label: str = "") -> Result:
-        """The result of a step: found again by its key, or done now and remembered.
+        """The result of a step: found again by its key, or done now and remembered. Raises ``ForgedStep`` where MLflow names a result that the ledger does not know.
 
         ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
         The result comes back with ``artifacts``: for each name its uri and sha256.
         """
-        recalled = self.store.recall(key, self.say)
+        recalled = self.memory.recall(key, name, self.say)
         if recalled is not None:
             self.reused.append(name)
             return recalled
@@ -135,7 +141,8 @@ class Recompression:
                     f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
                 ) from None
             raise
-        stored = self.store.keep(self.run_of(run), f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}", key, result, files, folder)
+        place = f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}"
+        stored = self.memory.keep(key, name, self.run_of(run), place, result, files, folder)
         shutil.rmtree(folder, ignore_errors=True)
         self.done.append(name)
         return stored

@@ -71,7 +71,7 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     digests = [baseline.sha256, dataset.sha256, *dataset.slices]
     modules = ["recompress.measure.speed", "recompress.measure.size", "recompress.measure.latency", "recompress.measure.memory"]
     keys = {m.name: step_key("speed", modules=modules, config=machine, inputs=[m.sha256, *digests], seed=0) for m in models}
-    missing = [m for m in models if run.store.recall(keys[m.name], run.say) is None]
+    missing = [m for m in models if run.memory.recall(keys[m.name], f"{m.name}/speed", run.say) is None]
     timed: dict[str, Result] = {}
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:

@@ -11,10 +11,14 @@ from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
+from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.gate import Expected, Measured, choose, judge, read_measured
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
-from recompress.promotion import Promoter, progress_of
+from recompress.ledger import Ledger
+from recompress.promotion import HEAD_TAG, Promoter, progress_of
+from recompress.promotion.registry import tags_of
+from recompress.promotion.states import PLAN_KINDS
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
 from tasks.ledger.access import actor, recorded_policy
 from tasks.running.recompression import Recompression
@@ -29,6 +33,7 @@ class Champion:
     version: str = ""
     sha256: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    """What its version's tags must say, by the ledger; what MLflow says they are is not asked."""
     models: tuple[ModelRef, ...] = ()
     """The champion as a model to evaluate; empty when one of the variants has the same bytes, because it is evaluated anyway."""
 
@@ -51,9 +56,20 @@ def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champi
     champion = champion_of(run.store, run.plan.recipe.register_.model)
     if champion is None:
         return Champion()
-    same = any(model.sha256 == champion.model_sha256 for model in variants)
-    model = ModelRef(name="champion", kind="variant", uri=champion.model_uri, sha256=champion.model_sha256)
-    return Champion(champion.version, champion.model_sha256, champion.tags, () if same else (model,))
+    sha256, tags = promoted_as(run.ledger, run.plan.recipe.register_.model, champion.version)
+    same = any(model.sha256 == sha256 for model in variants)
+    model = ModelRef(name="champion", kind="variant", uri=champion.model_uri, sha256=sha256)
+    return Champion(champion.version, sha256, tags, () if same else (model,))
+
+
+def promoted_as(ledger: Ledger, name: str, version: str) -> tuple[str, dict[str, str]]:
+    """The digest of a version's model and what its tags were made to say, by the ledger. Raises ``IntegrityError`` for a version that it did not promote."""
+    chain = ledger.entries(*PLAN_KINDS, model=name)
+    promotions = [progress for progress in committed_plans(chain, name) if progress.said("promotion-committed")["version"] == version]
+    if not promotions:
+        raise IntegrityError(f"version {version} of {name} is champion, but this ledger promoted no such version; `recompress audit verify` tells more")
+    latest = promotions[-1]
+    return latest.plan.model_sha256, {**tags_of(origin_of(chain, latest).plan), HEAD_TAG: str(latest.entries[-1].head)}
 
 
 @task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)

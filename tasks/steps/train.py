@@ -23,7 +23,9 @@ def find_base_model(run: Recompression) -> ModelRef:
     if base.model.startswith("models:/"):
         from tasks.tracking.registry import fetch_model
 
-        directory = fetch_model(run.store, base.model)
+        name = base.model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+        known = run.ledger.last("promotion-committed", model=name)  # one that another project promoted is known by the recipe's digest alone
+        directory = fetch_model(run.store, base.model, run.ledger if known else None)
         check_base(directory, base.model, base.sha256)
     else:
         directory = find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)

@@ -17,10 +17,11 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
 from recompress.ledger import Ledger
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG
+from recompress.promotion.registry import unannounced
 from tasks.ledger.access import ledger_if_any
 from tasks.ledger.anchors import check_alias, sound_ledger
 from tasks.tracking.model_version import write_version
-from tasks.tracking.track import Store
+from tasks.tracking.track import ABSENT, Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 PLACE = "version"
 """The folder of a version below its run's artifacts."""
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""How MLflow says that there is no such model, version or alias."""
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a server that is gone is named after seconds, not after minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
@@ -71,11 +70,12 @@ class MlflowRegistry:
         version = self._absent_is_none(lambda: self.store.client.get_model_version_by_alias(model, ALIAS))
         return None if version is None else str(version.version)
 
-    def create_version(self, model: str, directory: Path, tags: Mapping[str, str]) -> str:
+    def create_version(self, model: str, directory: Path, tags: Mapping[str, str], announce: Callable[[str], None] = unannounced) -> str:
         with self.store.refusing(), self._workplace() as folder:
             root = folder / PLACE
             write_version(directory, root)
             manifest = write_manifest(root)
+            announce(manifest)
             place, run = self._upload(model, root, tags)
             if self._absent_is_none(lambda: self.store.client.get_registered_model(model)) is None:
                 self.store.client.create_registered_model(model)
@@ -113,6 +113,21 @@ class MlflowRegistry:
             versions = self.store.client.search_model_versions(f"name = '{model}' and tags.`{PLAN_TAG}` = '{plan}'")
         return min((str(version.version) for version in versions), key=int, default=None)
 
+    def versions(self, model: str) -> list[str]:
+        with self.store.refusing():
+            versions, page = list[Any](), None
+            while page != "":
+                some = self.store.client.search_model_versions(f"name = '{model}'", page_token=page)
+                versions, page = [*versions, *some], some.token or ""
+        return sorted((str(version.version) for version in versions), key=int)
+
+    def rows(self, model: str, version: str) -> dict[str, str]:
+        registered = self._version(model, version)
+        if registered is None:
+            return {}
+        served = self._absent_is_none(lambda: self.store.client.get_model_version_download_uri(model, version))
+        return {"run": registered.run_id or "", "source": self.store.relative(registered.source or ""), "served_from": self.store.relative(served or "")}
+
     def tags(self, model: str, version: str) -> dict[str, str] | None:
         registered = self._version(model, version)
         return None if registered is None else dict(registered.tags)
@@ -127,6 +142,13 @@ class MlflowRegistry:
             raise IntegrityError(f"version {version} of {model} is not in the registry")
         if not registered.source:
             raise IntegrityError(f"version {version} of {model} has no files: it was registered without any")
+        with self.store.refusing():
+            served = self.store.client.get_model_version_download_uri(model, version)
+        if self.store.relative(served) != self.store.relative(registered.source):
+            raise IntegrityError(
+                f"version {version} of {model} was registered from {registered.source}, but MLflow would serve it from {served}: somebody changed its storage place; "
+                "put it back in MLflow's database"
+            )
         try:
             directory = self.store.fetch(registered.source)
         except StorageError as error:

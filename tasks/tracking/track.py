@@ -1,7 +1,7 @@
 """MLflow tracking: runs, metrics, artifacts, and the memory of finished steps.
 
-A finished step is a tag ``step.<key>`` on the run that did it. The tag names a small JSON artifact with the step's result and the digests of every artifact
-that belongs to it; the tag is written last, so a killed step leaves no trace that anyone would believe. Whoever recalls a step hashes what it names first.
+A finished step is a small JSON artifact with the step's result and the digests of every artifact that belongs to it. The ledger knows its digest before a tag
+``step.<key>`` on the run names it, and it is the ledger that is believed (``tasks.tracking.memory``). Whoever reads a step hashes what it names first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,12 @@ from recompress.records import DatasetRef
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 EXPERIMENT = "recompress"
 Result = dict[str, Any]
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""How MLflow says that there is no such run, model, version or alias."""
 
 
 class Store:
@@ -38,6 +41,8 @@ class Store:
         self.folder = root / "mlflow" / "store"
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
         self.is_local = self.uri.startswith("sqlite")
+        self.is_own = self.uri == f"sqlite:///{self.folder / 'mlflow.db'}"
+        """Whether nobody but this project keeps anything here."""
         self._opened: tuple[MlflowClient, str] | None = None
 
     @property
@@ -122,24 +127,72 @@ class Store:
             if not psutil.pid_exists(int(run.data.tags["recompress.pid"])):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def recall(self, key: str, doubt: Callable[[str], None]) -> Result | None:
-        """The result of a finished step, if all its artifacts still are what they were; what is not is told to ``doubt``."""
-        for run in self.client.search_runs([self.experiment], f"tags.`step.{key}` LIKE '%'", max_results=5):
+    def runs_with_step(self, key: str) -> list[Run]:
+        """The runs whose tags say that they did a step. Whether it is so, the ledger knows."""
+        with self.refusing():
+            return list(self.client.search_runs([self.experiment], f"tags.`step.{key}` LIKE '%'"))
+
+    def runs(self) -> list[Run]:
+        """Every run that was not deleted."""
+        with self.refusing():
+            runs, page = list[Any](), None
+            while page != "":
+                some = self.client.search_runs([self.experiment], page_token=page)
+                runs, page = [*runs, *some], some.token or ""
+        return runs
+
+    def holds(self, home: str, place: str, sha256: str) -> bool:
+        """Whether a file below a run's artifacts is there and hashes to what it should."""
+        try:
+            return sha256_file(self.fetch(f"{home}/{place}")) == sha256
+        except (OSError, StorageError):
+            return False
+
+    def retire_step(self, key: str) -> None:
+        """Tags of a step that the ledger does not know get another name, under which nobody looks for steps."""
+        for run in self.runs_with_step(key):
+            with self.refusing():
+                self.client.set_tag(run.info.run_id, f"unknown.step.{key}", run.data.tags[f"step.{key}"])
+                self.client.delete_tag(run.info.run_id, f"step.{key}")
+
+    def recall_by_tag(self, key: str) -> Result | None:
+        """What a tag of MLflow names as the result of a step, if its bytes are those that the tag names; whoever can write a tag can name any."""
+        for run in self.runs_with_step(key):
             place, _, digest = run.data.tags[f"step.{key}"].partition("#")
-            try:
-                data = self.fetch(f"{run.info.artifact_uri}/{place}").read_bytes()
-                if sha256_bytes(data) != digest:
-                    raise IntegrityError(f"{place} was altered")
-                result: Result = json.loads(data)
-                for artifact in result["artifacts"].values():
-                    check(self.fetch(artifact["uri"]), artifact["sha256"])
-                return result
-            except (OSError, IntegrityError, ValueError, KeyError) as error:
-                doubt(f"a stored result is not what it was, so its step runs again: {error}")
+            with suppress(OSError, IntegrityError, ValueError, KeyError):
+                return self.read_step(run.info.run_id, place, digest)
         return None
 
-    def keep(self, run_id: str, place: str, key: str, result: Result, files: Mapping[str, Path], folder: Path) -> Result:
-        """Store a step's files and result below ``place`` of a run, read the files back, and only then write the tag that makes it found again."""
+    def home_of(self, run_id: str) -> str:
+        """The uri at which MLflow's database says that a run keeps its artifacts. Raises ``IntegrityError`` where there is no such run."""
+        from mlflow.exceptions import MlflowException
+
+        with self.refusing():
+            try:
+                return str(self.client.get_run(run_id).info.artifact_uri)
+            except MlflowException as error:
+                if error.error_code not in ABSENT:
+                    raise
+        raise IntegrityError(f"run {run_id} is not in MLflow any more")
+
+    def relative(self, uri: str) -> str:
+        """A place as it stays when the project's folder is moved with all that is in it."""
+        return uri.removeprefix("file://").removeprefix(f"{self.root.resolve().as_posix()}/")
+
+    def read_step(self, run_id: str, place: str, sha256: str) -> Result:
+        """The result of a step, if it and all its artifacts hash to what they should. Raises ``IntegrityError``, ``OSError``, ``ValueError`` and ``KeyError``."""
+        data = self.fetch(f"{self.home_of(run_id)}/{place}").read_bytes()
+        if sha256_bytes(data) != sha256:
+            raise IntegrityError(f"{place} was altered")
+        result: Result = json.loads(data)
+        for artifact in result["artifacts"].values():
+            check(self.fetch(artifact["uri"]), artifact["sha256"])
+        return result
+
+    def keep(
+        self, run_id: str, place: str, key: str, result: Result, files: Mapping[str, Path], folder: Path, anchor: Callable[[str], None] = lambda _sha256: None
+    ) -> Result:
+        """Store a step's files and result below ``place`` of a run, read the files back, let ``anchor`` record the result's digest, and only then write the tag."""
         with self.refusing():
             artifacts = {label: self.log(run_id, path, f"{place}/{label}") for label, path in files.items()}
             stored = {**result, "artifacts": artifacts, "run_id": run_id}
@@ -147,6 +200,7 @@ class Store:
             note.write_bytes(canonical_json(stored))
             self.client.log_artifact(run_id, str(note), place)
             self.flush(f"{self.client.get_run(run_id).info.artifact_uri}/{place}")
+            anchor(sha256_file(note))
             self.client.set_tag(run_id, f"step.{key}", f"{place}/step.json#{sha256_file(note)}")
         return stored
 

@@ -24,7 +24,7 @@ def test_a_head_from_before_the_promotion_does_not_pass_for_the_one_that_it_left
     """It lies on the chain, and would let everything behind it be cut off."""
     head = project.ledger.entries()[number - 1].head if number else Head(0, GENESIS)
     project.registry.set_tag(MODEL, "1", HEAD_TAG, str(head))
-    assert broken(project) == [f"ner version 1: its tag {HEAD_TAG} names record {number}, its promotion is record 7; it was altered"]
+    assert broken(project) == [f"ner version 1: its tag {HEAD_TAG} names record {number}, its promotion is record 8; it was altered"]
 
 
 def test_a_head_that_a_crash_kept_from_being_left_is_a_notice(project: Project) -> None:

@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from recompress.errors import IntegrityError
 from recompress.evidence import Dossier
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter
 from recompress.records import PromotionPlan
+from tasks.people.bundle import NoEvidence
 from tests.evidence.stories import Project as Stories
 from tests.promotion.stage import FolderRegistry
 
 
 class NoStore:
     """An MLflow that keeps nothing."""
+
+    exists = False
 
     def __init__(self) -> None:
         self.client = SimpleNamespace(get_model_version=lambda model, version: SimpleNamespace(run_id=None))
@@ -47,11 +49,11 @@ class People(Stories):
         self.dossiers = {}
         (root / "dvc.yaml").write_text("stages: {}\n")
 
-    def recall(self, _store: Any, plan: PromotionPlan) -> Dossier:
+    def recall(self, _memory: Any, plan: PromotionPlan) -> Dossier:
         try:
             return self.dossiers[plan.digest]
         except KeyError:
-            raise IntegrityError(f"the evidence for plan {plan.digest[:12]}… is not there") from None
+            raise NoEvidence(f"the evidence for plan {plan.digest[:12]}… is not there") from None
 
     def call(self, *arguments: str, actor: str = "ada") -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""

@@ -55,7 +55,7 @@ def test_a_cut_ledger_is_shown_by_the_bundles_alone(people: People) -> None:
     connection.close()
     code, out, _ = people.call("audit", "verify")
     assert code == 5
-    assert "ledger record 5: it is missing; the ledger ends before it, and evidence/ner-v1 names record 7" in out
+    assert "ledger record 5: it is missing; the ledger ends before it, and evidence/ner-v1 names record 8" in out
 
 
 def test_questions(people: People) -> None:

@@ -122,8 +122,8 @@ def test_a_bundle_alone_misses_it_too(people: People) -> None:
     shutil.rmtree(people.registry.root / "ner")
     delete(database(people))
     for command in ASKING[:3]:
-        assert "evidence/ner-v1 names its record 7" in one_line(people, *command)
-    assert "evidence/ner-v1 names its record 7" in one_line(people, "audit", "verify")
+        assert "evidence/ner-v1 names its record 8" in one_line(people, *command)
+    assert "evidence/ner-v1 names its record 8" in one_line(people, "audit", "verify")
     shutil.rmtree(people.root / "evidence")
     assert "there is no ledger at" in one_line(people, "audit", "verify", code=2)
 

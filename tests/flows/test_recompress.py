@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit.forging import Forger
 from tests.flows.toy_project import environment, make_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -69,6 +71,16 @@ def test_a_changed_dial_an_altered_file_and_new_variants_run_and_nothing_else(fi
     assert digests["of_sparse"] != digests["of_baseline"]
     untouched = {e["model"]: e["model_sha256"] for e in earlier["evaluations"]}
     assert {name for name in untouched if untouched[name] == digests[name]} == {"baseline", "int8", "small"}
+
+
+def test_a_forged_measure_stops_the_next_run_by_its_name(first: tuple[Path, dict[str, Any]]) -> None:
+    """What the forged result says does not matter: the ledger does not know it. ``tests/audit/test_forged.py`` forges every kind of step."""
+    project, _ = first
+    forger = Forger(f"sqlite:///{project / 'mlflow' / 'store' / 'mlflow.db'}")
+    run_id, tag = forger.lay("steps/speed", lambda result: result["metrics"].update(latency_p50_ms=0.001))
+    refusal = run(project, "run", "recipe.yaml", code=5)
+    assert re.search(r"step \w+/speed was forged: .* names a result with sha256 .* ledger record \d+ knows", str(refusal))
+    forger.client.delete_tag(run_id, tag)
 
 
 def test_killed_again_and_again_it_goes_on_and_ends_the_same(first: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -31,13 +31,16 @@ BACK = PromotionPlan(
 FILES = {"version": "1", "manifest_sha256": SHA, "model_sha256": SHA}
 SAID: dict[str, dict[str, Any]] = {
     "policy-recorded": {"recipe": "r", "policy_sha256": SHA},
+    "step-kept": {"key": SHA, "step": "int8/quality", "run": "r", "home": "artifacts/r", "place": "steps/quality/step.json", "sha256": SHA},
+    "version-uploading": {"manifest_sha256": SHA, "model_sha256": SHA},
+    "key-used": {"name": "recompress", "public": "PEM"},
     "promotion-proposed": {"alike": PLAN.digest, "plan": PLAN.digest, "content": PLAN.as_json()},
     "rollback": {"alike": BACK.digest, "plan": BACK.digest, "content": BACK.as_json()},
     "promotion-judged": {"verdict": SHA, "metric": "f1", "score": 0.75, "spent_loss_after": 0.01},
     "approval": {"approver": "bob", "expires": "2026-11-21T12:00:00.000000Z", "key": "PEM", "signature": "c2lnbmVk"},
     "rejection": {"reason": "not before Monday"},
     "promotion-approved": {"rule": "none asked for"},
-    "promotion-intent": {**FILES, "expected": None, "approval": None},
+    "promotion-intent": {**FILES, "expected": None, "approval": None, "rows": {"source": "ner/1"}},
     "promotion-alias-moved": {"version": "1"},
     "promotion-verified": FILES,
     "promotion-committed": FILES,

@@ -11,6 +11,7 @@ from recompress.errors import IntegrityError
 from recompress.integrity.digest import sha256_directory, sha256_json
 from recompress.integrity.model_files import MODEL_FOLDER, write_manifest
 from recompress.promotion import HEAD_TAG, MANIFEST_TAG, PLAN_TAG
+from recompress.promotion.registry import unannounced
 from recompress.records import ApprovalRule, ChampionRef, Finding, PromotionPlan, Verdict
 
 MODEL = "ner"
@@ -88,10 +89,11 @@ class FolderRegistry:
         alias = self.root / model / "champion"
         return (alias.read_text() or None) if alias.exists() else None
 
-    def create_version(self, model: str, directory: Path, tags: Mapping[str, str]) -> str:
+    def create_version(self, model: str, directory: Path, tags: Mapping[str, str], announce: Callable[[str], None] = unannounced) -> str:
         uploads = self.root / model / "uploads"
         uploads.mkdir(parents=True, exist_ok=True)
         upload = uploads / str(len(list(uploads.iterdir())))
+        announce(self.manifest_of(directory, uploads / "rehearsal"))
         for file in sorted(directory.rglob("*")):
             target = upload / MODEL_FOLDER / file.relative_to(directory)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +106,18 @@ class FolderRegistry:
         (self.root / model / f"tags-{version}.json").write_text(json.dumps({**tags, MANIFEST_TAG: manifest}))
         upload.rename(self.root / model / version)
         return version
+
+    def manifest_of(self, directory: Path, place: Path) -> str:
+        """The digest that a version of this directory will have."""
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(directory, place / MODEL_FOLDER)
+        (place / "served.py").write_text("# what serves it\n")
+        manifest = write_manifest(place)
+        shutil.rmtree(place)
+        return manifest
+
+    def rows(self, model: str, version: str) -> dict[str, str]:
+        return {"source": f"{model}/{version}"}
 
     def versions(self, model: str) -> list[str]:
         return sorted(path.name for path in (self.root / model).glob("*") if path.name.isdigit())

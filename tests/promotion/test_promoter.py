@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from recompress.errors import GateRefused, InputError, IntegrityError, StorageError
-from recompress.integrity.model_files import MODEL_FOLDER
+from recompress.integrity.model_files import MODEL_FOLDER, write_manifest
 from recompress.ledger import Head, Ledger
 from recompress.promotion import (
     CRASH_POINTS,
     HEAD_TAG,
+    MANIFEST_TAG,
     MODEL_TAG,
     STEPS,
     Promoted,
@@ -21,6 +22,7 @@ from recompress.promotion import (
     progress_of,
 )
 from recompress.promotion.effects import UNDO_POINTS
+from recompress.promotion.registry import tags_of
 from recompress.records import ApprovalRule
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory, safetensors, sha
 
@@ -38,6 +40,7 @@ def test_the_first_promotion_and_the_next(promoter: Promoter, ledger: Ledger, re
         "promotion-proposed",
         "promotion-judged",
         "promotion-approved",
+        "version-uploading",
         "promotion-intent",
         "promotion-alias-moved",
         "promotion-verified",
@@ -264,7 +267,7 @@ def test_a_ledger_with_a_cut_tail_stops_the_next_promotion(ledger: Ledger, regis
     promote_new(promoter, tmp_path, 2)
     yesterday = Ledger(tmp_path / "yesterday.db")
     yesterday.import_entries(ledger.entries()[:-1])
-    with pytest.raises(IntegrityError, match=r"record 14: it is missing; .* anchored elsewhere"):
+    with pytest.raises(IntegrityError, match=r"record 16: it is missing; .* anchored elsewhere"):
         promote_new(Promoter(yesterday, registry, "ada"), tmp_path, 3)
     assert registry.champion(MODEL) == "2"
 
@@ -325,3 +328,60 @@ def test_heads_are_parsed_from_tags_with_suspicion(promoter: Promoter, registry:
     registry.set_tag(MODEL, "1", HEAD_TAG, "7:x")
     with pytest.raises(IntegrityError, match="a ledger head is number:sha256"):
         promote_new(promoter, tmp_path, 2)
+
+
+def test_an_upload_that_was_cut_off_lets_nobody_lay_another_version_in_its_place(ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    """The ledger knows the manifest that was about to be uploaded, so a version with the same model and other code to serve it is not the one."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(name: str) -> None:
+        if name == "registry:uploaded":
+            raise Killed
+
+    directory = model_directory(tmp_path / "model", 1)
+    promoter = Promoter(ledger, registry, "ada")
+    progress = promoter.propose(*make_plan(directory, None))
+    registry.crash_point = kill
+    with pytest.raises(Killed):
+        promoter.promote(progress.digest, directory)
+    registry.crash_point = lambda name: None
+    [announced] = ledger.entries("version-uploading", plan=progress.digest)
+    version = registry.create_version(MODEL, directory, tags_of(progress.plan))
+    place = registry.fetch(MODEL, version)
+    (place / "served.py").write_text("# whatever else I like\n")
+    for manifest in (write_manifest(place), announced.body["manifest_sha256"]):
+        registry.set_tag(MODEL, version, MANIFEST_TAG, manifest)
+    with pytest.raises(IntegrityError, match=f"version {version} of {MODEL}: .*expected {announced.body['manifest_sha256'][:12]}"):
+        promoter.promote(progress.digest, directory)
+    assert registry.champion(MODEL) is None
+    assert progress_of(ledger, progress.digest).said("promotion-refused")["reason"] == "files-refused"
+    again = promoter.propose(*make_plan(directory, None))
+    assert promoter.promote(again.digest, directory).version == "2", "the next attempt is another plan, under which nothing was laid"
+
+
+def test_a_manifest_is_in_the_ledger_before_anything_is_uploaded(ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+    registry.crash_point = lambda name: seen.append([entry.body["manifest_sha256"] for entry in ledger.entries("version-uploading")])
+    promoted = promote_new(Promoter(ledger, registry, "ada"), tmp_path, 1)
+    manifest = (registry.tags(MODEL, promoted.version) or {})[MANIFEST_TAG]
+    assert seen
+    assert all(digests == [manifest] for digests in seen)
+
+
+def test_a_rollback_names_the_model_that_the_ledger_promoted_whatever_its_tag_says(
+    promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path
+) -> None:
+    """A schedule that looks whether its candidate was rolled back must find it there."""
+    promote_new(promoter, tmp_path, 1)
+    promote_new(promoter, tmp_path, 2)
+    digest = (registry.tags(MODEL, "2") or {})[MODEL_TAG]
+    registry.set_tag(MODEL, "2", MODEL_TAG, sha("another model"))
+    with pytest.raises(PromotionRefused, match=f"champion-changed.*version 2 is not the model that it was, by its tag {MODEL_TAG}"):
+        promoter.rollback(MODEL, reason="slow")
+    opened = ledger.last("rollback")
+    assert opened is not None
+    assert opened.body["content"]["expected"] == {"version": "2", "model_sha256": digest}
+    registry.set_tag(MODEL, "2", MODEL_TAG, digest)
+    assert promoter.rollback(MODEL, reason="slow").version == "1"
