@@ -54,7 +54,24 @@ class Limits(Settings):
     times_faster: Annotated[float, Field(gt=0)] | None = None
     """Least latency of the baseline divided by latency of the candidate, timed side by side."""
     peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
-    """Most memory used while predicting."""
+    """Most memory used while predicting, loading included."""
+    steady_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Most memory that stays taken while the model is served."""
+    latency_p95_ms: Annotated[float, Field(gt=0)] | None = None
+    """Most milliseconds for one of the longer texts, on the machine that ``machine`` names."""
+    throughput_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Least texts answered in a second, in batches, on the machine that ``machine`` names."""
+    machine: dict[str, str] | None = None
+    """The class of machine that ``latency_p95_ms`` and ``throughput_per_s`` hold for: facts as ``recompress doctor --json`` gives them, e.g. ``processor``."""
+
+    @model_validator(mode="after")
+    def _a_machine_where_it_matters(self) -> Limits:
+        absolute = self.latency_p95_ms is not None or self.throughput_per_s is not None
+        if absolute and not self.machine:
+            raise ValueError("latency_p95_ms and throughput_per_s hold for a machine; name it under machine, e.g. {processor: AMD EPYC 7763}")
+        if self.machine is not None and not absolute:
+            raise ValueError("machine names where latency_p95_ms or throughput_per_s hold, and neither is there; leave it out")
+        return self
 
 
 class Approval(Settings):
@@ -74,6 +91,8 @@ class Policy(Settings):
 
     metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
     """The metric that is judged, e.g. ``f1`` or ``accuracy``; more is better."""
+    at_least: Margin | None = None
+    """The least value of the metric, for baseline and candidate: the one-sided lower bound of each must reach it."""
     baseline: Comparison
     """Against the uncompressed model of the same run."""
     champion: Comparison

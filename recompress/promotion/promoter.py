@@ -20,6 +20,7 @@ from recompress.ledger import Entry, Head, Ledger
 from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
+from recompress.promotion.pins import FACT, hold, standing, tightened
 from recompress.promotion.recovery import recover
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.rollback import judge_rollback, rollback_plan
@@ -76,6 +77,9 @@ class Promoter:
             progress = clear(self.ledger, progress, actor=self.actor)
             effects.at(progress, "cleared")
             self._check_champion(effects, progress)
+            against = hold(self.ledger, progress.plan)
+            if against is not None:
+                raise effects.refuse(progress, *against)
             version, manifest = self._version(effects, progress, directory)
             effects.at(progress, "files-checked")
             try:
@@ -87,7 +91,10 @@ class Promoter:
         """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
         reason = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
         self.watch(model)
-        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
+        pin = standing(self.ledger, model)
+        rule = tightened(rule or ApprovalRule(), pin)
+        plan = rollback_plan(self.ledger, present_champion(self.registry, model), model, to=to, reason=reason, author=self.actor, rule=rule)
+        plan = plan if pin is None else plan.model_copy(update={"facts": {FACT: pin.digest}})
         progress = propose(self.ledger, plan, again=True)
         self.crash_point("rollback:proposed")
         progress = judge_rollback(self.ledger, progress, actor=self.actor)

@@ -15,6 +15,7 @@ from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import code_fingerprint
 from recompress.ledger import Ledger
 from recompress.promotion import PLAN_TAG, Promoter
+from recompress.promotion.pins import FACT, standing
 from recompress.promotion.states import plan_in
 from recompress.records import ChampionRef, DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.data.validate import DataCheck
@@ -115,6 +116,7 @@ def plan_for(
 ) -> PromotionPlan:
     """What shall become champion, instead of what, and on which evidence."""
     recipe, policy = run.plan.recipe, run.plan.policy
+    pin = standing(run.ledger, recipe.register_.model)
     facts = {
         "evidence": judgement.evidence,
         "judged_against": champion.version,
@@ -127,6 +129,7 @@ def plan_for(
         "base_revision": recipe.base.revision or "",
         "recipe": recipe.name,
         "steps": " ".join(chosen.steps),
+        FACT: pin.digest if pin else "",
     }
     return PromotionPlan(
         model=recipe.register_.model,
