@@ -82,6 +82,8 @@ def policy_in(entry: Entry) -> Policy:
     values = entry.body["policy"]
     if sha256_json(values) != entry.body["policy_sha256"]:
         raise LedgerBroken(entry.sequence, "the policy inside does not have the digest that it names")
+    if values.get("approval", {}).get("mode") == "none":  # defaults that a file may not say
+        values = {**values, "approval": {"mode": "none"}}
     try:
         return Policy.model_validate(values)
     except ValidationError:
