@@ -215,6 +215,26 @@ def policy_accept(root: Path, recipe: Path, reason: str, json_: bool) -> None:
     show({"policy_sha256": plan.policy.sha256}, json_, lambda: f"policy {plan.policy.sha256[:12]}… stands in the ledger with its reason")
 
 
+@policy.command("accept-baseline")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("baseline")
+@click.option("--reason", required=True, help="Why a weaker baseline counts; stands in the ledger for ever.")
+@click.option("--key", type=FILE, help="Your private key, where approvals of this model must be signed.")
+@as_json
+@click.pass_obj
+def policy_accept_baseline(root: Path, recipe: Path, baseline: str, reason: str, key: Path | None, json_: bool) -> None:
+    """Let a baseline count that is worse than the one behind the last promotion. BASELINE is its whole digest, as the refusal prints it.
+
+    Example:  recompress policy accept-baseline recipes/masakhaner.yaml 1f…9a --reason "the new test split is harder"
+    """
+    from recompress.recipe import read_recipe
+    from tasks.people.baselines import accept
+
+    entry = accept(project(root), read_recipe(recipe, root), baseline, reason, key)
+    facts = {"baseline": baseline, "beside": entry.body["accepted_sha256"], "by": entry.actor, "record": entry.sequence}
+    show(facts, json_, lambda: f"baseline {baseline[:12]}… counts by the word of {entry.actor}, record {entry.sequence}; run the recipe again")
+
+
 @policy.command("pin")
 @click.argument("model")
 @click.argument("file", metavar="POLICY", type=click.Path(path_type=Path))

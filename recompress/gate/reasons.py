@@ -9,6 +9,8 @@ REASONS = {
     "policy-changed": "the policy is not the one whose digest was recorded before measuring",
     "missing-baseline": "the baseline was not measured",
     "missing-champion": "there is a champion, but it was not measured",
+    "accepted-baseline-missing": "the baseline behind the last promotion cannot be compared with this one on the present test split",
+    "unexpected-baseline": "a baseline behind an earlier promotion was measured where nothing was promoted before",
     "unexpected-champion": "a champion was measured where there should be none",
     "stale-evaluation": "the evaluation speaks of another model than the one to be judged",
     "different-dataset": "the evaluation was made on other data",
@@ -32,6 +34,9 @@ REASONS = {
     "sample-too-small-for-margin": "a candidate that loses nothing would pass too rarely at this margin",
     # what was measured
     "loss-too-large": "the upper bound of the loss does not lie inside the margin",
+    "baseline-below-floor": "the lower bound of the baseline's metric does not reach the policy's floor",
+    "candidate-below-floor": "the lower bound of the candidate's metric does not reach the policy's floor",
+    "weak-baseline": "the baseline may be worse than the one behind the last promotion by more than the margin",
     "first-promotion-not-allowed": "there is no champion to compare with, and the policy does not allow a first promotion",
     "spent-loss-missing": "it is not known what earlier promotions have lost",
     "loss-budget-spent": "this loss and that of earlier promotions together exceed the policy's budget",

@@ -15,9 +15,10 @@ from recompress.records import Evaluation, Verdict
 LABELS = ("food", "sport", "work")
 SLICES = ("hau", "swa")
 COUNT = 800
-CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
+ACCEPTED, CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("f" * 64, "c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
 DIALS: dict[str, Any] = {
     "metric": "accuracy",
+    "at_least": 0.8,
     "baseline": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
     "champion": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
     "loss_budget": 0.1,
@@ -62,6 +63,7 @@ def case(**changes: Any) -> dict[str, Any]:
         "candidate": measured("small", CANDIDATE, set(range(0, 800, 8))),
         "baseline": measured("baseline", BASELINE, set(range(0, 768, 8)) | {3, 777}, size_bytes=90e6, latency_ratio=1.0),
         "champion": measured("champion", CHAMPION, set(range(0, 800, 8)) - {0, 400} | {5}),
+        "accepted_baseline": measured("accepted", ACCEPTED, set(range(0, 768, 8)) | {3}),
         "spent_loss": 0.01,
         "expected": expected(rules),
     }
@@ -69,7 +71,15 @@ def case(**changes: Any) -> dict[str, Any]:
 
 
 def expected(rules: Policy, **changes: Any) -> Expected:
-    usual = {"dataset_sha256": DATASET, "examples": COUNT, "candidate_sha256": CANDIDATE, "baseline_sha256": BASELINE, "champion_sha256": CHAMPION}
+    usual: dict[str, Any] = {
+        "accepted_baseline_sha256": ACCEPTED,
+        "baseline_accepted_by": "",
+        "dataset_sha256": DATASET,
+        "examples": COUNT,
+        "candidate_sha256": CANDIDATE,
+        "baseline_sha256": BASELINE,
+        "champion_sha256": CHAMPION,
+    }
     return Expected.model_validate({"policy_sha256": rules.sha256} | usual | changes)
 
 

@@ -12,11 +12,11 @@ import pytest
 from recompress.gate import REASONS, Measured, judge
 from recompress.gate.reasons import refused
 from recompress.records import Verdict
-from tests.gate.cases import CANDIDATE, CHAMPION, case, expected, measured, policy, scores, verdict
+from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, case, expected, measured, policy, scores, verdict
 
 Changes = dict[str, Any]
 NAN, INF = float("nan"), float("inf")
-ROLES = ("candidate", "baseline", "champion")
+ROLES = ("candidate", "baseline", "champion", "accepted_baseline")
 
 
 def evaluation(role: str, **update: Any) -> Changes:
@@ -69,7 +69,7 @@ def all_of(change: Callable[[str], Changes]) -> Changes:
 def small(count: int) -> Changes:
     """Everything measured on ``count`` examples, and everybody says so."""
     wrong = set(range(0, count, 8))
-    models = {"candidate": (CANDIDATE, 20e6), "baseline": ("b" * 64, 90e6), "champion": (CHAMPION, 20e6)}
+    models = {"candidate": (CANDIDATE, 20e6), "baseline": ("b" * 64, 90e6), "champion": (CHAMPION, 20e6), "accepted_baseline": (ACCEPTED, 90e6)}
     return {name: measured(name, sha, wrong, count=count, size_bytes=size) for name, (sha, size) in models.items()} | expecting(examples=count)
 
 
@@ -81,6 +81,12 @@ def rarely_defined(totals: np.ndarray) -> dict[str, np.ndarray]:
 BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
 
 
+WEAK = set(range(0, 800, 4))
+"""200 of 800 wrong, 98 in the accepted baseline."""
+WIDE: Changes = {"baseline": {"margin": 0.2}, "champion": {"margin": 0.2}, "loss_budget": 0.5}
+BEST = measured("baseline", BASELINE, set(range(0, 800, 20)), size_bytes=90e6)
+IN_ALL: Changes = {"baseline": {"margin": 0.1, "slices": {"hau": 0.08, "swa": 0.08}}}
+FORGIVEN = expecting(baseline_accepted_by="bob accepted it in ledger record 7: a harder split")
 EDITED = "a policy edited after measuring"
 CASES: dict[str, tuple[str, Changes]] = {
     # missing
@@ -105,6 +111,7 @@ CASES: dict[str, tuple[str, Changes]] = {
         metric("candidate", "latency_ratio", None) | rules(limits=None, choose="fastest"),
     ),
     "no memory": ("memory-missing", metric("candidate", "peak_memory_bytes", None)),
+    "the baseline behind the last promotion was not measured": ("accepted-baseline-missing", {"accepted_baseline": None}),
     "what was spent is not known": ("spent-loss-missing", {"spent_loss": None}),
     "a slice of the policy that is not in the data": ("missing-slice", rules(baseline={"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08, "yor": 0.08}})),
     "a slice of the data that the policy does not name": ("slice-without-margin", rules(champion={"margin": 0.05, "slices": {"hau": 0.08}})),
@@ -142,7 +149,9 @@ CASES: dict[str, tuple[str, Changes]] = {
     "counts without rows": ("mismatched-lengths", rows("candidate", lambda model: replace(model, counts=model.counts.sum(axis=0)))),
     "a sample that could not show the margin": (
         "sample-too-small-for-margin",
-        {"candidate": BETTER} | rules(baseline={"margin": 0.005, "slices": {"hau": 0.08, "swa": 0.08}}),
+        {"candidate": BETTER, "accepted_baseline": None}
+        | expecting(accepted_baseline_sha256=BASELINE)
+        | rules(baseline={"margin": 0.005, "slices": {"hau": 0.08, "swa": 0.08}}),
     ),
     "a slice that could not show its margin": (
         "sample-too-small-for-margin",
@@ -154,6 +163,9 @@ CASES: dict[str, tuple[str, Changes]] = {
     "another baseline": ("stale-evaluation", expecting(baseline_sha256="1" * 64)),
     "another champion since": ("stale-evaluation", expecting(champion_sha256="1" * 64)),
     "the candidate's evaluation as the baseline's": ("stale-evaluation", {"baseline": case()["candidate"]}),
+    "another baseline behind the last promotion": ("stale-evaluation", expecting(accepted_baseline_sha256="1" * 64)),
+    "the baseline behind the last promotion on other data": ("different-dataset", evaluation("accepted_baseline", dataset_sha256="1" * 64)),
+    "a baseline behind a promotion that nobody made": ("unexpected-baseline", expecting(accepted_baseline_sha256=None)),
     "the champion is gone": ("unexpected-champion", expecting(champion_sha256=None) | rules(first_promotion="allowed")),
     EDITED: ("policy-changed", {"policy": policy(loss_budget=0.5), "expected": expected(policy())}),
     "other data since": ("different-dataset", expecting(dataset_sha256="1" * 64)),
@@ -174,6 +186,22 @@ CASES: dict[str, tuple[str, Changes]] = {
     "too much memory": ("memory-too-high", metric("candidate", "peak_memory_bytes", 501e6)),
     "too much lost": ("loss-too-large", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 5)))}),
     "the budget is spent": ("loss-budget-spent", {"spent_loss": 0.1}),
+    "a baseline below the floor": ("baseline-below-floor", {"baseline": measured("baseline", BASELINE, WEAK, size_bytes=90e6)} | FORGIVEN),
+    "a candidate below the floor": ("candidate-below-floor", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 6)))} | rules(at_least=0.85, **WIDE)),
+    "a floor that is reached, but not surely": ("candidate-below-floor", {"baseline": BEST} | rules(at_least=0.86, **WIDE)),
+    "a baseline below the floor, where it is compared with nothing": (
+        "baseline-below-floor",
+        {"baseline": measured("baseline", BASELINE, WEAK, size_bytes=90e6), "accepted_baseline": None} | expecting(accepted_baseline_sha256=None),
+    ),
+    "a weak baseline": ("weak-baseline", {"baseline": measured("baseline", BASELINE, WEAK, size_bytes=90e6)} | rules(at_least=None)),
+    "a baseline that is weak in one slice": (
+        "weak-baseline",
+        {"baseline": measured("baseline", BASELINE, set(range(0, 384, 8)) | set(range(400, 800, 5)), size_bytes=90e6)} | rules(at_least=None, **IN_ALL),
+    ),
+    "a baseline that may be weak: its bound lies outside the margin": (
+        "weak-baseline",
+        {"accepted_baseline": measured("accepted", ACCEPTED, set(range(0, 800, 12)))} | rules(baseline={"margin": 0.05}),
+    ),
     "a first promotion without a word": ("first-promotion-not-allowed", {"champion": None} | expecting(champion_sha256=None)),
 }
 
