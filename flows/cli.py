@@ -227,10 +227,10 @@ def policy_accept_baseline(root: Path, recipe: Path, baseline: str, reason: str,
 
     Example:  recompress policy accept-baseline recipes/masakhaner.yaml 1f…9a --reason "the new test split is harder"
     """
-    from recompress.recipe import read_recipe
     from tasks.people.baselines import accept
+    from tasks.running.recompression import read_plan
 
-    entry = accept(project(root), read_recipe(recipe, root), baseline, reason, key)
+    entry = accept(project(root), read_plan(str(recipe), root), baseline, reason, key)
     facts = {"baseline": baseline, "beside": entry.body["accepted_sha256"], "by": entry.actor, "record": entry.sequence}
     show(facts, json_, lambda: f"baseline {baseline[:12]}… counts by the word of {entry.actor}, record {entry.sequence}; run the recipe again")
 

@@ -52,7 +52,7 @@ def judge(
     findings += _budget(policy, cost, spent_loss, first=expected.champion_sha256 is None)
     if cost is not None and spent_loss is not None:
         spent_after = charge(spent_loss, cost)
-    findings += check_limits(policy, candidate.evaluation, baseline.evaluation if baseline else None)
+    findings += check_limits(policy, candidate.evaluation, baseline.evaluation if baseline else None, alpha=policy.alpha)
     return Verdict(
         candidate=candidate.evaluation.model,
         passed=all(finding.passed for finding in findings),

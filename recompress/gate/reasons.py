@@ -43,8 +43,13 @@ REASONS = {
     "size-missing": "the size on disk was not measured",
     "size-too-large": "the model is larger than the policy allows",
     "latency-missing": "the latency was not measured",
-    "latency-too-high": "the model is not as much faster as the policy asks",
-    "memory-missing": "the peak memory was not measured",
+    "latency-too-high": "the model is not surely as fast as the policy asks",
+    "throughput-too-low": "the model does not surely answer as many texts a second as the policy asks",
+    "rounds-missing": "what the single rounds gave is not there, so that no bound can be taken",
+    "too-few-rounds": "so few rounds were measured that no bound can be as sure as the policy asks",
+    "machine-too-busy": "the rounds differ so much, or other work was so much, that nobody can tell on which side of the limit the model lies",
+    "other-machine": "the limit holds for another machine than the one that was measured on",
+    "memory-missing": "the memory was not measured",
     "memory-too-high": "the model needs more memory than the policy allows",
 }
 

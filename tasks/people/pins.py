@@ -20,7 +20,8 @@ from tasks.running.project import Project
 def pin(project: Project, model: str, policy: Path, reason: str, key: Path | None) -> Entry:
     """Pin the policy in a file. Raises as ``recompress.promotion.pins.pin`` does."""
     _check_name(model)
-    rules = read_policy(policy)
+    elsewhere = project.root / policy
+    rules = read_policy(elsewhere if not policy.is_file() and elsewhere.is_file() else policy)
     private = read_private_key(key) if key else None
     return pins.pin(project.beginning, model, rules, actor=actor(), reason=reason, signers=approvers(project.root), key=private)
 

@@ -54,7 +54,7 @@ def accepted_baseline(run: Recompression, dataset: DatasetRef, baseline: ModelRe
 
 def _measured_then(run: Recompression, dataset: DatasetRef, before: Evaluation | None) -> Evaluation | None:
     """Its evaluation of then, where that was on the present data and its predictions are there."""
-    if before is None or before.dataset_sha256 != dataset.sha256:
+    if before is None or before.dataset_sha256 != dataset.sha256 or set(before.slices) != set(dataset.slices):
         return None
     try:
         check(run.store.fetch(before.predictions_uri), before.predictions_sha256)

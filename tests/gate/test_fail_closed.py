@@ -12,7 +12,7 @@ import pytest
 from recompress.gate import REASONS, Measured, judge
 from recompress.gate.reasons import refused
 from recompress.records import Verdict
-from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, case, expected, measured, policy, scores, verdict
+from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, ROUNDS, case, expected, measured, policy, scores, verdict
 
 Changes = dict[str, Any]
 NAN, INF = float("nan"), float("inf")
@@ -31,7 +31,14 @@ def metric(role: str, name: str, value: float | None) -> Changes:
         del metrics[name]
     else:
         metrics[name] = value
-    return evaluation(role, metrics=metrics)
+    given = case()[role].evaluation.rounds
+    return evaluation(role, metrics=metrics, rounds=given | ({name: (value,) * ROUNDS} if name in given and value is not None else {}))
+
+
+def rounds(name: str, *values: float, **load: float) -> Changes:
+    """What the rounds of the candidate gave, and what else the machine did. The metric is the case's."""
+    given = case()["candidate"].evaluation
+    return evaluation("candidate", rounds=given.rounds | {name: values}, load=given.load | load)
 
 
 def rows(role: str, change: Callable[[Measured], Measured]) -> Changes:
@@ -84,6 +91,7 @@ BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
 WEAK = set(range(0, 800, 4))
 """200 of 800 wrong, 98 in the accepted baseline."""
 WIDE: Changes = {"baseline": {"margin": 0.2}, "champion": {"margin": 0.2}, "loss_budget": 0.5}
+VERY_WIDE: Changes = {"baseline": {"margin": 0.5}, "champion": {"margin": 0.5}, "loss_budget": 0.9}
 BEST = measured("baseline", BASELINE, set(range(0, 800, 20)), size_bytes=90e6)
 IN_ALL: Changes = {"baseline": {"margin": 0.1, "slices": {"hau": 0.08, "swa": 0.08}}}
 FORGIVEN = expecting(baseline_accepted_by="bob accepted it in ledger record 7: a harder split")
@@ -110,6 +118,18 @@ CASES: dict[str, tuple[str, Changes]] = {
         "latency-missing",
         metric("candidate", "latency_ratio", None) | rules(limits=None, choose="fastest"),
     ),
+    "no latency of the longer texts": ("latency-missing", metric("candidate", "latency_p95_ms", None)),
+    "no throughput": ("latency-missing", metric("candidate", "throughput_per_s", None)),
+    "no steady memory": ("memory-missing", metric("candidate", "steady_memory_bytes", None)),
+    "no rounds: an evaluation of an earlier version": ("rounds-missing", evaluation("candidate", rounds={}, load={}) | rules(limits={"times_faster": 1.5})),
+    "no rounds of one metric": ("rounds-missing", rounds("throughput_per_s")),
+    "nobody looked at what else ran": ("rounds-missing", evaluation("candidate", load={}) | rules(limits={"times_faster": 1.5})),
+    "too few rounds for any bound": ("too-few-rounds", rounds("latency_ratio", *[3.0] * 4)),
+    "too few rounds for this confidence": (
+        "too-few-rounds",
+        {"accepted_baseline": None} | expecting(accepted_baseline_sha256=BASELINE) | rules(confidence=0.998, draws=10_000, at_least=None, **VERY_WIDE),
+    ),
+    "too few processes for their memory": ("too-few-rounds", rounds("peak_memory_bytes", 300e6)),
     "no memory": ("memory-missing", metric("candidate", "peak_memory_bytes", None)),
     "the baseline behind the last promotion was not measured": ("accepted-baseline-missing", {"accepted_baseline": None}),
     "what was spent is not known": ("spent-loss-missing", {"spent_loss": None}),
@@ -123,6 +143,8 @@ CASES: dict[str, tuple[str, Changes]] = {
     "NaN size": ("not-a-number", metric("candidate", "size_bytes", NAN)),
     "NaN size of the baseline": ("not-a-number", metric("baseline", "size_bytes", NAN)),
     "infinite speed": ("not-a-number", metric("candidate", "latency_ratio", INF)),
+    "a NaN round": ("not-a-number", rounds("latency_ratio", *[3.0] * 7, NAN)),
+    "an infinite round": ("not-a-number", rounds("throughput_per_s", *[150.0] * 7, INF)),
     "NaN memory": ("not-a-number", metric("candidate", "peak_memory_bytes", NAN)),
     "NaN spent": ("not-a-number", {"spent_loss": NAN}),
     "infinitely much spent": ("not-a-number", {"spent_loss": INF}),
@@ -132,6 +154,7 @@ CASES: dict[str, tuple[str, Changes]] = {
     "negative count": ("bad-counts", rows("champion", lambda model: with_count(model, -1))),
     "a model of no size": ("impossible-value", metric("candidate", "size_bytes", 0.0)),
     "a baseline of negative size": ("impossible-value", metric("baseline", "size_bytes", -1.0)),
+    "a round without time": ("impossible-value", rounds("latency_p95_ms", *[12.0] * 7, 0.0)),
     "a negative speed": ("impossible-value", metric("candidate", "latency_ratio", -3.0)),
     "gains saved up": ("impossible-value", {"spent_loss": -0.5}),
     # empty and short
@@ -183,6 +206,18 @@ CASES: dict[str, tuple[str, Changes]] = {
     "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
     "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
     "too slow": ("latency-too-high", metric("candidate", "latency_ratio", 1.49)),
+    "fast on the whole, and not surely": ("latency-too-high", rounds("latency_ratio", *[1.52] * 6, 1.49)),
+    "too slow for the longer texts": ("latency-too-high", metric("candidate", "latency_p95_ms", 20.1)),
+    "too few texts a second": ("throughput-too-low", metric("candidate", "throughput_per_s", 99.0)),
+    "rounds on both sides of the limit": ("machine-too-busy", rounds("latency_ratio", 1.1, 2.9, 1.3, 3.1, 1.2, 3.0, 1.1, 2.9)),
+    "a machine that gave its process too little time": ("machine-too-busy", rounds("latency_ratio", *[3.0] * 15, 1.49, processor_share=0.6)),
+    "a machine whose host was busy": ("machine-too-busy", rounds("throughput_per_s", *[150.0] * 15, 99.0, steal_share=0.1)),
+    "a machine that slowed down while it was measured": ("machine-too-busy", rounds("latency_p95_ms", *[12.0] * 12, *[15.0] * 10, 21.0, 12.0)),
+    "NaN for what else ran": ("machine-too-busy", rounds("latency_ratio", *[3.0] * 15, 1.49, processor_share=NAN)),
+    "another machine than the limit's": ("other-machine", evaluation("candidate", machine={"processor": "another"})),
+    "a machine that nobody named": ("other-machine", evaluation("candidate", machine={})),
+    "too much memory while it serves": ("memory-too-high", metric("candidate", "steady_memory_bytes", 401e6)),
+    "too much memory once in seven": ("memory-too-high", rounds("peak_memory_bytes", *[300e6] * 6, 501e6)),
     "too much memory": ("memory-too-high", metric("candidate", "peak_memory_bytes", 501e6)),
     "too much lost": ("loss-too-large", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 5)))}),
     "the budget is spent": ("loss-budget-spent", {"spent_loss": 0.1}),

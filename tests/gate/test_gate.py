@@ -35,7 +35,7 @@ def test_a_good_candidate_passes_and_everything_is_said() -> None:
     checks = [finding.check for finding in outcome.findings]
     pairs = [f"{what}-against-{side}{part}" for side in ("baseline", "champion") for part in ("", "/hau", "/swa") for what in ("loss", "sample")]
     own = ["floor/baseline", "floor/candidate", "baseline", "baseline/hau", "baseline/swa"]
-    assert checks == ["inputs", *pairs, *own, "loss-budget", "size", "times-smaller", "times-faster", "memory"]
+    assert checks == ["inputs", *pairs, *own, "loss-budget", "size", "times-smaller", "times-faster", "latency-p95", "throughput", "memory", "steady-memory"]
     whole = loss_in(outcome, "baseline")
     assert whole.loss == pytest.approx(2 / COUNT)
     assert (whole.candidate, whole.other) == (700 / 800, 702 / 800)
