@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from recompress.integrity.digest import sha256_json
-from recompress.settings.base import Settings
+from recompress.settings.base import Settings, as_before
 from recompress.settings.file import read_settings
 
 Margin = Annotated[float, Field(gt=0, lt=1)]
@@ -63,6 +63,10 @@ class Limits(Settings):
     """Least texts answered in a second, in batches, on the machine that ``machine`` names."""
     machine: dict[str, str] | None = None
     """The class of machine that ``latency_p95_ms`` and ``throughput_per_s`` hold for: facts as ``recompress doctor --json`` gives them, e.g. ``processor``."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("steady_memory_bytes", "latency_p95_ms", "throughput_per_s", "machine"))
 
     @model_validator(mode="after")
     def _a_machine_where_it_matters(self) -> Limits:
@@ -153,6 +157,10 @@ class Policy(Settings):
             raise ValueError("says who may approve, but mode is none; write mode: required or leave the rest out")
         return approval
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("at_least",))
+
     @property
     def alpha(self) -> float:
         """The error rate of every one-sided bound."""
@@ -160,7 +168,7 @@ class Policy(Settings):
 
     @property
     def sha256(self) -> str:
-        """The digest of everything that the policy says, defaults included."""
+        """The digest of everything that the policy says, defaults included, but for those of dials that came later: a policy keeps its digest when the tool is renewed."""
         return sha256_json(self.model_dump(mode="json"))
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from recompress.integrity.digest import sha256_json
-from recompress.settings.base import Sha256, Slug
+from recompress.settings.base import Sha256, Slug, as_before
 
 Split = Literal["train", "dev", "test"]
 Runtime = Literal["torch", "packed", "onnx"]
@@ -29,11 +29,7 @@ class Record(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        values: dict[str, Any] = write(self)
-        for name in self.LATER:
-            if name in values and getattr(self, name) == type(self).model_fields[name].default:
-                del values[name]
-        return values
+        return as_before(self, write(self), self.LATER)
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.model_dump_json())  # through text, where NaN is "NaN": a refusal of NaN has a digest too

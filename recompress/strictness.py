@@ -109,7 +109,7 @@ def dials_of(policy: Policy) -> dict[str, Any]:
 
 def _at(values: Any, names: list[str]) -> Any:
     for name in names:
-        values = None if values is None else values[name]
+        values = None if values is None else values.get(name)  # a dial that came later is not written while it says nothing
     return values
 
 

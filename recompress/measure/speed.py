@@ -24,6 +24,8 @@ Metrics = dict[str, float]
 TEXTS = 32
 """Test examples that models are timed on, spread evenly over the split."""
 ROUNDS = 6
+LIMITED = 8
+"""Rounds in a block where there is a limit on speed: one that was disturbed may be left out of a bound at 95 %."""
 MOST = 3
 """So many blocks of rounds are timed at most on a machine that is not steady."""
 BATCH_SIZE = 32

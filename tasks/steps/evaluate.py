@@ -69,17 +69,17 @@ def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef) ->
 
 def rounds_for(policy: Policy) -> Rounds:
     """As many rounds as the policy's limits need for their bounds, and a few for the page where it has none."""
-    from recompress.measure.speed import MOST, Rounds
+    from recompress.measure.speed import LIMITED, MOST, Rounds
 
-    limits, least = policy.limits, 2 + rounds_needed(policy.alpha)
+    limits, least = policy.limits, max(LIMITED, 2 + rounds_needed(policy.alpha))
     if limits is None:
         return Rounds()
     of_speed = limits.times_faster is not None or limits.latency_p95_ms is not None
     of_memory = limits.peak_memory_bytes is not None or limits.steady_memory_bytes is not None
     usual = Rounds()
     return Rounds(
-        single=max(usual.single, least) if of_speed or limits.throughput_per_s is not None else usual.single,
-        batches=max(usual.single, least) if limits.throughput_per_s is not None else None,
+        single=least if of_speed or limits.throughput_per_s is not None else usual.single,
+        batches=least if limits.throughput_per_s is not None else None,
         most=MOST if of_speed or limits.throughput_per_s is not None else 1,
         memory=rounds_needed(policy.alpha) if of_memory else 1,
     )
