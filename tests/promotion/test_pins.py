@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from recompress.audit import check_all
-from recompress.errors import GateRefused, InputError
+from recompress.errors import ApprovalPending, GateRefused, InputError
 from recompress.evidence import BundleBroken, verify_bundle, write_bundle
 from recompress.integrity.signing import public_pem
 from recompress.ledger import Ledger, LedgerBroken
@@ -184,6 +184,23 @@ def test_a_rollback_asks_whom_the_pin_asks(ledger: Ledger) -> None:
     assert (rule.required, rule.signed, rule.expires_after_hours) == (True, True, 72.0)
     assert tightened(ApprovalRule(required=True, expires_after_hours=5, not_the_author=True), held).expires_after_hours == 5
     assert tightened(ApprovalRule(), None) == ApprovalRule()
+
+
+def test_a_rollback_waits_for_a_signature_where_one_is_pinned_and_is_not_judged_again(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.promote(1)
+    project.promote(2)
+    pin(project.ledger, MODEL, SIGNED.model_copy(update={"at_least": 0.9}), actor="bob", reason="now", signers=PEOPLE, key=BOB)
+    rule = ApprovalRule(signers=PEOPLE)  # as ``tasks.people.decide.rule_of`` gives it: the keys of today
+    with pytest.raises(ApprovalPending):
+        project.promoter.rollback(MODEL, reason="slow", rule=rule)
+    [waiting] = [entry.body for entry in project.ledger.entries("rollback")]
+    held = standing(project.ledger, MODEL)
+    assert held is not None
+    assert waiting["content"]["facts"] == {FACT: held.digest}
+    approve(project.ledger, waiting["plan"], actor="eve", key=EVE)
+    assert project.promoter.promote(waiting["plan"]).version == "1"
+    assert check_all(project.ledger, project.registry).broken == []
 
 
 @pytest.fixture
