@@ -5,6 +5,7 @@
 Rounds are drawn as a machine might give them: the true ratio times noise with heavy tails (Student's t with 3 degrees of freedom, in the logarithm), on a quiet
 machine, beside other work, on a machine that lets its process wait, on a host that gives time to others, on one that slows down. They are added in blocks of 8, up
 to three, by the very rule of ``recompress.measure.rounds``, and judged by the very function of the gate. "point" is what judging by the median alone would do.
+Then the floor: answers are drawn from models whose true accuracy is the floor, or above it, and judged by the gate's lower bound.
 Writes ``studies/results/limits_simulation.md``.
 """
 
@@ -17,13 +18,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recompress.benchmarks.text_classification import TextClassification
+from recompress.gate import Measured
+from recompress.gate.baseline import lower_bound
 from recompress.gate.rounds import check_rounds
 from recompress.measure.rounds import STEADY, spread
-from recompress.policy import Limits
+from recompress.measure.speed import LIMITED, MOST
+from recompress.policy import Limits, Policy
 from recompress.records import Evaluation
 
 RESULT = Path(__file__).parent / "results" / "limits_simulation.md"
-LIMIT, BLOCK, MOST, SAMPLES = 1.2, 8, 3, 4000
+LIMIT, SAMPLES = 1.2, 2000
+BLOCK = LIMITED
+FLOOR_SAMPLES, LABELS = 1000, ("a", "b")
 TIMES = (1.0, 1.05, 1.2, 1.5, 2.5)
 """True speed as a multiple of the limit."""
 IDLE = {"processor_share": 1.0, "steal_share": 0.0, "switches_per_s": 1.0}
@@ -85,6 +92,21 @@ def row(machine: Machine, times: float, alpha: float) -> str:
     return f"| {machine.name} | {times:g} | {' | '.join(shares)} | {100 * point / SAMPLES:.1f} % | {count / SAMPLES:.1f} |"
 
 
+def floor_row(count: int, floor: float, above: float, policy: Policy) -> str:
+    """How often a model reaches the floor whose true accuracy is ``floor + above``."""
+    rng, by_bound, by_point = np.random.default_rng(11), 0, 0
+    names, labels = [str(i) for i in range(count)], [("a",)] * count
+    for _ in range(FLOOR_SAMPLES):
+        right = rng.random(count) < floor + above
+        counts = TextClassification().counts(labels, [("a",) if good else ("b",) for good in right], LABELS)
+        evaluation = Evaluation(model="m", model_sha256="0" * 64, dataset_sha256="0" * 64, metrics={}, slices={})
+        measured = Measured(evaluation, names, [""] * count, labels, counts)
+        lower, value = lower_bound(policy, lambda totals: TextClassification().metrics(totals, LABELS), measured, alpha=0.05)
+        by_bound += lower >= floor
+        by_point += value >= floor
+    return f"| {count:,} | {floor:g} | {above:g} | {100 * by_bound / FLOOR_SAMPLES:.1f} % | {100 * by_point / FLOOR_SAMPLES:.1f} % |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--date", required=True)
@@ -97,6 +119,12 @@ def main() -> None:
         lines += [f"## {100 * (1 - alpha):.3g} % sure", ""]
         lines += ["| machine | speed / limit | passed | refused | too busy to tell | passed by the point | rounds |", "|---|---:|---:|---:|---:|---:|---:|"]
         lines += [*(row(machine, times, alpha) for machine in MACHINES for times in TIMES), ""]
+    policy = Policy.model_validate(
+        {"metric": "accuracy", "baseline": {"margin": 0.05}, "champion": {"margin": 0.05}, "loss_budget": 0.1, "draws": 1000, "choose": "smallest"}
+    )
+    lines += ["## The floor, 95 % sure", "", f"{FLOOR_SAMPLES:,} samples each, 1,000 draws.", ""]
+    lines += ["| examples | floor | true value above it | reached by the bound | reached by the point |", "|---:|---:|---:|---:|---:|"]
+    lines += [floor_row(count, floor, above, policy) for count in (300, 1000, 2000) for floor in (0.6, 0.9) for above in (0.0, 0.02, 0.05)]
     RESULT.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
