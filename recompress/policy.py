@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from recompress.integrity.digest import sha256_json
-from recompress.settings.base import Settings
+from recompress.settings.base import Settings, as_before
 from recompress.settings.file import read_settings
 
 Margin = Annotated[float, Field(gt=0, lt=1)]
@@ -54,7 +54,28 @@ class Limits(Settings):
     times_faster: Annotated[float, Field(gt=0)] | None = None
     """Least latency of the baseline divided by latency of the candidate, timed side by side."""
     peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
-    """Most memory used while predicting."""
+    """Most memory used while predicting, loading included."""
+    steady_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Most memory that stays taken while the model is served."""
+    latency_p95_ms: Annotated[float, Field(gt=0)] | None = None
+    """Most milliseconds for one of the longer texts, on the machine that ``machine`` names."""
+    throughput_per_s: Annotated[float, Field(gt=0)] | None = None
+    """Least texts answered in a second, in batches, on the machine that ``machine`` names."""
+    machine: dict[str, str] | None = None
+    """The class of machine that ``latency_p95_ms`` and ``throughput_per_s`` hold for: facts as ``recompress doctor --json`` gives them, e.g. ``processor``."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("steady_memory_bytes", "latency_p95_ms", "throughput_per_s", "machine"))
+
+    @model_validator(mode="after")
+    def _a_machine_where_it_matters(self) -> Limits:
+        absolute = self.latency_p95_ms is not None or self.throughput_per_s is not None
+        if absolute and not self.machine:
+            raise ValueError("latency_p95_ms and throughput_per_s hold for a machine; name it under machine, e.g. {processor: AMD EPYC 7763}")
+        if self.machine is not None and not absolute:
+            raise ValueError("machine names where latency_p95_ms or throughput_per_s hold, and neither is there; leave it out")
+        return self
 
 
 class Approval(Settings):
@@ -74,6 +95,8 @@ class Policy(Settings):
 
     metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
     """The metric that is judged, e.g. ``f1`` or ``accuracy``; more is better."""
+    at_least: Margin | None = None
+    """The least value of the metric, for baseline and candidate: the one-sided lower bound of each must reach it."""
     baseline: Comparison
     """Against the uncompressed model of the same run."""
     champion: Comparison
@@ -134,6 +157,10 @@ class Policy(Settings):
             raise ValueError("says who may approve, but mode is none; write mode: required or leave the rest out")
         return approval
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("at_least",))
+
     @property
     def alpha(self) -> float:
         """The error rate of every one-sided bound."""
@@ -141,7 +168,7 @@ class Policy(Settings):
 
     @property
     def sha256(self) -> str:
-        """The digest of everything that the policy says, defaults included."""
+        """The digest of everything that the policy says, defaults included, but for those of dials that came later: a policy keeps its digest when the tool is renewed."""
         return sha256_json(self.model_dump(mode="json"))
 
 

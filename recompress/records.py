@@ -6,12 +6,12 @@ A reference is a uri and a digest. The uri says where the bytes may be fetched; 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from recompress.integrity.digest import sha256_json
-from recompress.settings.base import Sha256, Slug
+from recompress.settings.base import Sha256, Slug, as_before
 
 Split = Literal["train", "dev", "test"]
 Runtime = Literal["torch", "packed", "onnx"]
@@ -24,6 +24,12 @@ class Record(BaseModel):
     """A frozen record with one JSON form and one digest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Fields that a later version added: not written while they hold their default, so that records from before keep their digest."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), self.LATER)
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.model_dump_json())  # through text, where NaN is "NaN": a refusal of NaN has a digest too
@@ -85,6 +91,7 @@ class ModelRef(Record):
 class Evaluation(Record):
     """What was measured on one model. Units stand in the metrics' names; ratios are baseline divided by this model, so that more is better."""
 
+    LATER = ("rounds", "load")
     model: str
     model_sha256: Sha256
     dataset_sha256: Sha256
@@ -99,6 +106,10 @@ class Evaluation(Record):
     predictions_sha256: str = ""
     machine: dict[str, str] = {}
     """Processor, cores, threads used, operating system and library versions: latencies hold for these only."""
+    rounds: dict[str, tuple[float, ...]] = {}
+    """What each interleaved round gave for a metric of speed or memory: what its bound is taken from."""
+    load: dict[str, float] = {}
+    """What else the machine did while it was timed: ``processor_share``, ``steal_share``, ``switches_per_s``."""
 
 
 class Finding(Record):
@@ -147,6 +158,7 @@ class Loss(Record):
 class Verdict(Record):
     """What the gate said of one candidate, and of which bytes. The same inputs give the same verdict again."""
 
+    LATER = ("accepted_baseline_sha256",)
     candidate: str
     passed: bool
     findings: tuple[Finding, ...]
@@ -168,6 +180,8 @@ class Verdict(Record):
     candidate_sha256: Sha256
     baseline_sha256: Sha256
     champion_sha256: Sha256 | None
+    accepted_baseline_sha256: Sha256 | None = None
+    """The baseline behind the last promotion; ``None`` when nothing was promoted before."""
     pairing_sha256: str = ""
     """Digest of the test examples, their slices and references, in order: the same for all models that were compared."""
     evaluations: dict[str, Sha256]

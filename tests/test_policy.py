@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from recompress.errors import InputError
-from recompress.policy import Policy, read_policy
+from recompress.policy import Limits, Policy, read_policy
 from tests.gate.cases import DIALS
 
 GOOD = """metric: f1
@@ -161,3 +163,31 @@ CHANGES = st.one_of(
 def test_policies_have_one_digest_when_they_say_the_same(one: dict[str, object], other: dict[str, object]) -> None:
     first, second = Policy.model_validate(DIALS | one), Policy.model_validate(DIALS | other)
     assert (first.sha256 == second.sha256) == (first == second)
+
+
+def test_a_policy_keeps_its_digest_when_dials_are_added_later() -> None:
+    """The digest that an earlier version recorded: another one would call every recipe's policy edited on the day on which the tool is renewed."""
+    said = {
+        "metric": "f1",
+        "baseline": {"margin": 0.05},
+        "champion": {"margin": 0.05},
+        "loss_budget": 0.2,
+        "choose": "smallest",
+        "limits": {"times_faster": 1.5},
+    }
+    assert Policy.model_validate(said).sha256 == "63e299309b21de4cbc8097869db8f067f5d7e499e5a213c31a7d412cf06afc5d"
+    assert Policy.model_validate(said | {"at_least": 0.5}).sha256 != Policy.model_validate(said).sha256
+    assert Policy.model_validate(said | {"limits": {"times_faster": 1.5, "steady_memory_bytes": 1}}).sha256 != Policy.model_validate(said).sha256
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"latency_p95_ms": 20.0}, "name it under machine"),
+        ({"throughput_per_s": 20.0, "machine": {}}, "name it under machine"),
+        ({"times_faster": 2.0, "machine": {"cores": "2"}}, "neither is there"),
+    ],
+)
+def test_an_absolute_limit_names_its_machine(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Limits.model_validate(limits)

@@ -12,6 +12,7 @@ from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.ledger import GENESIS, Entry, Head, Ledger, LedgerBroken, verify
 from recompress.promotion.effects import champion_by_ledger
+from recompress.promotion.pins import PIN_KINDS, kept_to_pin, standing_in
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.states import UNFINISHED, Progress, progress_of
 
@@ -46,7 +47,7 @@ def check_all(ledger: Ledger, registry: ModelRegistry, anchors: Iterable[tuple[s
         return AuditReport(
             Head(error.sequence - 1, entries[error.sequence - 2].hash) if error.sequence > 1 else Head(0, GENESIS), 0, {}, (_broken_chain(error),)
         )
-    models = sorted({str(e.body["model"]) for e in entries if e.kind in ("promotion-committed", "alias-moved-outside", "promotion-intent")})
+    models = sorted({str(e.body["model"]) for e in entries if e.kind in ("promotion-committed", "alias-moved-outside", "promotion-intent", *PIN_KINDS)})
     champions = {model: registry.champion(model) for model in models}
     heads, troubles = [*anchors], list[Trouble]()
     for (model, version), tag in sorted(registry.heads().items()):
@@ -102,9 +103,23 @@ def _registry(ledger: Ledger, entries: list[Entry], registry: ModelRegistry, mod
             model, "broken", f"{_named(champion)} is champion, but nobody promoted it: ledger record {outside.sequence} found it there at {outside.time}"
         )
     promoted = {str(p.said("promotion-committed")["version"]): p for p in committed_plans(entries, model)}
+    yield from _pins(entries, model)
     for version, progress in promoted.items():
         yield from _version(registry, entries, version, progress, is_champion=version == champion)
     yield from check_others(registry, entries, model, {*promoted, *between} - {None})
+
+
+def _pins(entries: list[Entry], model: str) -> Iterator[Trouble]:
+    """What is pinned was pinned by those who might, and every promotion kept to the pin of its time."""
+    try:
+        standing_in(entries, model)
+        rules = [entry for entry in entries if entry.kind in (*PIN_KINDS, "policy-recorded")]
+        for progress in committed_plans(entries, model):
+            intent, version = progress.latest("promotion-intent"), progress.said("promotion-committed")["version"]
+            for trouble in kept_to_pin(rules, progress.plan, intent.sequence if intent else 0):
+                yield Trouble(f"{model} version {version}", "broken", trouble)
+    except IntegrityError as error:
+        yield Trouble("ledger", "broken", str(error))
 
 
 def _version(registry: ModelRegistry, entries: list[Entry], version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:

@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from recompress.errors import RecompressError
 from recompress.evidence.attestation_agreement import result_rows, summary_rows
 from recompress.evidence.broken import BundleBroken
 from recompress.integrity.digest import FileEntry, sha256_json, sha256_manifest
 from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.integrity.signing import check_signature, read_public_key
-from recompress.ledger import Entry, Head
+from recompress.ledger import Entry, Head, LedgerBroken
 from recompress.promotion.approvals import PURPOSE, approval_claim
+from recompress.promotion.pins import FACT, PIN_KINDS, kept_to_pin
 from recompress.promotion.states import OPENERS, PLAN_KINDS, STEPS
+from recompress.records import PromotionPlan
 
 
 class Pair(NamedTuple):
@@ -102,6 +106,7 @@ def agree(documents: Documents, listing: dict[str, Any], head: Head, files: tupl
         if pair.found != pair.wanted:
             raise BundleBroken(pair.file, f"{pair.what} is {_short(pair.found)}, but should be {_short(pair.wanted)}")
     _check_approval(documents)
+    _check_pin(documents)
     return f"plan, verdict, policy, recipe, data check, statement and bill agree in {len(pairs)} places"
 
 
@@ -214,6 +219,23 @@ def _check_approval(documents: Documents) -> None:
         check_signature(read_public_key(str(known)), PURPOSE, claim, str(body["signature"]))
     except (RecompressError, KeyError):
         raise BundleBroken("ledger.jsonl", f"the approval by {entry.actor} does not carry the signature that the plan's rule asks for") from None
+
+
+def _check_pin(documents: Documents) -> None:
+    """What was pinned for the model, by those who might; and the plan, and the one that made the version, kept to it."""
+    try:
+        for entries in (documents.entries, documents.origin):
+            content = entries[0].body["content"]
+            if any(entry.kind in PIN_KINDS for entry in documents.chain) or FACT in content.get("facts", {}):
+                intent = next(entry for entry in reversed(entries) if entry.kind == "promotion-intent")
+                for trouble in kept_to_pin(documents.chain, PromotionPlan.model_validate(content), intent.sequence):
+                    raise BundleBroken("ledger.jsonl", trouble)
+    except LedgerBroken as error:
+        raise BundleBroken("ledger.jsonl", str(error)) from None
+    except ValidationError:
+        raise BundleBroken(
+            "plan.json", "it says more than this version knows, so it cannot be held against what is pinned; use the version that wrote it"
+        ) from None
 
 
 def _of_model(file: FileEntry) -> bool:

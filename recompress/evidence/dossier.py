@@ -33,6 +33,8 @@ class Dossier(Record):
     """Versions of Python, of the libraries, and the machine."""
     candidate_uri: str = ""
     """Where the candidate's model directory can be fetched until it has a version of its own. Never part of a bundle."""
+    baseline_uri: str = ""
+    """Where the baseline's model directory can be fetched: a later baseline is held against it, on a test split of its time. Never part of a bundle."""
 
     def evaluation(self, role: str) -> Evaluation | None:
         """The evaluation of the ``candidate``, the ``baseline`` or the ``champion`` that the verdict speaks of."""

@@ -24,13 +24,17 @@ ROUNDING = 1e-9
 def check_inputs(policy: Policy, scores: Scores, models: Mapping[str, Measured | None], expected: Expected) -> list[Finding]:
     """``models`` are the candidate, the baseline and the champion by role. One passed finding when nothing is wrong, else one for each thing that is."""
     findings = [*_policy(policy, expected), *_roles(models, expected)]
-    for role, model in models.items():
+    for role, model in ((_word(role), model) for role, model in models.items()):
         if model is not None:
             findings += [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
     if not findings:
         findings += [*_pairing(models), *_sample(policy, models["candidate"])]
     count = expected.examples
-    return findings or [passed("inputs", f"{count:,} test examples, the same for {', '.join(role for role, model in models.items() if model)}")]
+    return findings or [passed("inputs", f"{count:,} test examples, the same for {', '.join(_word(role) for role, model in models.items() if model)}")]
+
+
+def _word(role: str) -> str:
+    return role.replace("_", " ")
 
 
 def _policy(policy: Policy, expected: Expected) -> Iterator[Finding]:
@@ -44,13 +48,20 @@ def _roles(models: Mapping[str, Measured | None], expected: Expected) -> Iterato
         yield refused("baseline", "missing-baseline", "the baseline was not measured")
     if models["champion"] is None and expected.champion_sha256 is not None:
         yield refused("champion", "missing-champion", f"the champion {expected.champion_sha256[:12]}… was not measured on this test split")
+    last = expected.accepted_baseline_sha256
+    if models["accepted_baseline"] is not None and last is None:
+        yield refused("accepted baseline", "unexpected-baseline", "a baseline behind an earlier promotion was given, but nothing was promoted before")
+    if models["accepted_baseline"] is None and last not in (None, expected.baseline_sha256) and not expected.baseline_accepted_by:
+        ways = f"put its files back, or let a person accept the new one: recompress policy accept-baseline RECIPE {expected.baseline_sha256} --reason '…'"
+        lost = f"the baseline {str(last)[:12]}… behind the last promotion could not be measured on this test split; {ways}"
+        yield refused("accepted baseline", "accepted-baseline-missing", lost)
     if models["champion"] is not None and expected.champion_sha256 is None:
         yield refused("champion", "unexpected-champion", f"{models['champion'].evaluation.model} was given as champion, but there is none")
 
 
 def _identity(role: str, model: Measured, expected: Expected) -> Iterator[Finding]:
     """Does the evaluation speak of this model, this data and these predictions?"""
-    given, wanted = model.evaluation, getattr(expected, f"{role}_sha256")
+    given, wanted = model.evaluation, getattr(expected, f"{role.replace(' ', '_')}_sha256")
     if wanted is not None and given.model_sha256 != wanted:
         yield refused(role, "stale-evaluation", f"the {role} is {wanted[:12]}…, its evaluation speaks of {given.model_sha256[:12]}…; measure it again")
     if given.dataset_sha256 != expected.dataset_sha256:

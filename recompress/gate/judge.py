@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 
+from recompress.gate.baseline import check_baseline, check_floor
 from recompress.gate.comparisons import compare, findings_of
 from recompress.gate.inputs import Scores, check_inputs
 from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent, cost_of
@@ -20,15 +21,17 @@ def judge(
     candidate: Measured,
     baseline: Measured | None,
     champion: Measured | None,
+    accepted_baseline: Measured | None,
     spent_loss: float | None,
     expected: Expected,
 ) -> Verdict:
     """The verdict on one candidate. The same inputs give the same verdict, to the digest.
 
     ``scores`` turns summed counts into metrics: ``lambda totals: benchmark.metrics(totals, labels)``. ``champion`` is None only when there is none;
+    ``accepted_baseline`` is the baseline behind the last promotion, measured on the same examples, and None when nothing was promoted before;
     ``spent_loss`` is ``spent_loss_after`` of the verdict behind the last promotion, and 0 after the first. Refuses, never raises, for whatever was measured.
     """
-    models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion}
+    models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion, "accepted_baseline": accepted_baseline}
     findings = check_inputs(policy, scores, models, expected)
     comparable = all(finding.passed for finding in findings)
     losses: list[Loss] = []
@@ -38,6 +41,9 @@ def judge(
     if comparable and champion is not None:
         losses += compare(policy, scores, candidate, champion, "champion")
     findings += findings_of(policy, losses)
+    if comparable and baseline is not None:
+        findings += check_floor(policy, scores, models, alpha=policy.alpha)
+        findings += check_baseline(policy, scores, baseline, accepted_baseline, expected)
     cost = next((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), None)
     if expected.champion_sha256 is None:
         findings.append(check_first_promotion(policy))
@@ -46,7 +52,7 @@ def judge(
     findings += _budget(policy, cost, spent_loss, first=expected.champion_sha256 is None)
     if cost is not None and spent_loss is not None:
         spent_after = charge(spent_loss, cost)
-    findings += check_limits(policy, candidate.evaluation, baseline.evaluation if baseline else None)
+    findings += check_limits(policy, candidate.evaluation, baseline.evaluation if baseline else None, alpha=policy.alpha)
     return Verdict(
         candidate=candidate.evaluation.model,
         passed=all(finding.passed for finding in findings),
@@ -65,6 +71,7 @@ def judge(
         candidate_sha256=expected.candidate_sha256,
         baseline_sha256=expected.baseline_sha256,
         champion_sha256=expected.champion_sha256,
+        accepted_baseline_sha256=expected.accepted_baseline_sha256,
         pairing_sha256=candidate.pairing_sha256 if comparable else "",
         evaluations={role: model.evaluation.digest for role, model in models.items() if model is not None},
         computed_with={"numpy": importlib.metadata.version("numpy")},

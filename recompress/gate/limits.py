@@ -6,30 +6,28 @@ from collections.abc import Iterator
 from math import isfinite
 
 from recompress.gate.reasons import passed, refused
+from recompress.gate.rounds import LIMITS, check_rounds
 from recompress.policy import Policy
 from recompress.records import Evaluation, Finding, Loss
 
-SIZE, SPEED, MEMORY = "size_bytes", "latency_ratio", "peak_memory_bytes"
-MISSING = {SIZE: "size-missing", SPEED: "latency-missing", MEMORY: "memory-missing"}
+SIZE, SPEED = "size_bytes", "latency_ratio"
+MISSING = {
+    SIZE: "size-missing",
+    **dict.fromkeys((SPEED, "latency_p95_ms", "throughput_per_s"), "latency-missing"),
+    **dict.fromkeys(("peak_memory_bytes", "steady_memory_bytes"), "memory-missing"),
+}
 
 
-def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | None) -> Iterator[Finding]:
-    """What the policy limits, and whatever its rule for choosing needs to know."""
+def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | None, *, alpha: float) -> Iterator[Finding]:
+    """What the policy limits, and whatever its rule for choosing needs to know. ``alpha`` is the error rate of every bound over rounds."""
     limits = policy.limits
     if limits is not None and limits.size_bytes is not None:
         yield _value("size", candidate, SIZE) or _at_most("size", "size-too-large", candidate.metrics[SIZE], float(limits.size_bytes), "bytes on disk")
     if limits is not None and limits.times_smaller is not None:
         yield _times_smaller(candidate, baseline, limits.times_smaller)
-    if limits is not None and limits.times_faster is not None:
-        check = "times-faster"
-        yield _value(check, candidate, SPEED) or _at_least(
-            check, "latency-too-high", candidate.metrics[SPEED], limits.times_faster, "times as fast as the baseline"
-        )
-    if limits is not None and limits.peak_memory_bytes is not None:
-        check = "memory"
-        yield _value(check, candidate, MEMORY) or _at_most(
-            check, "memory-too-high", candidate.metrics[MEMORY], float(limits.peak_memory_bytes), "bytes of memory at most"
-        )
+    for dial, rule in LIMITS.items():
+        missing = _value(rule.check, candidate, rule.key) if getattr(limits, dial, None) is not None else None
+        yield from [missing] if missing else check_rounds(limits, candidate, dial, alpha=alpha)
     needed = {"smallest": SIZE, "fastest": SPEED}.get(policy.choose)
     trouble = _value("choose", candidate, needed) if needed else None
     if trouble:

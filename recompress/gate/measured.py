@@ -31,6 +31,10 @@ class Expected(Record):
     baseline_sha256: Sha256
     champion_sha256: Sha256 | None
     """The present champion's model; None when there is none."""
+    accepted_baseline_sha256: Sha256 | None
+    """The baseline behind the last promotion of this model; None when nothing was promoted before."""
+    baseline_accepted_by: str
+    """Who let this baseline count although it is worse than that one, and where it is recorded; empty when nobody did."""
 
 
 @dataclass(frozen=True)

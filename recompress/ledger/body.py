@@ -22,11 +22,15 @@ MAYBE: Types = (str, type(None))
 NUMBER: Types = (float, int, type(None))
 OBJECT: Types = (dict, type(None))
 _STEP = {"plan": TEXT, "model": TEXT}
+_DECIDED = {"model": TEXT, "person": TEXT, "reason": TEXT, "before": TEXT}
 _OPENED = {**_STEP, "alike": TEXT, "content": (dict,)}
 
 NEEDED: dict[str, dict[str, Types]] = {
     "policy-recorded": {"recipe": TEXT, "policy_sha256": TEXT},
     "step-kept": dict.fromkeys(("key", "step", "run", "home", "place", "sha256"), TEXT),
+    "policy-pinned": {**_DECIDED, "policy_sha256": TEXT, "policy": (dict,), "signers": (dict,)},
+    "policy-unpinned": _DECIDED,
+    "baseline-accepted": {**_DECIDED, "baseline_sha256": TEXT, "accepted_sha256": TEXT},
     "promotion-proposed": _OPENED,
     "rollback": _OPENED,
     "promotion-judged": {**_STEP, "verdict": MAYBE},

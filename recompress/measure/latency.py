@@ -11,15 +11,26 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
 
+from recompress.measure.load import Watch
 from recompress.measure.request import Request, batch_of, open_all, reply
+from recompress.measure.rounds import PerRound, per_round, steady
 from recompress.runtimes import Feature, Runtime
 
 Question = Sequence[Feature]
 """What is asked in one call: one example, or a batch."""
+
+
+class Answer(TypedDict):
+    """What is told of one model."""
+
+    figures: dict[str, float]
+    rounds: PerRound
+    load: dict[str, float]
 
 
 def interleave(
@@ -53,14 +64,27 @@ def summary(single: Float[np.ndarray, "questions rounds"], batched: Float[np.nda
     return {"latency_p50_ms": float(p50), "latency_p95_ms": float(p95), "throughput_per_s": float(batch_size / np.median(batched))}
 
 
-def answer(request: Request) -> list[dict[str, float]]:
-    """Open the models that ``request`` names and time them; a summary for each."""
+def answer(request: Request) -> list[Answer]:
+    """Open the models that ``request`` names and time them: for each its summary, what every round gave, and what else the machine did meanwhile.
+
+    Blocks of ``request.rounds`` are added until the speeds beside the first model's are steady, or there are ``request.most``.
+    """
     runtimes = open_all(request)
     single = [[[feature] for feature in asked] for asked in request.features]
     grouped = [[batch_of(asked, start, request.batch_size) for start in range(request.batches)] for asked in request.features]
+    of_batches = request.batch_rounds or max(1, request.rounds // 2)
+    watch = Watch()
     alone = interleave(runtimes, single, warmup=1, rounds=request.rounds)
-    together = interleave(runtimes, grouped, warmup=1, rounds=max(1, request.rounds // 2))
-    return [summary(alone[i], together[i], request.batch_size) for i in range(len(runtimes))]
+    together = interleave(runtimes, grouped, warmup=1, rounds=of_batches)
+    rounds = [per_round(alone[i], together[i], request.batch_size) for i in range(len(runtimes))]
+    for _ in range(1, request.most):
+        if steady(rounds):
+            break
+        alone = np.concatenate([alone, interleave(runtimes, single, warmup=0, rounds=request.rounds)], axis=-1)
+        together = np.concatenate([together, interleave(runtimes, grouped, warmup=0, rounds=of_batches)], axis=-1)
+        rounds = [per_round(alone[i], together[i], request.batch_size) for i in range(len(runtimes))]
+    load = watch.load()
+    return [Answer(figures=summary(alone[i], together[i], request.batch_size), rounds=rounds[i], load=load) for i in range(len(runtimes))]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,16 @@ def machine_facts() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
-    return facts | {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return facts | _versions()
+
+
+def _versions() -> dict[str, str]:
+    """What is not installed is left out: whoever looks for what is missing asks this, too."""
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _processor() -> dict[str, str]:

@@ -28,6 +28,11 @@ class Request(BaseModel):
     """For each model the same examples, as its own tokenizer encodes them."""
     threads: PositiveInt
     rounds: PositiveInt
+    """Timed rounds in a block."""
+    most: PositiveInt = 1
+    """Blocks that may be added while the machine is not steady, the first included."""
+    batch_rounds: PositiveInt | None = None
+    """Rounds of batches in a block; half as many as of single texts when left out."""
     batch_size: PositiveInt
     batches: PositiveInt
 

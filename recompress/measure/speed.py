@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import DataRefused
 from recompress.measure.request import Request, ask
+from recompress.measure.rounds import ratios
 from recompress.measure.size import parameters, size_bytes
 from recompress.models.checkpoint import read_info
 from recompress.models.tokenizer import load_tokenizer
@@ -22,6 +24,10 @@ Metrics = dict[str, float]
 TEXTS = 32
 """Test examples that models are timed on, spread evenly over the split."""
 ROUNDS = 6
+LIMITED = 8
+"""Rounds in a block where there is a limit on speed: one that was disturbed may be left out of a bound at 95 %."""
+MOST = 3
+"""So many blocks of rounds are timed at most on a machine that is not steady."""
 BATCH_SIZE = 32
 BATCHES = 2
 
@@ -38,6 +44,35 @@ def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Examp
     ``peak_memory_bytes`` and ``steady_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline. ``threads`` are pinned;
     ``repeats`` is the number of timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
     """
+    return [one.metrics for one in measure_rounds(models, baseline, examples, folder, threads=threads, plan=Rounds(repeats))]
+
+
+class Rounds(NamedTuple):
+    """How many rounds are timed: what a bound needs (``recompress.gate.rounds``) where there is a limit, and a few for the page where there is none."""
+
+    single: int = ROUNDS
+    """In a block, one text at a time."""
+    batches: int | None = None
+    """In a block, in batches; half as many as of single texts when left out."""
+    most: int = 1
+    """Blocks, while the machine is not steady."""
+    memory: int = 1
+    """Fresh processes for each model's memory."""
+
+
+class Measurement(NamedTuple):
+    """One model's metrics; what every round gave for those that a limit may be set on; and what else the machine did while it was timed."""
+
+    metrics: Metrics
+    rounds: dict[str, list[float]]
+    load: dict[str, float]
+
+
+def measure_rounds(
+    models: Sequence[Path], baseline: Path, examples: Sequence[Example], folder: Path, *, threads: int = 1, plan: Rounds | None = None
+) -> list[Measurement]:
+    """As ``measure_all``, with what every round gave."""
+    plan = plan or Rounds()
     if not examples:
         raise DataRefused("the test split is empty; there is no text to measure speed on")
     sample = [examples[i] for i in np.linspace(0, len(examples) - 1, num=TEXTS).round().astype(int)]
@@ -46,13 +81,25 @@ def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Examp
         directories=tuple(together),
         features=tuple(_encoded(directory, sample) for directory in together),
         threads=threads,
-        rounds=repeats,
+        rounds=plan.single,
+        batch_rounds=plan.batches,
+        most=plan.most,
         batch_size=BATCH_SIZE,
         batches=BATCHES,
     )
-    timed: dict[Path, Metrics] = dict(zip(together, ask("recompress.measure.latency", request, folder / "latency"), strict=True))
-    of_baseline = timed[baseline.resolve()] | {"size_bytes": float(size_bytes(baseline))}
-    return [_metrics(model.resolve(), timed[model.resolve()], of_baseline, _memory(model.resolve(), request, folder / "memory")) for model in models]
+    answers: dict[Path, Any] = dict(zip(together, ask("recompress.measure.latency", request, folder / "latency"), strict=True))
+    of_baseline = answers[baseline.resolve()]
+    size = float(size_bytes(baseline))
+    asked = [[_memory(model.resolve(), request, folder / "memory") for model in models] for _ in range(plan.memory)]
+    measurements = []
+    for number, model in enumerate(models):
+        answer = answers[model.resolve()]
+        memory = {name: [one[number][name] for one in asked] for name in asked[0][number]}
+        rounds = answer["rounds"] | {"latency_ratio": ratios(of_baseline["rounds"]["latency_p50_ms"], answer["rounds"]["latency_p50_ms"])} | memory
+        usual = {name: float(np.median(values)) for name, values in memory.items()}
+        metrics = _metrics(model.resolve(), answer["figures"], of_baseline["figures"] | {"size_bytes": size}, usual)
+        measurements.append(Measurement(metrics, rounds, answer["load"]))
+    return measurements
 
 
 def _metrics(model: Path, timed: Metrics, baseline: Metrics, memory: Metrics) -> Metrics:

@@ -7,7 +7,7 @@ with the ledger, the third to compare the champion with the one that the verdict
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from recompress.ledger import Entry, Head, Ledger
 from recompress.promotion.approvals import check_reason, clear
 from recompress.promotion.decisions import judge, named, propose
 from recompress.promotion.effects import CrashPoint, Effects, no_crash, present_champion
+from recompress.promotion.pins import FACT, hold, standing, tightened
 from recompress.promotion.recovery import recover
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry, tags_of
 from recompress.promotion.rollback import judge_rollback, rollback_plan
@@ -77,6 +78,9 @@ class Promoter:
             progress = clear(self.ledger, progress, actor=self.actor)
             effects.at(progress, "cleared")
             self._check_champion(effects, progress)
+            against = hold(self.ledger, progress.plan)
+            if against is not None:
+                raise effects.refuse(progress, *against)
             version, manifest = self._version(effects, progress, directory)
             effects.at(progress, "files-checked")
             try:
@@ -88,7 +92,10 @@ class Promoter:
         """Make an earlier champion champion again: the one that the present one replaced, or version ``to``. A promotion like any other, with a reason."""
         reason = check_reason(reason, "a rollback needs a reason: whoever looks at the ledger will want to know")
         self.watch(model)
-        plan = rollback_plan(self.ledger, self._replaced(model), model, to=to, reason=reason, author=self.actor, rule=rule or ApprovalRule())
+        pin = standing(self.ledger, model)
+        rule = tightened(rule or ApprovalRule(), pin)
+        plan = rollback_plan(self.ledger, self._replaced(model), model, to=to, reason=reason, author=self.actor, rule=rule)
+        plan = plan if pin is None else plan.model_copy(update={"facts": {FACT: pin.digest}})
         progress = propose(self.ledger, plan, again=True)
         self.crash_point("rollback:proposed")
         progress = judge_rollback(self.ledger, progress, actor=self.actor)
@@ -219,7 +226,7 @@ class Promoter:
     def _cut_short(self, model: str, version: str, uploaded: Sequence[str]) -> str | None:
         """The file of a version that lost its end before the version was ever promoted. One that was changed is not made again: it is refused, by its name."""
         manifest = (self.registry.tags(model, version) or {}).get(MANIFEST_TAG)
-        if manifest not in uploaded:  # it was not made here
+        if manifest is None or manifest not in uploaded:  # it was not made here
             return None
         directory = self.registry.fetch(model, version)
         if not self.registry.shared and mend_manifest(directory, manifest):

@@ -74,6 +74,8 @@ REASONS = {
     "verdict-mismatch": "the verdict speaks of another candidate, champion or policy than the plan",
     "champion-changed": "the champion is not the one that the verdict was made against",
     "alias-moved-outside": "somebody moved the alias without the ledger",
+    "pin-changed": "what is pinned for the model is not what it was when the plan was made",
+    "laxer-than-pinned": "the plan asks for less than what is pinned for the model",
     "files-refused": "a file is missing, changed, cut short, or of a kind that is not accepted",
     "version-missing": "the version is not in the registry any more",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,3 +22,11 @@ class Settings(BaseModel):
     """A settings class. The docstring under a field is its help text, in the command and in the docs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True)
+
+
+def as_before(model: BaseModel, values: dict[str, Any], later: Iterable[str]) -> dict[str, Any]:
+    """What a model is written as, without those of the fields in ``later`` that hold their default: fields that a later version added, so that what an earlier one
+    wrote keeps its digest."""
+    fields = type(model).model_fields
+    unset = {name for name in later if getattr(model, name) == fields[name].default}
+    return {name: value for name, value in values.items() if name not in unset}

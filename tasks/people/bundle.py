@@ -53,6 +53,7 @@ def keep_dossier(
     dataset: DatasetRef,
     base: ModelRef,
     candidate: ModelRef,
+    baseline_uri: str = "",
 ) -> None:
     """Keep what a plan stands on, once. Call it before the plan is proposed."""
     if run.memory.recall(_key(plan), EVIDENCE, run.say) is not None:
@@ -70,6 +71,7 @@ def keep_dossier(
         dataset=dataset.model_dump(mode="json", exclude={"uri"}) | {"unlabelled": list(dataset.unlabelled[1:]) if dataset.unlabelled else []},
         environment=environment(),
         candidate_uri=candidate.uri,
+        baseline_uri=baseline_uri,
     )
     folder = run.work / "evidence"
     folder.mkdir(parents=True, exist_ok=True)

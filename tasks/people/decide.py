@@ -14,6 +14,7 @@ from recompress.promotion import approve as core_approve
 from recompress.promotion import reject as core_reject
 from recompress.promotion import waiting as core_waiting
 from recompress.promotion.approvals import open_plan
+from recompress.promotion.pins import standing, tightened
 from recompress.promotion.states import progress_of
 from recompress.records import ApprovalRule, Verdict
 from tasks.ledger.access import actor
@@ -65,6 +66,7 @@ def rule_of(project: Project, model: str) -> ApprovalRule:
     """The rule for approvals by which this model was last promoted, with the keys that are known today."""
     committed = project.ledger.last("promotion-committed", model=model)  # what was proposed and never carried out sets no rule
     rule = progress_of(project.ledger, committed.body["plan"]).plan.approval if committed else ApprovalRule()
+    rule = tightened(rule, standing(project.ledger, model))
     return rule.model_copy(update={"signers": approvers(project.root)}) if rule.signed else rule
 
 

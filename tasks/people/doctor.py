@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import psutil
 
+from recompress.measure.machine import machine_facts
 from tasks.tracking.track import Store
 
 GB = 1e9
@@ -56,6 +57,9 @@ def _machine(root: Path) -> Iterator[Finding]:
         "cores and memory", "ok" if memory > 6 else "advice", f"{cores} cores, {memory:.0f} GB; the quickstart was measured on 2 cores and needs about 4 GB"
     )
     yield Finding("disk", "ok" if free > 5 else "missing" if free < 1 else "advice", f"{free:.0f} GB free; the quickstart keeps about 1 GB")
+    facts = machine_facts()
+    named = ("processor", "architecture", "cores", "threads", "memory_gib", "system")
+    yield Finding("machine", "ok", f"{'; '.join(f'{name}: {facts[name]}' for name in named)}; what limits.machine of a policy may name")
     flags = next((line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("flags")), "").split()
     int8, bf16 = "avx512_vnni" in flags or "avx_vnni" in flags, "avx512_bf16" in flags or "amx_bf16" in flags
     yield Finding("int8 instructions", "ok" if int8 else "advice", "VNNI is there" if int8 else "no VNNI: int8 models are as small, but gain less speed")

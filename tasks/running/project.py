@@ -38,6 +38,11 @@ class Project:
         return sound_ledger(self.root, self.registry) or open_ledger(self.root, create=False)
 
     @cached_property
+    def beginning(self) -> Ledger:
+        """The same, made where there is none yet: what is pinned for a model may be its first record."""
+        return sound_ledger(self.root, self.registry) or open_ledger(self.root)
+
+    @cached_property
     def store(self) -> Store:
         return Store(self.root)
 

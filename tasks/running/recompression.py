@@ -14,6 +14,7 @@ from typing import Any
 from recompress.errors import InputError, StorageError
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter
+from recompress.promotion.pins import check_recipe, standing
 from recompress.recipe import Plan, read_recipe
 from recompress.records import DatasetRef, ModelRef
 from tasks.ledger.access import actor, open_ledger, record_policy
@@ -173,6 +174,8 @@ def recompression(recipe: str, root: str) -> Iterator[Recompression]:
     with out_of_room(home), project_held(home):
         run = Recompression(home, plan)
         Promoter(run.ledger, open_registry(run.store), actor()).settle(plan.recipe.register_.model)  # before hours of work, and again before judging
+        name = plan.recipe.register_.model
+        check_recipe(standing(run.ledger, name), plan.policy, name)
         record_policy(run.ledger, plan)
         try:
             yield run

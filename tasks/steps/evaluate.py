@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
+from recompress.gate.rounds import rounds_needed
 from recompress.integrity.fingerprint import step_key
+from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef
 from tasks.data.bring import examples_of
 from tasks.running.recompression import Recompression
 from tasks.tracking.track import Result
+
+if TYPE_CHECKING:
+    from recompress.measure.speed import Rounds
 
 
 @task(task_run_name="evaluate", cache_policy=NO_CACHE, persist_result=False)
@@ -37,6 +43,8 @@ def join(run: Recompression, model: ModelRef, quality: Result, speed: Result, da
         predictions_uri=predictions["uri"],
         predictions_sha256=predictions["sha256"],
         machine=speed["machine"],
+        rounds=speed["rounds"],
+        load=speed["load"],
     )
     run.log_metrics(model.name, evaluation.metrics)
     run.note("variant-measured", evaluation.digest, {"model": model.name, "model_sha256": model.sha256, "evaluation_sha256": evaluation.digest})
@@ -59,27 +67,45 @@ def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef) ->
     return run.step(f"{model.name}/quality", key=key, run=model.name, do=do)
 
 
+def rounds_for(policy: Policy) -> Rounds:
+    """As many rounds as the policy's limits need for their bounds, and a few for the page where it has none."""
+    from recompress.measure.speed import LIMITED, MOST, Rounds
+
+    limits, least = policy.limits, max(LIMITED, 2 + rounds_needed(policy.alpha))
+    if limits is None:
+        return Rounds()
+    of_speed = limits.times_faster is not None or limits.latency_p95_ms is not None
+    of_memory = limits.peak_memory_bytes is not None or limits.steady_memory_bytes is not None
+    usual = Rounds()
+    return Rounds(
+        single=least if of_speed or limits.throughput_per_s is not None else usual.single,
+        batches=least if limits.throughput_per_s is not None else None,
+        most=MOST if of_speed or limits.throughput_per_s is not None else 1,
+        memory=rounds_needed(policy.alpha) if of_memory else 1,
+    )
+
+
 def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Result]:
     """Bytes, parameters, latency, throughput, memory: results of these models on this machine.
 
     What has to be timed is timed together, interleaved in one process; each model's result is remembered by itself.
     """
     from recompress.measure.machine import machine_facts
-    from recompress.measure.speed import measure_all
+    from recompress.measure.speed import measure_rounds
 
-    machine = machine_facts()
+    machine, plan = machine_facts(), rounds_for(run.plan.policy)
     digests = [baseline.sha256, dataset.sha256, *dataset.slices]
     modules = ["recompress.measure.speed", "recompress.measure.size", "recompress.measure.latency", "recompress.measure.memory"]
-    keys = {m.name: step_key("speed", modules=modules, config=machine, inputs=[m.sha256, *digests], seed=0) for m in models}
+    keys = {m.name: step_key("speed", modules=modules, config=machine | {"rounds": plan._asdict()}, inputs=[m.sha256, *digests], seed=0) for m in models}
     missing = [m for m in models if run.memory.recall(keys[m.name], f"{m.name}/speed", run.say) is None]
     timed: dict[str, Result] = {}
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         if not timed:
             places = [run.store.fetch(model.uri) for model in missing]
-            measurements = measure_all(places, run.store.fetch(baseline.uri), examples_of(dataset, "test"), folder)
-            timed.update({model.name: metrics for model, metrics in zip(missing, measurements, strict=True)})
-        return {"metrics": timed[name], "machine": machine}, {}
+            measurements = measure_rounds(places, run.store.fetch(baseline.uri), examples_of(dataset, "test"), folder, plan=plan)
+            timed.update({model.name: measurement._asdict() for model, measurement in zip(missing, measurements, strict=True)})
+        return {**timed[name], "machine": machine}, {}
 
     results = []
     for name, key in keys.items():

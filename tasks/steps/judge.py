@@ -22,6 +22,7 @@ from recompress.promotion.states import PLAN_KINDS
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
 from tasks.ledger.access import actor, recorded_policy
 from tasks.running.recompression import Recompression
+from tasks.steps.accepted import Accepted, accepted_baseline
 from tasks.tracking.registry import champion_of, open_registry
 from tasks.tracking.track import Result, check
 
@@ -47,6 +48,10 @@ class Judgement:
     evidence: str
     settled: bool = False
     """The present champion was promoted on this very evidence: there is nothing left to decide."""
+    accepted: Accepted = Accepted()
+    """The baseline behind the last promotion, as the verdicts saw it."""
+    baseline_uri: str = ""
+    """Where the present baseline lies."""
 
 
 @task(task_run_name="present champion", cache_policy=NO_CACHE, persist_result=False)
@@ -81,23 +86,36 @@ def judge_all(
     evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in evaluations if e.model != "champion")])
     settled = champion.tags.get("recompress.evidence") == evidence
     against = champion.tags.get("recompress.judged_against", "") if settled else champion.version
+    accepted = accepted_baseline(run, dataset, baseline, None if settled and not against else against)
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
-        verdicts = [judge_one(run, dataset, baseline, model, measured, champion) for model in variants]
+        accepted_measured = measured_of(run, accepted.evaluation) if accepted.evaluation else None
+        verdicts = [judge_one(run, dataset, baseline, model, measured, champion, accepted, accepted_measured) for model in variants]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
-    key = step_key("verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against], seed=policy.seed)
+    key = step_key(
+        "verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against, *accepted.inputs], seed=policy.seed
+    )
     result = run.step(
         "verdicts", key=key, run="", do=do, label=f"{len(variants)} variants against the baseline" + (" and the champion" if champion.version else "")
     )
     verdicts = [Verdict.model_validate(record) for record in result["verdicts"]]
     for verdict in verdicts:
         run.note("verdict", verdict.digest, {"candidate": verdict.candidate, "passed": verdict.passed, "reasons": list(verdict.reasons), "evidence": evidence})
-    return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, settled)
+    return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, settled, accepted, baseline.uri)
 
 
-def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model: ModelRef, measured: dict[str, Measured], champion: Champion) -> Verdict:
+def judge_one(
+    run: Recompression,
+    dataset: DatasetRef,
+    baseline: ModelRef,
+    model: ModelRef,
+    measured: dict[str, Measured],
+    champion: Champion,
+    accepted: Accepted,
+    accepted_measured: Measured | None,
+) -> Verdict:
     """One variant. The present champion is found among the evaluations by its bytes, whatever it is called there."""
     benchmark = get_benchmark(run.plan.recipe.benchmark)
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
@@ -108,6 +126,8 @@ def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model
         candidate_sha256=model.sha256,
         baseline_sha256=baseline.sha256,
         champion_sha256=champion.sha256,
+        accepted_baseline_sha256=accepted.sha256,
+        baseline_accepted_by=accepted.by,
     )
     return judge(
         run.plan.policy,
@@ -115,6 +135,7 @@ def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model
         candidate=measured[model.name],
         baseline=measured.get(baseline.name),
         champion=beaten,
+        accepted_baseline=accepted_measured,
         spent_loss=spent_loss(run, champion),
         expected=expected,
     )

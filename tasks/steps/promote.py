@@ -15,11 +15,13 @@ from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import code_fingerprint
 from recompress.ledger import Ledger
 from recompress.promotion import PLAN_TAG, Promoter
+from recompress.promotion.pins import FACT, standing
 from recompress.promotion.states import plan_in
 from recompress.records import ChampionRef, DatasetRef, Evaluation, ModelRef, PromotionPlan, Verdict
 from tasks.data.validate import DataCheck
 from tasks.ledger.access import actor
 from tasks.ledger.keys import approval_rule
+from tasks.people.baselines import FACT as BASELINE
 from tasks.people.bundle import heal, keep_dossier
 from tasks.people.decide import describe
 from tasks.running.code import CODE, git_commit
@@ -63,10 +65,13 @@ def promote(
     if judgement.chosen is None:
         return Promotion(name, exit_code=4)
     chosen = next(model for model in variants if model.name == judgement.chosen)
+    evaluations = [*evaluations, *([judgement.accepted.evaluation] if judgement.accepted.evaluation else [])]
     if chosen.sha256 == champion.sha256:
         plan = plan_behind(run.ledger, champion)
         if plan is not None and plan.verdict_sha256 == judgement.verdicts[chosen.name].digest:
-            keep_dossier(run, plan, judgement.verdicts[chosen.name], evaluations, checks.as_json(), dataset, base, chosen)  # in case it was lost
+            keep_dossier(
+                run, plan, judgement.verdicts[chosen.name], evaluations, checks.as_json(), dataset, base, chosen, judgement.baseline_uri
+            )  # in case it was lost
             write_evidence(run)
         return Promotion(name, chosen.name, champion.version, champion.tags.get("recompress.plan", ""), champion.tags.get("recompress.ledger_head", ""))
     stopped = rolled_back(run.ledger, name, chosen.sha256)
@@ -76,7 +81,7 @@ def promote(
     verdict = judgement.verdicts[chosen.name]
     plan = plan_for(run, dataset, base, checks, judgement, verdict, chosen, champion)
     run.say(f"promotion · {chosen.name} to champion of {name}")
-    keep_dossier(run, plan, verdict, evaluations, checks.as_json(), dataset, base, chosen)
+    keep_dossier(run, plan, verdict, evaluations, checks.as_json(), dataset, base, chosen, judgement.baseline_uri)
     try:
         progress = promoter.propose(plan, verdict)
         promoted = promoter.promote(progress.digest, run.store.fetch(chosen.uri))
@@ -115,6 +120,7 @@ def plan_for(
 ) -> PromotionPlan:
     """What shall become champion, instead of what, and on which evidence."""
     recipe, policy = run.plan.recipe, run.plan.policy
+    pin = standing(run.ledger, recipe.register_.model)
     facts = {
         "evidence": judgement.evidence,
         "judged_against": champion.version,
@@ -127,6 +133,8 @@ def plan_for(
         "base_revision": recipe.base.revision or "",
         "recipe": recipe.name,
         "steps": " ".join(chosen.steps),
+        FACT: pin.digest if pin else "",
+        BASELINE: verdict.baseline_sha256,
     }
     return PromotionPlan(
         model=recipe.register_.model,

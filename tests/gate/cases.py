@@ -12,18 +12,32 @@ from recompress.gate import Expected, Measured, judge
 from recompress.policy import Policy
 from recompress.records import Evaluation, Verdict
 
+SPEED = {"latency_ratio": 3.0, "latency_p95_ms": 12.0, "throughput_per_s": 150.0, "peak_memory_bytes": 300e6, "steady_memory_bytes": 200e6}
+ROUNDS = 8
+IDLE = {"processor_share": 1.0, "steal_share": 0.0, "switches_per_s": 1.0}
+MACHINE = {"processor": "made up", "cores": "2"}
 LABELS = ("food", "sport", "work")
 SLICES = ("hau", "swa")
 COUNT = 800
-CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
+ACCEPTED, CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("f" * 64, "c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
 DIALS: dict[str, Any] = {
     "metric": "accuracy",
+    "at_least": 0.8,
     "baseline": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
     "champion": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
     "loss_budget": 0.1,
     "draws": 1000,
     "min_examples": {"overall": 500, "per_slice": 200},
-    "limits": {"size_bytes": 30_000_000, "times_smaller": 3.5, "times_faster": 1.5, "peak_memory_bytes": 500_000_000},
+    "limits": {
+        "size_bytes": 30_000_000,
+        "times_smaller": 3.5,
+        "times_faster": 1.5,
+        "peak_memory_bytes": 500_000_000,
+        "steady_memory_bytes": 400_000_000,
+        "latency_p95_ms": 20.0,
+        "throughput_per_s": 100.0,
+        "machine": {"processor": "made up"},
+    },
     "choose": "smallest",
 }
 
@@ -45,10 +59,18 @@ def measured(name: str, sha256: str, wrong: set[int], *, count: int = COUNT, **m
     true = references(count)
     predicted = [(LABELS[(i + (i in wrong)) % 3],) for i in range(count)]
     counts = TextClassification().counts(true, predicted, LABELS)
-    speed = {"size_bytes": 20e6, "latency_ratio": 3.0, "peak_memory_bytes": 300e6}
+    speed = {"size_bytes": 20e6, **SPEED} | metrics
     quality = {metric: float(value) for metric, value in scores(counts.sum(axis=0)).items()}
     evaluation = Evaluation(
-        model=name, model_sha256=sha256, dataset_sha256=DATASET, metrics=quality | speed | metrics, slices={}, predictions_sha256=PREDICTIONS
+        model=name,
+        model_sha256=sha256,
+        dataset_sha256=DATASET,
+        metrics=quality | speed,
+        slices={},
+        predictions_sha256=PREDICTIONS,
+        machine=MACHINE,
+        load=IDLE,
+        rounds={key: (speed[key],) * ROUNDS for key in SPEED},
     )
     return Measured(evaluation, [f"t{i}" for i in range(count)], [SLICES[i * 2 // count] for i in range(count)], true, counts)
 
@@ -62,6 +84,7 @@ def case(**changes: Any) -> dict[str, Any]:
         "candidate": measured("small", CANDIDATE, set(range(0, 800, 8))),
         "baseline": measured("baseline", BASELINE, set(range(0, 768, 8)) | {3, 777}, size_bytes=90e6, latency_ratio=1.0),
         "champion": measured("champion", CHAMPION, set(range(0, 800, 8)) - {0, 400} | {5}),
+        "accepted_baseline": measured("accepted", ACCEPTED, set(range(0, 768, 8)) | {3}),
         "spent_loss": 0.01,
         "expected": expected(rules),
     }
@@ -69,7 +92,15 @@ def case(**changes: Any) -> dict[str, Any]:
 
 
 def expected(rules: Policy, **changes: Any) -> Expected:
-    usual = {"dataset_sha256": DATASET, "examples": COUNT, "candidate_sha256": CANDIDATE, "baseline_sha256": BASELINE, "champion_sha256": CHAMPION}
+    usual: dict[str, Any] = {
+        "accepted_baseline_sha256": ACCEPTED,
+        "baseline_accepted_by": "",
+        "dataset_sha256": DATASET,
+        "examples": COUNT,
+        "candidate_sha256": CANDIDATE,
+        "baseline_sha256": BASELINE,
+        "champion_sha256": CHAMPION,
+    }
     return Expected.model_validate({"policy_sha256": rules.sha256} | usual | changes)
 
 

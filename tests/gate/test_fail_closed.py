@@ -12,11 +12,11 @@ import pytest
 from recompress.gate import REASONS, Measured, judge
 from recompress.gate.reasons import refused
 from recompress.records import Verdict
-from tests.gate.cases import CANDIDATE, CHAMPION, case, expected, measured, policy, scores, verdict
+from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, ROUNDS, case, expected, measured, policy, scores, verdict
 
 Changes = dict[str, Any]
 NAN, INF = float("nan"), float("inf")
-ROLES = ("candidate", "baseline", "champion")
+ROLES = ("candidate", "baseline", "champion", "accepted_baseline")
 
 
 def evaluation(role: str, **update: Any) -> Changes:
@@ -31,7 +31,14 @@ def metric(role: str, name: str, value: float | None) -> Changes:
         del metrics[name]
     else:
         metrics[name] = value
-    return evaluation(role, metrics=metrics)
+    given = case()[role].evaluation.rounds
+    return evaluation(role, metrics=metrics, rounds=given | ({name: (value,) * ROUNDS} if name in given and value is not None else {}))
+
+
+def rounds(name: str, *values: float, **load: float) -> Changes:
+    """What the rounds of the candidate gave, and what else the machine did. The metric is the case's."""
+    given = case()["candidate"].evaluation
+    return evaluation("candidate", rounds=given.rounds | {name: values}, load=given.load | load)
 
 
 def rows(role: str, change: Callable[[Measured], Measured]) -> Changes:
@@ -69,7 +76,7 @@ def all_of(change: Callable[[str], Changes]) -> Changes:
 def small(count: int) -> Changes:
     """Everything measured on ``count`` examples, and everybody says so."""
     wrong = set(range(0, count, 8))
-    models = {"candidate": (CANDIDATE, 20e6), "baseline": ("b" * 64, 90e6), "champion": (CHAMPION, 20e6)}
+    models = {"candidate": (CANDIDATE, 20e6), "baseline": ("b" * 64, 90e6), "champion": (CHAMPION, 20e6), "accepted_baseline": (ACCEPTED, 90e6)}
     return {name: measured(name, sha, wrong, count=count, size_bytes=size) for name, (sha, size) in models.items()} | expecting(examples=count)
 
 
@@ -81,6 +88,13 @@ def rarely_defined(totals: np.ndarray) -> dict[str, np.ndarray]:
 BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
 
 
+WEAK = set(range(0, 800, 4))
+"""200 of 800 wrong, 98 in the accepted baseline."""
+WIDE: Changes = {"baseline": {"margin": 0.2}, "champion": {"margin": 0.2}, "loss_budget": 0.5}
+VERY_WIDE: Changes = {"baseline": {"margin": 0.5}, "champion": {"margin": 0.5}, "loss_budget": 0.9}
+BEST = measured("baseline", BASELINE, set(range(0, 800, 20)), size_bytes=90e6)
+IN_ALL: Changes = {"baseline": {"margin": 0.1, "slices": {"hau": 0.08, "swa": 0.08}}}
+FORGIVEN = expecting(baseline_accepted_by="bob accepted it in ledger record 7: a harder split")
 EDITED = "a policy edited after measuring"
 CASES: dict[str, tuple[str, Changes]] = {
     # missing
@@ -104,7 +118,20 @@ CASES: dict[str, tuple[str, Changes]] = {
         "latency-missing",
         metric("candidate", "latency_ratio", None) | rules(limits=None, choose="fastest"),
     ),
+    "no latency of the longer texts": ("latency-missing", metric("candidate", "latency_p95_ms", None)),
+    "no throughput": ("latency-missing", metric("candidate", "throughput_per_s", None)),
+    "no steady memory": ("memory-missing", metric("candidate", "steady_memory_bytes", None)),
+    "no rounds: an evaluation of an earlier version": ("rounds-missing", evaluation("candidate", rounds={}, load={}) | rules(limits={"times_faster": 1.5})),
+    "no rounds of one metric": ("rounds-missing", rounds("throughput_per_s")),
+    "nobody looked at what else ran": ("rounds-missing", evaluation("candidate", load={}) | rules(limits={"times_faster": 1.5})),
+    "too few rounds for any bound": ("too-few-rounds", rounds("latency_ratio", *[3.0] * 4)),
+    "too few rounds for this confidence": (
+        "too-few-rounds",
+        {"accepted_baseline": None} | expecting(accepted_baseline_sha256=BASELINE) | rules(confidence=0.998, draws=10_000, at_least=None, **VERY_WIDE),
+    ),
+    "too few processes for their memory": ("too-few-rounds", rounds("peak_memory_bytes", 300e6)),
     "no memory": ("memory-missing", metric("candidate", "peak_memory_bytes", None)),
+    "the baseline behind the last promotion was not measured": ("accepted-baseline-missing", {"accepted_baseline": None}),
     "what was spent is not known": ("spent-loss-missing", {"spent_loss": None}),
     "a slice of the policy that is not in the data": ("missing-slice", rules(baseline={"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08, "yor": 0.08}})),
     "a slice of the data that the policy does not name": ("slice-without-margin", rules(champion={"margin": 0.05, "slices": {"hau": 0.08}})),
@@ -116,6 +143,8 @@ CASES: dict[str, tuple[str, Changes]] = {
     "NaN size": ("not-a-number", metric("candidate", "size_bytes", NAN)),
     "NaN size of the baseline": ("not-a-number", metric("baseline", "size_bytes", NAN)),
     "infinite speed": ("not-a-number", metric("candidate", "latency_ratio", INF)),
+    "a NaN round": ("not-a-number", rounds("latency_ratio", *[3.0] * 7, NAN)),
+    "an infinite round": ("not-a-number", rounds("throughput_per_s", *[150.0] * 7, INF)),
     "NaN memory": ("not-a-number", metric("candidate", "peak_memory_bytes", NAN)),
     "NaN spent": ("not-a-number", {"spent_loss": NAN}),
     "infinitely much spent": ("not-a-number", {"spent_loss": INF}),
@@ -125,6 +154,7 @@ CASES: dict[str, tuple[str, Changes]] = {
     "negative count": ("bad-counts", rows("champion", lambda model: with_count(model, -1))),
     "a model of no size": ("impossible-value", metric("candidate", "size_bytes", 0.0)),
     "a baseline of negative size": ("impossible-value", metric("baseline", "size_bytes", -1.0)),
+    "a round without time": ("impossible-value", rounds("latency_p95_ms", *[12.0] * 7, 0.0)),
     "a negative speed": ("impossible-value", metric("candidate", "latency_ratio", -3.0)),
     "gains saved up": ("impossible-value", {"spent_loss": -0.5}),
     # empty and short
@@ -142,7 +172,9 @@ CASES: dict[str, tuple[str, Changes]] = {
     "counts without rows": ("mismatched-lengths", rows("candidate", lambda model: replace(model, counts=model.counts.sum(axis=0)))),
     "a sample that could not show the margin": (
         "sample-too-small-for-margin",
-        {"candidate": BETTER} | rules(baseline={"margin": 0.005, "slices": {"hau": 0.08, "swa": 0.08}}),
+        {"candidate": BETTER, "accepted_baseline": None}
+        | expecting(accepted_baseline_sha256=BASELINE)
+        | rules(baseline={"margin": 0.005, "slices": {"hau": 0.08, "swa": 0.08}}),
     ),
     "a slice that could not show its margin": (
         "sample-too-small-for-margin",
@@ -154,6 +186,9 @@ CASES: dict[str, tuple[str, Changes]] = {
     "another baseline": ("stale-evaluation", expecting(baseline_sha256="1" * 64)),
     "another champion since": ("stale-evaluation", expecting(champion_sha256="1" * 64)),
     "the candidate's evaluation as the baseline's": ("stale-evaluation", {"baseline": case()["candidate"]}),
+    "another baseline behind the last promotion": ("stale-evaluation", expecting(accepted_baseline_sha256="1" * 64)),
+    "the baseline behind the last promotion on other data": ("different-dataset", evaluation("accepted_baseline", dataset_sha256="1" * 64)),
+    "a baseline behind a promotion that nobody made": ("unexpected-baseline", expecting(accepted_baseline_sha256=None)),
     "the champion is gone": ("unexpected-champion", expecting(champion_sha256=None) | rules(first_promotion="allowed")),
     EDITED: ("policy-changed", {"policy": policy(loss_budget=0.5), "expected": expected(policy())}),
     "other data since": ("different-dataset", expecting(dataset_sha256="1" * 64)),
@@ -171,9 +206,37 @@ CASES: dict[str, tuple[str, Changes]] = {
     "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
     "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
     "too slow": ("latency-too-high", metric("candidate", "latency_ratio", 1.49)),
+    "fast on the whole, and not surely": ("latency-too-high", rounds("latency_ratio", *[1.52] * 6, 1.49)),
+    "too slow for the longer texts": ("latency-too-high", metric("candidate", "latency_p95_ms", 20.1)),
+    "too few texts a second": ("throughput-too-low", metric("candidate", "throughput_per_s", 99.0)),
+    "rounds on both sides of the limit": ("machine-too-busy", rounds("latency_ratio", 1.1, 2.9, 1.3, 3.1, 1.2, 3.0, 1.1, 2.9)),
+    "a machine that gave its process too little time": ("machine-too-busy", rounds("latency_ratio", *[3.0] * 15, 1.49, processor_share=0.6)),
+    "a machine whose host was busy": ("machine-too-busy", rounds("throughput_per_s", *[150.0] * 15, 99.0, steal_share=0.1)),
+    "a machine that slowed down while it was measured": ("machine-too-busy", rounds("latency_p95_ms", *[12.0] * 12, *[15.0] * 10, 21.0, 12.0)),
+    "NaN for what else ran": ("machine-too-busy", rounds("latency_ratio", *[3.0] * 15, 1.49, processor_share=NAN)),
+    "another machine than the limit's": ("other-machine", evaluation("candidate", machine={"processor": "another"})),
+    "a machine that nobody named": ("other-machine", evaluation("candidate", machine={})),
+    "too much memory while it serves": ("memory-too-high", metric("candidate", "steady_memory_bytes", 401e6)),
+    "too much memory once in seven": ("memory-too-high", rounds("peak_memory_bytes", *[300e6] * 6, 501e6)),
     "too much memory": ("memory-too-high", metric("candidate", "peak_memory_bytes", 501e6)),
     "too much lost": ("loss-too-large", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 5)))}),
     "the budget is spent": ("loss-budget-spent", {"spent_loss": 0.1}),
+    "a baseline below the floor": ("baseline-below-floor", {"baseline": measured("baseline", BASELINE, WEAK, size_bytes=90e6)} | FORGIVEN),
+    "a candidate below the floor": ("candidate-below-floor", {"candidate": measured("small", CANDIDATE, set(range(0, 800, 6)))} | rules(at_least=0.85, **WIDE)),
+    "a floor that is reached, but not surely": ("candidate-below-floor", {"baseline": BEST} | rules(at_least=0.86, **WIDE)),
+    "a baseline below the floor, where it is compared with nothing": (
+        "baseline-below-floor",
+        {"baseline": measured("baseline", BASELINE, WEAK, size_bytes=90e6), "accepted_baseline": None} | expecting(accepted_baseline_sha256=None),
+    ),
+    "a weak baseline": ("weak-baseline", {"baseline": measured("baseline", BASELINE, WEAK, size_bytes=90e6)} | rules(at_least=None)),
+    "a baseline that is weak in one slice": (
+        "weak-baseline",
+        {"baseline": measured("baseline", BASELINE, set(range(0, 384, 8)) | set(range(400, 800, 5)), size_bytes=90e6)} | rules(at_least=None, **IN_ALL),
+    ),
+    "a baseline that may be weak: its bound lies outside the margin": (
+        "weak-baseline",
+        {"accepted_baseline": measured("accepted", ACCEPTED, set(range(0, 800, 12)))} | rules(baseline={"margin": 0.05}),
+    ),
     "a first promotion without a word": ("first-promotion-not-allowed", {"champion": None} | expecting(champion_sha256=None)),
 }
 

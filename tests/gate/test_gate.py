@@ -34,7 +34,8 @@ def test_a_good_candidate_passes_and_everything_is_said() -> None:
     assert outcome.reasons == ()
     checks = [finding.check for finding in outcome.findings]
     pairs = [f"{what}-against-{side}{part}" for side in ("baseline", "champion") for part in ("", "/hau", "/swa") for what in ("loss", "sample")]
-    assert checks == ["inputs", *pairs, "loss-budget", "size", "times-smaller", "times-faster", "memory"]
+    own = ["floor/baseline", "floor/candidate", "baseline", "baseline/hau", "baseline/swa"]
+    assert checks == ["inputs", *pairs, *own, "loss-budget", "size", "times-smaller", "times-faster", "latency-p95", "throughput", "memory", "steady-memory"]
     whole = loss_in(outcome, "baseline")
     assert whole.loss == pytest.approx(2 / COUNT)
     assert (whole.candidate, whole.other) == (700 / 800, 702 / 800)
@@ -187,7 +188,7 @@ def test_a_policy_edited_after_measuring_is_refused() -> None:
 def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
     """Each variant truly loses 0.4 points, too little for any one comparison to see; the whole gate judges each against the champion of its time."""
     slices = {"hau": 0.4, "swa": 0.4}
-    rules = policy(baseline={"margin": 0.3}, champion={"margin": 0.03, "slices": slices}, loss_budget=0.05, limits=None)
+    rules = policy(at_least=None, baseline={"margin": 0.3}, champion={"margin": 0.03, "slices": slices}, loss_budget=0.05, limits=None)
     n, step, churn = 2000, 0.004, 0.01
     for seed in range(2):
         rng, right, spent, promoted, refusals = np.random.default_rng(seed), 0.8, 0.0, 0, set()
@@ -199,7 +200,9 @@ def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
                 "baseline": measured("baseline", "b" * 64, set(np.flatnonzero(rng.random(n) > 0.8).tolist()), count=n),
                 "champion": measured("champion", "a" * 64, set(np.flatnonzero(~champion).tolist()), count=n),
             }
-            outcome = judge(rules, scores, **models, spent_loss=spent, expected=expected(rules, examples=n))
+            outcome = judge(
+                rules, scores, **models, accepted_baseline=None, spent_loss=spent, expected=expected(rules, examples=n, accepted_baseline_sha256=None)
+            )
             if outcome.passed:
                 assert outcome.spent_loss_after is not None
                 spent, right, promoted = outcome.spent_loss_after, right - step, promoted + 1
@@ -218,7 +221,9 @@ def answers(draw: st.DrawFn) -> set[int]:
 @settings(max_examples=30, deadline=None)
 def test_a_verdict_that_passes_has_every_bound_inside_its_margin(ours: set[int], theirs: set[int], champions: set[int], spent: float) -> None:
     models = {"candidate": measured("small", CANDIDATE, ours), "baseline": measured("baseline", "b" * 64, theirs, size_bytes=90e6)}
-    outcome = verdict(**models, champion=measured("champion", "a" * 64, champions), spent_loss=spent)
+    rules = policy(at_least=None)
+    first = expected(rules, accepted_baseline_sha256=None)
+    outcome = verdict(**models, champion=measured("champion", "a" * 64, champions), spent_loss=spent, accepted_baseline=None, policy=rules, expected=first)
     assert outcome.passed == (not outcome.reasons)
     assert len(outcome.losses) == 6
     inside = all(loss.upper < loss.margin and loss.p_adjusted <= 0.0500001 and loss.smallest_detectable <= loss.margin for loss in outcome.losses)

@@ -29,11 +29,15 @@ BACK = PromotionPlan(
     kind="rollback", model="ner", author="ada", candidate="version 1", model_sha256=SHA, expected=None, version="1", manifest_sha256=SHA, reason="slow"
 )
 FILES = {"version": "1", "manifest_sha256": SHA, "model_sha256": SHA}
+DECIDED = {"person": "bob", "reason": "phones", "before": SHA}
 SAID: dict[str, dict[str, Any]] = {
     "policy-recorded": {"recipe": "r", "policy_sha256": SHA},
     "step-kept": {"key": SHA, "step": "int8/quality", "run": "r", "home": "artifacts/r", "place": "steps/quality/step.json", "sha256": SHA},
     "version-uploading": {"manifest_sha256": SHA, "model_sha256": SHA},
     "key-used": {"name": "recompress", "public": "PEM"},
+    "policy-pinned": {**DECIDED, "policy": {}, "policy_sha256": SHA, "signers": {}},
+    "policy-unpinned": DECIDED,
+    "baseline-accepted": {**DECIDED, "baseline_sha256": SHA, "accepted_sha256": SHA},
     "promotion-proposed": {"alike": PLAN.digest, "plan": PLAN.digest, "content": PLAN.as_json()},
     "rollback": {"alike": BACK.digest, "plan": BACK.digest, "content": BACK.as_json()},
     "promotion-judged": {"verdict": SHA, "metric": "f1", "score": 0.75, "spent_loss_after": 0.01},

@@ -42,7 +42,7 @@ def test_each_model_is_asked_in_its_own_tokens_and_throughput_is_that_of_batches
     figures = latency.answer(request_of())
     for number, runtime in enumerate(runtimes, 1):
         assert {one // 10 for call in runtime.numbers for one in call} == {number}
-    assert all(100 < one["throughput_per_s"] < 1500 for one in figures), "a thousand a second, and not four thousand"
+    assert all(100 < one["figures"]["throughput_per_s"] < 1500 for one in figures), "a thousand a second, and not four thousand"
 
 
 def test_memory_is_looked_at_after_a_batch_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,13 +65,14 @@ def test_the_texts_that_are_timed_are_spread_over_the_split(monkeypatch: pytest.
     save(checkpoint, tmp_path / "model")
     examples = [Example(("kula",) * (1 + i // 10), ("O",) * (1 + i // 10)) for i in range(200)]
     requests: list[Request] = []
+    figures = {"latency_p50_ms": 1.0, "latency_p95_ms": 1.0, "throughput_per_s": 1.0}
 
     def ask(module: str, asked: Request, folder: Path) -> Any:
         requests.append(asked)
         return (
             {"peak_memory_bytes": 2, "steady_memory_bytes": 1}
             if module.endswith("memory")
-            else [{"latency_p50_ms": 1.0, "latency_p95_ms": 1.0, "throughput_per_s": 1.0} for _ in asked.directories]
+            else [{"figures": figures, "rounds": {name: [value] for name, value in figures.items()}, "load": {}} for _ in asked.directories]
         )
 
     monkeypatch.setattr(speed, "ask", ask)

@@ -127,7 +127,7 @@ def test_what_a_tag_names_is_on_the_disk_before_the_tag(home: Path, key: str, mo
 
     monkeypatch.setattr(run.store.client, "set_tag", tag_what_is_there)
     run.step("a", key=key, run="baseline", do=Work())
-    assert fresh(home).store.recall(key, lambda _: None) is not None
+    assert fresh(home).memory.recall(key, "a", lambda _: None) is not None
 
 
 def test_a_step_whose_files_were_cut_when_the_power_went_is_done_again_each_time(home: Path, key: str) -> None:
@@ -136,7 +136,7 @@ def test_a_step_whose_files_were_cut_when_the_power_went_is_done_again_each_time
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
-    assert fresh(home).store.recall(key, lambda _: None) is not None, "what was tagged was whole"
+    assert fresh(home).memory.recall(key, "a", lambda _: None) is not None, "what was tagged was whole"
     draw = random.Random(10)
     for _ in range(10):
         files = [path for path in (home / "mlflow" / "store" / "artifacts").rglob(f"a-{key[:8]}/**/*") if path.is_file()]
@@ -146,7 +146,7 @@ def test_a_step_whose_files_were_cut_when_the_power_went_is_done_again_each_time
         run, work = fresh(home), Work()
         run.say = heard.append  # type: ignore[method-assign]
         assert run.step("a", key=key, run="baseline", do=work)["answer"] == 42
-        assert (work.times, "its step runs again" in heard[0]) == (1, True)
+        assert (work.times, "the step runs again" in heard[0]) == (1, True)
 
 
 def _die_after(root: Path, key: str) -> None:

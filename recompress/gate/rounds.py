@@ -1,0 +1,155 @@
+"""Limits on speed and memory, judged by a bound over interleaved rounds: one figure of one afternoon is no proof.
+
+Of n rounds, sorted, the k-th smallest lies above the median with probability P(Binomial(n, 1/2) < k) at most, whatever the distribution is. So with
+
+    k = the largest for which P(Binomial(n, 1/2) < k) <= alpha
+    lower bound of the median = k-th smallest          upper bound = k-th largest
+
+one is wrong about the median in ``alpha`` of all cases at most (the sign test turned round: Conover 1999, "Practical Nonparametric Statistics", 3rd ed., ch. 3).
+With 5 to 7 rounds that is the worst of them at 95 %, with 8 to 10 the second worst, from 11 on the third.
+
+The rounds must be alike for that. A machine that does other work makes them unlike: then the median's bound is not believed, and every single round has to be on
+the right side of the limit. Where some are and some are not, nobody can tell: ``machine-too-busy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, comb, isfinite, log2
+from typing import NamedTuple
+
+import numpy as np
+
+from recompress.gate.reasons import passed, refused
+from recompress.policy import Limits
+from recompress.records import Evaluation, Finding
+
+TELLING = 0.10
+"""Bounds that lie further apart than this share of the median tell of the machine and not of the model."""
+PROCESSOR_SHARE = 0.90
+"""The least share of its time in which a measuring process must have had a processor."""
+STEAL_SHARE = 0.02
+"""The most that the host may have given to other machines."""
+DRIFT = 0.10
+"""The most by which the first half of the rounds may differ from the second, as a share of the median."""
+
+
+class Limit(NamedTuple):
+    """A limit of a policy, and what it is called where it is not kept."""
+
+    check: str
+    key: str
+    reason: str
+    more: bool
+    """Whether more is better."""
+    of_speed: bool
+    """Whether other work on the machine changes it."""
+    unit: str
+
+
+LIMITS = {
+    "times_faster": Limit("times-faster", "latency_ratio", "latency-too-high", True, True, "times as fast as the baseline"),
+    "latency_p95_ms": Limit("latency-p95", "latency_p95_ms", "latency-too-high", False, True, "ms for one of the longer texts"),
+    "throughput_per_s": Limit("throughput", "throughput_per_s", "throughput-too-low", True, True, "texts a second"),
+    "peak_memory_bytes": Limit("memory", "peak_memory_bytes", "memory-too-high", False, False, "bytes of memory at most"),
+    "steady_memory_bytes": Limit("steady-memory", "steady_memory_bytes", "memory-too-high", False, False, "bytes of memory while it serves"),
+}
+"""By the dial's name in ``Policy.limits``. ``latency_p95_ms`` and ``throughput_per_s`` hold on the machine that the policy names."""
+ABSOLUTE = ("latency_p95_ms", "throughput_per_s")
+
+
+def check_rounds(limits: Limits | None, candidate: Evaluation, dial: str, *, alpha: float) -> Iterator[Finding]:
+    """The finding about one limit on speed or memory, a dial of ``LIMITS``; none where the policy has no such limit. ``alpha`` is the error rate of its bound."""
+    rule, limit = LIMITS[dial], getattr(limits, dial, None)
+    if limit is not None:
+        trouble = _machine(rule, limits, candidate) if dial in ABSOLUTE else None
+        yield trouble or _usable(rule, candidate, alpha) or _judged(rule, float(limit), candidate, alpha)
+
+
+def _machine(rule: Limit, limits: Limits | None, candidate: Evaluation) -> Finding | None:
+    for fact, wanted in sorted((limits.machine if limits and limits.machine else {}).items()):
+        there = candidate.machine.get(fact)
+        if there != wanted:
+            where = f"{fact} is {there!r} where {candidate.model} was timed, and the limit is set for {wanted!r}"
+            return refused(rule.check, "other-machine", f"{where}; run on such a machine, or set a limit for this one")
+    return None
+
+
+def _usable(rule: Limit, candidate: Evaluation, alpha: float) -> Finding | None:
+    """A refusal where there are no rounds to take a bound from, too few of them, or some that are no figures."""
+    values = candidate.rounds.get(rule.key)
+    if not values or (rule.of_speed and "processor_share" not in candidate.load):
+        return refused(rule.check, "rounds-missing", f"what each round gave for {rule.key} of {candidate.model} is not there; measure it again")
+    bad = next((value for value in values if not isfinite(value)), None)
+    if bad is not None:
+        return refused(rule.check, "not-a-number", f"{rule.key} of {candidate.model} was {bad} in a round", measured=bad)
+    if min(values) <= 0:
+        return refused(
+            rule.check, "impossible-value", f"{rule.key} of {candidate.model} was {min(values):g} in a round; it is above 0 for any model", measured=min(values)
+        )
+    least = rounds_needed(alpha)
+    if len(values) < least:
+        few = f"{len(values)} rounds of {rule.key} can never make {100 * (1 - alpha):.4g} % sure, {least} can; measure it again"
+        return refused(rule.check, "too-few-rounds", few, measured=float(len(values)), limit=float(least))
+    return None
+
+
+def _judged(rule: Limit, limit: float, candidate: Evaluation, alpha: float) -> Finding:
+    values = candidate.rounds[rule.key]
+    busy = busy_with(candidate, values) if rule.of_speed else ""
+    low, high = (min(values), max(values)) if busy else median_bounds(values, alpha)
+    median = float(np.median(values))
+    worst, best = (low, high) if rule.more else (high, low)
+    sure = "in every round, because the machine was busy" if busy else f"{100 * (1 - alpha):.4g} % sure"
+    digits = ",.0f" if not rule.of_speed else ".2f"
+    detail = (
+        f"{median:{digits}} {rule.unit} ({len(values)} rounds), {'at least' if rule.more else 'at most'} {worst:{digits}} ({sure}), "
+        f"{limit:{digits}} {'asked for' if rule.more else 'allowed'}"
+    )
+    if _keeps(rule, worst, limit):
+        return passed(rule.check, detail, measured=worst, limit=limit)
+    if not _keeps(rule, best, limit):
+        return refused(rule.check, rule.reason, detail, measured=worst, limit=limit)
+    if rule.of_speed and (busy or (high - low) / median > TELLING):
+        why = busy or f"the bounds lie {100 * (high - low) / median:.0f} % apart"
+        busy_line = f"{detail}; the machine was too busy to tell: {why}; run again when nothing else runs"
+        return refused(rule.check, "machine-too-busy", busy_line, measured=worst, limit=limit)
+    return refused(rule.check, rule.reason, f"{detail}; too close to the limit to be sure", measured=worst, limit=limit)
+
+
+def _keeps(rule: Limit, value: float, limit: float) -> bool:
+    return value >= limit if rule.more else value <= limit
+
+
+def busy_with(evaluation: Evaluation, values: Sequence[float]) -> str:
+    """What speaks against the rounds being alike; empty when nothing does."""
+    share, steal = evaluation.load.get("processor_share", 0.0), evaluation.load.get("steal_share", 0.0)
+    if not share >= PROCESSOR_SHARE:
+        return f"the measuring process had a processor for {100 * share:.0f} % of its time, {100 * PROCESSOR_SHARE:.0f} % are needed"
+    if not steal <= STEAL_SHARE:
+        return f"the host gave {100 * steal:.0f} % of the machine's time to others, at most {100 * STEAL_SHARE:.0f} % are allowed"
+    half = len(values) // 2
+    drift = abs(float(np.median(values[:half])) - float(np.median(values[half:]))) / float(np.median(values))
+    return f"the first half of the rounds differs from the second by {100 * drift:.0f} %" if drift > DRIFT else ""
+
+
+def median_bounds(values: Sequence[float], alpha: float) -> tuple[float, float]:
+    """One-sided lower and upper bounds of the median, each wrong with probability ``alpha`` at most. Infinite where there are too few values."""
+    k = rank(len(values), alpha)
+    if not k:
+        return float("-inf"), float("inf")
+    ordered = sorted(values)
+    return float(ordered[k - 1]), float(ordered[-k])
+
+
+def rank(count: int, alpha: float) -> int:
+    """The largest k for which fewer than k of ``count`` fair coins fall heads with probability ``alpha`` at most; 0 when even none is likelier."""
+    total, k = 0, 0
+    while k < count and (total := total + comb(count, k)) <= alpha * 2**count:
+        k += 1
+    return k
+
+
+def rounds_needed(alpha: float) -> int:
+    """The fewest rounds from which any bound at this error rate can be taken."""
+    return ceil(log2(1 / alpha) - 1e-12)

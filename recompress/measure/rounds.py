@@ -1,0 +1,42 @@
+"""What each interleaved round gave, and whether more rounds are needed.
+
+A bound needs figures that vary as the machine's noise does: of every round the p50 and p95 over its texts, and its throughput. Rounds are added in blocks until
+the models' speeds beside the first one's are steady, or until there are ``most`` blocks. When to stop depends on how much the figures vary and never on how
+fast a model is, let alone on a limit: rounds are not added until somebody likes what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+STEADY = 0.05
+"""The largest spread (half of all rounds lie within it, as a share of the median) at which no more rounds are added."""
+
+PerRound = dict[str, list[float]]
+
+
+def per_round(single: Float[np.ndarray, "questions rounds"], batched: Float[np.ndarray, "batches rounds_of_batches"], batch_size: int) -> PerRound:
+    """``latency_p50_ms``, ``latency_p95_ms`` and ``throughput_per_s`` of one model in each round, from the seconds that ``interleave`` gives."""
+    p50, p95 = np.percentile(1000 * single, [50, 95], axis=0)
+    throughput = batch_size / np.median(batched, axis=0)
+    return {"latency_p50_ms": p50.tolist(), "latency_p95_ms": p95.tolist(), "throughput_per_s": throughput.tolist()}
+
+
+def ratios(first: Sequence[float], other: Sequence[float]) -> list[float]:
+    """How many times as fast the other model is, round by round: noise that lasts for a round falls on both."""
+    return [slow / fast for slow, fast in zip(first, other, strict=True)]
+
+
+def steady(rounds: Sequence[Mapping[str, Sequence[float]]]) -> bool:
+    """Whether the speed of each model beside the first is known well enough."""
+    first = rounds[0]["latency_p50_ms"]
+    return all(spread(ratios(first, other["latency_p50_ms"])) <= STEADY for other in rounds[1:])
+
+
+def spread(values: Sequence[float]) -> float:
+    """The width of the middle half, as a share of the median."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return float((high - low) / middle)

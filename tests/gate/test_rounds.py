@@ -1,0 +1,87 @@
+"""Bounds over rounds: exact against the binomial law, right about the median as often as they say, and no verdict where the machine says more than the model."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from recompress.gate.rounds import check_rounds, median_bounds, rank, rounds_needed
+from recompress.policy import Limits
+from recompress.records import Evaluation, Finding
+from tests.gate.cases import CANDIDATE, DATASET, IDLE, MACHINE
+
+
+def judged(values: list[float], *, limit: float = 1.5, alpha: float = 0.05, **load: float) -> Finding:
+    evaluation = Evaluation(
+        model="small", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, machine=MACHINE, load=IDLE | load,
+        rounds={"latency_ratio": tuple(values)},
+    )  # fmt: skip
+    [finding] = check_rounds(Limits(times_faster=limit), evaluation, "times_faster", alpha=alpha)
+    return finding
+
+
+def test_the_rank_is_the_binomial_quantile() -> None:
+    for count, alpha in product(range(1, 40), (0.1, 0.05, 0.05 / 3, 0.01, 0.001)):
+        k = rank(count, alpha)
+        assert binom.cdf(k - 1, count, 0.5) <= alpha < binom.cdf(k, count, 0.5)
+    assert [rank(n, 0.05) for n in (4, 5, 7, 8, 10, 11)] == [0, 1, 1, 2, 2, 3]
+
+
+def test_with_the_fewest_rounds_there_is_a_bound_and_with_one_less_there_is_none() -> None:
+    for alpha in (0.1, 0.05, 0.05 / 3, 0.01, 0.001, 0.5**6):
+        least = rounds_needed(alpha)
+        assert rank(least, alpha) == 1
+        assert rank(least - 1, alpha) == 0
+        assert median_bounds([1.0] * (least - 1), alpha) == (float("-inf"), float("inf"))
+
+
+@pytest.mark.parametrize("shape", ["normal", "heavy", "skewed"])
+def test_the_bound_is_wrong_about_the_median_no_oftener_than_it_says(shape: str) -> None:
+    rng = np.random.default_rng(3)
+    draws = {"normal": rng.normal(size=(4000, 8)), "heavy": rng.standard_cauchy((4000, 8)), "skewed": np.expm1(2 * rng.normal(size=(4000, 8)))}[shape]
+    for alpha in (0.05, 0.05 / 3):
+        bounds = np.array([median_bounds(row.tolist(), alpha) for row in draws])  # the true median is 0
+        exact = binom.cdf(rank(8, alpha) - 1, 8, 0.5)
+        assert (bounds[:, 0] > 0).mean() <= exact + 3 * (exact / 4000) ** 0.5 <= alpha + 0.011
+        assert (bounds[:, 1] < 0).mean() <= exact + 3 * (exact / 4000) ** 0.5
+
+
+def test_a_candidate_exactly_at_the_limit_passes_by_luck_in_five_of_a_hundred_at_most_whatever_the_machine_does() -> None:
+    """Quiet, noisy, busy, and drifting: the model is as fast as the limit in the median, and the noise is the machine's."""
+    rng, many = np.random.default_rng(5), 1500
+    for noise, load, drift in ((0.01, {}, 0.0), (0.3, {}, 0.0), (0.3, {"processor_share": 0.5}, 0.0), (0.05, {"steal_share": 0.2}, 0.3)):
+        rows = 1.5 * np.exp(noise * rng.standard_t(3, size=(many, 8)) + drift * np.linspace(-1, 1, 8))
+        assert sum(judged(row.tolist(), **load).passed for row in rows) / many <= 0.05
+
+
+def test_far_from_the_limit_a_busy_machine_decides_all_the_same() -> None:
+    rng = np.random.default_rng(6)
+    rows = np.exp(0.15 * rng.normal(size=(300, 8)))
+    assert all(judged((3 * row).tolist(), processor_share=0.5).passed for row in rows)
+    assert all(judged((0.7 * row).tolist(), processor_share=0.5).reason == "latency-too-high" for row in rows)
+
+
+def test_what_is_said_names_the_bound_how_sure_it_is_and_the_way_out() -> None:
+    steady = judged([3.0, 3.1, 2.9, 3.0, 3.05, 2.95, 3.0, 3.0])
+    assert steady.passed
+    assert (steady.measured, steady.limit) == (2.95, 1.5)
+    assert steady.detail == "3.00 times as fast as the baseline (8 rounds), at least 2.95 (95 % sure), 1.50 asked for"
+    busy = judged([1.1, 2.9] * 4)
+    assert busy.reason == "machine-too-busy"
+    assert busy.detail.endswith("the machine was too busy to tell: the bounds lie 90 % apart; run again when nothing else runs")
+    waiting = judged([1.4, *[3.0] * 14, 3.0], processor_share=0.6)
+    assert "(in every round, because the machine was busy)" in waiting.detail
+    assert "had a processor for 60 % of its time, 90 % are needed" in waiting.detail
+    near = judged([1.5, 1.49, 1.51, 1.5, 1.49, 1.52, 1.5, 1.5])
+    assert near.reason == "latency-too-high"
+    assert near.detail.endswith("too close to the limit to be sure")
+
+
+def test_a_smaller_alpha_asks_for_a_further_bound() -> None:
+    values = [1.49, 1.6, 1.7, 1.8, 1.55, 1.65, 1.75, 1.6]
+    assert judged(values, alpha=0.05).passed
+    assert not judged(values, alpha=0.05 / 3).passed
+    assert judged(values, alpha=0.001).reason == "too-few-rounds"
