@@ -82,11 +82,10 @@ def _machine(rule: Limit, limits: Limits | None, candidate: Evaluation) -> Findi
 
 def _usable(rule: Limit, candidate: Evaluation, alpha: float) -> Finding | None:
     """A refusal where there are no rounds to take a bound from, too few of them, or some that are no figures."""
-    values = candidate.rounds.get(rule.key)
-    worked = candidate.rounds.get(rule.worked)
-    if not values or (rule.of_speed and (not worked or "processor_share" not in candidate.load)):
+    timed, worked, least = candidate.rounds.get(rule.key), candidate.rounds.get(rule.worked), rounds_needed(alpha)
+    if not timed or (rule.of_speed and (not worked or "processor_share" not in candidate.load)):
         return refused(rule.check, "rounds-missing", f"what each round gave for {rule.key} of {candidate.model} is not there; measure it again")
-    values = [*values, *(worked or ())]
+    values = [*timed, *(worked or ())]
     bad = next((value for value in values if not isfinite(value)), None)
     if bad is not None:
         return refused(rule.check, "not-a-number", f"{rule.key} of {candidate.model} was {bad} in a round", measured=bad)
@@ -94,10 +93,9 @@ def _usable(rule: Limit, candidate: Evaluation, alpha: float) -> Finding | None:
         return refused(
             rule.check, "impossible-value", f"{rule.key} of {candidate.model} was {min(values):g} in a round; it is above 0 for any model", measured=min(values)
         )
-    values, least = list(candidate.rounds[rule.key]), rounds_needed(alpha)
-    if len(values) < least:
-        few = f"{len(values)} rounds of {rule.key} can never make {100 * (1 - alpha):.4g} % sure, {least} can; measure it again"
-        return refused(rule.check, "too-few-rounds", few, measured=float(len(values)), limit=float(least))
+    if len(timed) < least:
+        few = f"{len(timed)} rounds of {rule.key} can never make {100 * (1 - alpha):.4g} % sure, {least} can; measure it again"
+        return refused(rule.check, "too-few-rounds", few, measured=float(len(timed)), limit=float(least))
     return None
 
 
