@@ -88,9 +88,9 @@ def test_a_smaller_alpha_asks_for_a_further_bound() -> None:
 
 
 def test_passing_time_flatters_a_small_model_on_a_busy_machine_and_is_not_believed_there() -> None:
-    """Measured: 3.9 to 11 times as fast in every round, where nothing else ran 3 times."""
-    flattered, worked = [4.5, 5.8, 5.5, 6.3, 4.9, 5.4, 6.8, 4.3], [3.1, 3.0, 2.9, 3.2, 3.0, 3.1, 2.8, 3.0]
-    assert judged(flattered, worked=worked, limit=2.0, processor_share=0.2).passed
-    assert judged(flattered, worked=worked, limit=3.5, processor_share=0.2).reason == "machine-too-busy"
-    assert judged(flattered, worked=worked, limit=9.0, processor_share=0.2).reason == "latency-too-high"
-    assert judged(flattered, worked=worked, limit=3.5).reason != "latency-too-high", "on an idle machine passing time is what counts"
+    """Figures as they were measured, int8 beside fp32 on two cores with some 16 busy processes."""
+    flattered, worked = [18.05, 49.31, 56.03, 30.37, 56.7, 39.98, 65.15, 63.19], [5.23, 5.21, 5.34, 5.54, 5.5, 5.51, 5.52, 5.52]
+    assert judged(flattered, worked=worked, limit=5.0, processor_share=0.08).passed
+    assert judged(flattered, worked=worked, limit=10.0, processor_share=0.08).reason == "machine-too-busy"
+    assert judged(flattered, worked=worked, limit=70.0, processor_share=0.08).reason == "latency-too-high"
+    assert judged(flattered, worked=worked, limit=10.0).reason != "latency-too-high", "on an idle machine passing time is what counts"
