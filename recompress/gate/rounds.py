@@ -9,8 +9,9 @@ one is wrong about the median in ``alpha`` of all cases at most (the sign test t
 With 5 to 7 rounds that is the worst of them at 95 %, with 8 to 10 the second worst, from 11 on the third.
 
 The rounds must be alike for that. A machine that does other work makes them unlike, and passing time unfair: longer answers are interrupted oftener, so that a
-small model looks faster than it is (int8 beside fp32 on two cores with 19 processes: 4.9 times by passing time, 3 when nothing else ran). Then the median's bound is
-not believed, and every single round has to be on the right side of the limit, by passing time and by the time of the processor. Where some are and some are not, nobody can tell: ``machine-too-busy``.
+small model looks faster than it is (int8 beside fp32, two cores with some 16 busy processes: 18 to 65 times by passing time, 5.2 to 5.5 by the processor's). Then the
+median's bound is not believed, and every single round has to be on the right side of the limit, by passing time and by the time of the processor. Where some are and
+some are not, nobody can tell: ``machine-too-busy``.
 """
 
 from __future__ import annotations
