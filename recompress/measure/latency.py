@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TypedDict
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from recompress.measure.load import Watch
 from recompress.measure.request import Request, batch_of, open_all, reply
-from recompress.measure.rounds import PerRound, per_round, steady
+from recompress.measure.rounds import PerRound, both_per_round, steady
 from recompress.runtimes import Feature, Runtime
 
 Question = Sequence[Feature]
@@ -36,12 +36,26 @@ class Answer(TypedDict):
 def interleave(
     runtimes: Sequence[Runtime], questions: Sequence[Sequence[Question]], *, warmup: int, rounds: int, clock: Callable[[], float] = perf_counter
 ) -> Float[np.ndarray, "models questions rounds"]:
-    """Seconds that each model takes for each of its questions, ``questions[model][question]``, in each round.
+    """Seconds that each model takes for each of its questions, ``questions[model][question]``, in each round."""
+    return interleave_both(runtimes, questions, warmup=warmup, rounds=rounds, clock=clock)[0]
+
+
+def interleave_both(
+    runtimes: Sequence[Runtime],
+    questions: Sequence[Sequence[Question]],
+    *,
+    warmup: int,
+    rounds: int,
+    clock: Callable[[], float] = perf_counter,
+    processor: Callable[[], float] = process_time,
+) -> tuple[Float[np.ndarray, "models questions rounds"], Float[np.ndarray, "models questions rounds"]]:
+    """Seconds that pass, and seconds of the processor: beside other work a longer answer is interrupted oftener, so that passing time flatters a small model.
 
     Every question is put to all models before the next one; who goes first rotates. The first ``warmup`` rounds are not counted.
     """
     count = len(questions[0])
     seconds = np.zeros((len(runtimes), count, warmup + rounds))
+    worked = np.zeros_like(seconds)
     gc.collect()
     gc.disable()
     try:
@@ -49,12 +63,12 @@ def interleave(
             for i in range(count):
                 for place in range(len(runtimes)):
                     model = (place + i + turn) % len(runtimes)
-                    started = clock()
+                    started, working = clock(), processor()
                     runtimes[model].logits(questions[model][i])
-                    seconds[model, i, turn] = clock() - started
+                    seconds[model, i, turn], worked[model, i, turn] = clock() - started, processor() - working
     finally:
         gc.enable()
-    return seconds[..., warmup:]
+    return seconds[..., warmup:], worked[..., warmup:]
 
 
 def summary(single: Float[np.ndarray, "questions rounds"], batched: Float[np.ndarray, "batches rounds_of_batches"], batch_size: int) -> dict[str, float]:
@@ -74,17 +88,17 @@ def answer(request: Request) -> list[Answer]:
     grouped = [[batch_of(asked, start, request.batch_size) for start in range(request.batches)] for asked in request.features]
     of_batches = request.batch_rounds or max(1, request.rounds // 2)
     watch = Watch()
-    alone = interleave(runtimes, single, warmup=1, rounds=request.rounds)
-    together = interleave(runtimes, grouped, warmup=1, rounds=of_batches)
-    rounds = [per_round(alone[i], together[i], request.batch_size) for i in range(len(runtimes))]
+    alone = np.stack(interleave_both(runtimes, single, warmup=1, rounds=request.rounds))
+    together = np.stack(interleave_both(runtimes, grouped, warmup=1, rounds=of_batches))
+    rounds = [both_per_round(alone[:, i], together[:, i], request.batch_size) for i in range(len(runtimes))]
     for _ in range(1, request.most):
         if steady(rounds):
             break
-        alone = np.concatenate([alone, interleave(runtimes, single, warmup=0, rounds=request.rounds)], axis=-1)
-        together = np.concatenate([together, interleave(runtimes, grouped, warmup=0, rounds=of_batches)], axis=-1)
-        rounds = [per_round(alone[i], together[i], request.batch_size) for i in range(len(runtimes))]
+        alone = np.concatenate([alone, interleave_both(runtimes, single, warmup=0, rounds=request.rounds)], axis=-1)
+        together = np.concatenate([together, interleave_both(runtimes, grouped, warmup=0, rounds=of_batches)], axis=-1)
+        rounds = [both_per_round(alone[:, i], together[:, i], request.batch_size) for i in range(len(runtimes))]
     load = watch.load()
-    return [Answer(figures=summary(alone[i], together[i], request.batch_size), rounds=rounds[i], load=load) for i in range(len(runtimes))]
+    return [Answer(figures=summary(alone[0, i], together[0, i], request.batch_size), rounds=rounds[i], load=load) for i in range(len(runtimes))]
 
 
 if __name__ == "__main__":

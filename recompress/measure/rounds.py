@@ -15,6 +15,9 @@ from jaxtyping import Float
 STEADY = 0.05
 """The largest spread (half of all rounds lie within it, as a share of the median) at which no more rounds are added."""
 
+RESOLUTION = 1e-9
+"""Seconds: what the processor's clock says of an answer that it cannot measure. Real ones take many times as long."""
+
 PerRound = dict[str, list[float]]
 
 
@@ -23,6 +26,13 @@ def per_round(single: Float[np.ndarray, "questions rounds"], batched: Float[np.n
     p50, p95 = np.percentile(1000 * single, [50, 95], axis=0)
     throughput = batch_size / np.median(batched, axis=0)
     return {"latency_p50_ms": p50.tolist(), "latency_p95_ms": p95.tolist(), "throughput_per_s": throughput.tolist()}
+
+
+def both_per_round(single: Float[np.ndarray, "2 questions rounds"], batched: Float[np.ndarray, "2 batches rounds_of_batches"], batch_size: int) -> PerRound:
+    """The same by passing time and, as ``processor_p50_ms``, ``processor_p95_ms`` and ``processor_per_s``, by the time in which a processor worked on it."""
+    names = {"latency_p50_ms": "processor_p50_ms", "latency_p95_ms": "processor_p95_ms", "throughput_per_s": "processor_per_s"}
+    worked = per_round(np.maximum(single[1], RESOLUTION), np.maximum(batched[1], RESOLUTION), batch_size)
+    return per_round(single[0], batched[0], batch_size) | {names[name]: values for name, values in worked.items()}
 
 
 def ratios(first: Sequence[float], other: Sequence[float]) -> list[float]:

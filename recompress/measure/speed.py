@@ -24,6 +24,8 @@ Metrics = dict[str, float]
 TEXTS = 32
 """Test examples that models are timed on, spread evenly over the split."""
 ROUNDS = 6
+RATIOS = {"latency_ratio": "latency_p50_ms", "processor_ratio": "processor_p50_ms"}
+"""Ratios to the baseline, round by round, and what of."""
 LIMITED = 8
 """Rounds in a block where there is a limit on speed: one that was disturbed may be left out of a bound at 95 %."""
 MOST = 3
@@ -95,7 +97,8 @@ def measure_rounds(
     for number, model in enumerate(models):
         answer = answers[model.resolve()]
         memory = {name: [one[number][name] for one in asked] for name in asked[0][number]}
-        rounds = answer["rounds"] | {"latency_ratio": ratios(of_baseline["rounds"]["latency_p50_ms"], answer["rounds"]["latency_p50_ms"])} | memory
+        ratio = {name: ratios(of_baseline["rounds"][key], answer["rounds"][key]) for name, key in RATIOS.items()}
+        rounds = answer["rounds"] | ratio | memory
         usual = {name: float(np.median(values)) for name, values in memory.items()}
         metrics = _metrics(model.resolve(), answer["figures"], of_baseline["figures"] | {"size_bytes": size}, usual)
         measurements.append(Measurement(metrics, rounds, answer["load"]))

@@ -123,6 +123,9 @@ CASES: dict[str, tuple[str, Changes]] = {
     "no steady memory": ("memory-missing", metric("candidate", "steady_memory_bytes", None)),
     "no rounds: an evaluation of an earlier version": ("rounds-missing", evaluation("candidate", rounds={}, load={}) | rules(limits={"times_faster": 1.5})),
     "no rounds of one metric": ("rounds-missing", rounds("throughput_per_s")),
+    "no time of the processor": ("rounds-missing", rounds("processor_ratio")),
+    "a NaN of the processor": ("not-a-number", rounds("processor_p95_ms", *[12.0] * 7, NAN)),
+    "a busy machine, and only passing time is within the limit": ("machine-too-busy", rounds("processor_ratio", *[1.4] * 8, processor_share=0.2)),
     "nobody looked at what else ran": ("rounds-missing", evaluation("candidate", load={}) | rules(limits={"times_faster": 1.5})),
     "too few rounds for any bound": ("too-few-rounds", rounds("latency_ratio", *[3.0] * 4)),
     "too few rounds for this confidence": (

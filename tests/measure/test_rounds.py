@@ -69,7 +69,10 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
         if module.endswith("memory"):
             return {"peak_memory_bytes": next(sizes), "steady_memory_bytes": 1}
         figures = [{"latency_p50_ms": value, "latency_p95_ms": value, "throughput_per_s": 1.0} for value in (6.0, 2.0)]
-        return [{"figures": one, "rounds": {"latency_p50_ms": [one["latency_p50_ms"], 6.0]}, "load": {"processor_share": 1.0}} for one in figures]
+        return [
+            {"figures": one, "rounds": {"latency_p50_ms": [one["latency_p50_ms"], 6.0], "processor_p50_ms": [2.0]}, "load": {"processor_share": 1.0}}
+            for one in figures
+        ]
 
     for name in ("base", "small"):
         (tmp_path / name).mkdir()
@@ -85,6 +88,7 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
     assert base.metrics["peak_memory_bytes"] == 7
     assert small.rounds["latency_ratio"] == [3.0, 1.0]
     assert small.metrics["latency_ratio"] == 3.0
+    assert small.rounds["processor_ratio"] == [1.0]
     assert small.load == {"processor_share": 1.0}
 
 
