@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from recompress.audit.trouble import Trouble
@@ -47,6 +48,7 @@ def check_others(registry: ModelRegistry, entries: list[Entry], model: str, prom
     """Versions that were never promoted: uploaded for a plan that came to nothing, made by hand, or laid under a plan."""
     since = next((entry.sequence for entry in entries if entry.kind in KNOWING), len(entries) + 1)
     opened = {str(entry.body["plan"]): entry.sequence for entry in entries if entry.kind in OPENERS}
+    undone = {str(entry.body["plan"]) for entry in entries if entry.kind == "promotion-rolled-back"}
     uploaded = dict[str, list[str]]()
     for entry in entries:
         if entry.kind == "version-uploading":
@@ -57,7 +59,8 @@ def check_others(registry: ModelRegistry, entries: list[Entry], model: str, prom
         plan = (registry.tags(model, version) or {}).get(PLAN_TAG, "")
         where = f"{model} version {version}"
         if plan in uploaded:
-            yield from check_files(registry, model, version, uploaded[plan])
+            for trouble in check_files(registry, model, version, uploaded[plan]):
+                yield replace(trouble, kind="notice", detail=f"its promotion was undone; {trouble.detail}") if plan in undone else trouble
         elif opened.get(plan, 0) > since:
             yield Trouble(
                 where, "broken", f"it carries the tag of plan {plan[:12]}…, but this ledger has uploaded none for it: somebody laid it there; delete it"

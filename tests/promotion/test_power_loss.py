@@ -62,11 +62,12 @@ def test_whatever_was_cut_the_next_runs_come_to_an_end(stages: Callable[[], Stag
         assert check_all(stage.promoter().ledger, registry).broken
         stage.promoter().rollback(MODEL, reason="the power went")
         assert registry.champion(MODEL) == "2"
+        assert {trouble.where for trouble in check_all(stage.promoter().ledger, registry).broken} == {f"{MODEL} version 3"}, "named until a copy is put back"
     else:
         again(stage)
         made_again = count > 1 and point != MOMENTS[0]  # a manifest that alone was cut is mended, and what has no name yet is nobody's version
         assert registry.champion(MODEL) == ("4" if made_again else "3")
-    assert check_all(stage.promoter().ledger, registry).broken == []
+        assert check_all(stage.promoter().ledger, registry).broken == []
     stage.promoter().settle(MODEL)
 
 
