@@ -117,6 +117,7 @@ def plan_for(
     recipe, policy = run.plan.recipe, run.plan.policy
     facts = {
         "evidence": judgement.evidence,
+        "trial": judgement.trial,
         "judged_against": champion.version,
         "spent_loss": repr(verdict.spent_loss_after),
         "git_commit": git_commit(run.root),

@@ -10,12 +10,14 @@ import numpy as np
 from recompress.benchmarks.text_classification import TextClassification
 from recompress.gate import Expected, Measured, judge
 from recompress.policy import Policy
-from recompress.records import Evaluation, Verdict
+from recompress.records import Evaluation, Look, Verdict
 
+ALPHA = 1 - 0.95
+"""As the policy says it, to the last digit."""
 LABELS = ("food", "sport", "work")
 SLICES = ("hau", "swa")
 COUNT = 800
-CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
+CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS, SPLIT = ("c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64, "f" * 64)
 DIALS: dict[str, Any] = {
     "metric": "accuracy",
     "baseline": {"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.08}},
@@ -64,13 +66,21 @@ def case(**changes: Any) -> dict[str, Any]:
         "champion": measured("champion", CHAMPION, set(range(0, 800, 8)) - {0, 400} | {5}),
         "spent_loss": 0.01,
         "expected": expected(rules),
+        "look": look(),
     }
     return given | changes
 
 
 def expected(rules: Policy, **changes: Any) -> Expected:
     usual = {"dataset_sha256": DATASET, "examples": COUNT, "candidate_sha256": CANDIDATE, "baseline_sha256": BASELINE, "champion_sha256": CHAMPION}
+    usual |= {"split_sha256": SPLIT, "finalists": (CANDIDATE,)}
     return Expected.model_validate({"policy_sha256": rules.sha256} | usual | changes)
+
+
+def look(**changes: Any) -> Look:
+    """One look that has the whole budget for itself, as the gate judged before there were others."""
+    usual = {"key": "9" * 64, "model": "ner", "split": SPLIT, "candidate_sha256": CANDIDATE, "number": 1, "steps": {"first": 1, "others": 1}}
+    return Look.model_validate(usual | {"budget": ALPHA, "level": ALPHA} | changes)
 
 
 def verdict(**changes: Any) -> Verdict:

@@ -21,7 +21,7 @@ from recompress.gate.statistics import estimate_loss, pair, resample
 from recompress.integrity.digest import sha256_file
 from recompress.policy import Policy
 from recompress.records import Evaluation, Finding, Loss, Verdict
-from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, measured, policy, references, scores, verdict
+from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, look, measured, policy, references, scores, verdict
 
 
 def loss_in(outcome: Verdict, against: str, part: str = "") -> Loss:
@@ -34,7 +34,7 @@ def test_a_good_candidate_passes_and_everything_is_said() -> None:
     assert outcome.reasons == ()
     checks = [finding.check for finding in outcome.findings]
     pairs = [f"{what}-against-{side}{part}" for side in ("baseline", "champion") for part in ("", "/hau", "/swa") for what in ("loss", "sample")]
-    assert checks == ["inputs", *pairs, "loss-budget", "size", "times-smaller", "times-faster", "memory"]
+    assert checks == ["inputs", "look", *pairs, "loss-budget", "size", "times-smaller", "times-faster", "memory"]
     whole = loss_in(outcome, "baseline")
     assert whole.loss == pytest.approx(2 / COUNT)
     assert (whole.candidate, whole.other) == (700 / 800, 702 / 800)
@@ -199,7 +199,7 @@ def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
                 "baseline": measured("baseline", "b" * 64, set(np.flatnonzero(rng.random(n) > 0.8).tolist()), count=n),
                 "champion": measured("champion", "a" * 64, set(np.flatnonzero(~champion).tolist()), count=n),
             }
-            outcome = judge(rules, scores, **models, spent_loss=spent, expected=expected(rules, examples=n))
+            outcome = judge(rules, scores, **models, spent_loss=spent, expected=expected(rules, examples=n), look=look())
             if outcome.passed:
                 assert outcome.spent_loss_after is not None
                 spent, right, promoted = outcome.spent_loss_after, right - step, promoted + 1
