@@ -7,27 +7,26 @@ from typing import Any
 
 from recompress.gate.levels import LADDERS, Past, budget_of, next_level, used
 from recompress.gate.statistics import detectable, error_behind
-from recompress.policy import Policy
 from recompress.records import Loss, Verdict
 
 NEARLY = 0.8
 """A line warns when a candidate that loses nothing would need more than this part of the margin."""
 
 
-def left_after(history: Sequence[Past], verdict: Verdict | None, policy: Policy) -> dict[str, Any]:
+def left_after(history: Sequence[Past], verdict: Verdict | None, *, alpha: float, power: float) -> dict[str, Any]:
     """``looks``, ``refused``, ``used`` (of the budget, 0 to 1), the ``next_levels``, ``warning``, and ``told``: all of it in a line or two. Empty without looks.
 
     ``verdict`` is one of those that were just reached; from its spread follows what a candidate like it could still show, ``passes_from`` for each comparison.
     """
     if not history:
         return {}
-    levels = {"first": next_level(history, LADDERS[:1], policy.alpha), "others": next_level(history, LADDERS[1:], policy.alpha)}
-    needs = [(loss, _needed(loss, levels["first"], policy.power)) for loss in (verdict.losses if verdict else ()) if not loss.slice]
+    levels = {"first": next_level(history, LADDERS[:1], alpha), "others": next_level(history, LADDERS[1:], alpha)}
+    needs = [(loss, _needed(loss, levels["first"], power)) for loss in (verdict.losses if verdict else ()) if not loss.slice]
     tightest = max(needs, key=lambda need: need[1] / need[0].margin, default=None)
     refused = sum(not past.proven for past in history)
     told = (
         f"This test split has had {_counted(len(history), 'look')}, {refused} of them refused; {100 * used(history):.2g} % of its error budget of "
-        f"{100 * budget_of(history, policy.alpha):.3g} % is used up. The next run's safest finalist is judged at {100 * levels['first']:.2g} %, "
+        f"{100 * budget_of(history, alpha):.3g} % is used up. The next run's safest finalist is judged at {100 * levels['first']:.2g} %, "
         f"the others at {100 * levels['others']:.2g} %"
     )
     warning = ""

@@ -90,6 +90,8 @@ def check_body(kind: str, body: dict[str, Any]) -> None:
         _check_approval(body)
     elif kind in OPENERS:
         _check_plan(kind, body)
+    elif kind == "finalists-named":
+        _check_finalists(body["content"])
     elif kind == "test-look":
         _check_look(body)
     elif kind == "test-look-result" and body["outcome"] not in OUTCOMES:
@@ -103,6 +105,12 @@ def _check_approval(body: dict[str, Any]) -> None:
         raise ValueError(f"expires at a time that {error}") from None
     if "signature" in body and type(body.get("key")) is not str:
         raise ValueError("is signed, but names no key")
+
+
+def _check_finalists(content: dict[str, Any]) -> None:
+    finalists = content.get("finalists")
+    if type(finalists) is not list or not all(type(model) is dict and type(model.get("name")) is type(model.get("sha256")) is str for model in finalists):
+        raise ValueError("holds no list of finalists with their names and digests")
 
 
 def _check_look(body: dict[str, Any]) -> None:

@@ -110,7 +110,8 @@ def summarise(evaluations: Sequence[Evaluation], selection: Selection, judgement
 def looks_left(run: Recompression, named: Named, judgement: Judgement, promotion: Promotion) -> dict[str, Any]:
     """How many looks this test split has had, at what level the next one is judged, and what that means to a person. Empty before the first."""
     history = history_of(run.ledger, run.plan.recipe.register_.model, named.split)
-    return left_after(history, judgement.verdicts.get(promotion.model or "") or next(iter(judgement.verdicts.values()), None), run.plan.policy)
+    verdict = judgement.verdicts.get(promotion.model or "") or next(iter(judgement.verdicts.values()), None)
+    return left_after(history, verdict, alpha=run.plan.policy.alpha, power=run.plan.policy.power)
 
 
 def made_from(
