@@ -78,9 +78,9 @@ def test_the_champion_has_a_margin_and_is_judged_besides_where_it_is_a_variant()
     strong = measured("champion", "a" * 64, set(range(0, 400, 8)))
     assert chosen(variant("fine", 1), champion=strong).trials[0].reason == "loss-too-large"
     champion = variant("large", 2, size_bytes=24e6)
-    others = [variant("safe", 0, wins=1), variant("small", 3, size_bytes=1e6), champion]
+    others = [variant("safe", 0), variant("small", 3, size_bytes=1e6), variant("tiny", 4, size_bytes=1e5), champion]
     assert "large" not in names(chosen(*others, finalists=2))
-    assert set(names(chosen(*others, finalists=2, champion=champion))) == {"safe", "small", "large"}
+    assert set(names(chosen(*others, finalists=2, champion=champion))) == {"safe", "tiny", "large"}
 
 
 @pytest.mark.parametrize("loses", [0, 3, 20])
