@@ -1,4 +1,4 @@
-"""The whole way: data, checks, baseline, variants, measures, verdicts, promotion, page.
+"""The whole way: data, checks, baseline, variants, finalists, measures, verdicts, promotion, page.
 
 recompress run recipes/quickstart.yaml
 """
@@ -13,6 +13,7 @@ from tasks.data.validate import check_data
 from tasks.running.recompression import Outcome, recompression
 from tasks.steps.compress import compress
 from tasks.steps.evaluate import evaluate
+from tasks.steps.finalists import name_finalists, to_be_judged, try_on_dev
 from tasks.steps.judge import judge_all, present_champion
 from tasks.steps.promote import promote
 from tasks.steps.report import write_report
@@ -33,9 +34,10 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
             variants.append(compress(run, name, [baseline, *variants], dataset))
         champion = present_champion(run, variants)
 
-        models = [baseline, *variants, *champion.models]
-        evaluations = evaluate(run, models, baseline, dataset)
+        trials = try_on_dev(run, [baseline, *variants, *champion.models], baseline, dataset)
+        named = name_finalists(run, dataset, baseline, variants, trials, champion)
+        evaluations = evaluate(run, to_be_judged(baseline, variants, named, champion), baseline, dataset)
 
-        judgement = judge_all(run, dataset, baseline, variants, evaluations, champion)
+        judgement = judge_all(run, dataset, baseline, named, evaluations, champion)
         promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion)
-        return write_report(run, dataset, base, checks, variants, evaluations, judgement, promotion)
+        return write_report(run, dataset, base, checks, variants, evaluations, named, judgement, promotion)

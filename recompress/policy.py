@@ -113,6 +113,8 @@ class Policy(Settings):
     first_promotion: Literal["allowed", "refused"] = "refused"
     """Whether a model may become champion where there is none to compare it with."""
     min_examples: Examples = Examples()
+    finalists: Annotated[int, Field(ge=1, le=20)] = 3
+    """At most so many variants of a recipe are judged on the test split; the others are compared on the dev split only."""
     limits: Limits | None = None
     choose: Literal["smallest", "fastest", "best"]
     """Which of several that pass becomes champion."""
@@ -159,7 +161,7 @@ class Policy(Settings):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("at_least",))
+        return as_before(self, write(self), ("at_least", "finalists"))
 
     @property
     def alpha(self) -> float:
@@ -169,7 +171,11 @@ class Policy(Settings):
     @property
     def sha256(self) -> str:
         """The digest of everything that the policy says, defaults included, but for those of dials that came later: a policy keeps its digest when the tool is renewed."""
-        return sha256_json(self.model_dump(mode="json"))
+        return sha256_json(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that the policy says."""
+        return self.model_dump(mode="json")
 
 
 def read_policy(path: Path) -> Policy:

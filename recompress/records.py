@@ -155,6 +155,60 @@ class Loss(Record):
     """Exact two-sided p-value that both models are right equally often, where the metric is accuracy. For information."""
 
 
+class Trial(Record):
+    """What dev says of one variant."""
+
+    name: str
+    sha256: Sha256
+    score: float | None
+    size_bytes: float | None
+    latency_ratio: float | None
+    loss: float | None = None
+    """Against the baseline, on the whole dev split."""
+    room: float | None = None
+    inside: bool = False
+    """Whether its bound lies inside every margin on dev as well."""
+    place: int | None = None
+    """Its turn on the test split, from 1; ``None`` for one that is not judged."""
+    reason: str = ""
+    """Why it is not judged, a name of ``recompress.gate.REASONS``."""
+    detail: str = ""
+    """One line for people."""
+
+
+class Selection(Record):
+    """All variants of a recipe on the dev split, in the order of the recipe."""
+
+    examples: int
+    """In the dev split."""
+    trials: tuple[Trial, ...]
+
+    @property
+    def finalists(self) -> tuple[Trial, ...]:
+        """In the order in which they are judged."""
+        return tuple(sorted((trial for trial in self.trials if trial.place is not None), key=lambda trial: trial.place or 0))
+
+
+class Look(Record):
+    """One look at a test split: the ledger holds it before its verdict is reached. ``recompress.gate.levels`` says at what level it is judged."""
+
+    key: Sha256
+    """Digest of everything that is compared: the same again is the same look."""
+    model: Slug
+    """The registered model. Looks at one test split are counted for each."""
+    split: Sha256
+    """Digest of the whole test split, as ``tasks.ledger.looks.split_digest`` gives it."""
+    candidate_sha256: Sha256
+    number: int
+    """Counts the looks at this split for this model, from 1."""
+    steps: dict[str, int]
+    """On which step of which ladder it stands."""
+    budget: float
+    """The chance of one false pass or more that all looks at this split share."""
+    level: float
+    """The part of it at which this one is judged: the error rate of every one-sided bound."""
+
+
 class Verdict(Record):
     """What the gate said of one candidate, and of which bytes. The same inputs give the same verdict again."""
 
@@ -188,6 +242,12 @@ class Verdict(Record):
     """Digest of the ``Evaluation`` of the candidate, the baseline and the champion."""
     computed_with: dict[str, str] = {}
     """Versions of the libraries that drew the bootstrap."""
+    look: Look | None = None
+    """The look at the test split that it was reached with; ``None`` only in verdicts from before looks were counted."""
+
+    def as_json(self) -> dict[str, Any]:
+        values = super().as_json()
+        return values if self.look else {name: value for name, value in values.items() if name != "look"}  # older verdicts keep their digests
 
     @model_validator(mode="after")
     def _nothing_passes_by_default(self) -> Verdict:

@@ -99,8 +99,8 @@ def slices(repeats: int) -> Rows:
         for _ in range(repeats):
             ours, theirs = (np.concatenate(both) for both in zip(*(texts(rng, 1000, loss, 0.02) for loss in losses), strict=True))
             where = [name for name in names for _ in range(1000)]
-            comparison = compare(policy, lambda t: {"accuracy": accuracy(t)}, measured("c", ours, where), measured("b", theirs, where), "baseline")
-            passed += all(finding.passed for finding in findings_of(policy, comparison))
+            comparison = compare(policy, lambda t: {"accuracy": accuracy(t)}, measured("c", ours, where), measured("b", theirs, where), "baseline", ALPHA)
+            passed += all(finding.passed for finding in findings_of(policy, comparison, ALPHA))
         rows.append({"case": case, "passes_percent": 100 * passed / repeats})
         tell(rows[-1])
     return rows

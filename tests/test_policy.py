@@ -37,6 +37,20 @@ def test_the_policies_of_the_house_can_be_read(root: Path, name: str) -> None:
     assert policy.limits.times_smaller == 3.5
 
 
+def test_a_dial_that_came_later_leaves_the_digest_of_an_older_policy_alone(tmp_path: Path) -> None:
+    before = read_policy(written(tmp_path, GOOD))
+    assert before.finalists == 3
+    assert "finalists" not in before.as_json()
+    assert before.sha256 == "2462307d475b35978c91fce585cf933d0ec991b3310382a4a90a69367d34875f"
+    assert read_policy(written(tmp_path, GOOD + "finalists: 3\n")).sha256 == before.sha256
+    more = read_policy(written(tmp_path, GOOD + "finalists: 4\n"))
+    assert more.as_json() == before.as_json() | {"finalists": 4}
+    assert more.sha256 != before.sha256
+    for number in ("0", "21", "2.5"):
+        with pytest.raises(InputError, match="finalists"):
+            read_policy(written(tmp_path, GOOD + f"finalists: {number}\n"))
+
+
 def test_ner_judges_every_language_of_its_recipe(root: Path) -> None:
     policy = read_policy(root / "policies" / "ner.yaml")
     assert set(policy.baseline.slices or ()) == set(policy.champion.slices or ()) == {"swa", "yor", "hau"}

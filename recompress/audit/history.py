@@ -136,6 +136,12 @@ def _told(entry: Entry) -> str:
         before = f"version {expected['version']}" if expected else "none"
         reason = f": {plan['reason']}" if plan.get("reason") else ""
         return f"{plan.get('candidate')} to champion of {plan.get('model')}, instead of {before}{reason}"
+    if entry.kind == "test-look":
+        look = body["content"]
+        return f"look {look['number']} at test split {look['split'][:12]}… for {look['model']}, level {look['level']:.4g} of {look['budget']:.4g}"
+    if entry.kind == "finalists-named":
+        names = ", ".join(str(model.get("name")) for model in body["content"].get("finalists", ()))
+        return f"{names or 'nobody'} to be judged on test split {body['split'][:12]}… for {body['model']}, in this order"
     shown = {key: value for key, value in body.items() if key not in ("plan", "key", "policy", "content", "signature", "recipe_sha256", "alike", "waivers")}
     return ", ".join(f"{key} {_short(value)}" for key, value in shown.items())
 

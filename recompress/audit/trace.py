@@ -11,7 +11,7 @@ from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.ledger import Entry
 from recompress.promotion.registry import MANIFEST_TAG, MODEL_TAG
 from recompress.promotion.states import Progress
-from recompress.records import Record
+from recompress.records import Look, PromotionPlan, Record
 
 
 class Trace(Record):
@@ -36,6 +36,12 @@ class Trace(Record):
     """Everything that was measured on it, where the evidence is at hand."""
     policy_sha256: str
     verdict_sha256: str
+    look: Look | None = None
+    """The look at the test split by which it was judged; ``None`` for versions from before looks were counted."""
+    looks: int = 0
+    """How many looks that test split has had for this model by now."""
+    split_left: str = ""
+    """What they have left of it, in words, where the evidence is at hand."""
     author: str
     approver: str | None
     """``None`` where the policy asked for nobody."""
@@ -76,6 +82,7 @@ def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str
     judged = origin.said("promotion-judged")
     approval = progress.latest("approval")
     expected = progress.plan.expected
+    look, looks = _look(entries, model, plan)
     return Trace(
         model=model,
         version=version,
@@ -94,6 +101,8 @@ def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str
         score=judged.get("score"),
         policy_sha256=str(plan.policy_sha256),
         verdict_sha256=str(plan.verdict_sha256),
+        look=look,
+        looks=looks,
         author=progress.plan.author,
         approver=approval.actor if approval else None,
         approved_at=approval.time if approval else None,
@@ -102,6 +111,15 @@ def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str
         ledger_head=str(progress.entries[-1].head),
         disagreements=(*(_alias(entries, model, version) if by_alias else ()), *_disagreements(plan.model_sha256, committed, plan.digests, tags)),
     )
+
+
+def _look(entries: list[Entry], model: str, plan: PromotionPlan) -> tuple[Look | None, int]:
+    """The latest look at this candidate, and how many its test split has had for the model."""
+    looks = [Look.model_validate(entry.body["content"]) for entry in entries if entry.kind == "test-look" and entry.body["model"] == model]
+    by_verdict = {entry.body["key"] for entry in entries if entry.kind == "test-look-result" and entry.body.get("verdict") == plan.verdict_sha256}
+    mine = [look for look in looks if look.candidate_sha256 == plan.model_sha256]
+    look = next((look for look in reversed(mine) if look.key in by_verdict), mine[-1] if mine else None)
+    return look, sum(other.split == look.split for other in looks) if look else 0
 
 
 def _alias(entries: list[Entry], model: str, version: str) -> list[str]:

@@ -5,8 +5,10 @@ was made and passed: whatever is missing, not a number, empty, stale, short or m
 """
 
 from recompress.gate.choose import choose
+from recompress.gate.finalists import select
 from recompress.gate.judge import judge
+from recompress.gate.looks import is_proven
 from recompress.gate.measured import Expected, Measured, read_measured
 from recompress.gate.reasons import REASONS
 
-__all__ = ["REASONS", "Expected", "Measured", "choose", "judge", "read_measured"]
+__all__ = ["REASONS", "Expected", "Measured", "choose", "is_proven", "judge", "read_measured", "select"]

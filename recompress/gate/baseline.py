@@ -56,7 +56,7 @@ def lower_bound(policy: Policy, scores: Scores, model: Measured, *, alpha: float
     return 1.0 - estimate.upper(alpha), 1.0 - estimate.loss
 
 
-def check_baseline(policy: Policy, scores: Scores, baseline: Measured, accepted: Measured | None, expected: Expected) -> Iterator[Finding]:
+def check_baseline(policy: Policy, scores: Scores, baseline: Measured, accepted: Measured | None, expected: Expected, *, alpha: float) -> Iterator[Finding]:
     """Findings about the baseline beside the one behind the last promotion; nothing where nothing was promoted before, or it is the same model."""
     if expected.accepted_baseline_sha256 is None:
         return
@@ -67,17 +67,17 @@ def check_baseline(policy: Policy, scores: Scores, baseline: Measured, accepted:
         if expected.baseline_accepted_by:
             yield passed("baseline", f"the baseline was not compared with the one behind the last promotion; {expected.baseline_accepted_by}")
         return  # else ``check_inputs`` has refused already
-    for loss in compare(policy, scores, baseline, accepted, "baseline"):
-        yield _against_accepted(policy, loss, expected)
+    for loss in compare(policy, scores, baseline, accepted, "baseline", alpha):
+        yield _against_accepted(loss, expected, alpha)
 
 
-def _against_accepted(policy: Policy, loss: Loss, expected: Expected) -> Finding:
+def _against_accepted(loss: Loss, expected: Expected, alpha: float) -> Finding:
     check, where = ("baseline", "") if not loss.slice else (f"baseline/{loss.slice}", f" in {loss.slice}")
     detail = (
         f"{policy.metric} of the baseline {loss.candidate:.4f} against {loss.other:.4f} of the one behind the last promotion{where}: "
         f"at most {loss.upper:.4f} worse ({100 * loss.confidence:.4g} % sure), margin {loss.margin:.4f}"
     )
-    if loss.p_adjusted <= 1 - policy.confidence and loss.upper < loss.margin:
+    if loss.p_adjusted <= alpha and loss.upper < loss.margin:
         return passed(check, detail, measured=loss.upper, limit=loss.margin)
     if expected.baseline_accepted_by:
         return passed(check, f"{detail}; {expected.baseline_accepted_by}", measured=loss.upper, limit=loss.margin)

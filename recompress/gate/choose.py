@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import isfinite
+from typing import Protocol
 
 from recompress.errors import IntegrityError
 from recompress.policy import Policy
 from recompress.records import Verdict
+
+
+class Ranked(Protocol):
+    """What the rule looks at."""
+
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def size_bytes(self) -> float | None: ...
+    @property
+    def latency_ratio(self) -> float | None: ...
 
 
 def choose(policy: Policy, verdicts: Iterable[Verdict]) -> str | None:
@@ -24,13 +36,13 @@ def choose(policy: Policy, verdicts: Iterable[Verdict]) -> str | None:
             raise IntegrityError(f"the verdict about {verdict.candidate!r} was reached under policy {verdict.policy_sha256[:12]}…, not {policy.sha256[:12]}…")
     if len({(verdict.champion_sha256, verdict.dataset_sha256, verdict.baseline_sha256) for verdict in verdicts}) > 1:
         raise IntegrityError("the verdicts were not reached on the same data against the same baseline and champion; judge all candidates again")
-    ranked = sorted((_rank(policy, verdict), verdict.candidate) for verdict in verdicts if verdict.passed)
+    ranked = sorted((rank_of(policy, verdict), verdict.candidate) for verdict in verdicts if verdict.passed)
     return ranked[0][1] if ranked else None
 
 
-def _rank(policy: Policy, verdict: Verdict) -> tuple[float, ...]:
+def rank_of(policy: Policy, model: Ranked) -> tuple[float, ...]:
     """Smaller is better. What was not measured comes last; ``judge`` refuses a candidate without the value that the rule needs."""
-    size, speed, score = _known(verdict.size_bytes, 1), _known(verdict.latency_ratio, -1), _known(verdict.score, -1)
+    size, speed, score = _known(model.size_bytes, 1), _known(model.latency_ratio, -1), _known(model.score, -1)
     return {"smallest": (size, score, speed), "fastest": (speed, score, size), "best": (score, size, speed)}[policy.choose]
 
 

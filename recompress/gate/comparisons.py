@@ -14,7 +14,7 @@ import numpy as np
 from recompress.gate.inputs import Scores
 from recompress.gate.measured import Measured
 from recompress.gate.reasons import passed, refused
-from recompress.gate.statistics import HolmStep, LossEstimate, Metric, estimate_loss, holm, mcnemar, pair, resample
+from recompress.gate.statistics import HolmStep, LossEstimate, Metric, draws_for, estimate_loss, holm, mcnemar, pair, resample
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
 
@@ -22,23 +22,24 @@ Side = Literal["baseline", "champion"]
 WHOLE = ""
 
 
-def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side) -> list[Loss]:
-    """The loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order."""
+def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side, level: float) -> list[Loss]:
+    """At ``level``, the error rate of this look: the loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order."""
     side = getattr(policy, against)
     by_slice: dict[str, float] = side.slices or {}
+    draws = draws_for(level, len(by_slice), policy.draws)
 
     def metric(totals: np.ndarray) -> np.ndarray:
         return np.asarray(scores(totals)[policy.metric])
 
     strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [WHOLE] * len(candidate.slices))
-    totals = resample(strata, draws=policy.draws, seed=policy.seed)
+    totals = resample(strata, draws=draws, seed=policy.seed)
     whole = estimate_loss(list(strata.values()), sum(totals.values(), start=np.zeros(())), metric)
     parts = {name: estimate_loss([strata[name]], totals[name], metric) for name in sorted(by_slice)}
 
     p_value = whole.p_value(side.margin)
-    losses = [_loss(policy, metric, candidate, other, against, WHOLE, side.margin, whole, p_value, HolmStep(p_value, policy.alpha, p_value <= policy.alpha))]
+    losses = [_loss(policy, metric, candidate, other, against, WHOLE, side.margin, whole, p_value, HolmStep(p_value, level, p_value <= level))]
     p_values = {name: part.p_value(by_slice[name]) for name, part in parts.items()}
-    steps = holm(p_values, policy.alpha)
+    steps = holm(p_values, level)
     return losses + [_loss(policy, metric, candidate, other, against, name, by_slice[name], parts[name], p_values[name], steps[name]) for name in parts]
 
 
@@ -81,21 +82,21 @@ def _mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float | None:
     return mcnemar(int((theirs > ours).sum()), int((ours > theirs).sum()))
 
 
-def findings_of(policy: Policy, losses: list[Loss]) -> list[Finding]:
+def findings_of(policy: Policy, losses: list[Loss], level: float) -> list[Finding]:
     """Two findings for each loss: does its bound lie inside the margin, and could this sample have shown a loss of that size?"""
-    return [finding for loss in losses for finding in (_judge_bound(policy, loss), _judge_sample(policy, loss))]
+    return [finding for loss in losses for finding in (_judge_bound(policy, loss, level), _judge_sample(policy, loss))]
 
 
-def _judge_bound(policy: Policy, loss: Loss) -> Finding:
+def _judge_bound(policy: Policy, loss: Loss, level: float) -> Finding:
     check = _name("loss", loss)
     detail = (
         f"{policy.metric} {loss.candidate:.4f} against {loss.other:.4f} of the {loss.against}{_where(loss)}: "
-        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.4g} % sure), margin {loss.margin:.4f}"
+        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.6g} % sure), margin {loss.margin:.4f}"
     )
-    if loss.undefined > policy.alpha or (loss.undefined and isinf(loss.upper)):
+    if loss.undefined > level or (loss.undefined and isinf(loss.upper)):
         why = f"{policy.metric}{_where(loss)} is undefined in {100 * loss.undefined:.1f} % of draws: too few examples carry anything to find"
-        return refused(check, "undefined-metric", why, measured=loss.undefined, limit=policy.alpha)
-    if loss.p_adjusted <= policy.alpha and loss.upper < loss.margin:
+        return refused(check, "undefined-metric", why, measured=loss.undefined, limit=level)
+    if loss.p_adjusted <= level and loss.upper < loss.margin:
         return passed(check, detail, measured=loss.upper, limit=loss.margin)
     return refused(check, "loss-too-large", detail, measured=loss.upper, limit=loss.margin)
 

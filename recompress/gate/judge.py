@@ -9,9 +9,10 @@ from recompress.gate.baseline import check_baseline, check_floor
 from recompress.gate.comparisons import compare, findings_of
 from recompress.gate.inputs import Scores, check_inputs
 from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent, cost_of
+from recompress.gate.looks import check_look, check_not_refused_before
 from recompress.gate.measured import Expected, Measured
 from recompress.policy import Policy
-from recompress.records import Finding, Loss, Verdict
+from recompress.records import Finding, Look, Loss, Verdict
 
 
 def judge(
@@ -24,26 +25,30 @@ def judge(
     accepted_baseline: Measured | None,
     spent_loss: float | None,
     expected: Expected,
+    look: Look | None,
 ) -> Verdict:
     """The verdict on one candidate. The same inputs give the same verdict, to the digest.
 
     ``scores`` turns summed counts into metrics: ``lambda totals: benchmark.metrics(totals, labels)``. ``champion`` is None only when there is none;
     ``accepted_baseline`` is the baseline behind the last promotion, measured on the same examples, and None when nothing was promoted before;
-    ``spent_loss`` is ``spent_loss_after`` of the verdict behind the last promotion, and 0 after the first. Refuses, never raises, for whatever was measured.
+    ``spent_loss`` is ``spent_loss_after`` of the verdict behind the last promotion, and 0 after the first. ``look`` is the ledger's record of this look, whose
+    level every bound is held to. Refuses, never raises, for whatever was measured.
     """
     models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion, "accepted_baseline": accepted_baseline}
-    findings = check_inputs(policy, scores, models, expected)
+    findings = [*check_inputs(policy, scores, models, expected), check_look(policy, look, expected)]
     comparable = all(finding.passed for finding in findings)
+    level = look.level if look is not None else 0.0  # without a look nothing is compared
     losses: list[Loss] = []
     spent_after: float | None = None
     if comparable and baseline is not None:
-        losses += compare(policy, scores, candidate, baseline, "baseline")
+        losses += compare(policy, scores, candidate, baseline, "baseline", level)
     if comparable and champion is not None:
-        losses += compare(policy, scores, candidate, champion, "champion")
-    findings += findings_of(policy, losses)
+        losses += compare(policy, scores, candidate, champion, "champion", level)
+    findings += findings_of(policy, losses, level)
     if comparable and baseline is not None:
-        findings += check_floor(policy, scores, models, alpha=policy.alpha)
-        findings += check_baseline(policy, scores, baseline, accepted_baseline, expected)
+        findings += check_floor(policy, scores, models, alpha=level)
+        findings += check_baseline(policy, scores, baseline, accepted_baseline, expected, alpha=level)
+    findings += check_not_refused_before(expected, findings)
     cost = next((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), None)
     if expected.champion_sha256 is None:
         findings.append(check_first_promotion(policy))
@@ -75,6 +80,7 @@ def judge(
         pairing_sha256=candidate.pairing_sha256 if comparable else "",
         evaluations={role: model.evaluation.digest for role, model in models.items() if model is not None},
         computed_with={"numpy": importlib.metadata.version("numpy")},
+        look=look,
     )
 
 

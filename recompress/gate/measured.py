@@ -25,6 +25,12 @@ class Expected(Record):
     policy_sha256: Sha256
     """Digest of the policy, recorded before anything was measured."""
     dataset_sha256: Sha256
+    split_sha256: Sha256
+    """Digest of the whole test split, by which looks are counted."""
+    finalists: tuple[Sha256, ...]
+    """Digests of those that were named before the test split was looked at, as the ledger holds them."""
+    refused_before: bool = False
+    """Whether the ledger says that this very look was judged before, and refused."""
     examples: int
     """Examples in the test split."""
     candidate_sha256: Sha256

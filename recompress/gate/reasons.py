@@ -26,6 +26,11 @@ REASONS = {
     "not-a-number": "a measured value is NaN or infinite",
     "impossible-value": "a measured value is zero or negative where it cannot be",
     "metric-mismatch": "the metric does not follow from the predictions",
+    # whether the test split may be looked at
+    "look-missing": "no look at the test split for this candidate stands in the ledger",
+    "look-mismatch": "the look in the ledger is for another candidate, another test split or another level than the policy allows",
+    "look-refused-before": "this very comparison was judged before and refused; a look is not had twice",
+    "not-a-finalist": "the candidate was not named as a finalist before the test split was looked at",
     # how much was measured
     "too-few-examples": "fewer examples than the policy asks for",
     "missing-slice": "a slice of the policy is not in the data",

@@ -6,6 +6,9 @@ Two models answer the same examples. Metrics are functions of summed counts, so 
     draw = the same, with n examples drawn again with replacement
     upper bound = loss + a + sqrt(h^2 + a^2)        h = BCa quantile of the draws - loss,  a = z^2 / (2 n)
 
+Beyond the largest draw, where a very small level asks for more than the draws hold, the bound goes on in a straight line over the normal scale
+(``LossEstimate._beyond``), with the steeper of two slopes: the jackknife's standard error, and what the draws themselves rose by.
+
 ``h`` is Efron's bias-corrected and accelerated bound. Alone it calls a candidate certain that lost nothing *by chance* (no difference in the sample, no spread
 in the draws); ``a`` is the term by which Wilson's score bound for a count of lost examples exceeds the plain one, so that no difference seen in n examples
 still leaves z^2 / n open. ``studies/gate_simulation.py`` measures what each choice does to the error rate.
@@ -31,6 +34,14 @@ NORMAL = NormalDist()
 CHUNK = 1_000
 """Draws made at once: bounds memory, and never changes the result."""
 TIE = 1e-12
+MOST_DRAWS = 100_000
+"""A level may ask for more draws than the policy, but for no more than this."""
+TAIL = 10
+"""So many draws, at least, should lie beyond a bound; the line beyond all draws begins where so many are left."""
+ENOUGH_TO_GO_BEYOND = 5_000
+"""Fewer draws say nothing of what lies beyond them: the bound is infinite there."""
+LEAST_LEVEL = 1e-12
+"""No p-value is given below this."""
 
 Metric = Callable[[Num[np.ndarray, "*draws k"]], Float[np.ndarray, "*draws"]]
 """From summed counts to the metric, for one sum or for a batch; NaN where it is undefined."""
@@ -60,6 +71,11 @@ def pair(candidate: Num[np.ndarray, "examples k"], other: Num[np.ndarray, "_ _"]
 def _merged(rows: Num[np.ndarray, "examples width"]) -> tuple[Float[np.ndarray, "rows width"], Int[np.ndarray, " rows"]]:
     unique, times = np.unique(rows, axis=0, return_counts=True)
     return unique.astype(np.float64), times
+
+
+def draws_for(level: float, tests: int, least: int) -> int:
+    """How many draws a bound at ``level`` wants where Holm's correction divides it by ``tests``: ``TAIL`` beyond it, within ``least`` and ``MOST_DRAWS``."""
+    return max(least, min(MOST_DRAWS, int(np.ceil(TAIL * max(tests, 1) / level))))
 
 
 def resample(strata: Mapping[str, Stratum], *, draws: int, seed: int) -> dict[str, Float[np.ndarray, "draws width"]]:
@@ -101,12 +117,12 @@ class LossEstimate:
 
     def p_value(self, margin: float) -> float:
         """The smallest ``alpha`` at which the upper bound lies below ``margin``: the p-value of "the loss is ``margin`` or more"; 1 when above one half."""
-        low, high = 1 / (len(self.draws) + 1), 0.5
+        low, high = LEAST_LEVEL if len(self.draws) >= ENOUGH_TO_GO_BEYOND else 1 / (len(self.draws) + 1), 0.5
         if not self.upper(high) < margin:
             return 1.0
         if self.upper(low) < margin:
             return low
-        while high - low > 1e-9:
+        while high - low > 1e-9 * min(1.0, 1e3 * high):
             middle = (low + high) / 2
             low, high = (low, middle) if self.upper(middle) < margin else (middle, high)
         return high
@@ -114,9 +130,7 @@ class LossEstimate:
     def smallest_detectable(self, alpha: float, power: float) -> float:
         """The smallest margin at which a candidate that truly loses nothing passes with probability ``power``; to first order also the smallest true loss
         that a test for any loss at all finds that often. With no spread in the sample it is z^2 / n."""
-        z = -NORMAL.inv_cdf(alpha)
-        score = z * z / (2 * self.examples)
-        return NORMAL.inv_cdf(power) * self.standard_error + score + float(np.hypot(z * self.standard_error, score))
+        return detectable(self.standard_error, alpha, power, self.examples)
 
     @property
     def undefined(self) -> float:
@@ -124,7 +138,7 @@ class LossEstimate:
         return float(np.isinf(self.draws).mean())
 
     def _quantile(self, z: float) -> float:
-        """The BCa quantile of the draws, rounded up to a draw; infinite beyond the largest."""
+        """The BCa quantile of the draws, rounded up to a draw; beyond the largest the line that goes on from them, where there are enough of them."""
         count = len(self.draws)
         below = np.searchsorted(self.draws, self.loss - TIE)
         ties = np.searchsorted(self.draws, self.loss + TIE) - below
@@ -132,8 +146,34 @@ class LossEstimate:
         stretch = 1 - self.acceleration * (bias + z)
         if not stretch > 0:
             return float("inf")
-        place = int(np.ceil(NORMAL.cdf(bias + (bias + z) / stretch) * (count + 1)))
-        return float(self.draws[place - 1]) if 1 <= place <= count else float("inf")
+        at = bias + (bias + z) / stretch
+        place = int(np.ceil(NORMAL.cdf(at) * (count + 1)))
+        return float(self.draws[place - 1]) if 1 <= place <= count else self._beyond(at)
+
+    def _beyond(self, at: float) -> float:
+        """A bound for the quantile at ``at`` standard deviations, beyond all draws: never less than the largest of them."""
+        count = len(self.draws)
+        if count < ENOUGH_TO_GO_BEYOND:
+            return float("inf")
+        start, last = float(self.draws[count - TAIL]), NORMAL.inv_cdf((count + 1 - TAIL) / (count + 1))
+        reach = start + (at - last) * max(self.standard_error, (start - self.loss) / last)
+        return max(float(self.draws[-1]), reach) if np.isfinite(reach) else float("inf")
+
+
+def detectable(error: float, alpha: float, power: float, examples: int) -> float:
+    """``LossEstimate.smallest_detectable`` for a loss of standard error ``error`` over so many examples."""
+    z = -NORMAL.inv_cdf(alpha)
+    score = z * z / (2 * examples)
+    return NORMAL.inv_cdf(power) * error + score + float(np.hypot(z * error, score))
+
+
+def error_behind(smallest: float, alpha: float, power: float, examples: int) -> float:
+    """The standard error at which ``detectable`` is ``smallest``; 0 where even no spread at all gives more."""
+    low, high = 0.0, 2.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if detectable(middle, alpha, power, examples) < smallest else (low, middle)
+    return low
 
 
 def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws width"], metric: Metric) -> LossEstimate:

@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from recompress.records import PromotionPlan
+from recompress.records import Look, PromotionPlan
 
 OPENERS = {"promotion-proposed": "promotion", "rollback": "rollback"}
 """Kinds of record whose body holds a whole plan, and the kind of that plan."""
+OUTCOMES = ("proven", "refused")
+"""How a look at a test split ends."""
 Types = tuple[type, ...]
 TEXT: Types = (str,)
 MAYBE: Types = (str, type(None))
@@ -31,6 +33,9 @@ NEEDED: dict[str, dict[str, Types]] = {
     "policy-pinned": {**_DECIDED, "policy_sha256": TEXT, "policy": (dict,), "signers": (dict,)},
     "policy-unpinned": _DECIDED,
     "baseline-accepted": {**_DECIDED, "baseline_sha256": TEXT, "accepted_sha256": TEXT},
+    "finalists-named": {"key": TEXT, "model": TEXT, "split": TEXT, "content": (dict,)},
+    "test-look": {"key": TEXT, "model": TEXT, "split": TEXT, "content": (dict,)},
+    "test-look-result": {"key": TEXT, "model": TEXT, "split": TEXT, "outcome": TEXT},
     "promotion-proposed": _OPENED,
     "rollback": _OPENED,
     "promotion-judged": {**_STEP, "verdict": MAYBE},
@@ -93,6 +98,12 @@ def check_body(kind: str, body: dict[str, Any]) -> None:
         _check_approval(body)
     elif kind in OPENERS:
         _check_plan(kind, body)
+    elif kind == "finalists-named":
+        _check_finalists(body["content"])
+    elif kind == "test-look":
+        _check_look(body)
+    elif kind == "test-look-result" and body["outcome"] not in OUTCOMES:
+        raise ValueError(f"says the outcome {body['outcome'][:40]!r}; a look is {' or '.join(OUTCOMES)}")
 
 
 def _check_approval(body: dict[str, Any]) -> None:
@@ -102,6 +113,22 @@ def _check_approval(body: dict[str, Any]) -> None:
         raise ValueError(f"expires at a time that {error}") from None
     if "signature" in body and type(body.get("key")) is not str:
         raise ValueError("is signed, but names no key")
+
+
+def _check_finalists(content: dict[str, Any]) -> None:
+    finalists = content.get("finalists")
+    if type(finalists) is not list or not all(type(model) is dict and type(model.get("name")) is type(model.get("sha256")) is str for model in finalists):
+        raise ValueError("holds no list of finalists with their names and digests")
+
+
+def _check_look(body: dict[str, Any]) -> None:
+    try:
+        look = Look.model_validate(body["content"])
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise ValueError(f"holds no look: {'.'.join(map(str, wrong['loc'])) or 'content'}: {wrong['msg']}") from None
+    if (look.key, look.model, look.split) != (body["key"], body["model"], body["split"]):
+        raise ValueError("holds another look than the one that the record names")
 
 
 def _check_plan(kind: str, body: dict[str, Any]) -> None:

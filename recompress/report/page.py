@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recompress.records import Evaluation, Verdict
+from recompress.records import Evaluation, Selection, Verdict
 from recompress.report.plots import Point, trade_off
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -19,13 +19,15 @@ def page(
     summary: str,
     primary: str,
     evaluations: Sequence[Evaluation],
+    selection: Selection,
+    looks: Mapping[str, Any],
     verdicts: Mapping[str, Verdict],
     winner: str | None,
     facts: Mapping[str, Mapping[str, Any]],
     steps: Mapping[str, Sequence[Mapping[str, Any]]],
     recipe_text: str,
 ) -> str:
-    """The page's HTML. ``facts`` are tables of name and value (data, base, promotion, machine …); ``steps`` are the steps of each variant with their claims."""
+    """The page's HTML. ``selection`` is what dev said of every variant, ``looks`` what is left of the test split; ``facts`` are tables of name and value (data, base, promotion, machine …); ``steps`` are the steps of each variant with their claims."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -40,6 +42,8 @@ def page(
         slices=sorted({name for e in evaluations for name in e.slices}),
         types=sorted({name for e in evaluations for name in e.types}),
         evaluations=evaluations,
+        selection=selection,
+        looks=looks,
         verdicts=verdicts,
         winner=winner,
         pictures=pictures(evaluations, primary, winner),
@@ -66,7 +70,13 @@ def table_row(evaluation: Evaluation, baseline: Evaluation, primary: str, winner
         "throughput": metrics.get("throughput_per_s"),
         "peak_memory_bytes": metrics.get("peak_memory_bytes"),
         "steady_memory_bytes": metrics.get("steady_memory_bytes"),
-        "verdict": "baseline" if verdict is None else "champion" if evaluation.model == winner else "passed" if verdict.passed else "refused",
+        "verdict": ("baseline" if evaluation is baseline or evaluation.model == baseline.model else "compared")
+        if verdict is None
+        else "champion"
+        if evaluation.model == winner
+        else "passed"
+        if verdict.passed
+        else "refused",
     }
 
 

@@ -129,7 +129,8 @@ class Recompression:
         """
         recalled = self.memory.recall(key, name, self.say)
         if recalled is not None:
-            self.reused.append(name)
+            if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
+                self.reused.append(name)
             return recalled
         self.say(f"{name}" + (f" · {label}" if label else ""))
         folder = self.work / key[:24]

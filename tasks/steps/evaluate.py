@@ -13,7 +13,7 @@ from recompress.benchmarks import get_benchmark
 from recompress.gate.rounds import rounds_needed
 from recompress.integrity.fingerprint import step_key
 from recompress.policy import Policy
-from recompress.records import DatasetRef, Evaluation, ModelRef
+from recompress.records import DatasetRef, Evaluation, ModelRef, Split
 from tasks.data.bring import examples_of
 from tasks.running.recompression import Recompression
 from tasks.tracking.track import Result
@@ -51,20 +51,21 @@ def join(run: Recompression, model: ModelRef, quality: Result, speed: Result, da
     return evaluation
 
 
-def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef) -> Result:
+def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef, split: Split = "test") -> Result:
     """The benchmark's metrics, and the prediction for each example."""
+    step = "quality" if split == "test" else f"{split}-quality"
     benchmark = get_benchmark(run.plan.recipe.benchmark)
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         from recompress.measure.quality import evaluate_quality
 
         place = folder / "predictions.parquet"
-        measured = evaluate_quality(run.store.fetch(model.uri), examples_of(dataset, "test"), place, label=f"{model.name}/quality")
+        measured = evaluate_quality(run.store.fetch(model.uri), examples_of(dataset, split), place, label=f"{model.name}/{step}")
         return {"metrics": measured.metrics, "slices": measured.slices, "types": measured.types}, {"predictions": place}
 
     modules = ["recompress.measure.quality", type(benchmark).__module__]
-    key = step_key("quality", modules=modules, config={}, inputs=[model.sha256, dataset.sha256, *dataset.slices], seed=0)
-    return run.step(f"{model.name}/quality", key=key, run=model.name, do=do)
+    key = step_key(step, modules=modules, config={}, inputs=[model.sha256, dataset.sha256, *dataset.slices], seed=0)
+    return run.step(f"{model.name}/{step}", key=key, run=model.name, do=do)
 
 
 def rounds_for(policy: Policy) -> Rounds:

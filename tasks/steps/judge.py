@@ -12,15 +12,17 @@ from prefect.cache_policies import NO_CACHE
 from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
-from recompress.gate import Expected, Measured, choose, judge, read_measured
+from recompress.gate import Expected, Measured, choose, is_proven, judge, read_measured
+from recompress.gate.levels import Past, ladders_of
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
 from recompress.ledger import Ledger
 from recompress.promotion import HEAD_TAG, Promoter, progress_of
 from recompress.promotion.registry import tags_of
 from recompress.promotion.states import PLAN_KINDS
-from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
+from recompress.records import DatasetRef, Evaluation, ModelRef, Trial, Verdict
 from tasks.ledger.access import actor, recorded_policy
+from tasks.ledger.looks import Named, check_looks, look_key, named_finalists, record_result, take_look
 from tasks.running.recompression import Recompression
 from tasks.steps.accepted import Accepted, accepted_baseline
 from tasks.tracking.registry import champion_of, open_registry
@@ -46,6 +48,8 @@ class Judgement:
     verdicts: dict[str, Verdict]
     chosen: str | None
     evidence: str
+    trial: str = ""
+    """Digest of everything that the finalists were chosen by."""
     settled: bool = False
     """The present champion was promoted on this very evidence: there is nothing left to decide."""
     accepted: Accepted = Accepted()
@@ -78,10 +82,8 @@ def promoted_as(ledger: Ledger, name: str, version: str) -> tuple[str, dict[str,
 
 
 @task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
-def judge_all(
-    run: Recompression, dataset: DatasetRef, baseline: ModelRef, variants: Sequence[ModelRef], evaluations: Sequence[Evaluation], champion: Champion
-) -> Judgement:
-    """A verdict on every variant, against the baseline and the champion, and the choice among those that passed."""
+def judge_all(run: Recompression, dataset: DatasetRef, baseline: ModelRef, named: Named, evaluations: Sequence[Evaluation], champion: Champion) -> Judgement:
+    """A verdict on every finalist in their order, against the baseline and the champion, and the choice among those that passed."""
     policy = run.plan.policy
     evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in evaluations if e.model != "champion")])
     settled = champion.tags.get("recompress.evidence") == evidence
@@ -91,53 +93,80 @@ def judge_all(
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
         accepted_measured = measured_of(run, accepted.evaluation) if accepted.evaluation else None
-        verdicts = [judge_one(run, dataset, baseline, model, measured, champion, accepted, accepted_measured) for model in variants]
+        verdicts = [judge_one(run, dataset, baseline, trial, named, measured, champion, accepted, accepted_measured) for trial in named.selection.finalists]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
-    key = step_key(
-        "verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against, *accepted.inputs], seed=policy.seed
-    )
+    key = step_key("verdicts", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, named.key, against, *accepted.inputs], seed=policy.seed)
     result = run.step(
-        "verdicts", key=key, run="", do=do, label=f"{len(variants)} variants against the baseline" + (" and the champion" if champion.version else "")
+        "verdicts",
+        key=key,
+        run="",
+        do=do,
+        label=f"{len(named.selection.finalists)} finalists against the baseline" + (" and the champion" if champion.version else ""),
     )
     verdicts = [Verdict.model_validate(record) for record in result["verdicts"]]
+    check_looks(run.ledger, verdicts, run.plan.recipe.register_.model, named.split)
     for verdict in verdicts:
         run.note("verdict", verdict.digest, {"candidate": verdict.candidate, "passed": verdict.passed, "reasons": list(verdict.reasons), "evidence": evidence})
-    return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, settled, accepted, baseline.uri)
+    return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, named.evidence, settled, accepted, baseline.uri)
 
 
 def judge_one(
     run: Recompression,
     dataset: DatasetRef,
     baseline: ModelRef,
-    model: ModelRef,
+    trial: Trial,
+    named: Named,
     measured: dict[str, Measured],
     champion: Champion,
     accepted: Accepted,
     accepted_measured: Measured | None,
 ) -> Verdict:
-    """One variant. The present champion is found among the evaluations by its bytes, whatever it is called there."""
+    """One finalist, at the level of its look. The present champion is found among the evaluations by its bytes, whatever it is called there."""
     benchmark = get_benchmark(run.plan.recipe.benchmark)
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
+    finalists = named_finalists(run.ledger, named.key)
+    past = look_for(run, trial, named, [measured.get(trial.name), measured.get(baseline.name), beaten], len(finalists))
     expected = Expected(
         policy_sha256=recorded_policy(run.ledger, run.plan),
         dataset_sha256=dataset.sha256,
+        split_sha256=named.split,
+        finalists=finalists,
+        refused_before=past.proven is False,
         examples=dataset.rows["test"],
-        candidate_sha256=model.sha256,
+        candidate_sha256=trial.sha256,
         baseline_sha256=baseline.sha256,
         champion_sha256=champion.sha256,
         accepted_baseline_sha256=accepted.sha256,
         baseline_accepted_by=accepted.by,
     )
-    return judge(
+    verdict = judge(
         run.plan.policy,
         lambda totals: benchmark.metrics(totals, dataset.labels),
-        candidate=measured[model.name],
+        candidate=measured[trial.name],
         baseline=measured.get(baseline.name),
         champion=beaten,
         accepted_baseline=accepted_measured,
         spent_loss=spent_loss(run, champion),
         expected=expected,
+        look=past.look,
+    )
+    record_result(run.ledger, past.look, verdict, proven=is_proven(verdict))
+    return verdict
+
+
+def look_for(run: Recompression, trial: Trial, named: Named, compared: Sequence[Measured | None], finalists: int) -> Past:
+    """The look of one finalist, recorded before it is judged."""
+    model, policy = run.plan.recipe.register_.model, run.plan.policy
+    digests = [(m.evaluation.model_sha256, m.evaluation.predictions_sha256) for m in compared if m is not None]
+    return take_look(
+        run.ledger,
+        key=look_key(model, named.split, policy.sha256, digests),
+        model=model,
+        split=named.split,
+        candidate_sha256=trial.sha256,
+        ladders=ladders_of((trial.place or 1) - 1, finalists),
+        alpha=policy.alpha,
     )
 
 

@@ -123,6 +123,7 @@ def plan_for(
     pin = standing(run.ledger, recipe.register_.model)
     facts = {
         "evidence": judgement.evidence,
+        "trial": judgement.trial,
         "judged_against": champion.version,
         "spent_loss": repr(verdict.spent_loss_after),
         "git_commit": git_commit(run.root),

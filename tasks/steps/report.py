@@ -13,13 +13,15 @@ from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
 from recompress.errors import InputError, IntegrityError
+from recompress.gate.looks_left import left_after
 from recompress.integrity.digest import sha256_file, sha256_json
 from recompress.integrity.durable import flush, flush_tree
 from recompress.integrity.fingerprint import step_key
 from recompress.recipe import read_recipe
-from recompress.records import DatasetRef, Evaluation, ModelRef
+from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
 from recompress.report.page import TEMPLATE
 from tasks.data.validate import DataCheck
+from tasks.ledger.looks import Named, history_of
 from tasks.running.recompression import Outcome, Recompression
 from tasks.steps.judge import Judgement
 from tasks.steps.promote import Promotion
@@ -36,12 +38,14 @@ def write_report(
     checks: DataCheck,
     variants: Variants,
     evaluations: Sequence[Evaluation],
+    named: Named,
     judgement: Judgement,
     promotion: Promotion,
 ) -> Outcome:
     """The page and the outcome. The page is remembered like any step, so that the same facts are never drawn twice."""
     primary = run.plan.policy.metric
-    summary = summarise(evaluations, judgement, promotion, primary)
+    summary = summarise(evaluations, named.selection, judgement, promotion, primary)
+    left = looks_left(run, named, judgement, promotion)
     facts = made_from(run, dataset, base, checks, promotion, evaluations)
     steps = {model.name: run.claims.get(model.name, []) for model in variants}
 
@@ -53,6 +57,8 @@ def write_report(
             summary=summary,
             primary=primary,
             evaluations=evaluations,
+            selection=named.selection,
+            looks=left,
             verdicts=judgement.verdicts,
             winner=promotion.model,
             facts=facts,
@@ -67,7 +73,10 @@ def write_report(
         return {
             "recipe": run.plan.recipe.name,
             "summary": text,
+            "looks": left,
             "promotion": promotion.as_json(),
+            "finalists": [trial.name for trial in named.selection.finalists],
+            "dev": named.selection.as_json(),
             "evaluations": [evaluation.as_json() for evaluation in evaluations],
             "verdicts": {name: verdict.as_json() for name, verdict in judgement.verdicts.items()},
             "made_from": facts,
@@ -77,16 +86,19 @@ def write_report(
     key = step_key("report", modules=["recompress.report.page"], config={}, inputs=[digest, sha256_file(TEMPLATE)], seed=0)
     result = run.step("report", key=key, run="", do=do)
     place = publish(run, result)
-    text = f"{summary}\n{place}"
+    text = "\n".join([summary, *([left["told"]] if left else []), str(place)])
     if not run.done:
         text = f"Nothing had to be done again: all {len(run.reused)} steps were found.\n{text}"
     return Outcome(exit_code=promotion.exit_code, text=text, as_json=outcome(summary) | {"page": str(place), "done": run.done, "reused": run.reused})
 
 
-def summarise(evaluations: Sequence[Evaluation], judgement: Judgement, promotion: Promotion, primary: str) -> str:
+def summarise(evaluations: Sequence[Evaluation], selection: Selection, judgement: Judgement, promotion: Promotion, primary: str) -> str:
     """One sentence: what was promoted and what it costs and gains, or why nothing was."""
     if promotion.model is None:
-        refused = "; ".join(f"{name}: {', '.join(verdict.reasons) or 'not chosen'}" for name, verdict in judgement.verdicts.items())
+        refused = "; ".join(
+            [f"{name}: {', '.join(verdict.reasons) or 'not chosen'}" for name, verdict in judgement.verdicts.items()]
+            + [f"{trial.name}: not judged ({trial.reason})" for trial in selection.trials if trial.place is None]
+        )
         return f"Nothing was promoted. {promotion.reason or refused}"
     baseline, winner = evaluations[0].metrics, next(e for e in evaluations if e.model == promotion.model).metrics
     return (
@@ -94,6 +106,13 @@ def summarise(evaluations: Sequence[Evaluation], judgement: Judgement, promotion
         f"{baseline['size_bytes'] / winner['size_bytes']:.1f} times smaller and {winner['latency_ratio']:.1f} times faster than the baseline, "
         f"{primary.replace('_', ' ')} {100 * winner[primary]:.1f} against {100 * baseline[primary]:.1f}."
     )
+
+
+def looks_left(run: Recompression, named: Named, judgement: Judgement, promotion: Promotion) -> dict[str, Any]:
+    """How many looks this test split has had, at what level the next one is judged, and what that means to a person. Empty before the first."""
+    history = history_of(run.ledger, run.plan.recipe.register_.model, named.split)
+    verdict = judgement.verdicts.get(promotion.model or "") or next(iter(judgement.verdicts.values()), None)
+    return left_after(history, verdict, alpha=run.plan.policy.alpha, power=run.plan.policy.power)
 
 
 def made_from(
@@ -144,7 +163,8 @@ def last_page(root: Path, recipe: Path) -> dict[str, str]:
     if not page.is_file():
         raise InputError(f"{recipe} has no page yet; run: recompress run {recipe}")
     try:
-        return {"page": str(page), "summary": json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))["summary"]}
+        written = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+        return {"page": str(page), "summary": "\n".join([written["summary"], *([written["looks"]["told"]] if written.get("looks") else [])])}
     except (OSError, ValueError, KeyError):
         raise IntegrityError(
             f"{page.with_suffix('.json')} was cut short; run again, which finds all steps and writes the page anew: recompress run {recipe}"

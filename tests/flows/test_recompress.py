@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.audit.forging import Forger
-from tests.flows.toy_project import environment, make_project, run
+from tests.flows.toy_project import ask, environment, make_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 MOMENTS = ("baseline ·", "small/3 distill", "timing", "promotion ·")
@@ -42,6 +42,29 @@ def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, di
     small = next(e for e in outcome["evaluations"] if e["model"] == "small")
     assert small["metrics"]["latency_ratio"] > 0
     assert small["slices"].keys() == {"east", "west"}
+    check_looks(project, before, outcome)
+
+
+def check_looks(project: Path, before: dict[str, Any], outcome: dict[str, Any]) -> None:
+    """The order was in the ledger before the test split was looked at; each finalist had one look, and what is found again has no more."""
+    kinds = [row["kind"] for row in ask(project, "audit", "log")]
+    assert kinds.index("finalists-named") < kinds.index("variant-measured") < kinds.index("test-look")
+    assert (kinds.count("finalists-named"), kinds.count("test-look"), kinds.count("test-look-result")) == (1, 3, 3)
+    assert (len(outcome["finalists"]), outcome["finalists"]) == (3, before["finalists"])
+    assert outcome["looks"] == before["looks"]
+    assert outcome["looks"]["looks"] == 3
+    looks = {name: verdict["look"] for name, verdict in outcome["verdicts"].items()}
+    assert [looks[name]["number"] for name in outcome["finalists"]] == [1, 2, 3]
+    assert [list(looks[name]["steps"]) for name in outcome["finalists"]] == [["first"], ["others"], ["others"]]
+    assert all(loss["confidence"] == 1 - looks[name]["level"] for name, verdict in outcome["verdicts"].items() for loss in verdict["losses"])
+    assert {trial["name"]: trial["score"] for trial in outcome["dev"]["trials"]} != {e["model"]: e["metrics"]["accuracy"] for e in outcome["evaluations"]}
+    page = Path(outcome["page"]).read_text()
+    assert "Who was judged, and who was not" in page
+    assert "This test split has had 3 looks" in page
+    assert "This test split has had 3 looks" in ask(project, "report", "recipe.yaml")["summary"]
+    trace = ask(project, "audit", "trace", "toy@champion")
+    assert (trace["look"], trace["looks"]) == (looks[outcome["promotion"]["model"]], 3)
+    assert "that loses nothing passes from a margin of" in trace["split_left"]
 
 
 def test_the_champion_answers_plain_text(first: tuple[Path, dict[str, Any]]) -> None:
@@ -63,7 +86,7 @@ def test_a_changed_dial_an_altered_file_and_new_variants_run_and_nothing_else(fi
     recipe.write_text(before.replace("sparsity: 0.5", "sparsity: 0.6").replace("policy:", pupils))
     outcome = run(project, "run", "recipe.yaml")
     recipe.write_text(before)
-    assert {name.split("/")[0] for name in outcome["done"]} - {"verdicts", "report", "promotion"} == {"sparse", "of_sparse", "of_baseline", "int8"}
+    assert {name.split("/")[0] for name in outcome["done"]} - {"finalists", "verdicts", "report", "promotion"} == {"sparse", "of_sparse", "of_baseline", "int8"}
     assert "int8/1 dynamic_int8" in outcome["done"]
     assert "sparse/teacher" in outcome["done"]
     assert "teacher" in outcome["reused"]

@@ -43,6 +43,7 @@ champion: {margin: 0.2}
 loss_budget: 0.4
 first_promotion: allowed
 min_examples: {overall: 100}
+finalists: 5
 choose: smallest
 """
 PARAMS = """

@@ -10,7 +10,7 @@ import numpy as np
 from recompress.benchmarks.text_classification import TextClassification
 from recompress.gate import Expected, Measured, judge
 from recompress.policy import Policy
-from recompress.records import Evaluation, Verdict
+from recompress.records import Evaluation, Look, Verdict
 
 SPEED = {"latency_ratio": 3.0, "latency_p95_ms": 12.0, "throughput_per_s": 150.0, "peak_memory_bytes": 300e6, "steady_memory_bytes": 200e6}
 WORKED = {"latency_ratio": "processor_ratio", "latency_p95_ms": "processor_p95_ms", "throughput_per_s": "processor_per_s"}
@@ -20,7 +20,9 @@ MACHINE = {"processor": "made up", "cores": "2"}
 LABELS = ("food", "sport", "work")
 SLICES = ("hau", "swa")
 COUNT = 800
-ACCEPTED, CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS = ("f" * 64, "c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64)
+ACCEPTED, CANDIDATE, BASELINE, CHAMPION, DATASET, PREDICTIONS, SPLIT = ("f" * 64, "c" * 64, "b" * 64, "a" * 64, "d" * 64, "e" * 64, "7" * 64)
+ALPHA = 1 - 0.95
+"""As the policy says it, to the last digit."""
 DIALS: dict[str, Any] = {
     "metric": "accuracy",
     "at_least": 0.8,
@@ -88,6 +90,7 @@ def case(**changes: Any) -> dict[str, Any]:
         "accepted_baseline": measured("accepted", ACCEPTED, set(range(0, 768, 8)) | {3}),
         "spent_loss": 0.01,
         "expected": expected(rules),
+        "look": look(),
     }
     return given | changes
 
@@ -101,8 +104,16 @@ def expected(rules: Policy, **changes: Any) -> Expected:
         "candidate_sha256": CANDIDATE,
         "baseline_sha256": BASELINE,
         "champion_sha256": CHAMPION,
+        "split_sha256": SPLIT,
+        "finalists": (CANDIDATE,),
     }
     return Expected.model_validate({"policy_sha256": rules.sha256} | usual | changes)
+
+
+def look(**changes: Any) -> Look:
+    """One look that has the whole budget for itself, as the gate judged before there were others."""
+    usual = {"key": "9" * 64, "model": "ner", "split": SPLIT, "candidate_sha256": CANDIDATE, "number": 1, "steps": {"first": 1, "others": 1}}
+    return Look.model_validate(usual | {"budget": ALPHA, "level": ALPHA} | changes)
 
 
 def verdict(**changes: Any) -> Verdict:

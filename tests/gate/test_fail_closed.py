@@ -12,7 +12,7 @@ import pytest
 from recompress.gate import REASONS, Measured, judge
 from recompress.gate.reasons import refused
 from recompress.records import Verdict
-from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, ROUNDS, case, expected, measured, policy, scores, verdict
+from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, ROUNDS, case, expected, look, measured, policy, scores, verdict
 
 Changes = dict[str, Any]
 NAN, INF = float("nan"), float("inf")
@@ -184,8 +184,20 @@ CASES: dict[str, tuple[str, Changes]] = {
         {"candidate": BETTER} | rules(champion={"margin": 0.05, "slices": {"hau": 0.08, "swa": 0.02}}),
     ),
     "a metric that is undefined in many draws": ("undefined-metric", {"scores": rarely_defined} | rules(baseline={"margin": 0.05}, champion={"margin": 0.05})),
+    # the look at the test split
+    "a variant that was not named": ("not-a-finalist", expecting(finalists=("1" * 64, "2" * 64))),
+    "nobody was named": ("not-a-finalist", expecting(finalists=())),
+    "no look in the ledger": ("look-missing", {"look": None}),
+    "another candidate's look": ("look-mismatch", {"look": look(candidate_sha256="1" * 64)}),
+    "a look at another test split": ("look-mismatch", {"look": look(split="1" * 64)}),
+    "a look at more than the policy allows": ("look-mismatch", {"look": look(budget=0.1, level=0.1)}),
+    "a look at more than all looks share": ("look-mismatch", {"look": look(budget=0.02, level=0.05)}),
+    "a look at no level": ("look-mismatch", {"look": look(level=0.0)}),
+    "a look that is not a number": ("look-mismatch", {"look": look(level=NAN)}),
+    "a look so late that nothing could pass": ("sample-too-small-for-margin", {"candidate": BETTER, "look": look(level=1e-9)}),
+    "a look that was refused before": ("look-refused-before", expecting(refused_before=True)),
     # stale
-    "another candidate": ("stale-evaluation", expecting(candidate_sha256="1" * 64)),
+    "another candidate": ("stale-evaluation", expecting(candidate_sha256="1" * 64, finalists=("1" * 64,)) | {"look": look(candidate_sha256="1" * 64)}),
     "another baseline": ("stale-evaluation", expecting(baseline_sha256="1" * 64)),
     "another champion since": ("stale-evaluation", expecting(champion_sha256="1" * 64)),
     "the candidate's evaluation as the baseline's": ("stale-evaluation", {"baseline": case()["candidate"]}),
@@ -244,7 +256,14 @@ CASES: dict[str, tuple[str, Changes]] = {
 }
 
 
-SEVERAL = ("no metrics at all", "too much lost", "no example", "the candidate's evaluation as the baseline's", "a metric that is undefined in many draws")
+SEVERAL = (
+    "a look so late that nothing could pass",
+    "no metrics at all",
+    "too much lost",
+    "no example",
+    "the candidate's evaluation as the baseline's",
+    "a metric that is undefined in many draws",
+)
 """Cases in which more than one thing is wrong."""
 
 
@@ -280,7 +299,7 @@ def test_a_reason_that_nobody_knows_cannot_be_given() -> None:
         refused("x", "because", "x")
 
 
-@pytest.mark.parametrize("key", ["policy", "candidate", "expected", "spent_loss", "baseline", "champion"])
+@pytest.mark.parametrize("key", ["policy", "candidate", "expected", "spent_loss", "baseline", "champion", "look"])
 def test_nothing_that_decides_has_a_default(key: str) -> None:
     everything = case()
     del everything[key]

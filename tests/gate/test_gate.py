@@ -21,7 +21,7 @@ from recompress.gate.statistics import estimate_loss, pair, resample
 from recompress.integrity.digest import sha256_file
 from recompress.policy import Policy
 from recompress.records import Evaluation, Finding, Loss, Verdict
-from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, measured, policy, references, scores, verdict
+from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, look, measured, policy, references, scores, verdict
 
 
 def loss_in(outcome: Verdict, against: str, part: str = "") -> Loss:
@@ -35,7 +35,8 @@ def test_a_good_candidate_passes_and_everything_is_said() -> None:
     checks = [finding.check for finding in outcome.findings]
     pairs = [f"{what}-against-{side}{part}" for side in ("baseline", "champion") for part in ("", "/hau", "/swa") for what in ("loss", "sample")]
     own = ["floor/baseline", "floor/candidate", "baseline", "baseline/hau", "baseline/swa"]
-    assert checks == ["inputs", *pairs, *own, "loss-budget", "size", "times-smaller", "times-faster", "latency-p95", "throughput", "memory", "steady-memory"]
+    limits = ["loss-budget", "size", "times-smaller", "times-faster", "latency-p95", "throughput", "memory", "steady-memory"]
+    assert checks == ["inputs", "look", *pairs, *own, *limits]
     whole = loss_in(outcome, "baseline")
     assert whole.loss == pytest.approx(2 / COUNT)
     assert (whole.candidate, whole.other) == (700 / 800, 702 / 800)
@@ -200,9 +201,8 @@ def test_twenty_slightly_losing_recompressions_stay_in_the_budget() -> None:
                 "baseline": measured("baseline", "b" * 64, set(np.flatnonzero(rng.random(n) > 0.8).tolist()), count=n),
                 "champion": measured("champion", "a" * 64, set(np.flatnonzero(~champion).tolist()), count=n),
             }
-            outcome = judge(
-                rules, scores, **models, accepted_baseline=None, spent_loss=spent, expected=expected(rules, examples=n, accepted_baseline_sha256=None)
-            )
+            wanted = expected(rules, examples=n, accepted_baseline_sha256=None)
+            outcome = judge(rules, scores, **models, accepted_baseline=None, spent_loss=spent, expected=wanted, look=look())
             if outcome.passed:
                 assert outcome.spent_loss_after is not None
                 spent, right, promoted = outcome.spent_loss_after, right - step, promoted + 1

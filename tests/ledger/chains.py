@@ -6,7 +6,7 @@ from typing import Any
 
 from recompress.ledger import GENESIS, KINDS, Entry, Head
 from recompress.ledger.entry import make_entry
-from recompress.records import PromotionPlan
+from recompress.records import Look, PromotionPlan
 
 BODIES: tuple[dict[str, Any], ...] = (
     {"model": "ner", "data": "d" * 64},
@@ -28,6 +28,8 @@ PLAN = PromotionPlan(
 BACK = PromotionPlan(
     kind="rollback", model="ner", author="ada", candidate="version 1", model_sha256=SHA, expected=None, version="1", manifest_sha256=SHA, reason="slow"
 )
+LOOK = Look(key=SHA, model="ner", split="b" * 64, candidate_sha256="c" * 64, number=1, steps={"first": 1, "others": 1}, budget=0.05, level=0.024)
+AT = {"key": LOOK.key, "split": LOOK.split}
 FILES = {"version": "1", "manifest_sha256": SHA, "model_sha256": SHA}
 DECIDED = {"person": "bob", "reason": "phones", "before": SHA}
 SAID: dict[str, dict[str, Any]] = {
@@ -38,6 +40,9 @@ SAID: dict[str, dict[str, Any]] = {
     "policy-pinned": {**DECIDED, "policy": {}, "policy_sha256": SHA, "signers": {}},
     "policy-unpinned": DECIDED,
     "baseline-accepted": {**DECIDED, "baseline_sha256": SHA, "accepted_sha256": SHA},
+    "finalists-named": {**AT, "content": {"finalists": [{"name": "int8", "sha256": "c" * 64}], "others": {"small": "loss-too-large"}, "selection": SHA}},
+    "test-look": {**AT, "content": LOOK.as_json()},
+    "test-look-result": {**AT, "outcome": "proven"},
     "promotion-proposed": {"alike": PLAN.digest, "plan": PLAN.digest, "content": PLAN.as_json()},
     "rollback": {"alike": BACK.digest, "plan": BACK.digest, "content": BACK.as_json()},
     "promotion-judged": {"verdict": SHA, "metric": "f1", "score": 0.75, "spent_loss_after": 0.01},

@@ -12,7 +12,7 @@ from recompress.integrity.digest import canonical_json
 from recompress.ledger import GENESIS, KINDS, Head, LedgerBroken, verify
 from recompress.ledger.body import NEEDED
 from recompress.ledger.entry import make_entry
-from tests.ledger.chains import BACK, PLAN, body_of, chain, forge
+from tests.ledger.chains import BACK, LOOK, PLAN, body_of, chain, forge
 
 CHAIN = chain(len(KINDS))
 PLACE = {entry.kind: entry.sequence for entry in CHAIN}
@@ -67,6 +67,13 @@ def test_a_key_that_is_missing_renamed_or_of_another_type_is_refused(kind: str, 
         ("approval", {"expires": "tomorrow"}, "expires at a time that says 'tomorrow', which is no time"),
         ("approval", {"expires": "2026-11-21T12:00:00"}, "which is no time of RFC 3339"),
         ("approval", {"key": None}, "says 'key' as null"),
+        ("finalists-named", {"content": {}}, "holds no list of finalists"),
+        ("finalists-named", {"content": {"finalists": ["int8"]}}, "holds no list of finalists with their names and digests"),
+        ("finalists-named", {"content": {"finalists": [{"name": "int8", "sha256": 7}]}}, "holds no list of finalists"),
+        ("test-look", {"content": {}}, "holds no look: key: Field required"),
+        ("test-look", {"content": LOOK.as_json() | {"level": "much"}}, "holds no look: level"),
+        ("test-look", {"key": "1" * 64}, "holds another look than the one that the record names"),
+        ("test-look-result", {"outcome": "maybe"}, "says the outcome 'maybe'; a look is proven or refused"),
         ("promotion-judged", {"score": "0.75"}, "says 'score' as text"),
         ("promotion-judged", {"spent_loss_after": True}, "says 'spent_loss_after' as true or false"),
     ],

@@ -1,0 +1,67 @@
+"""What a person is told of a test split as its budget runs down."""
+
+from __future__ import annotations
+
+import pytest
+
+from recompress.gate import is_proven
+from recompress.gate.levels import LADDERS, Past, next_level
+from recompress.gate.looks_left import left_after
+from recompress.gate.statistics import detectable
+from recompress.records import Verdict
+from tests.gate.cases import CANDIDATE, expected, look, measured, policy, verdict
+from tests.gate.test_levels import follow
+
+WIDE = {"baseline": {"margin": 0.05}, "champion": {"margin": 0.05}}
+
+
+def left(refused: int, reached: Verdict | None = None) -> dict:  # type: ignore[type-arg]
+    return left_after(follow([(1, [False] * 4)] * refused), reached, alpha=0.05, power=0.8)
+
+
+def test_before_the_first_look_there_is_nothing_to_tell() -> None:
+    assert left_after([], verdict(), alpha=0.05, power=0.8) == {}
+
+
+def test_it_says_how_many_looks_there_were_and_what_a_good_candidate_still_needs() -> None:
+    rules = policy(**WIDE)
+    reached = verdict(policy=rules, expected=expected(rules), look=look(level=0.01))
+    told = left(2, reached)
+    history = follow([(1, [False] * 4)] * 2)
+    assert (told["looks"], told["refused"]) == (2, 2)
+    assert told["next_levels"] == {"first": next_level(history, LADDERS[:1], 0.05), "others": next_level(history, LADDERS[1:], 0.05)}
+    assert told["told"].startswith("This test split has had 2 looks, 2 of them refused; 62 % of its error budget of 5 % is used up.")
+    strata_error = (6 / 800 - (2 / 800) ** 2) ** 0.5 / 799**0.5  # 4 lost and 2 won against the baseline
+    assert told["passes_from"]["baseline"] == pytest.approx(detectable(strata_error, told["next_levels"]["first"], 0.8, 800), rel=1e-3)
+    assert "a candidate like small that loses nothing passes from a margin of" in told["told"]
+    assert told["warning"] == ""
+    assert "had 1 look," in left(1)["told"]
+
+
+def test_a_line_warns_as_it_runs_down_and_says_when_nothing_can_pass_any_more() -> None:
+    wrong = set(range(0, 800, 8))
+    noisy = {"candidate": measured("small", CANDIDATE, {i + 1 if i < 160 else i for i in wrong})}
+    rules = policy(baseline={"margin": 0.05}, champion={"margin": 0.05}, limits=None)
+    reached = verdict(policy=rules, expected=expected(rules), **noisy)
+    needs = [max(left(count, reached)["passes_from"].values()) for count in range(1, 60)]
+    assert needs == sorted(needs)
+    warnings = [left(count, reached)["warning"] for count in range(1, 60)]
+    order = [w[:40] for w in dict.fromkeys(warnings)]
+    assert order == ["", "This test split is running down: prepare", "Nothing more can be expected to pass: th"]
+    assert all((need > 0.05) == warning.startswith("Nothing") for need, warning in zip(needs, warnings, strict=True))
+    assert left(59, reached)["told"].endswith("Only fresh test data, or more of it, changes that.")
+
+
+def test_a_look_that_proved_the_quality_costs_nothing_whatever_else_was_refused() -> None:
+    rules = policy(limits={"size_bytes": 1})
+    too_large = verdict(policy=rules, expected=expected(rules))
+    assert (too_large.passed, is_proven(too_large)) == (False, True)
+    assert not is_proven(verdict(candidate=measured("small", CANDIDATE, set(range(0, 800, 5)))))
+    assert not is_proven(verdict(baseline=None, policy=rules, expected=expected(rules)))  # nothing was compared
+    assert not is_proven(verdict(look=None))
+    assert not is_proven(verdict(expected=expected(policy(), refused_before=True)))
+
+
+def test_what_is_not_known_yet_counts_as_refused() -> None:
+    history = [Past(past.look, None) for past in follow([(3, [True] * 4)])]
+    assert left_after(history, None, alpha=0.05, power=0.8)["refused"] == 3
