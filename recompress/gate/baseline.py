@@ -68,10 +68,10 @@ def check_baseline(policy: Policy, scores: Scores, baseline: Measured, accepted:
             yield passed("baseline", f"the baseline was not compared with the one behind the last promotion; {expected.baseline_accepted_by}")
         return  # else ``check_inputs`` has refused already
     for loss in compare(policy, scores, baseline, accepted, "baseline", alpha):
-        yield _against_accepted(loss, expected, alpha)
+        yield _against_accepted(policy, loss, expected, alpha)
 
 
-def _against_accepted(loss: Loss, expected: Expected, alpha: float) -> Finding:
+def _against_accepted(policy: Policy, loss: Loss, expected: Expected, alpha: float) -> Finding:
     check, where = ("baseline", "") if not loss.slice else (f"baseline/{loss.slice}", f" in {loss.slice}")
     detail = (
         f"{policy.metric} of the baseline {loss.candidate:.4f} against {loss.other:.4f} of the one behind the last promotion{where}: "

@@ -56,7 +56,7 @@ def _try(policy: Policy, metric: Metric, candidate: Measured, baseline: Measured
                 trial = trial.model_copy(update={"loss": estimate.loss})
             here, bound_inside = _room(estimate, margin, policy.alpha)
             room, inside = min(room, here), inside and bound_inside
-    missed = [finding for finding in check_limits(policy, given, baseline.evaluation) if not finding.passed]
+    missed = [finding for finding in check_limits(policy, given, baseline.evaluation, alpha=policy.alpha) if not finding.passed]
     trial = trial.model_copy(update={"room": room, "inside": inside})
     if missed:
         return trial.model_copy(update={"reason": missed[0].reason, "detail": missed[0].detail})

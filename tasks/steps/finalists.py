@@ -41,6 +41,8 @@ def try_on_dev(run: Recompression, models: Sequence[ModelRef], baseline: ModelRe
                 predictions_uri=predictions["uri"],
                 predictions_sha256=predictions["sha256"],
                 machine=speed["machine"],
+                rounds=speed["rounds"],
+                load=speed["load"],
             )
         )
     return trials
