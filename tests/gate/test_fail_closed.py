@@ -130,7 +130,9 @@ CASES: dict[str, tuple[str, Changes]] = {
     "too few rounds for any bound": ("too-few-rounds", rounds("latency_ratio", *[3.0] * 4)),
     "too few rounds for this confidence": (
         "too-few-rounds",
-        {"accepted_baseline": None} | expecting(accepted_baseline_sha256=BASELINE) | rules(confidence=0.998, draws=10_000, at_least=None, **VERY_WIDE),
+        {"accepted_baseline": None, "look": look(budget=1 - 0.998, level=1 - 0.998)}
+        | expecting(accepted_baseline_sha256=BASELINE)
+        | rules(confidence=0.998, draws=10_000, at_least=None, **VERY_WIDE),
     ),
     "too few processes for their memory": ("too-few-rounds", rounds("peak_memory_bytes", 300e6)),
     "no memory": ("memory-missing", metric("candidate", "peak_memory_bytes", None)),

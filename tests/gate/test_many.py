@@ -38,7 +38,7 @@ def test_the_replica_is_the_gates_bound_with_draws_without_luck(examples: int, l
 def test_the_replica_decides_as_the_whole_gate_does() -> None:
     """The candidate of the cases, wrong where the baseline is, and some more: by ``judge`` with a look of that level."""
     wrong = set(range(0, 800, 8))
-    rules = policy(baseline={"margin": 0.05}, champion={"margin": 0.3}, loss_budget=0.9, limits=None, draws=10_000)
+    rules = policy(baseline={"margin": 0.05}, champion={"margin": 0.3}, loss_budget=0.9, limits=None, at_least=None, draws=10_000)
     for lost in (12, 16, 20):
         models = {"candidate": measured("small", CANDIDATE, wrong | set(range(1, 8 * lost, 8))), "baseline": measured("baseline", "b" * 64, wrong)}
         least = lowest_level(800, 0.05, lost, 0)
