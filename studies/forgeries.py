@@ -55,8 +55,9 @@ HARMLESS = {
     },
     "runs.status": "whether a run looks finished; the ledger knows which steps are",
     "runs of registering": "the run under which a version was uploaded: the version's files are found by their place and checked by the manifest in the ledger",
-    "tags": f"{LABELS}. A tag that names a step's result is compared with the ledger; one that was deleted is not missed, because the result is found without it",
-    "registered_models": TIMES,
+    "tags": LABELS,
+    "tags of steps, deleted or renamed": "a result is found by the ledger's record, without its tag; under another name no step asks for it",
+    **{f"registered_models.{c}": TIMES for c in ("creation_time", "last_updated_time", "description")},
     **{f"model_versions.{c}": TIMES for c in ("creation_time", "last_updated_time", "description", "user_id", "current_stage", "status_message", "run_link")},
     "model_versions.status": "MLflow's READY, which it says of any version; the manifest in the ledger says whether a version is whole",
     "registered_model_aliases of others": "an alias other than champion, which nothing here follows",
@@ -123,6 +124,8 @@ def _place_of(table: str, column: str, about: dict[str, Any]) -> str:
         return "registered_model_aliases of others"
     if table == "runs" and str(about["name"]).startswith("register "):
         return "runs of registering"
+    if table == "tags" and str(about["key"]).startswith("step."):
+        return "tags of steps, another result" if column == "value" else "tags of steps, deleted or renamed"
     if f"{table}.{column}" in HARMLESS:
         return f"{table}.{column}"
     return table if table in HARMLESS else f"{table}.{column or '(row)'}"

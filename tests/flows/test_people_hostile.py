@@ -60,7 +60,7 @@ def test_nothing_is_asked_of_a_ledger_and_nothing_decided_that_lacks_what_a_bund
     connection.close()
     queries = [("log",), ("who-was", "ner", "--at", "2026-11-20"), ("trace", "ner@1"), ("guard",), ("export", str(tmp_path / "out.jsonl")), ("bundle", "ner@1")]
     for command in [*(("audit", *query) for query in queries), ("approve",), ("reject", waiting, "--reason", "slow"), ("rollback", "ner", "--reason", "slow")]:
-        assert "ledger record 10: it is missing; the ledger ends at 9, and record 16 is anchored elsewhere" in people.refused(*command, code=5), command
+        assert "ledger record 10: it is missing; the ledger ends at 9, and record 18 is anchored elsewhere" in people.refused(*command, code=5), command
     assert not list(tmp_path.glob("out.jsonl*"))
     shutil.rmtree(evidence)
     assert people.call("audit", "log")[0] == 0
@@ -75,7 +75,7 @@ def test_an_export_that_cannot_be_signed_or_written_leaves_nothing(people: Peopl
     assert not list(tmp_path.glob("out.jsonl*"))
     shutil.copy(tmp_path / "kept.pem", key)
     assert "cannot be written to" in people.refused("audit", "export", str(tmp_path / "nowhere" / "out.jsonl"), code=1)
-    assert people.ask("audit", "export", str(out))["records"] == 16
+    assert people.ask("audit", "export", str(out))["records"] == 18
     assert {file.name for file in tmp_path.glob("*out.jsonl*")} == {"out.jsonl", "out.jsonl.head.json"}
 
 

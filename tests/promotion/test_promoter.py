@@ -330,7 +330,8 @@ def test_heads_are_parsed_from_tags_with_suspicion(promoter: Promoter, registry:
         promote_new(promoter, tmp_path, 2)
 
 
-def test_an_upload_that_was_cut_off_lets_nobody_lay_another_version_in_its_place(ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tag", ["its own", "the one announced"])
+def test_an_upload_that_was_cut_off_lets_nobody_lay_another_version_in_its_place(ledger: Ledger, registry: FolderRegistry, tmp_path: Path, tag: str) -> None:
     """The ledger knows the manifest that was about to be uploaded, so a version with the same model and other code to serve it is not the one."""
 
     class Killed(BaseException):
@@ -351,8 +352,8 @@ def test_an_upload_that_was_cut_off_lets_nobody_lay_another_version_in_its_place
     version = registry.create_version(MODEL, directory, tags_of(progress.plan))
     place = registry.fetch(MODEL, version)
     (place / "served.py").write_text("# whatever else I like\n")
-    for manifest in (write_manifest(place), announced.body["manifest_sha256"]):
-        registry.set_tag(MODEL, version, MANIFEST_TAG, manifest)
+    laid = write_manifest(place)
+    registry.set_tag(MODEL, version, MANIFEST_TAG, laid if tag == "its own" else announced.body["manifest_sha256"])
     with pytest.raises(IntegrityError, match=f"version {version} of {MODEL}: .*expected {announced.body['manifest_sha256'][:12]}"):
         promoter.promote(progress.digest, directory)
     assert registry.champion(MODEL) is None
