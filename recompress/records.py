@@ -6,9 +6,9 @@ A reference is a uri and a digest. The uri says where the bytes may be fetched; 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from recompress.integrity.digest import sha256_json
 from recompress.settings.base import Sha256, Slug
@@ -24,6 +24,16 @@ class Record(BaseModel):
     """A frozen record with one JSON form and one digest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Fields that a later version added: not written while they hold their default, so that records from before keep their digest."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        for name in self.LATER:
+            if name in values and getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
+        return values
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self.model_dump_json())  # through text, where NaN is "NaN": a refusal of NaN has a digest too
@@ -118,6 +128,7 @@ class Finding(Record):
 class Loss(Record):
     """How much worse a candidate is than another model, on the whole test split or in one slice. Losses are in points of the metric, 0 to 1."""
 
+    LATER = ("groups", "worth")
     against: Literal["baseline", "champion"]
     slice: str = ""
     """Empty for the whole split."""
@@ -141,7 +152,11 @@ class Loss(Record):
     undefined: float = 0.0
     """Share of bootstrap draws in which the metric had an empty denominator."""
     mcnemar_p: float | None = None
-    """Exact two-sided p-value that both models are right equally often, where the metric is accuracy. For information."""
+    """Exact two-sided p-value that both models are right equally often, where the metric is accuracy and no groups are named. For information."""
+    groups: int = 0
+    """Groups of examples that were drawn; 0 where the data names none."""
+    worth: float | None = None
+    """How many groups of equal size these are worth, where the data names groups."""
 
 
 class Verdict(Record):

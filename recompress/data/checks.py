@@ -55,6 +55,7 @@ RULES = (
     Rule("in_train_nearly", "none stands there in another case or punctuation", "rows"),
     Rule("in_test", "no text of dev stands in test", "rows"),
     Rule("in_train_elsewhere", "none stands in the train split of another slice", "rows"),
+    Rule("group_elsewhere", "no group stands in two splits", "rows"),
     Rule("labels_train_lacks", "train shows every label of dev and test", "labels", "balance"),
     Rule("entity_density", "splits have similar numbers of entities a sentence", "times as many", "balance", 1.5),
     Rule("label_balance", "labels have similar shares in all splits", "difference in share", "balance", 0.05),

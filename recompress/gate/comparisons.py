@@ -6,6 +6,7 @@ that also counts the chance of how many examples of each slice a split holds, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isinf
 from typing import Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 from recompress.gate.inputs import Scores
 from recompress.gate.measured import Measured
 from recompress.gate.reasons import passed, refused
-from recompress.gate.statistics import HolmStep, LossEstimate, Metric, estimate_loss, holm, mcnemar, pair, resample
+from recompress.gate.statistics import HolmStep, LossEstimate, Metric, Stratum, estimate_loss, holm, joined, mcnemar, pair, resample
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
 
@@ -30,9 +31,16 @@ def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured
     def metric(totals: np.ndarray) -> np.ndarray:
         return np.asarray(scores(totals)[policy.metric])
 
-    strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [WHOLE] * len(candidate.slices))
-    totals = resample(strata, draws=policy.draws, seed=policy.seed)
-    whole = estimate_loss(list(strata.values()), sum(totals.values(), start=np.zeros(())), metric)
+    def sums(strata: Mapping[str, Stratum]) -> dict[str, np.ndarray]:
+        return resample(strata, draws=policy.draws, seed=policy.seed)
+
+    slices, groups = candidate.slices if by_slice else [WHOLE] * len(candidate.slices), candidate.groups
+    strata = pair(candidate.counts, other.counts, slices, groups)
+    totals = sums(strata)
+    tied = joined(slices, groups)  # a group that spans slices is drawn whole, so that those slices are one stratum of the whole split
+    all_strata = strata if tied == list(slices) else pair(candidate.counts, other.counts, tied, groups)
+    all_totals = totals if all_strata is strata else sums(all_strata)
+    whole = estimate_loss(list(all_strata.values()), sum(all_totals.values(), start=np.zeros(())), metric)
     parts = {name: estimate_loss([strata[name]], totals[name], metric) for name in sorted(by_slice)}
 
     p_value = whole.p_value(side.margin)
@@ -70,7 +78,9 @@ def _loss(
         p_adjusted=step.adjusted,
         smallest_detectable=estimate.smallest_detectable(step.alpha, policy.power),
         undefined=estimate.undefined,
-        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" else None,
+        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" and candidate.groups is None else None,
+        groups=estimate.groups,
+        worth=estimate.worth,
     )
 
 
@@ -102,13 +112,20 @@ def _judge_bound(policy: Policy, loss: Loss) -> Finding:
 
 def _judge_sample(policy: Policy, loss: Loss) -> Finding:
     check, detectable = _name("sample", loss), loss.smallest_detectable
+    groups = "" if loss.worth is None else f" of {loss.groups:,} groups (worth {loss.worth:,.0f} of equal size)"
     detail = (
-        f"{loss.examples:,} examples{_where(loss)}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
+        f"{loss.examples:,} examples{_where(loss)}{groups}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
         f"from a margin of {detectable:.4f} on, margin {loss.margin:.4f}"
     )
     if detectable <= loss.margin:
         return passed(check, detail, measured=detectable, limit=loss.margin)
-    return refused(check, "sample-too-small-for-margin", f"{detail}; take more test examples or a wider margin", measured=detectable, limit=loss.margin)
+    return refused(
+        check,
+        "sample-too-small-for-margin",
+        f"{detail}; take more test {'groups' if groups else 'examples'} or a wider margin",
+        measured=detectable,
+        limit=loss.margin,
+    )
 
 
 def _name(what: str, loss: Loss) -> str:

@@ -9,6 +9,7 @@ from math import isfinite
 import numpy as np
 from jaxtyping import Float, Num
 
+from recompress.gate.groups import check_enough, check_named
 from recompress.gate.measured import Expected, Measured
 from recompress.gate.reasons import passed, refused
 from recompress.policy import Policy
@@ -27,8 +28,9 @@ def check_inputs(policy: Policy, scores: Scores, models: Mapping[str, Measured |
     for role, model in models.items():
         if model is not None:
             findings += [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
-    if not findings:
-        findings += [*_pairing(models), *_sample(policy, models["candidate"])]
+    candidate = models["candidate"]
+    if not findings and candidate is not None:
+        findings += [*_pairing(models), *_sample(policy, models["candidate"]), *check_enough(policy, candidate)]
     count = expected.examples
     return findings or [passed("inputs", f"{count:,} test examples, the same for {', '.join(role for role, model in models.items() if model)}")]
 
@@ -63,6 +65,7 @@ def _identity(role: str, model: Measured, expected: Expected) -> Iterator[Findin
 def _shape(role: str, model: Measured, expected: Expected) -> Iterator[Finding]:
     count = len(model.examples)
     lengths = {len(model.slices), len(model.references), model.counts.shape[0] if model.counts.ndim == 2 else -1}
+    lengths |= set() if model.groups is None else {len(model.groups)}
     if not count:
         yield refused(role, "empty-evaluation", f"no test example of the {role} was measured")
     elif lengths != {count}:
@@ -82,6 +85,8 @@ def _shape(role: str, model: Measured, expected: Expected) -> Iterator[Finding]:
         yield refused(role, "repeated-examples", f"example {name!r} of the {role} was counted {times} times")
     elif not (np.isfinite(model.counts).all() and (model.counts >= 0).all()):
         yield refused(role, "bad-counts", f"the counts of the {role} hold a negative value or NaN")
+    else:
+        yield from check_named(role, model, expected)
 
 
 def _numbers(role: str, model: Measured, policy: Policy, scores: Scores) -> list[Finding]:

@@ -14,8 +14,10 @@ from recompress.errors import IntegrityError
 from recompress.gate import Expected, Measured, choose, judge, read_measured
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
+from recompress.measure.quality import group_numbers
 from recompress.promotion import Promoter, progress_of
 from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
+from tasks.data.bring import examples_of
 from tasks.ledger.access import actor, recorded_policy
 from tasks.running.recompression import Recompression
 from tasks.tracking.registry import champion_of, open_registry
@@ -83,12 +85,13 @@ def judge_all(
 
 def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model: ModelRef, measured: dict[str, Measured], champion: Champion) -> Verdict:
     """One variant. The present champion is found among the evaluations by its bytes, whatever it is called there."""
-    benchmark = get_benchmark(run.plan.recipe.benchmark)
+    benchmark, tested = get_benchmark(run.plan.recipe.benchmark), group_numbers(examples_of(dataset, "test"))
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
     expected = Expected(
         policy_sha256=recorded_policy(run.ledger, run.plan),
         dataset_sha256=dataset.sha256,
         examples=dataset.rows["test"],
+        groups=len(set(tested or ())),
         candidate_sha256=model.sha256,
         baseline_sha256=baseline.sha256,
         champion_sha256=champion.sha256,

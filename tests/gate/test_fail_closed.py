@@ -78,6 +78,20 @@ def rarely_defined(totals: np.ndarray) -> dict[str, np.ndarray]:
     return {"accuracy": np.where((totals[..., 2] < 260) & (totals[..., 2] > 1), np.nan, scores(totals)["accuracy"])}
 
 
+WIDE: Changes = {"baseline": {"margin": 0.6}, "champion": {"margin": 0.6}, "loss_budget": 0.9}
+"""Margins that even a handful of groups could show."""
+
+
+def grouped(groups: Any, expected: int | None = None) -> Changes:
+    """Everybody measured on the same groups, and the split said to hold as many."""
+    count = len(set(groups)) if expected is None else expected
+    return all_of(lambda role: rows(role, lambda model: replace(model, groups=list(groups)))) | expecting(groups=count)
+
+
+def pairs() -> list[int]:
+    return [i // 2 for i in range(800)]
+
+
 BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
 
 
@@ -167,6 +181,19 @@ CASES: dict[str, tuple[str, Changes]] = {
     "other columns": ("different-counts", rows("baseline", lambda model: replace(model, counts=np.hstack([model.counts, np.zeros((800, 3))])))),
     "a metric that its predictions do not give": ("metric-mismatch", metric("candidate", "accuracy", 0.99)),
     "a baseline made worse on paper": ("metric-mismatch", metric("baseline", "accuracy", 0.5)),
+    # groups
+    "groups that the predictions lost": ("groups-missing", expecting(groups=400)),
+    "groups that the data does not name": ("groups-missing", grouped(range(800), expected=0)),
+    "a model measured without groups": ("groups-missing", grouped(range(800)) | {"baseline": case()["baseline"]}),
+    "other groups, as many": ("different-examples", grouped(pairs()) | rows("champion", lambda model: replace(model, groups=swapped(pairs())))),
+    "groups cut off": ("mismatched-lengths", grouped(range(800)) | rows("candidate", lambda model: replace(model, groups=range(799)))),
+    "few groups": ("too-few-groups", grouped([i // 20 for i in range(800)]) | rules(**WIDE)),
+    "many groups, one of which holds half of all": ("too-few-groups", grouped([0] * 400 + [*range(1, 401)]) | rules(**WIDE)),
+    "few groups in a slice": (
+        "too-few-groups",
+        grouped([i // 10 for i in range(400)] + [*range(40, 440)])
+        | rules(baseline={"margin": 0.3, "slices": {"hau": 0.6, "swa": 0.6}}, champion={"margin": 0.3}, loss_budget=0.9),
+    ),
     # measured, and not good enough
     "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
     "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
