@@ -94,6 +94,7 @@ class Check(Record):
 class DataCheck(Record):
     """Everything that was found in the raw and the prepared form of a data set."""
 
+    LATER = ("together",)
     dataset: str
     benchmark: str
     raw_md5: str
@@ -103,6 +104,8 @@ class DataCheck(Record):
     tool: str
     """The library that judged, and its version."""
     checks: tuple[Check, ...]
+    together: str = ""
+    """One line: do the texts of the test split belong together, and what do the gate's bounds then mean?"""
 
     def of(self, stage: Stage, *statuses: Status) -> list[Check]:
         return [check for check in self.checks if check.stage == stage and (not statuses or check.status in statuses)]
