@@ -17,6 +17,7 @@ from tasks.steps.judge import judge_all, present_champion
 from tasks.steps.promote import promote
 from tasks.steps.report import write_report
 from tasks.steps.train import find_base_model, train_baseline
+from tasks.steps.trainings import train_again
 
 
 @flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)
@@ -36,6 +37,7 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
         models = [baseline, *variants, *champion.models]
         evaluations = evaluate(run, models, baseline, dataset)
 
-        judgement = judge_all(run, dataset, baseline, variants, evaluations, champion)
+        trained = train_again(run, dataset, base, finalists=variants)
+        judgement = judge_all(run, dataset, baseline, variants, evaluations, champion, trained)
         promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion)
         return write_report(run, dataset, base, checks, variants, evaluations, judgement, promotion)

@@ -17,6 +17,9 @@ from recompress.settings.file import read_settings
 Margin = Annotated[float, Field(gt=0, lt=1)]
 """A loss in points of the metric, absolute: 0.02 lets an F1 of 0.75 fall to 0.73."""
 
+LATER: dict[str, Any] = {"trainings": 1}
+"""Dials that came after policies had been recorded, with their defaults."""
+
 TAIL_DRAWS = 10
 """So many bootstrap draws, at least, must lie beyond a bound; fewer make it a matter of luck."""
 
@@ -90,6 +93,8 @@ class Policy(Settings):
     first_promotion: Literal["allowed", "refused"] = "refused"
     """Whether a model may become champion where there is none to compare it with."""
     min_examples: Examples = Examples()
+    trainings: Annotated[int, Field(ge=1, le=20)] = 1
+    """Baseline and finalists are trained so many times, with seeds that follow from the recipe's. The verdict then speaks of the recipe; the first is promoted."""
     limits: Limits | None = None
     choose: Literal["smallest", "fastest", "best"]
     """Which of several that pass becomes champion."""
@@ -142,7 +147,12 @@ class Policy(Settings):
     @property
     def sha256(self) -> str:
         """The digest of everything that the policy says, defaults included."""
-        return sha256_json(self.model_dump(mode="json"))
+        return sha256_json(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that the policy says. What a later version came to ask is left out where it has its default, so that an older policy keeps its digest."""
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if LATER.get(name, ...) != value}
 
 
 def read_policy(path: Path) -> Policy:

@@ -128,7 +128,7 @@ class Finding(Record):
 class Loss(Record):
     """How much worse a candidate is than another model, on the whole test split or in one slice. Losses are in points of the metric, 0 to 1."""
 
-    LATER = ("groups", "worth")
+    LATER = ("groups", "worth", "trainings")
     against: Literal["baseline", "champion"]
     slice: str = ""
     """Empty for the whole split."""
@@ -157,11 +157,27 @@ class Loss(Record):
     """Groups of examples that were drawn; 0 where the data names none."""
     worth: float | None = None
     """How many groups of equal size these are worth, where the data names groups."""
+    trainings: tuple[float, ...] = ()
+    """The loss of each training, where the recipe is judged by several: ``loss``, ``candidate`` and ``other`` are means over them."""
+
+
+class Training(Record):
+    """A further training of baseline and candidate that a verdict on a recipe stands on."""
+
+    seed: int
+    candidate_sha256: Sha256
+    baseline_sha256: Sha256
+    candidate: float
+    """The candidate's metric on the whole split."""
+    baseline: float
+    evaluations: tuple[Sha256, Sha256]
+    """Digests of the two ``Evaluation``s, candidate first."""
 
 
 class Verdict(Record):
     """What the gate said of one candidate, and of which bytes. The same inputs give the same verdict again."""
 
+    LATER = ("trainings",)
     candidate: str
     passed: bool
     findings: tuple[Finding, ...]
@@ -189,6 +205,8 @@ class Verdict(Record):
     """Digest of the ``Evaluation`` of the candidate, the baseline and the champion."""
     computed_with: dict[str, str] = {}
     """Versions of the libraries that drew the bootstrap."""
+    trainings: tuple[Training, ...] = ()
+    """The further trainings, where the policy asks for several. The one that is promoted is the first, whatever the others gave."""
 
     @model_validator(mode="after")
     def _nothing_passes_by_default(self) -> Verdict:

@@ -8,5 +8,6 @@ from recompress.gate.choose import choose
 from recompress.gate.judge import judge
 from recompress.gate.measured import Expected, Measured, read_measured
 from recompress.gate.reasons import REASONS
+from recompress.gate.trainings import Again
 
-__all__ = ["REASONS", "Expected", "Measured", "choose", "judge", "read_measured"]
+__all__ = ["REASONS", "Again", "Expected", "Measured", "choose", "judge", "read_measured"]

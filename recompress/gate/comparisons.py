@@ -15,7 +15,9 @@ import numpy as np
 from recompress.gate.inputs import Scores
 from recompress.gate.measured import Measured
 from recompress.gate.reasons import passed, refused
+from recompress.gate.spread import RecipeEstimate, of_recipe
 from recompress.gate.statistics import HolmStep, LossEstimate, Metric, Stratum, estimate_loss, holm, joined, mcnemar, pair, resample
+from recompress.gate.trainings import mean_over
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
 
@@ -23,13 +25,21 @@ Side = Literal["baseline", "champion"]
 WHOLE = ""
 
 
-def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side) -> list[Loss]:
-    """The loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order."""
+def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side, trainings: int = 1) -> list[Loss]:
+    """The loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order; of several
+    trainings the counts stand side by side (``recompress.gate.trainings``)."""
     side = getattr(policy, against)
     by_slice: dict[str, float] = side.slices or {}
 
-    def metric(totals: np.ndarray) -> np.ndarray:
+    def one(totals: np.ndarray) -> np.ndarray:
         return np.asarray(scores(totals)[policy.metric])
+
+    def metric(totals: np.ndarray) -> np.ndarray:
+        return one(totals) if trainings == 1 else np.asarray(mean_over(trainings, scores, policy.metric)(totals)[policy.metric])
+
+    def recipe(estimate: LossEstimate, name: str) -> LossEstimate:
+        inside = _inside(candidate, name)
+        return of_recipe(estimate, candidate.counts[inside].sum(axis=0), other.counts[inside].sum(axis=0), one, trainings)
 
     def sums(strata: Mapping[str, Stratum]) -> dict[str, np.ndarray]:
         return resample(strata, draws=policy.draws, seed=policy.seed)
@@ -40,8 +50,8 @@ def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured
     tied = joined(slices, groups)  # a group that spans slices is drawn whole, so that those slices are one stratum of the whole split
     all_strata = strata if tied == list(slices) else pair(candidate.counts, other.counts, tied, groups)
     all_totals = totals if all_strata is strata else sums(all_strata)
-    whole = estimate_loss(list(all_strata.values()), sum(all_totals.values(), start=np.zeros(())), metric)
-    parts = {name: estimate_loss([strata[name]], totals[name], metric) for name in sorted(by_slice)}
+    whole = recipe(estimate_loss(list(all_strata.values()), sum(all_totals.values(), start=np.zeros(())), metric), WHOLE)
+    parts = {name: recipe(estimate_loss([strata[name]], totals[name], metric), name) for name in sorted(by_slice)}
 
     p_value = whole.p_value(side.margin)
     losses = [_loss(policy, metric, candidate, other, against, WHOLE, side.margin, whole, p_value, HolmStep(p_value, policy.alpha, p_value <= policy.alpha))]
@@ -62,8 +72,9 @@ def _loss(
     p_value: float,
     step: HolmStep,
 ) -> Loss:
-    inside = np.ones(len(candidate.slices), dtype=bool) if part == WHOLE else np.asarray(candidate.slices) == part
+    inside = _inside(candidate, part)
     ours, theirs = candidate.counts[inside], other.counts[inside]
+    losses = estimate.losses if isinstance(estimate, RecipeEstimate) else ()
     return Loss(
         against=against,
         slice=part,
@@ -78,10 +89,15 @@ def _loss(
         p_adjusted=step.adjusted,
         smallest_detectable=estimate.smallest_detectable(step.alpha, policy.power),
         undefined=estimate.undefined,
-        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" and candidate.groups is None else None,
+        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" and candidate.groups is None and not losses else None,
         groups=estimate.groups,
         worth=estimate.worth,
+        trainings=losses,
     )
+
+
+def _inside(candidate: Measured, part: str) -> np.ndarray:
+    return np.ones(len(candidate.slices), dtype=bool) if part == WHOLE else np.asarray(candidate.slices) == part
 
 
 def _mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float | None:
@@ -100,7 +116,7 @@ def _judge_bound(policy: Policy, loss: Loss) -> Finding:
     check = _name("loss", loss)
     detail = (
         f"{policy.metric} {loss.candidate:.4f} against {loss.other:.4f} of the {loss.against}{_where(loss)}: "
-        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.4g} % sure), margin {loss.margin:.4f}"
+        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.4g} % sure), margin {loss.margin:.4f}{_of_trainings(loss)}"
     )
     if loss.undefined > policy.alpha or (loss.undefined and isinf(loss.upper)):
         why = f"{policy.metric}{_where(loss)} is undefined in {100 * loss.undefined:.1f} % of draws: too few examples carry anything to find"
@@ -117,20 +133,29 @@ def _judge_sample(policy: Policy, loss: Loss) -> Finding:
         f"{loss.examples:,} examples{_where(loss)}{groups}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
         f"from a margin of {detectable:.4f} on, margin {loss.margin:.4f}"
     )
+    more = f"{'more trainings, ' if loss.trainings else ''}more test {'groups' if groups else 'examples'}"
     if detectable <= loss.margin:
         return passed(check, detail, measured=detectable, limit=loss.margin)
     return refused(
         check,
         "sample-too-small-for-margin",
-        f"{detail}; take more test {'groups' if groups else 'examples'} or a wider margin",
+        f"{detail}; take {more} or a wider margin",
         measured=detectable,
         limit=loss.margin,
     )
 
 
 def _name(what: str, loss: Loss) -> str:
-    return f"{what}-against-{loss.against}" + (f"/{loss.slice}" if loss.slice else "")
+    return f"{'recipe-' if loss.trainings else ''}{what}-against-{loss.against}" + (f"/{loss.slice}" if loss.slice else "")
 
 
 def _where(loss: Loss) -> str:
     return f" in {loss.slice}" if loss.slice else ""
+
+
+def _of_trainings(loss: Loss) -> str:
+    """The loss of each training and how far they lie apart; nothing where there is one."""
+    if not loss.trainings:
+        return ""
+    each = ", ".join(f"{one:+.4f}" for one in loss.trainings)
+    return f"; means over {len(loss.trainings)} trainings, whose losses are {each} (standard deviation {np.std(loss.trainings, ddof=1):.4f})"

@@ -27,12 +27,17 @@ def check_inputs(policy: Policy, scores: Scores, models: Mapping[str, Measured |
     findings = [*_policy(policy, expected), *_roles(models, expected)]
     for role, model in models.items():
         if model is not None:
-            findings += [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
+            findings += check_one(role, model, policy, scores, expected)
     candidate = models["candidate"]
     if not findings and candidate is not None:
         findings += [*_pairing(models), *_sample(policy, models["candidate"]), *check_enough(policy, candidate)]
     count = expected.examples
     return findings or [passed("inputs", f"{count:,} test examples, the same for {', '.join(role for role, model in models.items() if model)}")]
+
+
+def check_one(role: str, model: Measured, policy: Policy, scores: Scores, expected: Expected) -> list[Finding]:
+    """What is wrong with one model's measurements by themselves."""
+    return [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
 
 
 def _policy(policy: Policy, expected: Expected) -> Iterator[Finding]:

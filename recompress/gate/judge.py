@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recompress.gate.comparisons import compare, findings_of
 from recompress.gate.inputs import Scores, check_inputs
 from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent, cost_of
 from recompress.gate.measured import Expected, Measured
+from recompress.gate.trainings import Again, check_trainings, records_of, side_by_side
 from recompress.policy import Policy
 from recompress.records import Finding, Loss, Verdict
 
@@ -22,14 +23,17 @@ def judge(
     champion: Measured | None,
     spent_loss: float | None,
     expected: Expected,
+    again: Sequence[Again] = (),
 ) -> Verdict:
     """The verdict on one candidate. The same inputs give the same verdict, to the digest.
 
     ``scores`` turns summed counts into metrics: ``lambda totals: benchmark.metrics(totals, labels)``. ``champion`` is None only when there is none;
+    ``again`` are further trainings of baseline and candidate, where the policy asks for them: the recipe is judged by all and the candidate by itself.
     ``spent_loss`` is ``spent_loss_after`` of the verdict behind the last promotion, and 0 after the first. Refuses, never raises, for whatever was measured.
     """
     models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion}
     findings = check_inputs(policy, scores, models, expected)
+    findings += check_trainings(policy, scores, candidate, again, expected)
     comparable = all(finding.passed for finding in findings)
     losses: list[Loss] = []
     spent_after: float | None = None
@@ -37,8 +41,14 @@ def judge(
         losses += compare(policy, scores, candidate, baseline, "baseline")
     if comparable and champion is not None:
         losses += compare(policy, scores, candidate, champion, "champion")
+    if comparable and again and baseline is not None:
+        candidates = side_by_side([candidate, *(training.candidate for training in again)])
+        baselines = side_by_side([baseline, *(training.baseline for training in again)])
+        losses += compare(policy, scores, candidates, baselines, "baseline", trainings=policy.trainings)
+        if champion is not None:
+            losses += compare(policy, scores, candidates, side_by_side([champion] * policy.trainings), "champion", trainings=policy.trainings)
     findings += findings_of(policy, losses)
-    cost = next((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), None)
+    cost = max((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), default=None)
     if expected.champion_sha256 is None:
         findings.append(check_first_promotion(policy))
         spent_after = spent_loss or 0.0
@@ -66,6 +76,7 @@ def judge(
         baseline_sha256=expected.baseline_sha256,
         champion_sha256=expected.champion_sha256,
         pairing_sha256=candidate.pairing_sha256 if comparable else "",
+        trainings=records_of(policy, again) if comparable else (),
         evaluations={role: model.evaluation.digest for role, model in models.items() if model is not None},
         computed_with={"numpy": importlib.metadata.version("numpy")},
     )

@@ -35,6 +35,8 @@ class Expected(Record):
     """Groups of examples in the test split; 0 where the data names none."""
     champion_sha256: Sha256 | None
     """The present champion's model; None when there is none."""
+    trainings: tuple[tuple[Sha256, Sha256], ...] = ()
+    """Candidate and baseline of each further training, where the policy asks for several."""
 
 
 @dataclass(frozen=True)

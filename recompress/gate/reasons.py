@@ -27,6 +27,8 @@ REASONS = {
     "metric-mismatch": "the metric does not follow from the predictions",
     # how much was measured
     "too-few-examples": "fewer examples than the policy asks for",
+    "missing-trainings": "fewer or more trainings were measured than the policy asks for",
+    "repeated-training": "two trainings gave the same baseline: one was counted twice",
     "too-few-groups": "the test examples come from fewer groups than a bound can be drawn from",
     "missing-slice": "a slice of the policy is not in the data",
     "slice-without-margin": "a slice of the data has no margin in the policy",

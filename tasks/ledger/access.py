@@ -46,7 +46,7 @@ def record_policy(ledger: Ledger, plan: Plan) -> None:
             f"the policy {plan.recipe.policy} was edited after models had been measured under it (sha256 {before[:12]}…, now {policy[:12]}…); "
             f"put it back, or say why: recompress policy accept {plan.path} --reason '…'"
         )
-    ledger.append("policy-recorded", {"recipe": recipe, "policy_sha256": policy, "policy": plan.policy.model_dump(mode="json")}, actor=actor())
+    ledger.append("policy-recorded", {"recipe": recipe, "policy_sha256": policy, "policy": plan.policy.as_json()}, actor=actor())
 
 
 def recorded_policy(ledger: Ledger, plan: Plan) -> str:
@@ -61,5 +61,5 @@ def accept_policy(ledger: Ledger, plan: Plan, reason: str) -> None:
     """Record a policy that was edited after measuring, with the reason and who gave it."""
     if len(reason.strip()) < 10:
         raise InputError(f"--reason is for whoever reads the ledger later: at least 10 characters, got {reason!r}")
-    body = {"recipe": plan.recipe.name, "policy_sha256": plan.policy.sha256, "policy": plan.policy.model_dump(mode="json"), "reason": reason.strip()}
+    body = {"recipe": plan.recipe.name, "policy_sha256": plan.policy.sha256, "policy": plan.policy.as_json(), "reason": reason.strip()}
     ledger.append("policy-recorded", body, actor=actor())

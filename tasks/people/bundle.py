@@ -55,7 +55,7 @@ def keep_dossier(
     recipe = run.plan.recipe
     dossier = Dossier(
         verdict=verdict,
-        policy=run.plan.policy.model_dump(mode="json"),
+        policy=run.plan.policy.as_json(),
         policy_text=(run.root / recipe.policy).read_text(encoding="utf-8"),
         recipe=run.plan.as_json,
         recipe_text=run.plan.path.read_text(encoding="utf-8"),

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
-from recompress.gate import Expected, Measured, choose, judge, read_measured
+from recompress.gate import Again, Expected, Measured, choose, judge, read_measured
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
 from recompress.measure.quality import group_numbers
@@ -20,6 +20,7 @@ from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
 from tasks.data.bring import examples_of
 from tasks.ledger.access import actor, recorded_policy
 from tasks.running.recompression import Recompression
+from tasks.steps.trainings import Trained
 from tasks.tracking.registry import champion_of, open_registry
 from tasks.tracking.track import Result, check
 
@@ -60,20 +61,27 @@ def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champi
 
 @task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
 def judge_all(
-    run: Recompression, dataset: DatasetRef, baseline: ModelRef, variants: Sequence[ModelRef], evaluations: Sequence[Evaluation], champion: Champion
+    run: Recompression,
+    dataset: DatasetRef,
+    baseline: ModelRef,
+    variants: Sequence[ModelRef],
+    evaluations: Sequence[Evaluation],
+    champion: Champion,
+    trained: Sequence[Trained] = (),
 ) -> Judgement:
     """A verdict on every variant, against the baseline and the champion, and the choice among those that passed."""
     policy = run.plan.policy
-    evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in evaluations if e.model != "champion")])
+    again = [evaluation for training in trained for evaluation in (training.baseline, *training.finalists.values())]
+    evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in [*evaluations, *again] if e.model != "champion")])
     settled = champion.tags.get("recompress.evidence") == evidence
     against = champion.tags.get("recompress.judged_against", "") if settled else champion.version
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
-        verdicts = [judge_one(run, dataset, baseline, model, measured, champion) for model in variants]
+        verdicts = [judge_one(run, dataset, baseline, model, measured, champion, trained) for model in variants]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
-    key = step_key("verdicts", modules=["recompress.gate"], config=policy.model_dump(mode="json"), inputs=[evidence, against], seed=policy.seed)
+    key = step_key("verdicts", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, against], seed=policy.seed)
     result = run.step(
         "verdicts", key=key, run="", do=do, label=f"{len(variants)} variants against the baseline" + (" and the champion" if champion.version else "")
     )
@@ -83,7 +91,15 @@ def judge_all(
     return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, settled)
 
 
-def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model: ModelRef, measured: dict[str, Measured], champion: Champion) -> Verdict:
+def judge_one(
+    run: Recompression,
+    dataset: DatasetRef,
+    baseline: ModelRef,
+    model: ModelRef,
+    measured: dict[str, Measured],
+    champion: Champion,
+    trained: Sequence[Trained] = (),
+) -> Verdict:
     """One variant. The present champion is found among the evaluations by its bytes, whatever it is called there."""
     benchmark, tested = get_benchmark(run.plan.recipe.benchmark), group_numbers(examples_of(dataset, "test"))
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
@@ -95,6 +111,7 @@ def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model
         candidate_sha256=model.sha256,
         baseline_sha256=baseline.sha256,
         champion_sha256=champion.sha256,
+        trainings=tuple((t.finalists[model.name].model_sha256, t.baseline.model_sha256) for t in trained),
     )
     return judge(
         run.plan.policy,
@@ -104,6 +121,7 @@ def judge_one(run: Recompression, dataset: DatasetRef, baseline: ModelRef, model
         champion=beaten,
         spent_loss=spent_loss(run, champion),
         expected=expected,
+        again=[Again(t.seed, measured_of(run, t.finalists[model.name]), measured_of(run, t.baseline)) for t in trained],
     )
 
 

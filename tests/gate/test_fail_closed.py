@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recompress.gate import REASONS, Measured, judge
+from recompress.gate import REASONS, Again, Measured, judge
 from recompress.gate.reasons import refused
 from recompress.records import Verdict
 from tests.gate.cases import CANDIDATE, CHAMPION, case, expected, measured, policy, scores, verdict
@@ -90,6 +90,24 @@ def grouped(groups: Any, expected: int | None = None) -> Changes:
 
 def pairs() -> list[int]:
     return [i // 2 for i in range(800)]
+
+
+def more_trainings(
+    count: int,
+    change: Callable[[Measured], Measured] = lambda model: model,
+    *,
+    expected_: int | None = None,
+    baseline: str = "",
+    wrong: Any = None,
+) -> Changes:
+    """Further trainings like the first, of which the last candidate may be spoilt."""
+    mine = measured("small", "0" * 64, set(range(0, 800, 8)) if wrong is None else wrong)
+    models = [(f"{i + 1}" * 64, baseline or f"{i + 5}" * 64) for i in range(count)]
+    again = []
+    for i, (ours, theirs) in enumerate(models):
+        candidate = replace(mine, evaluation=mine.evaluation.model_copy(update={"model_sha256": ours}))
+        again.append(Again(i, change(candidate), measured("baseline", theirs, set(range(0, 768, 8)) | {3, 777})))
+    return {"again": again} | expecting(trainings=tuple(models[: count if expected_ is None else expected_]))
 
 
 BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
@@ -194,6 +212,19 @@ CASES: dict[str, tuple[str, Changes]] = {
         grouped([i // 10 for i in range(400)] + [*range(40, 440)])
         | rules(baseline={"margin": 0.3, "slices": {"hau": 0.6, "swa": 0.6}}, champion={"margin": 0.3}, loss_budget=0.9),
     ),
+    # trainings
+    "a second training that was not made": ("missing-trainings", rules(trainings=2)),
+    "a second training that the policy did not ask for": ("missing-trainings", more_trainings(1) | rules()),
+    "a second training that nobody expected": ("missing-trainings", more_trainings(1, expected_=0) | rules(trainings=2)),
+    "one training of three": ("missing-trainings", more_trainings(1) | rules(trainings=3)),
+    "the first training once more": ("repeated-training", more_trainings(1, baseline="b" * 64) | rules(trainings=2)),
+    "another training than the run's": ("stale-evaluation", more_trainings(1) | expecting(trainings=(("7" * 64, "8" * 64),)) | rules(trainings=2)),
+    "a training on other examples": (
+        "different-examples",
+        more_trainings(1, lambda model: replace(model, examples=swapped(model.examples))) | rules(trainings=2),
+    ),
+    "a training one example short": ("short-evaluation", more_trainings(1, lambda model: first_rows(model, 799)) | rules(trainings=2)),
+    "trainings that lie far apart": ("loss-too-large", more_trainings(1, wrong=set(range(0, 768, 8)) | set(range(1, 400, 10))) | rules(trainings=2)),
     # measured, and not good enough
     "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
     "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
@@ -205,7 +236,14 @@ CASES: dict[str, tuple[str, Changes]] = {
 }
 
 
-SEVERAL = ("no metrics at all", "too much lost", "no example", "the candidate's evaluation as the baseline's", "a metric that is undefined in many draws")
+SEVERAL = (
+    "no metrics at all",
+    "too much lost",
+    "no example",
+    "the candidate's evaluation as the baseline's",
+    "a metric that is undefined in many draws",
+    "trainings that lie far apart",
+)
 """Cases in which more than one thing is wrong."""
 
 
