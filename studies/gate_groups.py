@@ -1,6 +1,6 @@
 """Does the gate keep its promises where examples belong together, and where models are trained several times? Candidates whose true loss is known.
 
-    python -m studies.gate_groups --repeats 1000 --date 2026-11-29 --machine "2 cores of an AMD EPYC, no GPU"
+    python -m studies.gate_groups --repeats 2000 --date 2026-11-29 --machine "2 cores of an AMD EPYC, no GPU"
     python -m studies.gate_groups --repeats 40 --out /somewhere/else                                              (seconds, to see that it runs)
 
 Writes ``studies/results/gate_groups.json`` and ``.md``. Every bound is ``recompress.gate``'s own.
@@ -25,7 +25,7 @@ from studies.gate_populations import RIGHT, Pair, accuracy
 DRAWS, ALPHA, POWER = 1_000, 0.05, 0.8
 CHURN = 0.02
 SIZES = (1, 2, 10, 20)
-SPLITS = ((1_000, 0.08), (4_000, 0.04))
+SPLITS = ((1_000, 0.08), (2_000, 0.05))
 """(examples, margin)"""
 TRAININGS, BETWEEN = (2, 3, 5), (0.0, 0.01, 0.02)
 Rows = list[dict[str, Any]]
@@ -89,7 +89,7 @@ def groups(repeats: int) -> Rows:
         for examples, margin in SPLITS if kind == "whole groups" else SPLITS[1:]:
             for size in SIZES:
                 at = false_passes(population, examples=examples, size=size, margin=margin, repeats=repeats, seed=1)
-                good = false_passes(population, examples=examples, size=size, margin=margin, repeats=max(repeats // 5, 20), seed=2, loss=0.0)
+                good = false_passes(population, examples=examples, size=size, margin=margin, repeats=max(repeats // 10, 20), seed=2, loss=0.0)
                 row = {"groups": kind, "size": size, "examples": examples, "margin": margin, "at_the_margin": at, "no_loss": good}
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
@@ -104,7 +104,7 @@ def trainings(repeats: int) -> Rows:
             at = gate_trainings.false_passes(trainings=count, between=between, examples=1_000, margin=0.04, repeats=repeats, seed=3)
             good = {}
             for margin in (0.04, 0.06):
-                few = max(repeats // 5, 20)
+                few = max(repeats // 10, 20)
                 shares = gate_trainings.false_passes(trainings=count, between=between, examples=2_000, margin=margin, repeats=few, seed=4, loss=0.0)
                 good[str(margin)] = shares["recipe and first"]
             row = {"trainings": count, "between": between, "at_the_margin": at, "no_loss": good}
@@ -116,7 +116,7 @@ def trainings(repeats: int) -> Rows:
 def as_markdown(result: dict[str, Any]) -> str:
     lines = ["# Groups and trainings: does the gate keep its promises?", "", f"`{result['command']}`", ""]
     lines += [f"{result['date']}, {result['machine']}, {result['versions']}; {DRAWS:,} draws each, bounds at 95 %", "", "## Groups", ""]
-    lines += [f"{result['repeats']:,} samples for each line at the margin, a fifth of that without loss. At the margin 5 % are wanted at most.", ""]
+    lines += [f"{result['repeats']:,} samples for each line at the margin, a tenth of that without loss. At the margin 5 % are wanted at most.", ""]
     lines += [
         "| groups | size | examples | margin | at the margin, not named | at the margin, named | no loss, passes the bound | and the sample is large enough |"
     ]
@@ -126,7 +126,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         cells = [_percent(value) for value in (at["not named"], at["named"], good["named"], good["named, sample large enough"])]
         lines.append(f"| {row['groups']} | {row['size']} | {row['examples']:,} | {row['margin']} | " + " | ".join(cells) + " |")
     lines += ["", "## Trainings", ""]
-    lines += [f"{result['training_repeats']:,} recipes for each line at the margin of 0.04 with 1,000 examples; without loss a fifth of that with 2,000.", ""]
+    lines += [f"{result['training_repeats']:,} recipes for each line at the margin of 0.04 with 1,000 examples; without loss a tenth of that with 2,000.", ""]
     lines += ["`spread` is the standard deviation of a training's true loss around the recipe's. The gate asks for the last column of those at the margin.", ""]
     lines += [
         "| trainings | spread | first training alone | bootstrap of trainings and texts | bound of the recipe | recipe and first | no loss, margin 0.04 | 0.06 |"
@@ -146,7 +146,7 @@ def _percent(share: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--date", default="")
     parser.add_argument("--machine", default=platform.machine())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -157,9 +157,9 @@ def main() -> None:
         "machine": args.machine,
         "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
         "repeats": args.repeats,
-        "training_repeats": args.repeats // 2,
+        "training_repeats": args.repeats // 4,
         "groups": groups(args.repeats),
-        "trainings": trainings(args.repeats // 2),
+        "trainings": trainings(args.repeats // 4),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "gate_groups.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -33,7 +33,7 @@ def judge(
     """
     models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion}
     findings = check_inputs(policy, scores, models, expected)
-    findings += check_trainings(policy, scores, candidate, again, expected)
+    findings += check_trainings(policy, scores, candidate, baseline, again, expected)
     comparable = all(finding.passed for finding in findings)
     losses: list[Loss] = []
     spent_after: float | None = None

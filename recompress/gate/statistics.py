@@ -78,8 +78,10 @@ def pair(
 
 
 def _merged(rows: Num[np.ndarray, "examples width"]) -> tuple[Float[np.ndarray, "rows width"], Int[np.ndarray, " rows"]]:
-    unique, times = np.unique(rows, axis=0, return_counts=True)
-    return unique.astype(np.float64), times
+    """As ``np.unique(rows, axis=0, return_counts=True)``, several times faster."""
+    ordered = rows[np.lexsort(rows.T[::-1])]
+    starts = np.flatnonzero(np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)]))
+    return ordered[starts].astype(np.float64), np.diff(np.append(starts, len(ordered)))
 
 
 def _grouped(rows: Num[np.ndarray, "examples width"], groups: Int[np.ndarray, " examples"]) -> Stratum:

@@ -36,7 +36,9 @@ class Again:
     baseline: Measured
 
 
-def check_trainings(policy: Policy, scores: Scores, candidate: Measured, again: Sequence[Again], expected: Expected) -> list[Finding]:
+def check_trainings(
+    policy: Policy, scores: Scores, candidate: Measured, baseline: Measured | None, again: Sequence[Again], expected: Expected
+) -> list[Finding]:
     """As many trainings as the policy asks for, each what it claims to be, on the examples of the first, and no two the same. Nothing where it asks for one."""
     if policy.trainings == 1 and not again:
         return []
@@ -48,9 +50,14 @@ def check_trainings(policy: Policy, scores: Scores, candidate: Measured, again: 
     digests = [expected.baseline_sha256, *(training.baseline.evaluation.model_sha256 for training in again)]
     if not findings and len(set(digests)) < len(digests):
         findings.append(refused("trainings", "repeated-training", f"{wanted} trainings gave {len(set(digests))} different baselines: one was counted twice"))
-    return findings or [
-        passed("trainings", f"{wanted} trainings of baseline and candidate, with seeds that were fixed before; the first is the one to promote")
-    ]
+    return findings or [passed("trainings", _scores(policy, candidate, baseline, again))]
+
+
+def _scores(policy: Policy, candidate: Measured, baseline: Measured | None, again: Sequence[Again]) -> str:
+    """How many trainings there are and what each gave."""
+    ours, theirs = [candidate, *(training.candidate for training in again)], [baseline, *(training.baseline for training in again)]
+    gave = [", ".join(f"{model.evaluation.metrics.get(policy.metric, np.nan):.4f}" for model in models if model) for models in (ours, theirs)]
+    return f"{len(ours)} trainings with seeds that were fixed before: {policy.metric} {gave[0]} against {gave[1]} of their baselines; the first is the one to promote"
 
 
 def _check_one(policy: Policy, scores: Scores, candidate: Measured, training: Again, expected: Expected, number: int) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recompress.gate.comparisons import compare
-from recompress.gate.statistics import NORMAL, estimate_loss, joined, loss_of, pair, resample, worth_of
+from recompress.gate.statistics import NORMAL, _merged, estimate_loss, joined, loss_of, pair, resample, worth_of
 from studies.gate_groups import clustered, false_passes
 from studies.gate_populations import accuracy
 from tests.gate.cases import COUNT, expected, measured, policy, scores, verdict
@@ -61,6 +61,14 @@ def measured_of(role: str):
     from tests.gate.cases import case
 
     return case()[role]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.floats(0, 2)), min_size=1, max_size=30))
+def test_equal_rows_are_merged_as_numpy_does_it(rows: list[tuple[int, int, float]]) -> None:
+    unique, times = np.unique(np.array(rows), axis=0, return_counts=True)
+    ours, ours_times = _merged(np.array(rows))
+    assert (ours == unique).all()
+    assert (ours_times == times).all()
 
 
 def test_copies_of_every_example_tell_nothing_new() -> None:

@@ -45,6 +45,9 @@ def test_the_recipe_is_judged_beside_the_model_and_says_of_how_many_trainings() 
         (8, "2" * 64, 0.875),
     ]
     detail = next(finding.detail for finding in outcome.findings if finding.check == "recipe-loss-against-baseline")
+    assert "3 trainings with seeds that were fixed before: accuracy 0.8750, 0.8775, 0.8750 against 0.8775, " in next(
+        finding.detail for finding in outcome.findings if finding.check == "trainings"
+    )
     assert "means over 3 trainings, whose losses are +0.0025, +0.0000, +0.0025 (standard deviation 0.0014)" in detail
 
 
