@@ -138,6 +138,8 @@ def runs(texts: Sequence[Int[np.ndarray, " words"]], vocabulary: int, examples: 
     strangers = _apart(1, shuffled, slices)
     spread = float(alike(*strangers).std())
     neighbours = _apart(1, np.arange(len(texts)), slices)
+    if not len(neighbours[0]):
+        return 1.0, 1.0
     shared = _cosines(vectors, *neighbours).mean() / max(float(_cosines(vectors, *strangers).mean()), 1e-9)
     first, total = 0.0, 0.0
     for apart in range(1, min(FARTHEST, len(texts) - 1) + 1):

@@ -135,7 +135,7 @@ def test_of_a_group_in_two_raw_splits_test_keeps_its_rows_and_the_others_are_cou
 
 
 def test_the_tail_of_running_text_takes_whole_groups() -> None:
-    settings_ = TEXTS.model_copy(update={"running_text": True, "split_off": {"test": SplitOff(share=0.3, take="tail")}})
+    settings_ = TEXTS.model_copy(update={"running_text": True, "split_off": {"test": SplitOff(share=0.2, take="tail")}})
     splits, _ = prepare([part("train", "x", *((f"a long enough text {i}", "a", f"g{i // 4}") for i in range(12)))], settings_)
     assert [row.group for row in splits["test"]["x"]] == ["g2"] * 4
 

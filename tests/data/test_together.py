@@ -40,6 +40,11 @@ def test_strangers_are_strangers_in_whatever_order_their_labels_and_slices_come(
     assert look(by_slice).size == pytest.approx(1, abs=0.01), "languages share no words"
 
 
+def test_neighbours_are_those_of_a_slice() -> None:
+    alternating = [replace(example, slice="xy"[i % 2]) for i, example in enumerate(documents(2, 500))]
+    assert look(alternating).size == pytest.approx(1, abs=0.01)
+
+
 def test_near_duplicates_are_seen_wherever_they_stand() -> None:
     texts = documents(1, 300)
     again = [replace(example, words=(f"{example.words[0].rpartition(' ')[0]} other",)) for example in texts[:40]]

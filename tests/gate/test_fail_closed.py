@@ -219,6 +219,10 @@ CASES: dict[str, tuple[str, Changes]] = {
     "one training of three": ("missing-trainings", more_trainings(1) | rules(trainings=3)),
     "the first training once more": ("repeated-training", more_trainings(1, baseline="b" * 64) | rules(trainings=2)),
     "another training than the run's": ("stale-evaluation", more_trainings(1) | expecting(trainings=(("7" * 64, "8" * 64),)) | rules(trainings=2)),
+    "another candidate in the second training": (
+        "stale-evaluation",
+        more_trainings(1) | expecting(trainings=(("7" * 64, "5" * 64),)) | rules(trainings=2),
+    ),
     "a training on other examples": (
         "different-examples",
         more_trainings(1, lambda model: replace(model, examples=swapped(model.examples))) | rules(trainings=2),
