@@ -13,11 +13,12 @@ from tasks.data.validate import check_data
 from tasks.running.recompression import Outcome, recompression
 from tasks.steps.compress import compress
 from tasks.steps.evaluate import evaluate
-from tasks.steps.finalists import name_finalists, to_be_judged, try_on_dev
+from tasks.steps.finalists import finalists_of, name_finalists, to_be_judged, try_on_dev
 from tasks.steps.judge import judge_all, present_champion
 from tasks.steps.promote import promote
 from tasks.steps.report import write_report
 from tasks.steps.train import find_base_model, train_baseline
+from tasks.steps.trainings import train_again
 
 
 @flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)
@@ -38,6 +39,7 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
         named = name_finalists(run, dataset, baseline, variants, trials, champion)
         evaluations = evaluate(run, to_be_judged(baseline, variants, named, champion), baseline, dataset)
 
-        judgement = judge_all(run, dataset, baseline, named, evaluations, champion)
+        trained = train_again(run, dataset, base, finalists=finalists_of(variants, named))
+        judgement = judge_all(run, dataset, baseline, named, evaluations, champion, trained)
         promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion)
         return write_report(run, dataset, base, checks, variants, evaluations, named, judgement, promotion)

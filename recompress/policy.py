@@ -17,6 +17,9 @@ from recompress.settings.file import read_settings
 Margin = Annotated[float, Field(gt=0, lt=1)]
 """A loss in points of the metric, absolute: 0.02 lets an F1 of 0.75 fall to 0.73."""
 
+LATER: dict[str, Any] = {"trainings": 1}
+"""Dials that came after policies had been recorded, with their defaults."""
+
 TAIL_DRAWS = 10
 """So many bootstrap draws, at least, must lie beyond a bound; fewer make it a matter of luck."""
 
@@ -115,6 +118,8 @@ class Policy(Settings):
     min_examples: Examples = Examples()
     finalists: Annotated[int, Field(ge=1, le=20)] = 3
     """At most so many variants of a recipe are judged on the test split; the others are compared on the dev split only."""
+    trainings: Annotated[int, Field(ge=1, le=20)] = 1
+    """Baseline and finalists are trained so many times, with seeds that follow from the recipe's. The verdict then speaks of the recipe; the first is promoted."""
     limits: Limits | None = None
     choose: Literal["smallest", "fastest", "best"]
     """Which of several that pass becomes champion."""
@@ -161,7 +166,7 @@ class Policy(Settings):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("at_least", "finalists"))
+        return as_before(self, write(self), ("at_least", "finalists", "trainings"))
 
     @property
     def alpha(self) -> float:

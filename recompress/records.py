@@ -129,6 +129,7 @@ class Finding(Record):
 class Loss(Record):
     """How much worse a candidate is than another model, on the whole test split or in one slice. Losses are in points of the metric, 0 to 1."""
 
+    LATER = ("groups", "worth", "trainings")
     against: Literal["baseline", "champion"]
     slice: str = ""
     """Empty for the whole split."""
@@ -152,7 +153,26 @@ class Loss(Record):
     undefined: float = 0.0
     """Share of bootstrap draws in which the metric had an empty denominator."""
     mcnemar_p: float | None = None
-    """Exact two-sided p-value that both models are right equally often, where the metric is accuracy. For information."""
+    """Exact two-sided p-value that both models are right equally often, where the metric is accuracy and no groups are named. For information."""
+    groups: int = 0
+    """Groups of examples that were drawn; 0 where the data names none."""
+    worth: float | None = None
+    """How many groups of equal size these are worth, where the data names groups."""
+    trainings: tuple[float, ...] = ()
+    """The loss of each training, where the recipe is judged by several: ``loss``, ``candidate`` and ``other`` are means over them."""
+
+
+class Training(Record):
+    """A further training of baseline and candidate that a verdict on a recipe stands on."""
+
+    seed: int
+    candidate_sha256: Sha256
+    baseline_sha256: Sha256
+    candidate: float
+    """The candidate's metric on the whole split."""
+    baseline: float
+    evaluations: tuple[Sha256, Sha256]
+    """Digests of the two ``Evaluation``s, candidate first."""
 
 
 class Trial(Record):
@@ -212,7 +232,7 @@ class Look(Record):
 class Verdict(Record):
     """What the gate said of one candidate, and of which bytes. The same inputs give the same verdict again."""
 
-    LATER = ("accepted_baseline_sha256",)
+    LATER = ("accepted_baseline_sha256", "look", "trainings")
     candidate: str
     passed: bool
     findings: tuple[Finding, ...]
@@ -244,10 +264,8 @@ class Verdict(Record):
     """Versions of the libraries that drew the bootstrap."""
     look: Look | None = None
     """The look at the test split that it was reached with; ``None`` only in verdicts from before looks were counted."""
-
-    def as_json(self) -> dict[str, Any]:
-        values = super().as_json()
-        return values if self.look else {name: value for name, value in values.items() if name != "look"}  # older verdicts keep their digests
+    trainings: tuple[Training, ...] = ()
+    """The further trainings, where the policy asks for several. The one that is promoted is the first, whatever the others gave."""
 
     @model_validator(mode="after")
     def _nothing_passes_by_default(self) -> Verdict:

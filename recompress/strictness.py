@@ -64,6 +64,7 @@ DIRECTIONS: dict[str, tuple[Stricter, str]] = {
     "first_promotion": (in_order("allowed", "refused"), "refused where that is pinned"),
     "min_examples.overall": (at_least, "at least as many"),
     "min_examples.per_slice": (at_least, "at least as many"),
+    "trainings": (at_least, "at least as many"),
     "finalists": (at_most, "at most as many"),
     "limits.size_bytes": (at_most, "at most as many"),
     "limits.times_smaller": (at_least, "at least as much"),

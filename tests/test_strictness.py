@@ -26,6 +26,7 @@ PINNED: dict[str, Any] = {
     "first_promotion": "refused",
     "min_examples": {"overall": 1000, "per_slice": 300},
     "finalists": 3,
+    "trainings": 2,
     "limits": {
         "size_bytes": 30_000_000,
         "times_smaller": 3.5,
@@ -59,6 +60,7 @@ SIDES: dict[str, tuple[list[Any], list[Any]]] = {
     "min_examples.overall": ([1000, 2000], [999]),
     "min_examples.per_slice": ([300, 400], [299]),
     "finalists": ([3, 1], [4]),
+    "trainings": ([2, 5], [1]),
     "limits.size_bytes": ([30_000_000, 1], [30_000_001, None]),
     "limits.times_smaller": ([3.5, 4.0], [3.4, None]),
     "limits.times_faster": ([1.2, 2.0], [1.1, None]),

@@ -25,6 +25,8 @@ class Example:
     words: tuple[str, ...]
     labels: tuple[str, ...] = ()
     slice: str = "all"
+    group: str = ""
+    """What it belongs to (a document, an author, a conversation), where the data says so. Examples of a group rise and fall together."""
 
 
 class Benchmark(Protocol):

@@ -55,6 +55,7 @@ RULES = (
     Rule("in_train_nearly", "none stands there in another case or punctuation", "rows"),
     Rule("in_test", "no text of dev stands in test", "rows"),
     Rule("in_train_elsewhere", "none stands in the train split of another slice", "rows"),
+    Rule("group_elsewhere", "no group stands in two splits", "rows"),
     Rule("labels_train_lacks", "train shows every label of dev and test", "labels", "balance"),
     Rule("entity_density", "splits have similar numbers of entities a sentence", "times as many", "balance", 1.5),
     Rule("label_balance", "labels have similar shares in all splits", "difference in share", "balance", 0.05),
@@ -93,6 +94,7 @@ class Check(Record):
 class DataCheck(Record):
     """Everything that was found in the raw and the prepared form of a data set."""
 
+    LATER = ("together",)
     dataset: str
     benchmark: str
     raw_md5: str
@@ -102,6 +104,8 @@ class DataCheck(Record):
     tool: str
     """The library that judged, and its version."""
     checks: tuple[Check, ...]
+    together: str = ""
+    """One line: do the texts of the test split belong together, and what do the gate's bounds then mean?"""
 
     def of(self, stage: Stage, *statuses: Status) -> list[Check]:
         return [check for check in self.checks if check.stage == stage and (not statuses or check.status in statuses)]

@@ -72,7 +72,7 @@ def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tag
     if tagged and (wrong := continues_nothing(labels)):
         tally["invalid_bio"] += len(wrong)
         labels = valid_bio(labels)
-    return Example(words, labels, example.slice)
+    return Example(words, labels, example.slice, example.group)
 
 
 def _clean_text(text: str, tally: Tally) -> str:

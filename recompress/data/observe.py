@@ -15,6 +15,7 @@ from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing
 from recompress.data.characters import has_broken, has_hidden, is_nfc
 from recompress.data.clean import Key, likeness, tells_something
+from recompress.data.groups import groups_of
 from recompress.data.sources import RawPart, SourceSettings
 from recompress.data.splits import preparation, read_split
 from recompress.records import Split
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Labels = dict[Key, Key]
 COUNTED = (
     *("not_nfc", "hidden_characters", "broken_characters", "empty_words", "missing_labels", "unknown_labels", "invalid_bio", "repeats", "conflicts"),
-    *("in_train", "in_train_otherwise", "in_train_nearly", "in_train_elsewhere", "in_test", "malformed_lines"),
+    *("in_train", "in_train_otherwise", "in_train_nearly", "in_train_elsewhere", "in_test", "group_elsewhere", "malformed_lines"),
 )
 ROW_COLUMNS = ("split", "slice", *COUNTED)
 NO_ENTITIES = 1000.0
@@ -53,6 +54,7 @@ def observe_rows(parts: Sequence[RawPart], settings: SourceSettings) -> pd.DataF
     trained_on = Counter(words for texts in homes["train"].values() for words in texts)
     likes = {likeness(example) for part in parts if part.split == "train" for example in part.examples if tells_something(example)}
     known = frozenset(settings.labels or (label for part in parts if part.split == "train" for example in part.examples for label in example.labels))
+    groups = {part.split: groups_of({p.slice: p.examples for p in parts if p.split == part.split}) for part in parts}
     columns: dict[str, list[str] | list[int]] = {name: [] for name in ROW_COLUMNS}
     for part in parts:
         seen: dict[str, list[str] | list[int]] = {
@@ -62,6 +64,7 @@ def observe_rows(parts: Sequence[RawPart], settings: SourceSettings) -> pd.DataF
             **_from_labels(part, settings, known),
             **_from_repeats(part, settings.running_text),
             **_from_other_splits(part, homes, trained_on, likes),
+            "group_elsewhere": _from_groups(part, groups),
             "malformed_lines": _in_first_row(part, part.count("malformed_lines") + part.count("not_utf8")),
         }
         for name, values in seen.items():
@@ -137,6 +140,13 @@ def _from_other_splits(part: RawPart, homes: dict[Split, dict[str, Labels]], tra
         "in_test": [int(is_dev and words in test) for words in texts],
         "in_train_elsewhere": [int(not is_train and trained_on[words] > (words in train)) for words in texts],
     }
+
+
+def _from_groups(part: RawPart, groups: dict[Split, set[str]]) -> list[int]:
+    """Whether the row's group stands in a split that should know nothing of it: of dev and test in train, of dev in test."""
+    others: dict[Split, tuple[Split, ...]] = {"train": (), "dev": ("train", "test"), "test": ("train",)}
+    strange = set().union(*(groups.get(other, set()) for other in others[part.split]))
+    return [int(example.group in strange) for example in part.examples]
 
 
 def _in_first_row(part: RawPart, count: int) -> list[int]:

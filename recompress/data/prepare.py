@@ -4,7 +4,7 @@
 
 In this order: broken rows are repaired or left out (``recompress.data.clean``), conflicting labels settled, repeats dropped, splits made that the raw data
 lacks, and whatever of train or dev stands in test, or of train in dev, is dropped from train and dev: across slices, because slices are trained together,
-and in whatever case and punctuation. The test split loses no row to a leak. The same raw bytes give the same prepared bytes.
+and in whatever case and punctuation. Groups stay in one split, where rows name them (``recompress.data.groups``). The test split loses no row to a leak. The same raw bytes give the same prepared bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
+from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
 from recompress.errors import DataRefused, RecompressError
@@ -80,12 +81,19 @@ def _split_off(splits: Splits, counts: Counts, split: Split, how: SplitOff) -> N
     if split in splits:
         raise DataRefused(f"split_off.{split} is set in params.yaml, but the raw data has a {split} split of its own")
     splits[split], counts[split] = {}, {}
+    decided: dict[str, bool] = {}
     for name, rows in splits.get("train", {}).items():
-        taken = _tail(rows, how.share) if how.take == "tail" else _smallest_digests(rows, how.share)
+        taken = _taken(rows, how, decided)
         splits[split][name] = [row for i, row in enumerate(rows) if i in taken]
         splits["train"][name] = [row for i, row in enumerate(rows) if i not in taken]
         counts["train"][name][f"moved_to_{split}"] += len(splits[split][name])
         counts[split][name] = Counter(read=len(splits[split][name]))
+
+
+def _taken(rows: list[Example], how: SplitOff, decided: dict[str, bool]) -> set[int]:
+    if how.take == "tail":
+        return with_whole_groups(rows, _tail(rows, how.share))
+    return whole_groups(rows, how.share, decided) if any(row.group for row in rows) else _smallest_digests(rows, how.share)
 
 
 def _tail(rows: list[Example], share: float) -> set[int]:
@@ -102,16 +110,19 @@ def _smallest_digests(rows: list[Example], share: float) -> set[int]:
 
 def _drop_leaks(splits: Splits, counts: Counts) -> None:
     texts = {split: {likeness(row) for rows in slices.values() for row in rows if tells_something(row)} for split, slices in splits.items()}
+    groups = {split: groups_of(slices) for split, slices in splits.items()}
     pairs: tuple[tuple[Split, Split], ...] = (("dev", "test"), ("train", "test"), ("train", "dev"))
     for split, other in pairs:
         for name, rows in splits.get(split, {}).items():
+            rows = without_groups(rows, groups.get(other, set()), f"group_in_{other}", counts[split][name])
             splits[split][name] = without_likes(rows, texts.get(other, set()), f"also_in_{other}", counts[split][name])
 
 
 def write(splits: Splits, counts: Counts, settings: SourceSettings, folder: Path) -> None:
     """Parquet files and ``preparation.json`` into an empty folder."""
+    grouped = any(row.group for slices in splits.values() for rows in slices.values() for row in rows)
     for split, slices in splits.items():
-        _write_parquet([row for name in sorted(slices) for row in slices[name]], folder / f"{split}.parquet")
+        _write_parquet([row for name in sorted(slices) for row in slices[name]], folder / f"{split}.parquet", grouped)
     text = json.dumps(summary(splits, counts, settings), ensure_ascii=False, indent=1, sort_keys=True)
     (folder / "preparation.json").write_bytes(text.encode() + b"\n")
 
@@ -128,7 +139,7 @@ def summary(splits: Splits, counts: Counts, settings: SourceSettings) -> dict[st
     }
 
 
-def _write_parquet(rows: list[Example], path: Path) -> None:
+def _write_parquet(rows: list[Example], path: Path, grouped: bool) -> None:
     """One row group layout, one codec, no index and no schema of pandas: the bytes follow from the rows and the version of pyarrow."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -136,6 +147,8 @@ def _write_parquet(rows: list[Example], path: Path) -> None:
     lists = pa.list_(pa.string())
     schema = pa.schema([("words", lists), ("labels", lists), ("slice", pa.string())])
     columns = [pa.array([row.words for row in rows], lists), pa.array([row.labels for row in rows], lists), pa.array([row.slice for row in rows], pa.string())]
+    if grouped:
+        schema, columns = schema.append(pa.field("group", pa.string())), [*columns, pa.array([row.group for row in rows], pa.string())]
     pq.write_table(pa.table(columns, schema=schema), path, version="2.6", compression="zstd", compression_level=9, store_schema=False, row_group_size=1 << 16)
 
 

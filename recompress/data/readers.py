@@ -2,6 +2,9 @@
 
 Four formats: CoNLL (``token TAG``, a blank line between sentences), TSV (a header, no quotes), JSON lines, and plain text with a sentence a line.
 
+Rows may say which group they belong to (a document, an author): in a column of TSV or a key of JSON lines, or in CoNLL by a line before the first sentence of
+each document that begins with a mark, like ``-DOCSTART- O``.
+
 A strict read refuses the first broken line by file and line. A counting read goes on: it keeps what is whole, and what it had to leave out stands in
 ``Reading.problems``. A byte order mark and Windows line ends harm nobody; they are taken away and counted in both.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +35,7 @@ class Row(NamedTuple):
     labels: tuple[str, ...]
     line: int
     slice: str = ""
+    group: str = ""
 
 
 class Problem(NamedTuple):
@@ -65,13 +70,14 @@ class Reading:
         return sum(problem.kind == kind for problem in self.problems)
 
 
-def read_rows(path: Path, kind: Format, *, strict: bool = True, text: str = "text", label: str = "label") -> Reading:
-    """Read one file. ``text`` and ``label`` name the columns of a TSV file and the keys of JSON lines.
+def read_rows(path: Path, kind: Format, *, strict: bool = True, text: str = "text", label: str = "label", group: str | None = None) -> Reading:
+    """Read one file. ``text``, ``label`` and, where rows have one, ``group`` name the columns of a TSV file and the keys of JSON lines; in CoNLL ``group`` is
+    the mark that stands before each document, and groups are called by the line that it stands on.
 
     Raises ``DataRefused``: the file is missing, empty, without a whole row, or (when ``strict``) broken anywhere.
     """
     reading = Reading(path, strict)
-    _READERS[kind](reading, _text(reading), text, label)
+    _READERS[kind](reading, _text(reading), text, label, group)
     if not reading.rows:
         raise DataRefused(f"{path} holds no examples; expected {_EXPECTED[kind]}")
     return reading
@@ -111,7 +117,20 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     return enumerate(text.split("\n"), 1)
 
 
-def _read_conll(reading: Reading, text: str, *_: str) -> None:
+def _read_marked(reading: Reading, text: str, _column: str, _key: str, mark: str | None) -> None:
+    """A line that begins with ``mark`` begins a document, and is no word of it."""
+    lines = text.split("\n")
+    starts = [i + 1 for i, line in enumerate(lines) if mark and line.split(" ")[0] == mark]
+    for start in starts:  # a blank line for each, so that rows know where they stand
+        lines[start - 1] = ""
+    text = "\n".join(lines)
+    _read_conll(reading, text)
+    for i, row in enumerate(reading.rows if starts else ()):
+        place = bisect(starts, row.line)
+        reading.rows[i] = row._replace(group=str(starts[place - 1]) if place else "0")
+
+
+def _read_conll(reading: Reading, text: str) -> None:
     known: dict[str, str] = {}  # one object for each word and tag, however often it occurs
     line = 1
     for block in text.split("\n\n"):
@@ -146,12 +165,12 @@ def _read_sentences(reading: Reading, block: str, first: int) -> None:
             broken = True
 
 
-def _read_tsv(reading: Reading, content: str, text: str, label: str) -> None:
+def _read_tsv(reading: Reading, content: str, text: str, label: str, group: str | None) -> None:
     """Quotes are characters like any other."""
     lines = _lines(content)
     _, first = next(lines)
     header = first.split("\t")
-    for name in (text, label):
+    for name in (text, label) if group is None else (text, label, group):
         if name not in header:
             raise DataRefused(f"expected a header with a column {name!r}, got {_cut(first)} ({reading.path}:1)")
     for number, line in lines:
@@ -162,10 +181,10 @@ def _read_tsv(reading: Reading, content: str, text: str, label: str) -> None:
             reading.report("malformed_lines", number, f"expected {len(header)} columns, got {len(fields)}: {_cut(line)}")
             continue
         row = dict(zip(header, fields, strict=True))
-        _add_text(reading, number, row[text], row[label])
+        _add_text(reading, number, row[text], row[label], group="" if group is None else row[group])
 
 
-def _read_jsonl(reading: Reading, content: str, text: str, label: str) -> None:
+def _read_jsonl(reading: Reading, content: str, text: str, label: str, group: str | None) -> None:
     for number, line in _lines(content):
         if not line.strip():
             continue
@@ -177,28 +196,31 @@ def _read_jsonl(reading: Reading, content: str, text: str, label: str) -> None:
         if not isinstance(row, dict) or not isinstance(row.get(text), str) or not isinstance(row.get(label), str):
             reading.report("malformed_lines", number, f"expected an object with the strings {text!r} and {label!r}, got {_cut(line)}")
             continue
-        _add_text(reading, number, row[text], row[label], str(row.get("slice", "")))
+        if group is not None and not isinstance(row.get(group), str):
+            reading.report("malformed_lines", number, f"expected the string {group!r}, empty where the text belongs to nothing, got {_cut(line)}")
+            continue
+        _add_text(reading, number, row[text], row[label], str(row.get("slice", "")), "" if group is None else row[group])
 
 
-def _read_lines(reading: Reading, content: str, *_: str) -> None:
+def _read_lines(reading: Reading, content: str, *_: str | None) -> None:
     reading.rows.extend(Row((line,), (), number) for number, line in _lines(content) if line.strip())
 
 
-def _add_text(reading: Reading, number: int, text: str, label: str, slice_: str = "") -> None:
+def _add_text(reading: Reading, number: int, text: str, label: str, slice_: str = "", group: str = "") -> None:
     if not text.strip():
         reading.report("empty_words", number, f"the text is empty, only its label {label!r} is there")
     elif not label.strip():
         reading.report("malformed_lines", number, f"the label is empty: {_cut(text)}")
     else:
-        reading.rows.append(Row((text,), (label,), number, slice_))
+        reading.rows.append(Row((text,), (label,), number, slice_, group.strip()))
 
 
 def _cut(line: str) -> str:
     return repr(line if len(line) <= 60 else line[:59] + "…")
 
 
-_READERS: dict[Format, Callable[[Reading, str, str, str], None]] = {
-    "conll": _read_conll,
+_READERS: dict[Format, Callable[[Reading, str, str, str, str | None], None]] = {
+    "conll": _read_marked,
     "tsv": _read_tsv,
     "jsonl": _read_jsonl,
     "lines": _read_lines,

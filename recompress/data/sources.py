@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import field_validator
 
@@ -43,6 +43,9 @@ class SourceSettings(Settings):
     """All labels there are; a row with another is left out. Without it, whatever occurs is a label."""
     text: str = "text"
     label: str = "label"
+    group: str | None = None
+    """What rows belong to (a document, an author, a conversation): the column (TSV) or key (JSON lines) that names it, or (CoNLL) the word that begins the line
+    before each document, e.g. ``-DOCSTART-``. A group stays in one split, and has one name in all files. Without it every row stands for itself."""
     split_off: dict[Literal["dev", "test"], SplitOff] = {}
     malformed: Literal["refuse", "leave_out"] = "refuse"
     """What to do with lines that cannot be read: refuse the data by file and line, or leave out the sentences that they stand in and count them."""
@@ -55,6 +58,13 @@ class SourceSettings(Settings):
         if files.startswith("/") or ".." in Path(files).parts:
             raise ValueError("should be a path below the source folder")
         return files
+
+    @field_validator("group")
+    @classmethod
+    def _where_groups_are_named(cls, group: str | None, info: Any) -> str | None:
+        if group is not None and (not group.strip() or info.data.get("format") == "lines"):
+            raise ValueError("names a column, a key or a mark; plain text (format: lines) has none of these")
+        return group
 
     @property
     def tagged(self) -> bool:
@@ -127,10 +137,11 @@ def read_raw(folder: Path, settings: SourceSettings, *, slices: tuple[str, ...] 
         known |= {file_slice} if settings.format != "jsonl" else set()
         if slices is not None and settings.format != "jsonl" and file_slice not in slices:
             continue
-        reading = read_rows(path, settings.format, strict=strict, text=settings.text, label=settings.label)
+        reading = read_rows(path, settings.format, strict=strict, text=settings.text, label=settings.label, group=settings.group)
         for row in reading.rows:
             part = parts.setdefault((split, row.slice or file_slice), RawPart(split, row.slice or file_slice))
-            part.examples.append(Example(row.words, row.labels, part.slice))
+            group = f"{path.relative_to(folder).as_posix()}:{row.group}" if row.group and settings.format == "conll" else row.group
+            part.examples.append(Example(row.words, row.labels, part.slice, group))
             part.places.append((path, row.line))
         parts[split, reading.rows[0].slice or file_slice].problems.extend(reading.problems)
     known |= {part.slice for part in parts.values()}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("words", "labels", "slice")
+GROUP = "group"
+"""A column of its own, where the data names groups."""
 
 
 def read_split(directory: Path, split: Split, slices: Sequence[str] | None = None) -> list[Example]:
@@ -24,10 +26,10 @@ def read_split(directory: Path, split: Split, slices: Sequence[str] | None = Non
     Raises ``DataRefused``: the file is missing, is no Parquet file or has other columns, a slice is not known, or nothing is left.
     """
     table = read_table(directory, split)
-    examples = [
-        Example(tuple(words), tuple(labels), name)
-        for words, labels, name in zip(*(_chosen(table, slices).column(column).to_pylist() for column in COLUMNS), strict=True)
-    ]
+    chosen = _chosen(table, slices)
+    columns = [chosen.column(column).to_pylist() for column in COLUMNS]
+    groups = chosen.column(GROUP).to_pylist() if GROUP in table.column_names else [""] * len(chosen)
+    examples = [Example(tuple(words), tuple(labels), name, group or "") for words, labels, name, group in zip(*columns, groups, strict=True)]
     names = {example.slice for example in examples}
     for name in slices or ():
         if name not in names:
@@ -73,8 +75,12 @@ def read_table(directory: Path, split: Split) -> pa.Table:
     lists = (pa.list_(pa.string()), pa.list_(pa.string()), pa.string())
     expected = dict(zip(COLUMNS, lists, strict=True))
     columns = dict(zip(table.schema.names, table.schema.types, strict=True))
-    if columns.keys() != expected.keys() or any(not _alike(columns[name], expected[name]) for name in COLUMNS):
-        raise DataRefused(f"{path} should have the columns words (list of strings), labels (list of strings), slice (string), got {columns}")
+    if GROUP in columns:
+        expected[GROUP] = pa.string()
+    if columns.keys() != expected.keys() or any(not _alike(columns[name], expected[name]) for name in expected):
+        raise DataRefused(
+            f"{path} should have the columns words (list of strings), labels (list of strings), slice (string) and, where there are groups, group (string), got {columns}"
+        )
     return table
 
 

@@ -10,5 +10,6 @@ from recompress.gate.judge import judge
 from recompress.gate.looks import is_proven
 from recompress.gate.measured import Expected, Measured, read_measured
 from recompress.gate.reasons import REASONS
+from recompress.gate.trainings import Again
 
-__all__ = ["REASONS", "Expected", "Measured", "choose", "is_proven", "judge", "read_measured", "select"]
+__all__ = ["REASONS", "Again", "Expected", "Measured", "choose", "is_proven", "judge", "read_measured", "select"]

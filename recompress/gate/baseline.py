@@ -50,7 +50,7 @@ def lower_bound(policy: Policy, scores: Scores, model: Measured, *, alpha: float
     def metric(totals: np.ndarray) -> np.ndarray:
         return np.where(totals[..., 0] < 0, 1.0, np.asarray(scores(np.abs(totals))[policy.metric]))
 
-    strata = pair(counts, ideal, [WHOLE] * len(model.slices))  # one stratum, which errs on the side of refusing
+    strata = pair(counts, ideal, [WHOLE] * len(model.slices), model.groups)  # one stratum, which errs on the side of refusing
     totals = resample(strata, draws=policy.draws, seed=policy.seed)
     estimate = estimate_loss(list(strata.values()), sum(totals.values(), start=np.zeros(())), metric)
     return 1.0 - estimate.upper(alpha), 1.0 - estimate.loss

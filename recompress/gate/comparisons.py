@@ -6,6 +6,7 @@ that also counts the chance of how many examples of each slice a split holds, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isinf
 from typing import Literal
 
@@ -14,7 +15,9 @@ import numpy as np
 from recompress.gate.inputs import Scores
 from recompress.gate.measured import Measured
 from recompress.gate.reasons import passed, refused
-from recompress.gate.statistics import HolmStep, LossEstimate, Metric, draws_for, estimate_loss, holm, mcnemar, pair, resample
+from recompress.gate.spread import RecipeEstimate, of_recipe
+from recompress.gate.statistics import HolmStep, LossEstimate, Metric, Stratum, draws_for, estimate_loss, holm, joined, mcnemar, pair, resample
+from recompress.gate.trainings import mean_over
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
 
@@ -22,19 +25,34 @@ Side = Literal["baseline", "champion"]
 WHOLE = ""
 
 
-def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side, level: float) -> list[Loss]:
-    """At ``level``, the error rate of this look: the loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order."""
+def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured, against: Side, level: float, trainings: int = 1) -> list[Loss]:
+    """At ``level``, the error rate of this look: the loss on the whole split, then in every slice that has a margin. Both models were measured on the same examples in the same order;
+    of several trainings the counts stand side by side (``recompress.gate.trainings``)."""
     side = getattr(policy, against)
     by_slice: dict[str, float] = side.slices or {}
     draws = draws_for(level, len(by_slice), policy.draws)
 
-    def metric(totals: np.ndarray) -> np.ndarray:
+    def one(totals: np.ndarray) -> np.ndarray:
         return np.asarray(scores(totals)[policy.metric])
 
-    strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [WHOLE] * len(candidate.slices))
-    totals = resample(strata, draws=draws, seed=policy.seed)
-    whole = estimate_loss(list(strata.values()), sum(totals.values(), start=np.zeros(())), metric)
-    parts = {name: estimate_loss([strata[name]], totals[name], metric) for name in sorted(by_slice)}
+    def metric(totals: np.ndarray) -> np.ndarray:
+        return one(totals) if trainings == 1 else np.asarray(mean_over(trainings, scores, policy.metric)(totals)[policy.metric])
+
+    def recipe(estimate: LossEstimate, name: str) -> LossEstimate:
+        inside = _inside(candidate, name)
+        return of_recipe(estimate, candidate.counts[inside].sum(axis=0), other.counts[inside].sum(axis=0), one, trainings)
+
+    def sums(strata: Mapping[str, Stratum]) -> dict[str, np.ndarray]:
+        return resample(strata, draws=draws, seed=policy.seed)
+
+    slices, groups = candidate.slices if by_slice else [WHOLE] * len(candidate.slices), candidate.groups
+    strata = pair(candidate.counts, other.counts, slices, groups)
+    totals = sums(strata)
+    tied = joined(slices, groups)  # a group that spans slices is drawn whole, so that those slices are one stratum of the whole split
+    all_strata = strata if tied == list(slices) else pair(candidate.counts, other.counts, tied, groups)
+    all_totals = totals if all_strata is strata else sums(all_strata)
+    whole = recipe(estimate_loss(list(all_strata.values()), sum(all_totals.values(), start=np.zeros(())), metric), WHOLE)
+    parts = {name: recipe(estimate_loss([strata[name]], totals[name], metric), name) for name in sorted(by_slice)}
 
     p_value = whole.p_value(side.margin)
     losses = [_loss(policy, metric, candidate, other, against, WHOLE, side.margin, whole, p_value, HolmStep(p_value, level, p_value <= level))]
@@ -55,8 +73,9 @@ def _loss(
     p_value: float,
     step: HolmStep,
 ) -> Loss:
-    inside = np.ones(len(candidate.slices), dtype=bool) if part == WHOLE else np.asarray(candidate.slices) == part
+    inside = _inside(candidate, part)
     ours, theirs = candidate.counts[inside], other.counts[inside]
+    losses = estimate.losses if isinstance(estimate, RecipeEstimate) else ()
     return Loss(
         against=against,
         slice=part,
@@ -71,8 +90,15 @@ def _loss(
         p_adjusted=step.adjusted,
         smallest_detectable=estimate.smallest_detectable(step.alpha, policy.power),
         undefined=estimate.undefined,
-        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" else None,
+        mcnemar_p=_mcnemar(metric(ours), metric(theirs)) if policy.metric == "accuracy" and candidate.groups is None and not losses else None,
+        groups=estimate.groups,
+        worth=estimate.worth,
+        trainings=losses,
     )
+
+
+def _inside(candidate: Measured, part: str) -> np.ndarray:
+    return np.ones(len(candidate.slices), dtype=bool) if part == WHOLE else np.asarray(candidate.slices) == part
 
 
 def _mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float | None:
@@ -91,7 +117,7 @@ def _judge_bound(policy: Policy, loss: Loss, level: float) -> Finding:
     check = _name("loss", loss)
     detail = (
         f"{policy.metric} {loss.candidate:.4f} against {loss.other:.4f} of the {loss.against}{_where(loss)}: "
-        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.6g} % sure), margin {loss.margin:.4f}"
+        f"loss {loss.loss:+.4f}, at most {loss.upper:.4f} ({100 * loss.confidence:.6g} % sure), margin {loss.margin:.4f}{_of_trainings(loss)}"
     )
     if loss.undefined > level or (loss.undefined and isinf(loss.upper)):
         why = f"{policy.metric}{_where(loss)} is undefined in {100 * loss.undefined:.1f} % of draws: too few examples carry anything to find"
@@ -103,18 +129,34 @@ def _judge_bound(policy: Policy, loss: Loss, level: float) -> Finding:
 
 def _judge_sample(policy: Policy, loss: Loss) -> Finding:
     check, detectable = _name("sample", loss), loss.smallest_detectable
+    groups = "" if loss.worth is None else f" of {loss.groups:,} groups (worth {loss.worth:,.0f} of equal size)"
     detail = (
-        f"{loss.examples:,} examples{_where(loss)}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
+        f"{loss.examples:,} examples{_where(loss)}{groups}: a candidate that loses nothing against the {loss.against} would pass {100 * policy.power:.4g} % of the time "
         f"from a margin of {detectable:.4f} on, margin {loss.margin:.4f}"
     )
+    more = f"{'more trainings, ' if loss.trainings else ''}more test {'groups' if groups else 'examples'}"
     if detectable <= loss.margin:
         return passed(check, detail, measured=detectable, limit=loss.margin)
-    return refused(check, "sample-too-small-for-margin", f"{detail}; take more test examples or a wider margin", measured=detectable, limit=loss.margin)
+    return refused(
+        check,
+        "sample-too-small-for-margin",
+        f"{detail}; take {more} or a wider margin",
+        measured=detectable,
+        limit=loss.margin,
+    )
 
 
 def _name(what: str, loss: Loss) -> str:
-    return f"{what}-against-{loss.against}" + (f"/{loss.slice}" if loss.slice else "")
+    return f"{'recipe-' if loss.trainings else ''}{what}-against-{loss.against}" + (f"/{loss.slice}" if loss.slice else "")
 
 
 def _where(loss: Loss) -> str:
     return f" in {loss.slice}" if loss.slice else ""
+
+
+def _of_trainings(loss: Loss) -> str:
+    """The loss of each training and how far they lie apart; nothing where there is one."""
+    if not loss.trainings:
+        return ""
+    each = ", ".join(f"{one:+.4f}" for one in loss.trainings)
+    return f"; means over {len(loss.trainings)} trainings, whose losses are {each} (standard deviation {np.std(loss.trainings, ddof=1):.4f})"

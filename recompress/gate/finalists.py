@@ -69,7 +69,7 @@ def _try(policy: Policy, metric: Metric, candidate: Measured, baseline: Measured
 def _losses(metric: Metric, candidate: Measured, other: Measured, comparison: Comparison) -> Iterable[tuple[float, LossEstimate]]:
     """Margin and loss on the whole dev split and in every slice that has a margin and is in it. No draws: the jackknife is all that is asked."""
     by_slice = comparison.slices or {}
-    strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [""] * len(candidate.slices))
+    strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [""] * len(candidate.slices), candidate.groups)
     no_draws = np.zeros((0, 2 * candidate.counts.shape[1]))
     yield comparison.margin, estimate_loss(list(strata.values()), no_draws, metric)
     for name in sorted(by_slice.keys() & strata.keys()):

@@ -9,6 +9,7 @@ from math import isfinite
 import numpy as np
 from jaxtyping import Float, Num
 
+from recompress.gate.groups import check_enough, check_named
 from recompress.gate.measured import Expected, Measured
 from recompress.gate.reasons import passed, refused
 from recompress.policy import Policy
@@ -26,15 +27,21 @@ def check_inputs(policy: Policy, scores: Scores, models: Mapping[str, Measured |
     findings = [*_policy(policy, expected), *_roles(models, expected)]
     for role, model in ((_word(role), model) for role, model in models.items()):
         if model is not None:
-            findings += [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
-    if not findings:
-        findings += [*_pairing(models), *_sample(policy, models["candidate"])]
+            findings += check_one(role, model, policy, scores, expected)
+    candidate = models["candidate"]
+    if not findings and candidate is not None:
+        findings += [*_pairing(models), *_sample(policy, models["candidate"]), *check_enough(policy, candidate)]
     count = expected.examples
     return findings or [passed("inputs", f"{count:,} test examples, the same for {', '.join(_word(role) for role, model in models.items() if model)}")]
 
 
 def _word(role: str) -> str:
     return role.replace("_", " ")
+
+
+def check_one(role: str, model: Measured, policy: Policy, scores: Scores, expected: Expected) -> list[Finding]:
+    """What is wrong with one model's measurements by themselves."""
+    return [*_identity(role, model, expected), *(list(_shape(role, model, expected)) or _numbers(role, model, policy, scores))]
 
 
 def _policy(policy: Policy, expected: Expected) -> Iterator[Finding]:
@@ -74,6 +81,7 @@ def _identity(role: str, model: Measured, expected: Expected) -> Iterator[Findin
 def _shape(role: str, model: Measured, expected: Expected) -> Iterator[Finding]:
     count = len(model.examples)
     lengths = {len(model.slices), len(model.references), model.counts.shape[0] if model.counts.ndim == 2 else -1}
+    lengths |= set() if model.groups is None else {len(model.groups)}
     if not count:
         yield refused(role, "empty-evaluation", f"no test example of the {role} was measured")
     elif lengths != {count}:
@@ -93,6 +101,8 @@ def _shape(role: str, model: Measured, expected: Expected) -> Iterator[Finding]:
         yield refused(role, "repeated-examples", f"example {name!r} of the {role} was counted {times} times")
     elif not (np.isfinite(model.counts).all() and (model.counts >= 0).all()):
         yield refused(role, "bad-counts", f"the counts of the {role} hold a negative value or NaN")
+    else:
+        yield from check_named(role, model, expected)
 
 
 def _numbers(role: str, model: Measured, policy: Policy, scores: Scores) -> list[Finding]:

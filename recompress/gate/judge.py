@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recompress.gate.baseline import check_baseline, check_floor
 from recompress.gate.comparisons import compare, findings_of
@@ -11,6 +11,7 @@ from recompress.gate.inputs import Scores, check_inputs
 from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent, cost_of
 from recompress.gate.looks import check_look, check_not_refused_before
 from recompress.gate.measured import Expected, Measured
+from recompress.gate.trainings import Again, check_trainings, records_of, side_by_side
 from recompress.policy import Policy
 from recompress.records import Finding, Look, Loss, Verdict
 
@@ -26,16 +27,19 @@ def judge(
     spent_loss: float | None,
     expected: Expected,
     look: Look | None,
+    again: Sequence[Again] = (),
 ) -> Verdict:
     """The verdict on one candidate. The same inputs give the same verdict, to the digest.
 
     ``scores`` turns summed counts into metrics: ``lambda totals: benchmark.metrics(totals, labels)``. ``champion`` is None only when there is none;
     ``accepted_baseline`` is the baseline behind the last promotion, measured on the same examples, and None when nothing was promoted before;
+    ``again`` are further trainings of baseline and candidate, where the policy asks for them: the recipe is judged by all and the candidate by itself.
     ``spent_loss`` is ``spent_loss_after`` of the verdict behind the last promotion, and 0 after the first. ``look`` is the ledger's record of this look, whose
     level every bound is held to. Refuses, never raises, for whatever was measured.
     """
     models: Mapping[str, Measured | None] = {"candidate": candidate, "baseline": baseline, "champion": champion, "accepted_baseline": accepted_baseline}
     findings = [*check_inputs(policy, scores, models, expected), check_look(policy, look, expected)]
+    findings += check_trainings(policy, scores, candidate, baseline, again, expected)
     comparable = all(finding.passed for finding in findings)
     level = look.level if look is not None else 0.0  # without a look nothing is compared
     losses: list[Loss] = []
@@ -44,12 +48,18 @@ def judge(
         losses += compare(policy, scores, candidate, baseline, "baseline", level)
     if comparable and champion is not None:
         losses += compare(policy, scores, candidate, champion, "champion", level)
+    if comparable and again and baseline is not None:
+        candidates = side_by_side([candidate, *(training.candidate for training in again)])
+        baselines = side_by_side([baseline, *(training.baseline for training in again)])
+        losses += compare(policy, scores, candidates, baselines, "baseline", level, trainings=policy.trainings)
+        if champion is not None:
+            losses += compare(policy, scores, candidates, side_by_side([champion] * policy.trainings), "champion", level, trainings=policy.trainings)
     findings += findings_of(policy, losses, level)
     if comparable and baseline is not None:
         findings += check_floor(policy, scores, models, alpha=level)
         findings += check_baseline(policy, scores, baseline, accepted_baseline, expected, alpha=level)
     findings += check_not_refused_before(expected, findings)
-    cost = next((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), None)
+    cost = max((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), default=None)
     if expected.champion_sha256 is None:
         findings.append(check_first_promotion(policy))
         spent_after = spent_loss or 0.0
@@ -78,6 +88,7 @@ def judge(
         champion_sha256=expected.champion_sha256,
         accepted_baseline_sha256=expected.accepted_baseline_sha256,
         pairing_sha256=candidate.pairing_sha256 if comparable else "",
+        trainings=records_of(policy, again) if comparable else (),
         evaluations={role: model.evaluation.digest for role, model in models.items() if model is not None},
         computed_with={"numpy": importlib.metadata.version("numpy")},
         look=look,

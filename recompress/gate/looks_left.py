@@ -53,8 +53,8 @@ def left_after(history: Sequence[Past], verdict: Verdict | None, *, alpha: float
 
 def _needed(loss: Loss, level: float, power: float) -> float:
     """The smallest margin at which a candidate with this spread that loses nothing passes at ``level`` as often as ``power``."""
-    error = error_behind(loss.smallest_detectable, 1 - loss.confidence, power, loss.examples)
-    return detectable(error, level, power, loss.examples)
+    error = error_behind(loss.smallest_detectable, 1 - loss.confidence, power, loss.worth or loss.examples)
+    return detectable(error, level, power, loss.worth or loss.examples)
 
 
 def _counted(number: int, what: str) -> str:

@@ -17,6 +17,8 @@ from recompress.records import Evaluation, Record
 from recompress.settings.base import Sha256
 
 COLUMNS = ("example", "slice", "reference", "counts")
+GROUP = "group"
+"""A column of its own, where the data names groups."""
 
 
 class Expected(Record):
@@ -35,12 +37,16 @@ class Expected(Record):
     """Examples in the test split."""
     candidate_sha256: Sha256
     baseline_sha256: Sha256
+    groups: int = 0
+    """Groups of examples in the test split; 0 where the data names none."""
     champion_sha256: Sha256 | None
     """The present champion's model; None when there is none."""
     accepted_baseline_sha256: Sha256 | None
     """The baseline behind the last promotion of this model; None when nothing was promoted before."""
     baseline_accepted_by: str
     """Who let this baseline count although it is worse than that one, and where it is recorded; empty when nobody did."""
+    trainings: tuple[tuple[Sha256, Sha256], ...] = ()
+    """Candidate and baseline of each further training, where the policy asks for several."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,16 @@ class Measured:
     """The true labels of each example: they show that two models answered the same questions."""
     counts: Num[np.ndarray, "..."]
     """What the benchmark's metrics add up, ``[examples, k]`` as ``Benchmark.counts`` gives it; the gate refuses any other shape."""
+    groups: Sequence[int] | None = None
+    """For each example the number of its group (document, author); examples of a group rise and fall together. None where the data names none."""
 
     @property
     def pairing_sha256(self) -> str:
-        """Digest of examples, slices and references in order. Two models can be compared example by example when theirs are equal."""
+        """Digest of examples, slices, references and groups (where there are any) in order. Two models can be compared example by example when theirs are equal."""
         digest = hashlib.sha256()
-        for row in zip(self.examples, self.slices, self.references, strict=True):
-            digest.update(json.dumps([row[0], row[1], list(row[2])]).encode() + b"\n")
+        groups = [[]] * len(self.examples) if self.groups is None else [[group] for group in self.groups]
+        for *row, group in zip(self.examples, self.slices, self.references, groups, strict=True):
+            digest.update(json.dumps([row[0], row[1], list(row[2]), *group]).encode() + b"\n")
         return digest.hexdigest()
 
 
@@ -80,10 +89,14 @@ def read_measured(evaluation: Evaluation, predictions: Path) -> Measured:
     if len({len(row or ()) for row in counts}) > 1:
         raise IntegrityError(f"the predictions of {evaluation.model} have counts of different lengths")
     width = len(counts[0]) if counts else 0
+    groups = table.column(GROUP).to_pylist() if GROUP in table.column_names else None
+    if groups is not None and not all(isinstance(group, int) for group in groups):
+        raise IntegrityError(f"the predictions of {evaluation.model} have an example whose group is no number")
     return Measured(
         evaluation=evaluation,
         examples=[str(name) for name in example],
         slices=[str(name) for name in part],
         references=[[str(label) for label in labels or ()] for labels in reference],
         counts=np.asarray(counts, dtype=np.float64).reshape(len(counts), width),
+        groups=groups,
     )

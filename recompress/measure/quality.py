@@ -1,7 +1,8 @@
 """How well a model answers: its prediction for every test example, and the benchmark's metrics in all, per slice and per type.
 
 The predictions are a Parquet file, a row for each example in the order of the split: ``example`` (its number in the split), ``slice``, ``reference``,
-``prediction`` (a label for each unit) and ``counts`` (what the metrics add up; the columns' names stand in the file's metadata).
+``prediction`` (a label for each unit) and ``counts`` (what the metrics add up; the columns' names stand in the file's metadata). Where the data names groups,
+``group`` says the number of the first example of the same group: who belongs together, but not the group's name.
 """
 
 from __future__ import annotations
@@ -102,12 +103,21 @@ def write_predictions(
             "reference": pa.array([list(example.labels) for example in examples], pa.list_(pa.string())),
             "prediction": pa.array([list(answer) for answer in answers], pa.list_(pa.string())),
             "counts": pa.array(counts.tolist(), pa.list_(pa.int64())),
+            **({} if (groups := group_numbers(examples)) is None else {"group": pa.array(groups, pa.int64())}),
         }
     )
     metadata = {"benchmark": benchmark.name, "labels": json.dumps(list(labels)), "count_names": json.dumps(benchmark.count_names(labels))}
     temporary = path.with_name(f".{path.name}.partial")
     parquet.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
     temporary.replace(path)
+
+
+def group_numbers(examples: Sequence[Example]) -> list[int] | None:
+    """For each example the number of the first one of its group; an example without a group is one of its own. ``None`` where the data names no groups."""
+    if not any(example.group for example in examples):
+        return None
+    first: dict[str, int] = {}
+    return [first.setdefault(example.group, i) if example.group else i for i, example in enumerate(examples)]
 
 
 def _known(metrics: dict[str, Float[np.ndarray, ""]] | Metrics) -> Metrics:

@@ -18,6 +18,7 @@ from recompress.data.checks_page import checks_page
 from recompress.data.observe import observe_balance, observe_rows, observe_sizes, read_prepared
 from recompress.data.sources import RawPart, SourceSettings, read_raw, read_settings_of
 from recompress.data.splits import preparation
+from recompress.data.together import what_bounds_mean
 from recompress.errors import DataRefused
 from recompress.integrity.digest import canonical_json
 from recompress.integrity.fingerprint import step_key
@@ -64,6 +65,7 @@ def validate(brought: Brought, source: SourceSettings, waivers: Sequence[WaiverL
         suite_sha256=suite_sha256(rules),
         tool=f"Great Expectations {great_expectations.__version__}",
         checks=waive(checks, waivers),
+        together=what_bounds_mean([example for part in prepared if part.split == "test" for example in part.examples]),
     )
 
 
@@ -183,7 +185,7 @@ def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waiv
 
     key = step_key(
         "check data",
-        modules=["recompress.data.observe", "recompress.data.checks", "recompress.data.checks_page"],
+        modules=["recompress.data.observe", "recompress.data.checks", "recompress.data.checks_page", "recompress.data.together"],
         config={"waive": waived, "source": source.model_dump(mode="json")},
         inputs=[raw.md5, prepared.md5, *(slices or ())],
         seed=0,
@@ -196,6 +198,8 @@ def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waiv
     if not record.passed:
         raise DataRefused(f"{refusal(record)}; {page}")
     run.say(f"{name}: {record.summary}")
+    if record.together:
+        run.say(f"{name}: {record.together}")
     return record
 
 

@@ -6,12 +6,14 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recompress.errors import InputError, StorageError
+from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter
 from recompress.promotion.pins import check_recipe, standing
@@ -45,6 +47,8 @@ class Recompression:
     def __init__(self, root: Path, plan: Plan) -> None:
         self.root = root
         self.plan = plan
+        self.training = 1
+        """Counts the trainings of this recipe; the first is the one that may be promoted."""
         self.store = Store(root)
         self.work = root / ".recompress" / "work"
         self.done: list[str] = []
@@ -58,6 +62,23 @@ class Recompression:
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
         self._runs: dict[str, str] = {}
+
+    @property
+    def seed(self) -> int:
+        """What every random choice of this training follows from. The first has the recipe's own seed; the others' follow from it and cannot be chosen."""
+        first = self.plan.recipe.seed
+        return first if self.training == 1 else int(sha256_json([first, "training", self.training])[:8], 16) % 2**31
+
+    def again(self, training: int) -> Recompression:
+        """The same recompression, for another training: what it does stands beside the first, under names of its own."""
+        _ = self.ledger  # opened once, for all of them
+        other = copy(self)
+        other.training, other.claims = training, {}
+        return other
+
+    def called(self, name: str) -> str:
+        """The name of a model or of a step of this training."""
+        return name if self.training == 1 or not name else f"{name} (training {self.training})"
 
     def say(self, line: str) -> None:
         log.info(line)
@@ -111,7 +132,7 @@ class Recompression:
 
         def write(step: int, values: Mapping[str, float]) -> None:
             for key, value in values.items():
-                self.store.client.log_metric(self.run_of(name), f"{prefix}.{key}", float(value), step=step)
+                self.store.client.log_metric(self.run_of(self.called(name)), f"{prefix}.{key}", float(value), step=step)
 
         return write
 
@@ -127,6 +148,7 @@ class Recompression:
         ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
         The result comes back with ``artifacts``: for each name its uri and sha256.
         """
+        name, run = self.called(name), self.called(run)
         recalled = self.memory.recall(key, name, self.say)
         if recalled is not None:
             if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again

@@ -48,7 +48,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
             benchmark=benchmark,
             train=examples_of(dataset, "train"),
             dev=examples_of(dataset, "dev"),
-            seed=run.plan.recipe.seed,
+            seed=run.seed,
             workdir=folder / "work",
             unlabelled=unlabelled_of(dataset),
             teacher=_read_teacher(run, taught),
@@ -65,7 +65,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         modules=[method.run.__module__, "recompress.methods.runner", type(benchmark).__module__],
         config=step.as_json,
         inputs=[model.sha256, *dataset.text_digests, *(taught or ())[1:], *(other.sha256 for other in needed.values())],
-        seed=run.plan.recipe.seed,
+        seed=run.seed,
     )
     result = run.step(name, key=key, run=variant, do=do)
     run.claims.setdefault(variant, []).append({"method": step.method, "claims": result["claims"]})

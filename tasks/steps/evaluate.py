@@ -32,19 +32,24 @@ def evaluate(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef,
 
 def join(run: Recompression, model: ModelRef, quality: Result, speed: Result, dataset: DatasetRef) -> Evaluation:
     """One record of both, in MLflow and in the ledger too."""
+    return record(run, model, quality, dataset, speed)
+
+
+def record(run: Recompression, model: ModelRef, quality: Result, dataset: DatasetRef, speed: Result | None = None) -> Evaluation:
+    """The same of a model whose speed need not be known."""
     predictions = quality["artifacts"]["predictions"]
     evaluation = Evaluation(
         model=model.name,
         model_sha256=model.sha256,
         dataset_sha256=dataset.sha256,
-        metrics=quality["metrics"] | speed["metrics"],
+        metrics=quality["metrics"] | (speed["metrics"] if speed else {}),
         slices=quality["slices"],
         types=quality["types"],
         predictions_uri=predictions["uri"],
         predictions_sha256=predictions["sha256"],
-        machine=speed["machine"],
-        rounds=speed["rounds"],
-        load=speed["load"],
+        machine=speed["machine"] if speed else {},
+        rounds=speed["rounds"] if speed else {},
+        load=speed["load"] if speed else {},
     )
     run.log_metrics(model.name, evaluation.metrics)
     run.note("variant-measured", evaluation.digest, {"model": model.name, "model_sha256": model.sha256, "evaluation_sha256": evaluation.digest})

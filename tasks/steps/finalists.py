@@ -84,6 +84,12 @@ def names_in_order(selection: Selection) -> dict[str, Any]:
     return {"finalists": finalists, "others": {t.name: t.reason for t in selection.trials if t.place is None}, "selection": selection.digest}
 
 
+def finalists_of(variants: Sequence[ModelRef], named: Named) -> list[ModelRef]:
+    """The models of the finalists, in the recipe's order."""
+    names = {trial.name for trial in named.selection.finalists}
+    return [model for model in variants if model.name in names]
+
+
 def to_be_judged(baseline: ModelRef, variants: Sequence[ModelRef], named: Named, champion: Champion) -> list[ModelRef]:
     """The models that answer the test split: baseline, finalists and champion, and nobody else."""
     finalists = {trial.name for trial in named.selection.finalists}

@@ -12,19 +12,22 @@ from prefect.cache_policies import NO_CACHE
 from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
-from recompress.gate import Expected, Measured, choose, is_proven, judge, read_measured
+from recompress.gate import Again, Expected, Measured, choose, is_proven, judge, read_measured
 from recompress.gate.levels import Past, ladders_of
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
 from recompress.ledger import Ledger
+from recompress.measure.quality import group_numbers
 from recompress.promotion import HEAD_TAG, Promoter, progress_of
 from recompress.promotion.registry import tags_of
 from recompress.promotion.states import PLAN_KINDS
 from recompress.records import DatasetRef, Evaluation, ModelRef, Trial, Verdict
+from tasks.data.bring import examples_of
 from tasks.ledger.access import actor, recorded_policy
 from tasks.ledger.looks import Named, check_looks, look_key, named_finalists, record_result, take_look
 from tasks.running.recompression import Recompression
 from tasks.steps.accepted import Accepted, accepted_baseline
+from tasks.steps.trainings import Trained
 from tasks.tracking.registry import champion_of, open_registry
 from tasks.tracking.track import Result, check
 
@@ -82,10 +85,19 @@ def promoted_as(ledger: Ledger, name: str, version: str) -> tuple[str, dict[str,
 
 
 @task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
-def judge_all(run: Recompression, dataset: DatasetRef, baseline: ModelRef, named: Named, evaluations: Sequence[Evaluation], champion: Champion) -> Judgement:
+def judge_all(
+    run: Recompression,
+    dataset: DatasetRef,
+    baseline: ModelRef,
+    named: Named,
+    evaluations: Sequence[Evaluation],
+    champion: Champion,
+    trained: Sequence[Trained] = (),
+) -> Judgement:
     """A verdict on every finalist in their order, against the baseline and the champion, and the choice among those that passed."""
     policy = run.plan.policy
-    evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in evaluations if e.model != "champion")])
+    again = [evaluation for training in trained for evaluation in (training.baseline, *training.finalists.values())]
+    evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in [*evaluations, *again] if e.model != "champion")])
     settled = champion.tags.get("recompress.evidence") == evidence
     against = champion.tags.get("recompress.judged_against", "") if settled else champion.version
     accepted = accepted_baseline(run, dataset, baseline, None if settled and not against else against)
@@ -93,7 +105,9 @@ def judge_all(run: Recompression, dataset: DatasetRef, baseline: ModelRef, named
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
         accepted_measured = measured_of(run, accepted.evaluation) if accepted.evaluation else None
-        verdicts = [judge_one(run, dataset, baseline, trial, named, measured, champion, accepted, accepted_measured) for trial in named.selection.finalists]
+        verdicts = [
+            judge_one(run, dataset, baseline, trial, named, measured, champion, accepted, accepted_measured, trained) for trial in named.selection.finalists
+        ]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
     key = step_key("verdicts", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, named.key, against, *accepted.inputs], seed=policy.seed)
@@ -121,12 +135,15 @@ def judge_one(
     champion: Champion,
     accepted: Accepted,
     accepted_measured: Measured | None,
+    trained: Sequence[Trained] = (),
 ) -> Verdict:
     """One finalist, at the level of its look. The present champion is found among the evaluations by its bytes, whatever it is called there."""
-    benchmark = get_benchmark(run.plan.recipe.benchmark)
+    benchmark, tested = get_benchmark(run.plan.recipe.benchmark), group_numbers(examples_of(dataset, "test"))
     beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
     finalists = named_finalists(run.ledger, named.key)
-    past = look_for(run, trial, named, [measured.get(trial.name), measured.get(baseline.name), beaten], len(finalists))
+    again = [Again(t.seed, measured_of(run, t.finalists[trial.name]), measured_of(run, t.baseline)) for t in trained]
+    compared = [measured.get(trial.name), measured.get(baseline.name), beaten, *(model for one in again for model in (one.candidate, one.baseline))]
+    past = look_for(run, trial, named, compared, len(finalists))
     expected = Expected(
         policy_sha256=recorded_policy(run.ledger, run.plan),
         dataset_sha256=dataset.sha256,
@@ -134,11 +151,13 @@ def judge_one(
         finalists=finalists,
         refused_before=past.proven is False,
         examples=dataset.rows["test"],
+        groups=len(set(tested or ())),
         candidate_sha256=trial.sha256,
         baseline_sha256=baseline.sha256,
         champion_sha256=champion.sha256,
         accepted_baseline_sha256=accepted.sha256,
         baseline_accepted_by=accepted.by,
+        trainings=tuple((t.finalists[trial.name].model_sha256, t.baseline.model_sha256) for t in trained),
     )
     verdict = judge(
         run.plan.policy,
@@ -150,6 +169,7 @@ def judge_one(
         spent_loss=spent_loss(run, champion),
         expected=expected,
         look=past.look,
+        again=again,
     )
     record_result(run.ledger, past.look, verdict, proven=is_proven(verdict))
     return verdict

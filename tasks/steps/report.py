@@ -127,6 +127,7 @@ def made_from(
             "md5 (DVC)": dataset.md5,
             "sha256": dataset.sha256,
             "checks": checks.summary,
+            **({"texts that belong together": checks.together} if checks.together else {}),
         },
         "Base model": {"model": recipe.base.model, "revision": recipe.base.revision or "–", "sha256": base.sha256},
         "Decision": {

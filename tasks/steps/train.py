@@ -45,9 +45,9 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
         from recompress.models.pretrained import from_base
         from recompress.training import train
 
-        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, recipe.seed)
+        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, run.seed)
         train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
-        trained = train(started, train_rows, dev_rows, recipe.baseline, recipe.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
+        trained = train(started, train_rows, dev_rows, recipe.baseline, run.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
         save(trained, folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
 
@@ -56,7 +56,7 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
         modules=["recompress.training", "recompress.models.pretrained", type(benchmark).__module__],
         config=recipe.baseline.model_dump(mode="json"),
         inputs=[base.sha256, *dataset.training_digests],
-        seed=recipe.seed,
+        seed=run.seed,
     )
     result = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
     artifact = result["artifacts"]["model"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -131,3 +132,39 @@ def kill_at(project: Path, moment: str) -> None:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stderr.close()
+
+
+def test_groups_and_trainings_go_all_the_way_from_the_data_to_the_verdict(first: tuple[Path, dict[str, Any]]) -> None:
+    """Every third text of a slice has the same author as the two after it, and the policy asks for two trainings."""
+    project, _ = first
+    for path in sorted((project / "raw" / "toy").rglob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row | {"author": f"{path.parent.name} {path.stem} {i // 3}"}) + "\n" for i, row in enumerate(rows)))
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("format: jsonl,", "format: jsonl, group: author,"))
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "raw/toy"], cwd=project, check=True, env=environment(project), capture_output=True)
+    run(project, "data", "accept", "toy")
+    policy = (project / "policies" / "toy.yaml").read_text()
+    (project / "policies" / "grouped.yaml").write_text(
+        policy.replace("margin: 0.2", "margin: 0.4").replace("loss_budget: 0.4", "loss_budget: 0.8\ntrainings: 2")
+    )
+    before, rest = (project / "recipe.yaml").read_text().split("  small:")
+    text = before + rest[rest.index("  sparse:") :]
+    (project / "grouped.yaml").write_text(
+        text.replace("name: toy\n", "name: grouped\n", 1).replace("toy.yaml", "grouped.yaml").replace("{model: toy}", "{model: grouped}")
+    )
+    outcome = run(project, "run", "grouped.yaml")
+    again = {"baseline (training 2)", "int8/1 dynamic_int8 (training 2)", "sparse/1 magnitude (training 2)", "sparse/2 finetune (training 2)"}
+    assert {name for name in outcome["done"] if "training 2" in name and "quality" not in name} == again
+    digests = {e["model"]: e["model_sha256"] for e in outcome["evaluations"]}
+    assert digests.keys() == {"baseline", "int8", "sparse"}, "only the first training is timed, shown and may be promoted"
+    for name, verdict in outcome["verdicts"].items():
+        own, recipe = verdict["losses"]
+        assert (own["groups"], own["worth"], len(recipe["trainings"])) == (160, 160.0, 2)
+        [second] = verdict["trainings"]
+        assert verdict["candidate_sha256"] == digests[name] != second["candidate_sha256"]
+        assert second["baseline_sha256"] != digests["baseline"]
+        assert recipe["candidate"] == pytest.approx((own["candidate"] + second["candidate"]) / 2)
+    assert outcome["promotion"]["model"], outcome["summary"]
+    assert "480 test texts from 160 groups" in Path(outcome["page"]).read_text()
+    assert run(project, "run", "grouped.yaml")["done"] == []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recompress.gate import REASONS, Measured, judge
+from recompress.gate import REASONS, Again, Measured, judge
 from recompress.gate.reasons import refused
 from recompress.records import Verdict
 from tests.gate.cases import ACCEPTED, BASELINE, CANDIDATE, CHAMPION, ROUNDS, case, expected, look, measured, policy, scores, verdict
@@ -83,6 +83,38 @@ def small(count: int) -> Changes:
 def rarely_defined(totals: np.ndarray) -> dict[str, np.ndarray]:
     """A metric that exists on the sample, but has nothing to count in about a third of the draws."""
     return {"accuracy": np.where((totals[..., 2] < 260) & (totals[..., 2] > 1), np.nan, scores(totals)["accuracy"])}
+
+
+WIDE: Changes = {"baseline": {"margin": 0.6}, "champion": {"margin": 0.6}, "loss_budget": 0.9}
+"""Margins that even a handful of groups could show."""
+
+
+def grouped(groups: Any, expected: int | None = None) -> Changes:
+    """Everybody measured on the same groups, and the split said to hold as many."""
+    count = len(set(groups)) if expected is None else expected
+    return all_of(lambda role: rows(role, lambda model: replace(model, groups=list(groups)))) | expecting(groups=count)
+
+
+def pairs() -> list[int]:
+    return [i // 2 for i in range(800)]
+
+
+def more_trainings(
+    count: int,
+    change: Callable[[Measured], Measured] = lambda model: model,
+    *,
+    expected_: int | None = None,
+    baseline: str = "",
+    wrong: Any = None,
+) -> Changes:
+    """Further trainings like the first, of which the last candidate may be spoilt."""
+    mine = measured("small", "0" * 64, set(range(0, 800, 8)) if wrong is None else wrong)
+    models = [(f"{i + 1}" * 64, baseline or f"{i + 5}" * 64) for i in range(count)]
+    again = []
+    for i, (ours, theirs) in enumerate(models):
+        candidate = replace(mine, evaluation=mine.evaluation.model_copy(update={"model_sha256": ours}))
+        again.append(Again(i, change(candidate), measured("baseline", theirs, set(range(0, 768, 8)) | {3, 777})))
+    return {"again": again} | expecting(trainings=tuple(models[: count if expected_ is None else expected_]))
 
 
 BETTER = measured("small", CANDIDATE, set(range(0, 640, 8)))
@@ -219,6 +251,36 @@ CASES: dict[str, tuple[str, Changes]] = {
     "other columns": ("different-counts", rows("baseline", lambda model: replace(model, counts=np.hstack([model.counts, np.zeros((800, 3))])))),
     "a metric that its predictions do not give": ("metric-mismatch", metric("candidate", "accuracy", 0.99)),
     "a baseline made worse on paper": ("metric-mismatch", metric("baseline", "accuracy", 0.5)),
+    # groups
+    "groups that the predictions lost": ("groups-missing", expecting(groups=400)),
+    "groups that the data does not name": ("groups-missing", grouped(range(800), expected=0)),
+    "a model measured without groups": ("groups-missing", grouped(range(800)) | {"baseline": case()["baseline"]}),
+    "other groups, as many": ("different-examples", grouped(pairs()) | rows("champion", lambda model: replace(model, groups=swapped(pairs())))),
+    "groups cut off": ("mismatched-lengths", grouped(range(800)) | rows("candidate", lambda model: replace(model, groups=range(799)))),
+    "few groups": ("too-few-groups", grouped([i // 20 for i in range(800)]) | rules(**WIDE)),
+    "many groups, one of which holds half of all": ("too-few-groups", grouped([0] * 400 + [*range(1, 401)]) | rules(**WIDE)),
+    "few groups in a slice": (
+        "too-few-groups",
+        grouped([i // 10 for i in range(400)] + [*range(40, 440)])
+        | rules(baseline={"margin": 0.3, "slices": {"hau": 0.6, "swa": 0.6}}, champion={"margin": 0.3}, loss_budget=0.9),
+    ),
+    # trainings
+    "a second training that was not made": ("missing-trainings", rules(trainings=2)),
+    "a second training that the policy did not ask for": ("missing-trainings", more_trainings(1) | rules()),
+    "a second training that nobody expected": ("missing-trainings", more_trainings(1, expected_=0) | rules(trainings=2)),
+    "one training of three": ("missing-trainings", more_trainings(1) | rules(trainings=3)),
+    "the first training once more": ("repeated-training", more_trainings(1, baseline="b" * 64) | rules(trainings=2)),
+    "another training than the run's": ("stale-evaluation", more_trainings(1) | expecting(trainings=(("7" * 64, "8" * 64),)) | rules(trainings=2)),
+    "another candidate in the second training": (
+        "stale-evaluation",
+        more_trainings(1) | expecting(trainings=(("7" * 64, "5" * 64),)) | rules(trainings=2),
+    ),
+    "a training on other examples": (
+        "different-examples",
+        more_trainings(1, lambda model: replace(model, examples=swapped(model.examples))) | rules(trainings=2),
+    ),
+    "a training one example short": ("short-evaluation", more_trainings(1, lambda model: first_rows(model, 799)) | rules(trainings=2)),
+    "trainings that lie far apart": ("loss-too-large", more_trainings(1, wrong=set(range(0, 768, 8)) | set(range(1, 400, 10))) | rules(trainings=2)),
     # measured, and not good enough
     "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
     "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
@@ -265,6 +327,7 @@ SEVERAL = (
     "no example",
     "the candidate's evaluation as the baseline's",
     "a metric that is undefined in many draws",
+    "trainings that lie far apart",
 )
 """Cases in which more than one thing is wrong."""
 

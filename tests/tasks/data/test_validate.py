@@ -105,7 +105,7 @@ def test_prepared_data_is_free_of_them(data_check: DataCheck) -> None:
     assert data_check.of("prepared", "failed") == []
     assert data_check.passed
     assert refusal(data_check) == ""
-    assert len(data_check.of("prepared")) == 2 * (3 * 17 + 3)
+    assert len(data_check.of("prepared")) == 2 * (3 * 18 + 3)
     assert data_check.tool.startswith("Great Expectations 1.")
     assert data_check.suite_sha256 == suite_sha256(RULES)
     assert "none failed, 0 waived; 1" in data_check.summary
