@@ -64,8 +64,8 @@ DIRECTIONS: dict[str, tuple[Stricter, str]] = {
     "first_promotion": (in_order("allowed", "refused"), "refused where that is pinned"),
     "min_examples.overall": (at_least, "at least as many"),
     "min_examples.per_slice": (at_least, "at least as many"),
-    "trainings": (at_least, "at least as many"),
     "finalists": (at_most, "at most as many"),
+    "trainings": (at_least, "at least as many"),
     "limits.size_bytes": (at_most, "at most as many"),
     "limits.times_smaller": (at_least, "at least as much"),
     "limits.times_faster": (at_least, "at least as much"),
@@ -105,13 +105,12 @@ def laxer_dials(policy: Policy, pinned: Policy) -> list[Laxer]:
 
 def dials_of(policy: Policy) -> dict[str, Any]:
     """Every dial by its dotted name. A group that is left out (``limits``) has ``None`` for each of its dials."""
-    values = policy.model_dump(mode="json")
-    return {dial: _at(values, dial.split(".")) for dial in DIRECTIONS}
+    return {dial: _at(policy, dial.split(".")) for dial in DIRECTIONS}
 
 
 def _at(values: Any, names: list[str]) -> Any:
     for name in names:
-        values = None if values is None else values.get(name)  # a dial that came later is not written while it says nothing
+        values = None if values is None else getattr(values, name)  # and not as it is written, where a later dial is left out while it has its default
     return values
 
 

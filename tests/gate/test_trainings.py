@@ -78,7 +78,7 @@ def test_the_bound_is_the_formula(trainings: int, seed: int) -> None:
     ours, theirs = rng.random((trainings, 200)) < 0.8, rng.random((trainings, 200)) < 0.82
     models = [[measured(name, "0" * 64, set(np.flatnonzero(~right)), count=200) for right in each] for name, each in (("c", ours), ("b", theirs))]
     rules = policy(baseline={"margin": 0.05})
-    [loss] = compare(rules, scores, side_by_side(models[0]), side_by_side(models[1]), "baseline", trainings=trainings)
+    [loss] = compare(rules, scores, side_by_side(models[0]), side_by_side(models[1]), "baseline", 0.05, trainings=trainings)
     losses = theirs.mean(1) - ours.mean(1)
     assert loss.trainings == pytest.approx(losses)
     sides = [side_by_side(each).counts for each in models]
