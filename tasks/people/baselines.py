@@ -16,7 +16,7 @@ from tasks.ledger.access import actor
 from tasks.ledger.keys import approvers
 from tasks.people.bundle import recall_dossier
 from tasks.running.project import Project
-from tasks.tracking.track import Store
+from tasks.tracking.memory import Memory
 
 FACT = "baseline"
 """The fact of a plan that names its baseline's model by digest. Plans from before have it in their evidence only."""
@@ -24,10 +24,10 @@ UNKNOWN = "0" * 64
 """The baseline behind a plan that does not name it, and whose evidence is gone."""
 
 
-def baseline_behind(store: Store, plan: PromotionPlan) -> tuple[str, Dossier | None, str]:
+def baseline_behind(memory: Memory, plan: PromotionPlan) -> tuple[str, Dossier | None, str]:
     """Digest of the baseline behind a plan; what was kept for the plan, held against the ledger's digest of its verdict; and why that is ``None`` where it is."""
     try:
-        dossier = recall_dossier(store, plan)
+        dossier = recall_dossier(memory, plan)
         if sha256_json(dossier.verdict.as_json()) != plan.verdict_sha256:
             raise IntegrityError(f"the evidence that was kept for plan {plan.digest[:12]}… has another verdict than the ledger names")
     except IntegrityError as error:
@@ -41,7 +41,7 @@ def accept(project: Project, recipe: Plan, baseline: str, reason: str, key: Path
     plan = plan_behind(project.ledger, model, project.registry.champion(model) or "")
     if plan is None:
         raise InputError(f"nothing was ever promoted to {model}, so its baseline is compared with nothing and needs nobody's word")
-    accepted, _, _ = baseline_behind(project.store, plan)
+    accepted, _, _ = baseline_behind(project.memory, plan)
     if accepted == baseline:
         raise InputError(f"{baseline[:12]}… is the accepted baseline of {model} already")
     private = read_private_key(key) if key else None

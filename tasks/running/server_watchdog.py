@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 
@@ -32,7 +33,7 @@ def end_server_with_this_process() -> None:
         return
     os.environ[MARK] = uuid.uuid4().hex
     command = [sys.executable, "-P", __file__, str(os.getpid()), os.environ[MARK]]  # -P: the files beside this one are no top-level modules
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     _watchers.append(subprocess.Popen(command, **quiet, start_new_session=True))  # Ctrl-C is for the run, not for it
     atexit.register(_dismiss)  # before Prefect registers the end of its server, so it comes after that
 

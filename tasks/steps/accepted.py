@@ -40,7 +40,7 @@ def accepted_baseline(run: Recompression, dataset: DatasetRef, baseline: ModelRe
     plan = plan_behind(run.ledger, model, version) if version is not None else None
     if plan is None:
         return Accepted()
-    sha256, dossier, trouble = baseline_behind(run.store, plan)
+    sha256, dossier, trouble = baseline_behind(run.memory, plan)
     if sha256 == baseline.sha256:
         return Accepted(sha256)
     if trouble:

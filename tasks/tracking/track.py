@@ -88,7 +88,7 @@ class Store:
                 way_out = "check MLFLOW_TRACKING_URI and that the server runs"
             elif "not a database" in reason or "malformed" in reason:
                 way_out = "it is damaged, so put back a copy of it"
-            elif "full" in reason or "No space" in reason:
+            elif "disk is full" in reason or "No space" in reason:
                 way_out = "free some space and run again"
             else:
                 way_out = "allow writing there and run again"

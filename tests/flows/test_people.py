@@ -199,7 +199,7 @@ def test_going_back(people: People) -> None:
     assert "no version ever was" in people.refused("rollback", "none", "--to", "9", "--reason", "slow", code=2)
     assert people.ask("rollback", "ner", "--reason", "slow on phones")["version"] == "1"
     folders = sorted(path.name for path in (people.root / "evidence").iterdir())
-    assert folders[:2] == ["ner-v1", f"ner-v1-rollback-{people.ledger.head().sequence}"]
+    assert folders[:2] == ["ner-v1", f"ner-v1-rollback-{people.ledger.last('promotion-committed').sequence}"]
     assert people.ask("audit", "verify")["holds"] is True
 
 

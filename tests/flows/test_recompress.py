@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.audit.forging import Forger
 from tests.flows.toy_project import ask, environment, make_project, run
@@ -107,6 +108,7 @@ def test_a_forged_step_stops_the_next_run_by_its_name(first: tuple[Path, dict[st
     forger.client.delete_tag(run_id, tag)
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_goes_on_and_ends_the_same(first: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     project = make_project(tmp_path / "killed")
     for moment in MOMENTS:
@@ -134,6 +136,7 @@ def kill_at(project: Path, moment: str) -> None:
     child.stderr.close()
 
 
+@pytest.mark.long
 def test_groups_and_trainings_go_all_the_way_from_the_data_to_the_verdict(first: tuple[Path, dict[str, Any]]) -> None:
     """Every third text of a slice has the same author as the two after it, and the policy asks for two trainings."""
     project, _ = first
@@ -148,11 +151,10 @@ def test_groups_and_trainings_go_all_the_way_from_the_data_to_the_verdict(first:
     (project / "policies" / "grouped.yaml").write_text(
         policy.replace("margin: 0.2", "margin: 0.4").replace("loss_budget: 0.4", "loss_budget: 0.8\ntrainings: 2")
     )
-    before, rest = (project / "recipe.yaml").read_text().split("  small:")
-    text = before + rest[rest.index("  sparse:") :]
-    (project / "grouped.yaml").write_text(
-        text.replace("name: toy\n", "name: grouped\n", 1).replace("toy.yaml", "grouped.yaml").replace("{model: toy}", "{model: grouped}")
-    )
+    recipe = yaml.safe_load((project / "recipe.yaml").read_text())
+    recipe |= {"name": "grouped", "policy": "policies/grouped.yaml", "register": {"model": "grouped"}}
+    recipe["variants"] = {name: recipe["variants"][name] for name in ("int8", "sparse")}
+    (project / "grouped.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     outcome = run(project, "run", "grouped.yaml")
     again = {"baseline (training 2)", "int8/1 dynamic_int8 (training 2)", "sparse/1 magnitude (training 2)", "sparse/2 finetune (training 2)"}
     assert {name for name in outcome["done"] if "training 2" in name and "quality" not in name} == again

@@ -9,7 +9,7 @@ import pytest
 from tests.flows.toy_project import ask, make_project, run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_a_laxer_policy_is_refused_before_work_and_a_weak_baseline_by_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -57,7 +57,7 @@ def test_rounds_are_added_until_they_are_steady_and_no_longer_than_the_cap(monke
         assert len(one["rounds"]["latency_p50_ms"]) == len(one["rounds"]["latency_p95_ms"]) == 4 * blocks
         assert len(one["rounds"]["throughput_per_s"]) == 5 * blocks
         assert one["load"].keys() == {"processor_share", "steal_share", "switches_per_s"}
-        assert one["load"]["processor_share"] < 0.5, "it slept, and so had no processor"
+        assert one["load"]["processor_share"] > 0, "what threads of this process do meanwhile counts too"
 
 
 def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_what_makes_two_looks_the_same() -> None:
 def dataset(folder: Path, rows: list[Example], train: str = "x") -> DatasetRef:
     folder.mkdir(parents=True)
     for split in ("train", "dev", "test"):
-        _write_parquet(rows if split == "test" else [Example((f"{train} {split}",), ("a",), "east")], folder / f"{split}.parquet")
+        _write_parquet(rows if split == "test" else [Example((f"{train} {split}",), ("a",), "east")], folder / f"{split}.parquet", grouped=False)
     return DatasetRef(
         name="d",
         benchmark="text-classification",

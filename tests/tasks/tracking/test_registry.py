@@ -127,7 +127,12 @@ def test_a_version_that_was_cut_before_it_was_promoted_is_made_again_and_a_cut_m
     plan, verdict = make_plan(candidates[0], None)
     digest = project.promoter.propose(plan, verdict).digest
     tags = {PLAN_TAG: digest}
-    weights = project.registry.fetch(MODEL, project.registry.create_version(MODEL, candidates[0], tags)) / MODEL_FOLDER / "model.safetensors"
+
+    def announce(manifest: str) -> None:
+        body = {"plan": digest, "model": MODEL, "manifest_sha256": manifest, "model_sha256": plan.model_sha256}
+        project.ledger.append("version-uploading", body, actor="ada")
+
+    weights = project.registry.fetch(MODEL, project.registry.create_version(MODEL, candidates[0], tags, announce)) / MODEL_FOLDER / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:999])
     assert project.promoter.promote(digest, candidates[0]).version == "2"
     manifest = project.registry.fetch(MODEL, "2") / MANIFEST_FILE
