@@ -156,3 +156,14 @@ def test_a_report_says_what_was_there_before_and_what_is_left(tmp_path: Path) ->
 )
 def test_a_claim_is_kept_within_its_tolerance_and_its_bound(claim: Claim, is_kept: bool) -> None:
     assert claim.kept is is_kept
+
+
+def test_zeros_that_an_earlier_step_is_sure_of_are_remembered() -> None:
+    """Also behind a step whose blocks say nothing of single zeros, and of a pattern the share that it zeroes."""
+    magnitude = get_method("magnitude").config
+    chain = [("magnitude", magnitude(sparsity=0.6)), ("magnitude", magnitude(sparsity=0.3, block=(2, 2))), ("magnitude", magnitude(sparsity=0.5))]
+    with pytest.raises(InputError, match=r"sparsity 0\.5 is less than the 0\.6"):
+        check_chain(chain, "token-classification", "bert")
+    with pytest.raises(InputError, match=r"sparsity 0\.5 is less than the 0\.75"):
+        check_chain([("magnitude", magnitude(pattern="1:4")), ("magnitude", magnitude(sparsity=0.5))], "token-classification", "bert")
+    check_chain([("magnitude", magnitude(pattern="3:4")), ("magnitude", magnitude(sparsity=0.5))], "token-classification", "bert")

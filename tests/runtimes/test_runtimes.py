@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from recompress.methods.runner import run_step
 from recompress.models.checkpoint import load
 from recompress.runtimes import open_runtime, processor, runtime_of
 from recompress.runtimes.batches import answer, batches_of, pad_batch
+from recompress.runtimes.turned import turn_constants
 from tests.families import checkpoint_of, features_of, inputs_of, remember_exports, saved
 
 
@@ -163,3 +165,27 @@ def test_a_processor_without_vnni_is_recognised(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("recompress.runtimes.onnx_runtime.int8_overflows", lambda: True)
     open_runtime(exported / "int8")
     assert "lacks VNNI" in caplog.text
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_onnx_runtime_takes_the_threads_that_it_was_given(threads: int, exported: Path) -> None:
+    session = open_runtime(exported / "onnx", threads).session  # type: ignore[attr-defined]
+    assert session.get_session_options().intra_op_num_threads == threads
+
+
+def test_texts_are_filled_up_with_the_token_that_the_model_names(exported: Path, tmp_path: Path) -> None:
+    model = copy_of(exported / "onnx", tmp_path / "model")
+    info = json.loads((model / "recompress.json").read_text())
+    info["onnx"]["pad_id"] = 7
+    (model / "recompress.json").write_text(json.dumps(info))
+    assert open_runtime(model).pad_id == 7  # type: ignore[attr-defined]
+
+
+def test_a_constant_that_is_turned_at_each_run_is_stored_turned() -> None:
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    nodes = [helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]), helper.make_node("MatMul", ["x", "t"], ["y"])]
+    x, y = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3]), helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], [onnx.numpy_helper.from_array(matrix, "w")]))
+    turn_constants(model)
+    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == matrix.T.tolist()

@@ -64,3 +64,10 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read as UTF-8"):
         read_settings(tmp_path / "b.yaml", Outer)
+
+
+def test_several_things_that_are_wrong_are_said_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path, "name: x\nrat: 1\ninner: {sparsity: 2}\n")
+    assert "unknown key 'rat'" in str(refusal.value)
+    assert "inner.sparsity" in str(refusal.value)

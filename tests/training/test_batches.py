@@ -69,3 +69,18 @@ def test_collate_of_whole_texts() -> None:
     batch = collate([feature, {**feature, "input_ids": [7], "attention_mask": [1]}], pad_token_id=0)
     assert batch["labels"].tolist() == [[2], [2]]
     assert batch["teacher"].tolist() == [[[0.5, -0.5, 1.0]]] * 2
+
+
+def test_words_that_were_cut_off_before_the_text_teach_nothing_and_move_nothing() -> None:
+    rows = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)
+    feature = {"input_ids": [7, 8, 9], "attention_mask": [1] * 3, "labels": [-100, 1, 0], "units": [-1, 1, 2], "teacher": rows}
+    assert collate([feature], pad_token_id=3)["teacher"][0].tolist() == [[0, 0], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_of_like_length_come_in_any_order(seed: int) -> None:
+    lengths = list(range(200))
+    order = list(EpochOrder(lengths, 4, seed, group_by_length=True))
+    means = [sum(lengths[i] for i in order[start : start + 4]) for start in range(0, 200, 4)]
+    assert means != sorted(means)
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5

@@ -340,3 +340,15 @@ def test_blocks_are_judged_by_the_norm_that_is_asked_for() -> None:
     masks = {norm: masks_of([weight], Magnitude(sparsity=0.5, block=(2, 2), block_norm=norm))[0] for norm in ("l2", "mean")}
     assert masks["l2"][0].tolist() == [False, False, True, True]
     assert masks["mean"][0].tolist() == [True, True, False, False]
+
+
+def test_zeros_are_held_for_as_long_as_the_block_runs_and_no_longer() -> None:
+    network = checkpoint_of("bert").torch_network
+    weight = weight_of(next(linear for _, linear in encoder_linears(network)))
+    weight[0] = 0
+    with hold_zeros(network):
+        pass
+    parameter = next(linear for _, linear in encoder_linears(network)).weight
+    parameter.grad = torch.ones_like(parameter)
+    torch.optim.SGD([parameter], lr=1.0).step()
+    assert bool((weight[0] == -1).all())
