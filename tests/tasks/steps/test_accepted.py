@@ -19,6 +19,7 @@ from tasks.people.baselines import UNKNOWN
 from tasks.steps import accepted
 from tasks.steps.accepted import Accepted, accepted_baseline
 from tasks.steps.evaluate import rounds_for
+from tasks.tracking.memory import Memory
 from tests.evidence.stories import DATA, Project, sha
 from tests.promotion.stage import MODEL
 from tests.promotion.test_pins import BOB, EVE, LOOSE, PEOPLE, SIGNED
@@ -43,10 +44,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     project.promote(1)
     project.promote(2)
     run = SimpleNamespace(root=tmp_path, ledger=project.ledger, store=Store(tmp_path), said=list[str](), asked=list[str](), dossiers=project.dossiers)
-    run.say = run.said.append
+    run.say, run.memory = run.said.append, Memory(run.store, run.ledger)
     run.plan = SimpleNamespace(policy=Policy.model_validate(LOOSE), recipe=SimpleNamespace(register_=SimpleNamespace(model=MODEL)))
 
-    def recall(store: Store, plan: Any) -> Any:
+    def recall(memory: Memory, plan: Any) -> Any:
+        assert memory is run.memory, "evidence is recalled by what the ledger knows"
         if plan.digest not in run.dossiers:
             raise IntegrityError("it is gone")
         return run.dossiers[plan.digest]
