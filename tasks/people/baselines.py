@@ -16,7 +16,7 @@ from tasks.ledger.access import actor
 from tasks.ledger.keys import approvers
 from tasks.people.bundle import recall_dossier
 from tasks.running.project import Project
-from tasks.tracking.memory import Memory
+from tasks.tracking.memory import ForgedStep, Memory
 
 FACT = "baseline"
 """The fact of a plan that names its baseline's model by digest. Plans from before have it in their evidence only."""
@@ -30,6 +30,8 @@ def baseline_behind(memory: Memory, plan: PromotionPlan) -> tuple[str, Dossier |
         dossier = recall_dossier(memory, plan)
         if sha256_json(dossier.verdict.as_json()) != plan.verdict_sha256:
             raise IntegrityError(f"the evidence that was kept for plan {plan.digest[:12]}… has another verdict than the ledger names")
+    except ForgedStep:  # told, and not worked around
+        raise
     except IntegrityError as error:
         return plan.facts.get(FACT, UNKNOWN), None, str(error)
     return dossier.verdict.baseline_sha256, dossier, ""

@@ -171,7 +171,8 @@ def judge_one(
         look=past.look,
         again=again,
     )
-    record_result(run.ledger, past.look, verdict, proven=is_proven(verdict))
+    if verdict.losses:  # where nothing could be compared the look stays open, and is finished once that is mended
+        record_result(run.ledger, past.look, verdict, proven=is_proven(verdict))
     return verdict
 
 

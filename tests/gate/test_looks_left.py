@@ -59,6 +59,9 @@ def test_a_look_that_proved_the_quality_costs_nothing_whatever_else_was_refused(
     assert not is_proven(verdict(candidate=measured("small", CANDIDATE, set(range(0, 800, 5)))))
     assert not is_proven(verdict(baseline=None, policy=rules, expected=expected(rules)))  # nothing was compared
     assert not is_proven(verdict(look=None))
+    floor = verdict(policy=policy(at_least=0.99), expected=expected(policy(at_least=0.99)))
+    assert floor.losses
+    assert not is_proven(floor), "a floor is held at the level of the look as a margin is"
     assert not is_proven(verdict(expected=expected(policy(), refused_before=True)))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from recompress.gate import Again, choose
+from recompress.gate import Again, choose, is_proven
 from recompress.gate.comparisons import compare
 from recompress.gate.spread import RecipeEstimate, of_recipe
 from recompress.gate.statistics import LossEstimate, estimate_loss, pair, resample
@@ -61,6 +61,13 @@ def test_one_lucky_training_is_not_enough_and_one_lucky_first_is_not_picked_out(
     outcome = verdict(policy=rules, candidate=unlucky, again=[best], expected=expected(rules, trainings=(("1" * 64, "5" * 64),)))
     assert "loss-against-baseline" in {f.check for f in outcome.findings if f.reason == "loss-too-large"}, "the first is promoted, and it is not good enough"
     assert choose(rules, [outcome]) is None
+
+
+def test_a_recipe_that_is_refused_does_not_get_its_look_back() -> None:
+    """The first training is fine and the second is not: whoever trains again until both are has had one more look."""
+    outcome = judged(set(range(0, 800, 8)) | set(range(1, 320, 2)), set(range(0, 800, 8)))
+    assert {finding.check for finding in outcome.findings if not finding.passed} >= {"recipe-loss-against-baseline"}
+    assert not is_proven(outcome)
 
 
 def test_what_the_budget_is_charged_covers_the_recipe_too() -> None:
