@@ -8,12 +8,7 @@ Writes ``studies/results/gate_groups.json`` and ``.md``. Every bound is ``recomp
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +16,7 @@ import numpy as np
 from recompress.gate.statistics import estimate_loss, pair, resample
 from studies import gate_trainings
 from studies.gate_populations import RIGHT, Pair, accuracy
+from studies.simulation import heading, options, tell, write
 
 DRAWS, ALPHA, POWER = 1_000, 0.05, 0.8
 CHURN = 0.02
@@ -92,7 +88,7 @@ def groups(repeats: int) -> Rows:
                 good = false_passes(population, examples=examples, size=size, margin=margin, repeats=max(repeats // 10, 20), seed=2, loss=0.0)
                 row = {"groups": kind, "size": size, "examples": examples, "margin": margin, "at_the_margin": at, "no_loss": good}
                 rows.append(row)
-                print(json.dumps(row), file=sys.stderr, flush=True)
+                tell(row)
     return rows
 
 
@@ -109,7 +105,7 @@ def trainings(repeats: int) -> Rows:
                 good[str(margin)] = shares["recipe and first"]
             row = {"trainings": count, "between": between, "at_the_margin": at, "no_loss": good}
             rows.append(row)
-            print(json.dumps(row), file=sys.stderr, flush=True)
+            tell(row)
     return rows
 
 
@@ -145,25 +141,13 @@ def _percent(share: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2000)
-    parser.add_argument("--date", default="")
-    parser.add_argument("--machine", default=platform.machine())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    result = {
-        "command": f"python -m studies.gate_groups --repeats {args.repeats}",
-        "date": args.date,
-        "machine": args.machine,
-        "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
-        "repeats": args.repeats,
-        "training_repeats": args.repeats // 4,
-        "groups": groups(args.repeats),
-        "trainings": trainings(args.repeats // 4),
+    given = options(__doc__, 2000)
+    result = heading("gate_groups", given) | {
+        "training_repeats": given.repeats // 4,
+        "groups": groups(given.repeats),
+        "trainings": trainings(given.repeats // 4),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "gate_groups.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "gate_groups.md").write_text(as_markdown(result))
+    write("gate_groups", given, result, as_markdown)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,8 @@ the gate's own bounds over exact draws (``studies.gate_replica``). A *false prom
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +20,7 @@ from recompress.gate.levels import share
 from recompress.gate.statistics import estimate_loss, pair, resample
 from studies.gate_populations import POPULATIONS
 from studies.gate_replica import draw_alike, exact_estimate, lowest_levels, room
+from studies.simulation import heading, options, tell, write
 
 ALPHA, FINALISTS, NIGHTS, RERUNS, CHURN = 0.05, 3, 365, 50, 0.02
 CORRELATIONS = (0.0, 0.3, 0.7)
@@ -267,39 +263,22 @@ def other_metrics(repeats: int, levels: tuple[float, ...] = (0.05, 0.0247, 0.012
     return rows
 
 
-def tell(row: dict[str, Any]) -> None:
-    print(json.dumps(row, default=float), file=sys.stderr, flush=True)
-
-
 def main() -> None:
     from studies.gate_many_page import as_markdown
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=4000)
-    parser.add_argument("--date", default="")
-    parser.add_argument("--machine", default=platform.machine())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    began = time.process_time()
-    result: dict[str, Any] = {
-        "command": f"python -m studies.gate_many --repeats {args.repeats}",
-        "date": args.date,
-        "machine": args.machine,
-        "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
-        "repeats": args.repeats,
-        "many_candidates": many_candidates(args.repeats),
-        "adversary": adversary(args.repeats),
-        "nights": nights(args.repeats // 4),
-        "nights_by_setting": nights_by_setting(args.repeats // 8),
-        "procedures": procedures(args.repeats // 4),
-        "power": power(args.repeats),
+    given, began = options(__doc__, 4000), time.process_time()
+    result = heading("gate_many", given) | {
+        "many_candidates": many_candidates(given.repeats),
+        "adversary": adversary(given.repeats),
+        "nights": nights(given.repeats // 4),
+        "nights_by_setting": nights_by_setting(given.repeats // 8),
+        "procedures": procedures(given.repeats // 4),
+        "power": power(given.repeats),
         "small_levels": small_levels(),
-        "other_metrics": other_metrics(args.repeats // 4),
+        "other_metrics": other_metrics(given.repeats // 4),
     }
     result["seconds"] = round(time.process_time() - began)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "gate_many.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
-    (args.out / "gate_many.md").write_text(as_markdown(result))
+    write("gate_many", given, result, as_markdown)
 
 
 if __name__ == "__main__":

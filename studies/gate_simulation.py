@@ -9,11 +9,6 @@ passes; what Holm's correction does across slices; and what 20 recompressions in
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +20,7 @@ from recompress.policy import Policy
 from recompress.records import Evaluation
 from studies.gate_intervals import bounds
 from studies.gate_populations import POPULATIONS, Pair, accuracy, texts
+from studies.simulation import heading, options, tell, write
 
 DRAWS, ALPHA, POWER = 1_000, 0.05, 0.8
 SIZES = (50, 100, 200, 500, 1000, 2000)
@@ -185,31 +181,15 @@ def as_markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def tell(row: dict[str, Any]) -> None:
-    print(json.dumps(row, default=float), file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=2000)
-    parser.add_argument("--date", default="")
-    parser.add_argument("--machine", default=platform.machine())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    result = {
-        "command": f"python -m studies.gate_simulation --repeats {args.repeats}",
-        "date": args.date,
-        "machine": args.machine,
-        "versions": f"Python {platform.python_version()}, numpy {np.__version__}",
-        "repeats": args.repeats,
-        "error_rate": error_rate(args.repeats),
-        "power": power(args.repeats),
-        "slices": slices(args.repeats // 2),
-        "budget": budget(args.repeats // 4),
+    given = options(__doc__, 2000)
+    result = heading("gate_simulation", given) | {
+        "error_rate": error_rate(given.repeats),
+        "power": power(given.repeats),
+        "slices": slices(given.repeats // 2),
+        "budget": budget(given.repeats // 4),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "gate_simulation.json").write_text(json.dumps(result, indent=1, default=float) + "\n")
-    (args.out / "gate_simulation.md").write_text(as_markdown(result))
+    write("gate_simulation", given, result, as_markdown)
 
 
 if __name__ == "__main__":
