@@ -22,7 +22,7 @@ from recompress.integrity.digest import canonical_json, sha256_bytes
 from recompress.integrity.signing import public_pem
 from tests.evidence.bundles import PUBLIC, Bundled
 from tests.evidence.stories import KEY, OTHER
-from tests.evidence.test_bundle import nest, resealed
+from tests.evidence.tampering import nest, resealed
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TOOLS = REPOSITORY / ".cache" / "npm-sigstore"
