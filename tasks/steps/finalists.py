@@ -18,7 +18,8 @@ from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
 from tasks.ledger.looks import Named, split_digest
 from tasks.running.recompression import Recompression
 from tasks.steps.evaluate import measure_quality, measure_speeds
-from tasks.steps.judge import Champion, measured_of
+from tasks.steps.judge import Champion
+from tasks.steps.verdict import measured_of
 from tasks.tracking.track import Result
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
-from recompress.gate import Again, Expected, Measured, choose, is_proven, judge, read_measured
-from recompress.gate.levels import Past, ladders_of
+from recompress.gate import choose
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import step_key
 from recompress.ledger import Ledger
@@ -21,15 +19,16 @@ from recompress.measure.quality import group_numbers
 from recompress.promotion import HEAD_TAG, Promoter, progress_of
 from recompress.promotion.registry import tags_of
 from recompress.promotion.states import PLAN_KINDS
-from recompress.records import DatasetRef, Evaluation, ModelRef, Trial, Verdict
+from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
 from tasks.data.bring import examples_of
-from tasks.ledger.access import actor, recorded_policy
-from tasks.ledger.looks import Named, check_looks, look_key, named_finalists, record_result, take_look
+from tasks.ledger.access import actor
+from tasks.ledger.looks import Named, check_looks, named_finalists
 from tasks.running.recompression import Recompression
 from tasks.steps.accepted import Accepted, accepted_baseline
 from tasks.steps.trainings import Trained
+from tasks.steps.verdict import Beside, judge_one, measured_of
 from tasks.tracking.registry import champion_of, open_registry
-from tasks.tracking.track import Result, check
+from tasks.tracking.track import Result
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,20 @@ def judge_all(
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
-        accepted_measured = measured_of(run, accepted.evaluation) if accepted.evaluation else None
-        verdicts = [
-            judge_one(run, dataset, baseline, trial, named, measured, champion, accepted, accepted_measured, trained) for trial in named.selection.finalists
-        ]
+        beside = Beside(
+            dataset=dataset,
+            groups=len(set(group_numbers(examples_of(dataset, "test")) or ())),
+            named=named,
+            finalists=named_finalists(run.ledger, named.key),
+            baseline=baseline,
+            champion_sha256=champion.sha256,
+            measured=measured,
+            accepted=accepted,
+            accepted_measured=measured_of(run, accepted.evaluation) if accepted.evaluation else None,
+            trained=trained,
+            spent_loss=spent_loss(run, champion),
+        )
+        verdicts = [judge_one(run, trial, beside) for trial in named.selection.finalists]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
     key = step_key("verdicts", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, named.key, against, *accepted.inputs], seed=policy.seed)
@@ -125,72 +134,6 @@ def judge_all(
     return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, named.evidence, settled, accepted, baseline.uri)
 
 
-def judge_one(
-    run: Recompression,
-    dataset: DatasetRef,
-    baseline: ModelRef,
-    trial: Trial,
-    named: Named,
-    measured: dict[str, Measured],
-    champion: Champion,
-    accepted: Accepted,
-    accepted_measured: Measured | None,
-    trained: Sequence[Trained] = (),
-) -> Verdict:
-    """One finalist, at the level of its look. The present champion is found among the evaluations by its bytes, whatever it is called there."""
-    benchmark, tested = get_benchmark(run.plan.recipe.benchmark), group_numbers(examples_of(dataset, "test"))
-    beaten = next((m for m in measured.values() if m.evaluation.model_sha256 == champion.sha256), None) if champion.sha256 else None
-    finalists = named_finalists(run.ledger, named.key)
-    again = [Again(t.seed, measured_of(run, t.finalists[trial.name]), measured_of(run, t.baseline)) for t in trained]
-    compared = [measured.get(trial.name), measured.get(baseline.name), beaten, *(model for one in again for model in (one.candidate, one.baseline))]
-    past = look_for(run, trial, named, compared, len(finalists))
-    expected = Expected(
-        policy_sha256=recorded_policy(run.ledger, run.plan),
-        dataset_sha256=dataset.sha256,
-        split_sha256=named.split,
-        finalists=finalists,
-        refused_before=past.proven is False,
-        examples=dataset.rows["test"],
-        groups=len(set(tested or ())),
-        candidate_sha256=trial.sha256,
-        baseline_sha256=baseline.sha256,
-        champion_sha256=champion.sha256,
-        accepted_baseline_sha256=accepted.sha256,
-        baseline_accepted_by=accepted.by,
-        trainings=tuple((t.finalists[trial.name].model_sha256, t.baseline.model_sha256) for t in trained),
-    )
-    verdict = judge(
-        run.plan.policy,
-        lambda totals: benchmark.metrics(totals, dataset.labels),
-        candidate=measured[trial.name],
-        baseline=measured.get(baseline.name),
-        champion=beaten,
-        accepted_baseline=accepted_measured,
-        spent_loss=spent_loss(run, champion),
-        expected=expected,
-        look=past.look,
-        again=again,
-    )
-    if verdict.losses:  # where nothing could be compared the look stays open, and is finished once that is mended
-        record_result(run.ledger, past.look, verdict, proven=is_proven(verdict))
-    return verdict
-
-
-def look_for(run: Recompression, trial: Trial, named: Named, compared: Sequence[Measured | None], finalists: int) -> Past:
-    """The look of one finalist, recorded before it is judged."""
-    model, policy = run.plan.recipe.register_.model, run.plan.policy
-    digests = [(m.evaluation.model_sha256, m.evaluation.predictions_sha256) for m in compared if m is not None]
-    return take_look(
-        run.ledger,
-        key=look_key(model, named.split, policy.sha256, digests),
-        model=model,
-        split=named.split,
-        candidate_sha256=trial.sha256,
-        ladders=ladders_of((trial.place or 1) - 1, finalists),
-        alpha=policy.alpha,
-    )
-
-
 def spent_loss(run: Recompression, champion: Champion) -> float | None:
     """What the promotions so far have lost together, as the ledger says of the champion's own; ``None`` (a refusal) when it does not say.
 
@@ -206,12 +149,3 @@ def spent_loss(run: Recompression, champion: Champion) -> float | None:
             spent = progress.said("promotion-judged").get("spent_loss_after")
             return None if spent is None else float(spent)
     return None
-
-
-def measured_of(run: Recompression, evaluation: Evaluation) -> Measured:
-    place = run.store.fetch(evaluation.predictions_uri)
-    try:
-        check(place, evaluation.predictions_sha256)
-    except IntegrityError as error:
-        raise IntegrityError(f"the predictions of {evaluation.model} were altered: {error}") from None
-    return read_measured(evaluation, place)

@@ -72,6 +72,7 @@ def write_report(
     def outcome(text: str) -> dict[str, Any]:
         return {
             "recipe": run.plan.recipe.name,
+            "metric": primary,
             "summary": text,
             "looks": left,
             "promotion": promotion.as_json(),
