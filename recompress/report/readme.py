@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,43 @@ from recompress.report.page import pictures
 
 
 def table(report: dict[str, Any]) -> str:
-    """The models of one recompression as a Markdown table."""
+    """The models of one recompression as a Markdown table: those that answered the test split, then variants that were no finalists, which have no figure there."""
     rows = [Evaluation.model_validate(row) for row in report["evaluations"]]
-    metric = next(iter(report["verdicts"].values()))["metric"]
-    base = rows[0].metrics
+    metric, base = report["metric"], rows[0].metrics
     lines = [f"| model | {metric} | MB | × smaller | p50 ms | × faster | verdict |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         m = row.metrics
-        verdict = report["verdicts"].get(row.model)
-        outcome = "–" if verdict is None else "**champion**" if row.model == report["promotion"]["model"] else "passed" if verdict["passed"] else "refused"
-        lines.append(
-            f"| {row.model} | {100 * m[metric]:.1f} | {m['size_bytes'] / 1e6:.1f} | {base['size_bytes'] / m['size_bytes']:.1f} | {m['latency_p50_ms']:.2f} | {m['latency_ratio']:.1f} | {outcome} |"
+        cells = (
+            f"{100 * m[metric]:.1f}",
+            *_size(m["size_bytes"], base),
+            f"{m['latency_p50_ms']:.2f}",
+            f"{m['latency_ratio']:.1f}",
+            _outcome(report, row.model),
         )
+        lines.append(f"| {row.model} | {' | '.join(cells)} |")
+    for trial in report["dev"]["trials"]:
+        if trial["name"] not in {row.model for row in rows}:
+            cells = ("–", *_size(trial["size_bytes"], base), "–", f"{trial['latency_ratio']:.1f}", "no finalist")
+            lines.append(f"| {trial['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _size(size_bytes: float, base: Mapping[str, float]) -> tuple[str, str]:
+    return f"{size_bytes / 1e6:.1f}", f"{base['size_bytes'] / size_bytes:.1f}"
+
+
+def _outcome(report: dict[str, Any], model: str) -> str:
+    verdict = report["verdicts"].get(model)
+    if verdict is None:
+        return "–"
+    return "**champion**" if model == report["promotion"]["model"] else "passed" if verdict["passed"] else "refused"
 
 
 def main(source: str, picture: str) -> None:
     """Print the table; write size against quality as SVG on a plain ground, which reads on light and dark pages."""
     report = json.loads(Path(source).read_text(encoding="utf-8"))
     rows = [Evaluation.model_validate(row) for row in report["evaluations"]]
-    metric = next(iter(report["verdicts"].values()))["metric"]
-    drawn = pictures(rows, metric, report["promotion"]["model"])[0]["light"].replace("<svg ", '<svg style="background:#ffffff" ', 1)
+    drawn = pictures(rows, report["metric"], report["promotion"]["model"])[0]["light"].replace("<svg ", '<svg style="background:#ffffff" ', 1)
     Path(picture).write_text(drawn, encoding="utf-8")
     sys.stdout.write(table(report) + "\n")
 
