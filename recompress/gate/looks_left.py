@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from recompress.gate.levels import LADDERS, Past, budget_of, next_level, used
-from recompress.gate.statistics import detectable, error_behind
+from recompress.gate.spread import detectable_by
+from recompress.gate.statistics import error_behind
 from recompress.records import Loss, Verdict
 
 NEARLY = 0.8
@@ -53,8 +54,9 @@ def left_after(history: Sequence[Past], verdict: Verdict | None, *, alpha: float
 
 def _needed(loss: Loss, level: float, power: float) -> float:
     """The smallest margin at which a candidate with this spread that loses nothing passes at ``level`` as often as ``power``."""
-    error = error_behind(loss.smallest_detectable, 1 - loss.confidence, power, loss.worth or loss.examples)
-    return detectable(error, level, power, loss.worth or loss.examples)
+    examples = loss.worth or loss.examples
+    error = error_behind(loss.smallest_detectable, lambda error: detectable_by(loss.trainings, error, 1 - loss.confidence, power, examples))
+    return detectable_by(loss.trainings, error, level, power, examples)
 
 
 def _counted(number: int, what: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from recompress.gate.statistics import NORMAL, LossEstimate, Metric, loss_of
+from recompress.gate.statistics import NORMAL, LossEstimate, Metric, detectable, loss_of
 
 
 @dataclass(frozen=True)
@@ -17,30 +18,34 @@ class RecipeEstimate(LossEstimate):
 
     losses: tuple[float, ...] = ()
 
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the trainings' losses."""
-        return float(np.std(self.losses, ddof=1))
-
     def upper(self, alpha: float) -> float:
-        return self.loss + float(np.hypot(super().upper(alpha) - self.loss, self._between(alpha)))
+        return self.loss + float(np.hypot(super().upper(alpha) - self.loss, between(self.losses, alpha)))
 
     def smallest_detectable(self, alpha: float, power: float) -> float:
         """As for one training; the spread between trainings is taken to be what was seen."""
-        reach = NORMAL.inv_cdf(power)
-        examples = super().smallest_detectable(alpha, power) - reach * self.standard_error
-        return reach * float(np.hypot(self.standard_error, self._error)) + float(np.hypot(examples, self._between(alpha)))
+        return detectable_by(self.losses, self.standard_error, alpha, power, self.worth or self.examples)
 
-    @property
-    def _error(self) -> float:
-        return self.spread / float(np.sqrt(len(self.losses)))
 
-    def _between(self, alpha: float) -> float:
-        """Student's bound of the mean over trainings."""
-        from scipy.special import stdtrit
+def between(losses: Sequence[float], alpha: float) -> float:
+    """Student's bound of the mean over trainings, less the mean."""
+    from scipy.special import stdtrit
 
-        quantile: Any = stdtrit(len(self.losses) - 1, 1 - alpha)
-        return float(quantile) * self._error
+    quantile: Any = stdtrit(len(losses) - 1, 1 - alpha)
+    return float(quantile) * error_of(losses)
+
+
+def error_of(losses: Sequence[float]) -> float:
+    """Standard error of the mean over trainings."""
+    return float(np.std(losses, ddof=1)) / float(np.sqrt(len(losses)))
+
+
+def detectable_by(losses: Sequence[float], error: float, alpha: float, power: float, examples: float) -> float:
+    """``LossEstimate.smallest_detectable`` of a mean loss over the trainings that lost so much each, ``error`` over so many examples; without trainings of one loss."""
+    plain = detectable(error, alpha, power, examples)
+    if not losses:
+        return plain
+    reach = NORMAL.inv_cdf(power)
+    return reach * float(np.hypot(error, error_of(losses))) + float(np.hypot(plain - reach * error, between(losses, alpha)))
 
 
 def of_recipe(

@@ -214,12 +214,12 @@ def detectable(error: float, alpha: float, power: float, examples: float) -> flo
     return NORMAL.inv_cdf(power) * error + score + float(np.hypot(z * error, score))
 
 
-def error_behind(smallest: float, alpha: float, power: float, examples: float) -> float:
-    """The standard error at which ``detectable`` is ``smallest``; 0 where even no spread at all gives more."""
+def error_behind(smallest: float, reach: Callable[[float], float]) -> float:
+    """The standard error at which ``reach(error)``, which grows with it as ``detectable`` does, is ``smallest``; 0 where even no spread at all gives more."""
     low, high = 0.0, 2.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if detectable(middle, alpha, power, examples) < smallest else (low, middle)
+        low, high = (middle, high) if reach(middle) < smallest else (low, middle)
     return low
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from recompress.errors import InputError
-from recompress.ledger import Entry, Ledger
+from recompress.ledger import Entry, Ledger, LedgerBroken
 from recompress.promotion.approvals import check_reason
-from recompress.promotion.pins import standing, who_may
-from recompress.promotion.signed import check_decision, with_signature
+from recompress.promotion.pins import PIN_KINDS, standing, standing_in, who_may
+from recompress.promotion.signed import check_decision, counts, with_signature
 from recompress.promotion.states import progress_of
 from recompress.records import PromotionPlan
 
@@ -67,9 +67,18 @@ def accept_baseline(
 
 
 def accepted_by(ledger: Ledger, model: str, baseline: str, accepted: str, *, signers: Mapping[str, str], signed: bool) -> str:
-    """Who let ``baseline`` count beside ``accepted``, for people; empty when nobody did. Raises ``LedgerBroken`` for a record by somebody who might not."""
-    entry = ledger.last(ACCEPTED, model=model, baseline_sha256=baseline, accepted_sha256=accepted)
-    if entry is None:
-        return ""
-    check_decision(entry, who_may(standing(ledger, model), signers, signed=signed))
-    return f"{entry.actor} accepted it in ledger record {entry.sequence}: {entry.body['reason']}"
+    """Who let ``baseline`` count beside ``accepted``, for people; empty when nobody did whose word counts by the rule of today: a rule may have become stricter
+    since, and then somebody has to accept it again. Raises ``LedgerBroken`` for a record by somebody who might not by the rule of its own time."""
+    who = who_may(standing(ledger, model), signers, signed=signed)
+    for entry in reversed(ledger.entries(ACCEPTED, model=model, baseline_sha256=baseline, accepted_sha256=accepted)):
+        _check_of_its_time(ledger, entry, model)
+        if counts(entry, who):
+            return f"{entry.actor} accepted it in ledger record {entry.sequence}: {entry.body['reason']}"
+    return ""
+
+
+def _check_of_its_time(ledger: Ledger, entry: Entry, model: str) -> None:
+    then = standing_in((pin for pin in ledger.entries(*PIN_KINDS, model=model) if pin.sequence < entry.sequence), model)
+    if entry.body["before"] != (then.digest if then else ""):
+        raise LedgerBroken(entry.sequence, f"it was decided under pin {entry.body['before'][:12] or 'none'}, and {then.digest[:12] if then else 'none'} stood")
+    check_decision(entry, then.signers if then else None)

@@ -52,6 +52,15 @@ def check_decision(entry: Entry, signers: Mapping[str, str] | None) -> None:
         raise LedgerBroken(entry.sequence, str(error)) from None
 
 
+def counts(entry: Entry, signers: Mapping[str, str] | None) -> bool:
+    """Whether a decision is one that these people could have made, with the signature that is needed. ``signers`` as above."""
+    try:
+        check_decision(entry, signers)
+    except LedgerBroken:
+        return False
+    return True
+
+
 def claim(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """What a decision signs."""
     return {"decision": kind, **{name: value for name, value in body.items() if name not in ("key", "signature")}}

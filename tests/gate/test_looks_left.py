@@ -11,6 +11,7 @@ from recompress.gate.statistics import detectable
 from recompress.records import Verdict
 from tests.gate.cases import CANDIDATE, expected, look, measured, policy, verdict
 from tests.gate.test_levels import follow
+from tests.gate.test_trainings import judged
 
 WIDE = {"baseline": {"margin": 0.05}, "champion": {"margin": 0.05}}
 
@@ -36,6 +37,19 @@ def test_it_says_how_many_looks_there_were_and_what_a_good_candidate_still_needs
     assert "a candidate like small that loses nothing passes from a margin of" in told["told"]
     assert told["warning"] == ""
     assert "had 1 look," in left(1)["told"]
+
+
+@pytest.mark.parametrize("trainings", [1, 3])
+def test_what_a_candidate_needs_is_what_the_gate_would_ask_of_it_at_the_next_level(trainings: int) -> None:
+    """Also where a recipe is judged by several trainings, whose spread counts besides."""
+    again = [set(range(0, 800, 8)) - set(range(0, 8 * (9 + number), 8)) for number in range(trainings - 1)]
+    now, wide = judged(*again, **WIDE), {"margin": 0.05}
+    needs = left(2, now)["passes_from"]["baseline"]
+    level = next_level(follow([(1, [False] * 4)] * 2), LADDERS[:1], 0.05)
+    later = judged(*again, baseline=wide, champion=wide, look=look(level=level))
+    [asked] = [loss for loss in later.losses if loss.against == "baseline" and not loss.slice and len(loss.trainings) == (trainings if trainings > 1 else 0)]
+    assert needs == pytest.approx(asked.smallest_detectable, rel=1e-6)
+    assert needs > 1.2 * next(loss for loss in now.losses if loss.trainings == asked.trainings).smallest_detectable
 
 
 def test_a_line_warns_as_it_runs_down_and_says_when_nothing_can_pass_any_more() -> None:

@@ -139,6 +139,6 @@ def test_the_level_of_the_look_is_the_level_of_every_bound_and_of_holms_procedur
 def test_the_spread_behind_a_detectable_loss_is_found_again() -> None:
     for error in (0.0, 0.003, 0.02):
         smallest = detectable(error, 0.0123, 0.8, 800)
-        assert error_behind(smallest, 0.0123, 0.8, 800) == pytest.approx(error, abs=1e-9)
+        assert error_behind(smallest, lambda error: detectable(error, 0.0123, 0.8, 800)) == pytest.approx(error, abs=1e-9)
     assert LADDERS == ("first", "others")
     assert case()["look"].level == case()["policy"].alpha

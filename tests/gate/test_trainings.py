@@ -15,7 +15,7 @@ from recompress.gate.comparisons import compare
 from recompress.gate.spread import RecipeEstimate, of_recipe
 from recompress.gate.statistics import LossEstimate, estimate_loss, pair, resample
 from recompress.gate.trainings import mean_over, side_by_side
-from recompress.records import Verdict
+from recompress.records import Look, Verdict
 from studies.gate_populations import accuracy, f1
 from studies.gate_trainings import false_passes
 from tests.gate.cases import case, expected, measured, policy, scores, verdict
@@ -23,12 +23,13 @@ from tests.gate.cases import case, expected, measured, policy, scores, verdict
 NAMES = (("1" * 64, "5" * 64), ("2" * 64, "6" * 64))
 
 
-def judged(*wrong: set[int], **changes) -> Verdict:
+def judged(*wrong: set[int], look: Look | None = None, **changes) -> Verdict:
     """The passing case with further trainings, of which the candidates have these wrong."""
     rules = policy(trainings=len(wrong) + 1, **changes)
     baseline = set(range(0, 768, 8)) | {3, 777}
     again = [Again(7 + i, measured("small", NAMES[i][0], mistakes), measured("baseline", NAMES[i][1], baseline)) for i, mistakes in enumerate(wrong)]
-    return verdict(policy=rules, again=again, expected=expected(rules, trainings=NAMES[: len(wrong)]))
+    level = {} if look is None else {"look": look}
+    return verdict(policy=rules, again=again, expected=expected(rules, trainings=NAMES[: len(wrong)]), **level)
 
 
 def test_the_recipe_is_judged_beside_the_model_and_says_of_how_many_trainings() -> None:
