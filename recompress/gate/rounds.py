@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recompress.gate.reasons import passed, refused
-from recompress.policy import Limits
+from recompress.policy import Limits, Policy
 from recompress.records import Evaluation, Finding
 
 TELLING = 0.10
@@ -70,6 +70,12 @@ def check_rounds(limits: Limits | None, candidate: Evaluation, dial: str, *, alp
     if limit is not None:
         trouble = _machine(rule, limits, candidate) if dial in ABSOLUTE else None
         yield trouble or _usable(rule, candidate, alpha) or _judged(rule, float(limit), candidate, alpha)
+
+
+def too_busy(policy: Policy, evaluation: Evaluation) -> str:
+    """What ``machine-too-busy`` says of the first limit that cannot be told from these rounds; empty where each can be told, or is refused for another reason."""
+    findings = (finding for dial in LIMITS for finding in check_rounds(policy.limits, evaluation, dial, alpha=policy.alpha))
+    return next((finding.detail for finding in findings if finding.reason == "machine-too-busy"), "")
 
 
 def _machine(rule: Limit, limits: Limits | None, candidate: Evaluation) -> Finding | None:

@@ -142,14 +142,32 @@ class Recompression:
             for key, value in metrics.items():
                 self.store.client.log_metric(self._runs[name], key, value)
 
-    def step(self, name: str, *, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], label: str = "") -> Result:
+    def known(self, name: str, key: str, doubt: Callable[[Result], str] | None = None) -> Result | None:
+        """The result of a step that was done before; ``None`` where there is none, or where ``doubt`` says why it does not count. One of this run always does."""
+        recalled = self.memory.recall(key, name, self.say)
+        why = doubt(recalled) if recalled is not None and doubt is not None and name not in self.done else ""
+        if why:
+            self.say(f"{name} is done again: {why}")
+        return None if why else recalled
+
+    def step(
+        self,
+        name: str,
+        *,
+        key: str,
+        run: str,
+        do: Callable[[Path], tuple[Result, dict[str, Path]]],
+        label: str = "",
+        doubt: Callable[[Result], str] | None = None,
+    ) -> Result:
         """The result of a step: found again by its key, or done now and remembered. Raises ``ForgedStep`` where MLflow names a result that the ledger does not know.
 
         ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
-        The result comes back with ``artifacts``: for each name its uri and sha256.
+        The result comes back with ``artifacts``: for each name its uri and sha256. ``doubt`` says of one that was found again why it does not count; then it is
+        done anew, once in a run.
         """
         name, run = self.called(name), self.called(run)
-        recalled = self.memory.recall(key, name, self.say)
+        recalled = self.known(name, key, doubt)
         if recalled is not None:
             if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
                 self.reused.append(name)
