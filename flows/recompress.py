@@ -41,5 +41,5 @@ def recompress(recipe: str, root: str = ".") -> Outcome:
 
         trained = train_again(run, dataset, base, finalists=finalists_of(variants, named))
         judgement = judge_all(run, dataset, baseline, named, evaluations, champion, trained)
-        promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion)
+        promotion = promote(run, dataset, base, checks, evaluations, judgement, variants, champion, trained)
         return write_report(run, dataset, base, checks, variants, evaluations, named, judgement, promotion)

@@ -95,6 +95,8 @@ def agree(documents: Documents, listing: dict[str, Any], head: Head, files: tupl
         pairs = [
             *_plan(documents, listing, head),
             *_judgement(documents),
+            *_trainings(documents),
+            *_look(documents),
             *_provenance(documents, files),
             *_bill(documents, files),
             *_model(documents, files),
@@ -143,6 +145,34 @@ def _judgement(documents: Documents) -> Iterator[Pair]:
         yield Pair("evaluations.json", f"the {role}", evaluations[role]["model_sha256"], verdict[f"{role}_sha256"])
     judged = next(entry.body for entry in documents.origin if entry.kind == "promotion-judged")
     yield Pair("ledger.jsonl", "the verdict that let the plan go on", judged["verdict"], origin["verdict_sha256"])
+
+
+def _trainings(documents: Documents) -> Iterator[Pair]:
+    """What was measured on further trainings; bundles from before they were kept hold none of it."""
+    if "trainings.json" not in documents:
+        return
+    name, trainings = "trainings.json", documents["trainings.json"]
+    for number, wanted in enumerate(documents["verdict.json"].get("trainings", ()), start=2):
+        for role, digest in zip(("candidate", "baseline"), wanted["evaluations"], strict=True):
+            yield Pair(name, f"what was measured on the {role} of training {number}", sha256_json(trainings[str(number)][role]), digest)
+            yield Pair(name, f"the {role} of training {number}", trainings[str(number)][role]["model_sha256"], wanted[f"{role}_sha256"])
+    yield Pair(name, "the number of trainings", len(trainings), len(documents["verdict.json"].get("trainings", ())))
+
+
+def _look(documents: Documents) -> Iterator[Pair]:
+    """The look at the test split that the verdict was reached by: its finalists were named in the ledger, then it was taken, and then the plan was made."""
+    look = documents["verdict.json"].get("look")
+    if look is None:  # a verdict from before looks were counted
+        return
+    proposed = documents.origin[0].sequence
+    taken = [e for e in documents.chain if e.kind == "test-look" and e.body["key"] == look["key"] and e.sequence < proposed]
+    yield Pair("ledger.jsonl", "the look that the verdict was reached by", taken[0].body["content"] if taken else None, look)
+    yield Pair("verdict.json", "the candidate of its look", look["candidate_sha256"], documents["verdict.json"]["candidate_sha256"])
+    yield Pair("verdict.json", "the model of its look", look["model"], documents.plan["model"])
+    before = taken[0].sequence if taken else 0
+    named = [e.body for e in documents.chain if e.kind == "finalists-named" and e.sequence < before and e.body["split"] == look["split"]]
+    among = any(finalist["sha256"] == look["candidate_sha256"] for body in named for finalist in body["content"]["finalists"])
+    yield Pair("ledger.jsonl", "that the candidate was named before it was looked at", among, True)
 
 
 def _provenance(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[Pair]:

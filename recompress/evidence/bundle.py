@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recompress.evidence.attestations import signed_documents
 from recompress.evidence.bom import bom
-from recompress.evidence.dossier import Story
+from recompress.evidence.dossier import Dossier, Story
 from recompress.evidence.layout import FORMAT, LIST, PURPOSE, SIGNATURE
 from recompress.evidence.model_signature import public_model_pem, sign_model
 from recompress.evidence.pages import gate_report, model_card, readme
@@ -56,6 +56,7 @@ def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
         "evaluations.json": {
             role: evaluation.as_json() for role in sorted(dossier.verdict.evaluations) if (evaluation := dossier.evaluation(role)) is not None
         },
+        **({"trainings.json": _trainings(dossier)} if dossier.trainings else {}),
         "policy.json": dossier.policy,
         "policy.yaml": dossier.policy_text,
         "recipe.json": dossier.recipe,
@@ -66,6 +67,14 @@ def documents(story: Story, key: Ed25519PrivateKey) -> dict[str, Any]:
         "model-card.md": model_card(story),
         "gate-report.md": gate_report(dossier.verdict),
         "ledger-head.json": sign_head(key, story.head),
+    }
+
+
+def _trainings(dossier: Dossier) -> dict[str, Any]:
+    """By the number of the training; the first is that of ``evaluations.json``."""
+    return {
+        str(number): {"candidate": candidate.as_json(), "baseline": baseline.as_json()}
+        for number, (candidate, baseline) in enumerate(dossier.trainings, start=2)
     }
 
 

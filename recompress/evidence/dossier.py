@@ -19,6 +19,7 @@ from recompress.records import Evaluation, PromotionPlan, Record, Verdict
 class Dossier(Record):
     """Everything that a verdict was reached on, in full. It is kept before the plan is carried out, so that a crash between the two loses no evidence."""
 
+    LATER = ("trainings",)
     verdict: Verdict
     policy: dict[str, Any]
     policy_text: str
@@ -26,6 +27,8 @@ class Dossier(Record):
     """What ``digests["recipe"]`` of the plan is the digest of."""
     recipe_text: str
     evaluations: tuple[Evaluation, ...]
+    trainings: tuple[tuple[Evaluation, Evaluation], ...] = ()
+    """What was measured on each further training, in the verdict's order: candidate, then baseline."""
     data_check: dict[str, Any]
     base: dict[str, Any]
     dataset: dict[str, Any]

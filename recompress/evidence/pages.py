@@ -39,6 +39,7 @@ FILES = {
     "gate-report.md": "what the gate found, for people",
     "verdict.json": "what the gate found, to the last digit",
     "evaluations.json": "everything that was measured on the candidate, the baseline and the champion",
+    "trainings.json": "the same of each further training of candidate and baseline, where the policy asks for several",
     "policy.json": "the policy that judged, defaults included",
     "policy.yaml": "the policy as a person wrote it",
     "recipe.json": "the recipe, defaults included",

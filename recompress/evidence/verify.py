@@ -109,6 +109,7 @@ def _check_ledger(folder: Path, key: Ed25519PublicKey):  # type: ignore[no-untyp
 
 def _documents(folder: Path, statements: tuple[str, ...]) -> Documents:
     names = ["plan.json", "verdict.json", "evaluations.json", "policy.json", "recipe.json", "data-check.json", "bom.cdx.json"]
+    names += ["trainings.json"] if (folder / "trainings.json").is_file() else []
     names += [f"{name}.{kind}" for name in statements for kind in ("json", "dsse.json")]
     return Documents({name: read_document(folder, name) for name in names}, list(read_lines(folder / "ledger.jsonl")))
 

@@ -58,7 +58,7 @@ def keep_dossier(
     """Keep what a plan stands on, once. Call it before the plan is proposed."""
     if run.memory.recall(_key(plan), EVIDENCE, run.say) is not None:
         return
-    recipe = run.plan.recipe
+    recipe, measured = run.plan.recipe, {evaluation.digest: evaluation for evaluation in evaluations}
     dossier = Dossier(
         verdict=verdict,
         policy=run.plan.policy.as_json(),
@@ -66,6 +66,7 @@ def keep_dossier(
         recipe=run.plan.as_json,
         recipe_text=run.plan.path.read_text(encoding="utf-8"),
         evaluations=tuple(e for e in evaluations if e.digest in verdict.evaluations.values()),
+        trainings=tuple((measured[candidate], measured[baseline]) for candidate, baseline in (training.evaluations for training in verdict.trainings)),
         data_check=dict(data_check),
         base={"model": recipe.base.model, "revision": recipe.base.revision or "", "sha256": base.sha256},
         dataset=dataset.model_dump(mode="json", exclude={"uri"}) | {"unlabelled": list(dataset.unlabelled[1:]) if dataset.unlabelled else []},
@@ -107,6 +108,10 @@ def fits(dossier: Mapping[str, Any], plan: PromotionPlan) -> bool:
         "base": (dossier["base"].get("sha256"), plan.digests["base"]),
         "data": (dossier["data_check"].get("prepared_sha256"), plan.digests["data"]),
         "data check": (data_check, plan.facts.get("data_check", data_check)),
+        "trainings": (
+            [[sha256_json(evaluation) for evaluation in pair] for pair in dossier.get("trainings", ())],
+            [list(training["evaluations"]) for training in dossier["verdict"].get("trainings", ())],
+        ),
         "evaluations": ({sha256_json(evaluation) for evaluation in dossier["evaluations"]}, set(dossier["verdict"]["evaluations"].values())),
     }
     return all(found == wanted for found, wanted in named.values())

@@ -28,6 +28,7 @@ from tasks.running.code import CODE, git_commit
 from tasks.running.project import Project
 from tasks.running.recompression import Recompression
 from tasks.steps.judge import Champion, Judgement
+from tasks.steps.trainings import Trained
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Store
 
@@ -58,6 +59,7 @@ def promote(
     judgement: Judgement,
     variants: Sequence[ModelRef],
     champion: Champion,
+    trained: Sequence[Trained] = (),
 ) -> Promotion:
     """Make the chosen variant champion, or say why not. A refusal is an outcome with its exit code, so that the page is written all the same."""
     name = run.plan.recipe.register_.model
@@ -66,6 +68,7 @@ def promote(
         return Promotion(name, exit_code=4)
     chosen = next(model for model in variants if model.name == judgement.chosen)
     evaluations = [*evaluations, *([judgement.accepted.evaluation] if judgement.accepted.evaluation else [])]
+    evaluations += [evaluation for training in trained for evaluation in (training.baseline, *training.finalists.values())]
     if chosen.sha256 == champion.sha256:
         plan = plan_behind(run.ledger, champion)
         if plan is not None and plan.verdict_sha256 == judgement.verdicts[chosen.name].digest:

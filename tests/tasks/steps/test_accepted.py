@@ -174,7 +174,9 @@ def test_a_word_that_could_not_have_been_given_when_it_was_breaks_the_ledger(run
     body = {"model": MODEL, "person": "eve", "reason": "x", "before": standing.hash, "baseline_sha256": NEW.sha256, "accepted_sha256": old}
     body |= {"under a pin that never stood": {"before": "9" * 64}, "of another person": {"person": "bob"}}.get(change, {})
     ledger.append("baseline-accepted", body, actor="eve")
-    with pytest.raises(LedgerBroken, match={"unsigned under a pin": "lacks the signature", "of another person": "names 'bob'"}.get(change, "decided under pin 9999")):
+    with pytest.raises(
+        LedgerBroken, match={"unsigned under a pin": "lacks the signature", "of another person": "names 'bob'"}.get(change, "decided under pin 9999")
+    ):
         accepted_by(ledger, MODEL, NEW.sha256, old, signers={}, signed=False)
 
 
