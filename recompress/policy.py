@@ -98,8 +98,9 @@ class Policy(Settings):
 
     metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
     """The metric that is judged, e.g. ``f1`` or ``accuracy``; more is better."""
-    at_least: Margin | None = None
-    """The least value of the metric, for baseline and candidate: the one-sided lower bound of each must reach it."""
+    at_least: Annotated[float, Field(lt=1, allow_inf_nan=False)] | None = None
+    """The least value of the metric, for baseline and candidate: the one-sided lower bound of each must reach it. Above 0, or below it for a metric that is
+    negative by its name (``negative_bits_per_byte``)."""
     baseline: Comparison
     """Against the uncompressed model of the same run."""
     champion: Comparison
@@ -131,6 +132,16 @@ class Policy(Settings):
         if isinstance(values, dict) and isinstance(values.get("approval"), str):
             return values | {"approval": {"mode": values["approval"]}}
         return values
+
+    @field_validator("at_least")
+    @classmethod
+    def _a_floor_that_can_be_reached_and_missed(cls, floor: float | None, info: Any) -> float | None:
+        metric = str(info.data.get("metric", ""))
+        negative = metric.startswith("negative_")
+        if floor is not None and (floor >= 0 if negative else floor <= 0):
+            where = "below 0, because no value of it lies above" if negative else "above 0, because no value of it lies below"
+            raise ValueError(f"should lie {where}, got {floor:g} for {metric}")
+        return floor
 
     @field_validator("loss_budget")
     @classmethod

@@ -63,6 +63,14 @@ class RegisterChoice(Settings):
     """The name of the registered model whose alias ``champion`` is moved."""
 
 
+RESERVED = {
+    "baseline": "the uncompressed model",
+    "champion": "the model in production, which is measured beside the variants",
+    "accepted-baseline": "the baseline behind the last promotion, which is measured beside the variants",
+}
+"""Names that a run gives to models which are no variants."""
+
+
 class Step(Settings):
     """One step of a variant: a method and its settings, already checked against the method's own class."""
 
@@ -93,8 +101,9 @@ class Recipe(Settings):
     @field_validator("variants")
     @classmethod
     def _no_reserved_names(cls, variants: dict[str, object]) -> dict[str, object]:
-        if "baseline" in variants:
-            raise ValueError("'baseline' is the name of the uncompressed model; call the variant something else")
+        for name, what in RESERVED.items():
+            if name in variants:
+                raise ValueError(f"{name!r} is the name of {what}; call the variant something else")
         return variants
 
 

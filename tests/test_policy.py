@@ -205,3 +205,24 @@ def test_a_policy_keeps_its_digest_when_dials_are_added_later() -> None:
 def test_an_absolute_limit_names_its_machine(limits: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Limits.model_validate(limits)
+
+
+@pytest.mark.parametrize(
+    ("metric", "floor", "message"),
+    [
+        ("accuracy", 0.0, "above 0"),
+        ("f1", -0.5, "above 0"),
+        ("negative_bits_per_byte", 0.5, "below 0, because no value"),
+        ("negative_bits_per_byte", 0.0, "below 0"),
+        ("accuracy", 1.0, "less than 1"),
+        ("accuracy", float("nan"), "finite"),
+        ("negative_bits_per_byte", float("-inf"), "finite"),
+    ],
+)
+def test_a_floor_that_nothing_can_reach_or_miss_is_refused(metric: str, floor: float, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Policy.model_validate(DIALS | {"metric": metric, "at_least": floor})
+
+
+def test_a_metric_that_is_negative_has_a_floor_too() -> None:
+    assert Policy.model_validate(DIALS | {"metric": "negative_bits_per_byte", "at_least": -1.4}).at_least == -1.4

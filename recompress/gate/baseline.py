@@ -9,7 +9,7 @@ baseline    the upper bound of its loss against the last accepted baseline must 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from recompress.gate.inputs import Scores
 from recompress.gate.measured import Expected, Measured
 from recompress.gate.reasons import passed, refused
 from recompress.gate.statistics import draws_for, estimate_loss, pair, resample
+from recompress.gate.trainings import Again
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
 
@@ -69,6 +70,20 @@ def check_baseline(policy: Policy, scores: Scores, baseline: Measured, accepted:
         return  # else ``check_inputs`` has refused already
     for loss in compare(policy, scores, baseline, accepted, "baseline", alpha):
         yield _against_accepted(policy, loss, expected, alpha)
+
+
+def check_again(
+    policy: Policy, scores: Scores, baseline: Measured, accepted: Measured | None, again: Sequence[Again], expected: Expected, *, alpha: float
+) -> Iterator[Finding]:
+    """The same of each further training: a baseline that failed is easily matched, and would hide in the mean what the first training lost."""
+    same = expected.accepted_baseline_sha256 == expected.baseline_sha256
+    for number, training in enumerate(again, start=2):
+        findings = [*check_floor(policy, scores, {"baseline": training.baseline, "candidate": training.candidate}, alpha=alpha)]
+        if same:  # held against the very baseline of the first training, which is the accepted one
+            findings += [_against_accepted(policy, loss, expected, alpha) for loss in compare(policy, scores, training.baseline, baseline, "baseline", alpha)]
+        else:
+            findings += check_baseline(policy, scores, training.baseline, accepted, expected, alpha=alpha)
+        yield from (finding.model_copy(update={"check": f"{finding.check}/training {number}"}) for finding in findings)
 
 
 def _against_accepted(policy: Policy, loss: Loss, expected: Expected, alpha: float) -> Finding:

@@ -4,7 +4,8 @@ Left out are variants that miss a limit of the policy, and those that lose a mar
 
     room = the least over all comparisons of   (margin - loss) / sqrt(e^2 + 1 / n^2)        e: the loss's standard error by the jackknife, n: examples
 
-How many standard errors lie between what it loses on dev and what it may lose; one example more in n never counts as certainty. Finalists are the one with the
+(n: what its groups are worth, where the data names them.) How many standard errors lie between what it loses on dev and what it may lose; one example more in n
+never counts as certainty. Finalists are the one with the
 most room, then by the policy's rule (``choose``) those whose 95 % bound lies inside every margin on dev as well, then the others by their room; the present champion,
 where it is one of the variants, comes besides. They are judged in the order of their room, the safest first: ``recompress.gate.levels`` keeps it a ladder of its own.
 
@@ -22,7 +23,7 @@ from recompress.gate.choose import rank_of
 from recompress.gate.inputs import Scores
 from recompress.gate.limits import check_limits
 from recompress.gate.measured import Measured
-from recompress.gate.statistics import NORMAL, LossEstimate, Metric, estimate_loss, pair
+from recompress.gate.statistics import NORMAL, LossEstimate, Metric, estimate_loss, joined, pair
 from recompress.policy import Comparison, Policy
 from recompress.records import Selection, Trial
 
@@ -69,18 +70,20 @@ def _try(policy: Policy, metric: Metric, candidate: Measured, baseline: Measured
 def _losses(metric: Metric, candidate: Measured, other: Measured, comparison: Comparison) -> Iterable[tuple[float, LossEstimate]]:
     """Margin and loss on the whole dev split and in every slice that has a margin and is in it. No draws: the jackknife is all that is asked."""
     by_slice = comparison.slices or {}
-    strata = pair(candidate.counts, other.counts, candidate.slices if by_slice else [""] * len(candidate.slices), candidate.groups)
+    slices, groups = candidate.slices if by_slice else [""] * len(candidate.slices), candidate.groups
+    strata = pair(candidate.counts, other.counts, slices, groups)
+    whole = pair(candidate.counts, other.counts, joined(slices, groups), groups)  # a group that spans slices is one thing that may be lost
     no_draws = np.zeros((0, 2 * candidate.counts.shape[1]))
-    yield comparison.margin, estimate_loss(list(strata.values()), no_draws, metric)
+    yield comparison.margin, estimate_loss(list(whole.values()), no_draws, metric)
     for name in sorted(by_slice.keys() & strata.keys()):
         yield by_slice[name], estimate_loss([strata[name]], no_draws, metric)
 
 
 def _room(estimate: LossEstimate, margin: float, alpha: float) -> tuple[float, bool]:
     """Standard errors between loss and margin, minus infinity where the metric is undefined; and whether the plain bound lies inside the margin."""
-    error, z = hypot(estimate.standard_error, 1 / estimate.examples), -NORMAL.inv_cdf(alpha)
-    room = (margin - estimate.loss) / error
-    score = z * z / (2 * estimate.examples)
+    worth, z = estimate.worth or estimate.examples, -NORMAL.inv_cdf(alpha)
+    room = (margin - estimate.loss) / hypot(estimate.standard_error, 1 / worth)
+    score = z * z / (2 * worth)
     return (room if isfinite(room) else float("-inf")), estimate.loss + score + hypot(z * estimate.standard_error, score) < margin
 
 

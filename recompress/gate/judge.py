@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 
-from recompress.gate.baseline import check_baseline, check_floor
+from recompress.gate.baseline import check_again, check_baseline, check_floor
 from recompress.gate.comparisons import compare, findings_of
 from recompress.gate.inputs import Scores, check_inputs
 from recompress.gate.limits import charge, check_budget, check_first_promotion, check_limits, check_spent, cost_of
@@ -58,6 +58,7 @@ def judge(
     if comparable and baseline is not None:
         findings += check_floor(policy, scores, models, alpha=level)
         findings += check_baseline(policy, scores, baseline, accepted_baseline, expected, alpha=level)
+        findings += check_again(policy, scores, baseline, accepted_baseline, again, expected, alpha=level)
     findings += check_not_refused_before(expected, findings)
     cost = max((cost_of(loss, same_model=_same(expected)) for loss in losses if loss.against == "champion" and not loss.slice), default=None)
     if expected.champion_sha256 is None:

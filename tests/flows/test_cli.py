@@ -61,6 +61,8 @@ def test_every_command_has_help_with_an_example() -> None:
         (("text-classification", "text-clasification"), "benchmark"),
         (("  sha256: 53aa", "  sha255: 53aa"), "did you mean 'sha256'"),
         (("sparse_50:", "baseline:"), "'baseline' is the name of the uncompressed model"),
+        (("sparse_50:", "champion:"), "'champion' is the name of the model in production"),
+        (("sparse_50:", "accepted-baseline:"), "'accepted-baseline' is the name of the baseline behind the last promotion"),
         (("distill: {epochs: 3}", "distill: {teacher: sparse_50}"), "teacher 'sparse_50' is no variant above 'small' (int8, trimmed_int8)"),
         (("distill: {epochs: 3}", "distill: {teacher: int8}"), "teacher 'int8' ends with dynamic_int8, on onnx; name"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,30 @@ def test_what_dev_says_is_computed_without_any_draw() -> None:
     strata = pair(variant("x", 7).counts[:, :2], BASELINE.counts[:, :2], [""] * 800)
     drawn = estimate_loss(list(strata.values()), resample(strata, draws=1000, seed=0)[""], accuracy)
     assert estimate_loss(list(strata.values()), np.zeros((0, 4)), accuracy).standard_error == drawn.standard_error
+
+
+def grouped(model: Measured, size: int, *, across: bool = False) -> Measured:
+    """The same answers, in groups of ``size`` neighbours, or with each group half in one slice and half in the other."""
+    return replace(model, groups=[(i % 400 if across else i) // size for i in range(len(model.slices))])
+
+
+def test_room_on_dev_is_counted_in_groups_where_they_are_named() -> None:
+    """Twenty losses in one document are one thing that went wrong, and twenty in twenty are not."""
+    scattered, heaped = variant("scattered", 20), measured("heaped", "7" * 64, WRONG | {i for i in range(400, 424) if i % 8})
+    models = [grouped(model, 20) for model in (scattered, heaped, BASELINE)]
+    rooms = {trial.name: trial.room for trial in select(policy(**PLAIN), scores, models[:2], models[2], None).trials}
+    plain = {trial.name: trial.room for trial in chosen(scattered, heaped).trials}
+    assert rooms["heaped"] < 0.5 * plain["heaped"]  # type: ignore[operator]
+    assert rooms["scattered"] > rooms["heaped"]  # type: ignore[operator]
+    unharmed = [grouped(model, 20) for model in (variant("same", 0), BASELINE)]
+    [same] = select(policy(**PLAIN), scores, unharmed[:1], unharmed[1], None).trials
+    assert same.room == pytest.approx(0.05 * 40), "nothing was lost in 40 documents, and not in 800 texts"
+
+
+def test_a_group_that_spans_slices_is_one_on_the_whole_split() -> None:
+    slices = {"hau": 0.2, "swa": 0.2}
+    lost = {i + half for i in range(40, 52) for half in (0, 400)}  # the same documents, lost in both slices
+    models = [grouped(model, 4, across=True) for model in (measured("torn", "8" * 64, WRONG | lost), BASELINE)]
+    torn = select(policy(baseline={"margin": 0.05, "slices": slices}, champion={"margin": 0.05}), scores, models[:1], models[1], None).trials[0]
+    alone = select(policy(**PLAIN), scores, models[:1], models[1], None).trials[0]
+    assert torn.room == pytest.approx(alone.room)

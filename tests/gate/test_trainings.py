@@ -144,3 +144,20 @@ def test_a_first_model_that_does_not_answer_for_the_recipe_is_refused_with_the_r
     rules = policy(trainings=2)
     outcome = verdict(policy=rules, candidate=broken, expected=expected(rules))
     assert {"mismatched-lengths", "missing-trainings"} <= set(outcome.reasons)
+
+
+@pytest.mark.parametrize("accepted", ["baseline", "another", "none"])
+def test_a_further_training_whose_baseline_failed_is_a_weak_baseline_too(accepted: str) -> None:
+    """Candidate and baseline of the second training are equally bad, so that nothing seems to be lost."""
+    rules = policy(trainings=2, at_least=None, **{side: {"margin": 0.3} for side in ("baseline", "champion")}, loss_budget=0.9)
+    failed = set(range(0, 800, 2))
+    again = [Again(7, measured("small", "1" * 64, failed), measured("baseline", "5" * 64, failed))]
+    last = {"baseline": case()["baseline"].evaluation.model_sha256, "another": "ac" * 32, "none": None}[accepted]
+    wanted = expected(rules, trainings=NAMES[:1], accepted_baseline_sha256=last)
+    other = measured("accepted", "ac" * 32, set(range(0, 800, 8))) if accepted == "another" else None
+    outcome = verdict(policy=rules, again=again, expected=wanted, accepted_baseline=other)
+    weak = {finding.check for finding in outcome.findings if finding.reason == "weak-baseline"}
+    assert weak == (set() if accepted == "none" else {"baseline/training 2"})
+    floor = policy(trainings=2, at_least=0.6, **{side: {"margin": 0.3} for side in ("baseline", "champion")}, loss_budget=0.9)
+    below = verdict(policy=floor, again=again, expected=expected(floor, trainings=NAMES[:1], accepted_baseline_sha256=last), accepted_baseline=other)
+    assert {"floor/baseline/training 2", "floor/candidate/training 2"} <= {f.check for f in below.findings if f.reason.endswith("-below-floor")}

@@ -38,7 +38,7 @@ class Project:
 
     def measure(self, places: Sequence[Path], *_: object, **__: object) -> list[Any]:
         self.timed.append([place.name for place in places])
-        results = [{"metrics": {"latency_ratio": 2.0}, "rounds": {k: self.rounds[p.name] for k in ("latency_ratio", "processor_ratio")}} for p in places]
+        results = [{"metrics": {"latency_ratio": 2.0}, "rounds": dict.fromkeys(("latency_ratio", "processor_ratio"), self.rounds[p.name])} for p in places]
         return [SimpleNamespace(_asdict=lambda result=result: result | {"load": {"processor_share": 1.0, "steal_share": 0.0}}) for result in results]
 
     def run(self) -> Recompression:
