@@ -19,6 +19,7 @@ from tasks.ledger.looks import Named, split_digest
 from tasks.running.recompression import Recompression
 from tasks.steps.evaluate import measure_quality, measure_speeds
 from tasks.steps.judge import Champion
+from tasks.steps.settled import NAMED, key_then
 from tasks.steps.verdict import measured_of
 from tasks.tracking.track import Result
 
@@ -59,7 +60,13 @@ def name_finalists(
     """
     policy, benchmark = run.plan.policy, get_benchmark(run.plan.recipe.benchmark)
     evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(trial.digest for trial in trials if trial.model != "champion")])
-    against = champion.tags.get("recompress.judged_against", "") if champion.tags.get("recompress.trial") == evidence else champion.version
+
+    def key_against(version: str) -> str:
+        return step_key("finalists", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, version], seed=0)
+
+    same = champion.tags.get("recompress.trial") == evidence  # the champion was promoted on this, and may itself be what was chosen then
+    then = key_then(run, "finalists", key_against(champion.tags.get("recompress.judged_against", "")), champion.tags, NAMED) if same else ""
+    key = then or key_against(champion.version)
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {trial.model: measured_of(run, trial) for trial in trials}
@@ -68,7 +75,6 @@ def name_finalists(
         chosen = select(policy, lambda totals: benchmark.metrics(totals, dataset.labels), candidates, measured[baseline.name], beaten)
         return {"selection": chosen.as_json()}, {}
 
-    key = step_key("finalists", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, against], seed=0)
     result = run.step("finalists", key=key, run="", do=do, label=f"{len(variants)} variants compared on the dev split")
     named = Named(key, split_digest(dataset), evidence, Selection.model_validate(result["selection"]))
     content = names_in_order(named.selection)

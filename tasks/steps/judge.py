@@ -25,6 +25,7 @@ from tasks.ledger.access import actor
 from tasks.ledger.looks import Named, check_looks, named_finalists
 from tasks.running.recompression import Recompression
 from tasks.steps.accepted import Accepted, accepted_baseline
+from tasks.steps.settled import JUDGED, key_then
 from tasks.steps.trainings import Trained
 from tasks.steps.verdict import Beside, judge_one, measured_of
 from tasks.tracking.registry import champion_of, open_registry
@@ -50,10 +51,10 @@ class Judgement:
     verdicts: dict[str, Verdict]
     chosen: str | None
     evidence: str
-    trial: str = ""
-    """Digest of everything that the finalists were chosen by."""
-    settled: bool = False
-    """The present champion was promoted on this very evidence: there is nothing left to decide."""
+    named: Named
+    """Who was to be judged, and what they were chosen by."""
+    key: str
+    """Of the step by which the verdicts were reached."""
     accepted: Accepted = Accepted()
     """The baseline behind the last promotion, as the verdicts saw it."""
     baseline_uri: str = ""
@@ -97,9 +98,17 @@ def judge_all(
     policy = run.plan.policy
     again = [evaluation for training in trained for evaluation in (training.baseline, *training.finalists.values())]
     evidence = sha256_json([run.plan.sha256, policy.sha256, dataset.sha256, *(e.digest for e in [*evaluations, *again] if e.model != "champion")])
-    settled = champion.tags.get("recompress.evidence") == evidence
-    against = champion.tags.get("recompress.judged_against", "") if settled else champion.version
-    accepted = accepted_baseline(run, dataset, baseline, None if settled and not against else against)
+    same, then = champion.tags.get("recompress.evidence") == evidence, champion.tags.get("recompress.judged_against", "")
+    accepted = accepted_baseline(run, dataset, baseline, champion.version if not same else then or None)
+
+    def key_against(version: str, accepted: Accepted) -> str:
+        inputs = [evidence, named.key, version, *accepted.inputs]
+        return step_key("verdicts", modules=["recompress.gate"], config=policy.as_json(), inputs=inputs, seed=policy.seed)
+
+    settled = key_then(run, "verdicts", key_against(then, accepted), champion.tags, JUDGED) if same else ""
+    if same and not settled:  # what was judged then is lost: judged anew, beside the champion that came of it
+        accepted = accepted_baseline(run, dataset, baseline, champion.version)
+    key = settled or key_against(champion.version, accepted)
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         measured = {e.model: measured_of(run, e) for e in evaluations}
@@ -119,7 +128,6 @@ def judge_all(
         verdicts = [judge_one(run, trial, beside) for trial in named.selection.finalists]
         return {"verdicts": [verdict.as_json() for verdict in verdicts]}, {}
 
-    key = step_key("verdicts", modules=["recompress.gate"], config=policy.as_json(), inputs=[evidence, named.key, against, *accepted.inputs], seed=policy.seed)
     result = run.step(
         "verdicts",
         key=key,
@@ -131,7 +139,7 @@ def judge_all(
     check_looks(run.ledger, verdicts, run.plan.recipe.register_.model, named.split)
     for verdict in verdicts:
         run.note("verdict", verdict.digest, {"candidate": verdict.candidate, "passed": verdict.passed, "reasons": list(verdict.reasons), "evidence": evidence})
-    return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, named.evidence, settled, accepted, baseline.uri)
+    return Judgement({verdict.candidate: verdict for verdict in verdicts}, choose(policy, verdicts), evidence, named, key, accepted, baseline.uri)
 
 
 def spent_loss(run: Recompression, champion: Champion) -> float | None:

@@ -28,6 +28,7 @@ from tasks.running.code import CODE, git_commit
 from tasks.running.project import Project
 from tasks.running.recompression import Recompression
 from tasks.steps.judge import Champion, Judgement
+from tasks.steps.settled import JUDGED, NAMED
 from tasks.steps.trainings import Trained
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Store
@@ -126,7 +127,9 @@ def plan_for(
     pin = standing(run.ledger, recipe.register_.model)
     facts = {
         "evidence": judgement.evidence,
-        "trial": judgement.trial,
+        "trial": judgement.named.evidence,
+        NAMED: judgement.named.key,
+        JUDGED: judgement.key,
         "judged_against": champion.version,
         "spent_loss": repr(verdict.spent_loss_after),
         "git_commit": git_commit(run.root),

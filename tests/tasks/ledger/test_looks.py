@@ -214,20 +214,38 @@ def trial(name: str, place: int | None, reason: str = "") -> Trial:
 SELECTION = Selection(examples=100, trials=(trial("large", 2), trial("bad", None, "loss-too-large"), trial("safe", 1)))
 
 
-def named_by(ledger: Ledger, data: DatasetRef, selection: Selection) -> Named:
-    """``name_finalists`` with a step that remembers ``selection``."""
+def named_by(ledger: Ledger, data: DatasetRef, selection: Selection, champion: Champion | None = None, lost: bool = False) -> Named:
+    """``name_finalists`` with a step that remembers ``selection``, or has ``lost`` what it remembered."""
     register, recipe = SimpleNamespace(model="ner"), SimpleNamespace(benchmark="text-classification", name="r")
     recipe.register_ = register
     policy = SimpleNamespace(sha256="p" * 64, as_json=dict)
     run = SimpleNamespace(ledger=ledger, plan=SimpleNamespace(recipe=recipe, policy=policy, sha256="q" * 64))
     run.step = lambda *_args, **_more: {"selection": selection.as_json()}
+    run.known = lambda _step, key: None if lost or ledger.last("finalists-named", key=key) is None else {}
 
     def note(kind: str, noted: str, body: dict[str, Any]) -> None:
         if ledger.last(kind, key=noted) is None:
             ledger.append(kind, {"key": noted, **body}, actor="ada")
 
     run.note = note
-    return name_finalists.fn(cast(Any, run), data, cast(Any, None), [], [], Champion())
+    return name_finalists.fn(cast(Any, run), data, cast(Any, None), [], [], champion or Champion())
+
+
+def test_what_a_champion_was_chosen_by_is_found_again_and_named_anew_where_it_was_lost(tmp_path: Path) -> None:
+    """The champion that came of a choice may be a variant itself, so that dev says something else today."""
+    ledger, data = Ledger(tmp_path / "ledger.db"), dataset(tmp_path / "data", [Example(("one",), ("a",), "east")])
+    first = named_by(ledger, data, SELECTION, Champion("1"))
+    tags = {"recompress.trial": first.evidence, "recompress.judged_against": "1"}
+    today = SELECTION.model_copy(update={"trials": (trial("large", 1), SELECTION.trials[1], trial("safe", 2))})
+    for known in ({}, {"recompress.named_in": first.key}):
+        assert named_by(ledger, data, SELECTION, Champion("2", None, tags | known)) == first
+    of_other_code = {"recompress.judged_against": "7", "recompress.named_in": first.key}
+    assert named_by(ledger, data, SELECTION, Champion("2", None, tags | of_other_code)) == first
+    anew = named_by(ledger, data, today, Champion("2", None, tags | {"recompress.named_in": first.key}), lost=True)
+    assert anew.key != first.key
+    assert ledger.last("finalists-named", key=anew.key).body["content"] == names_in_order(today)  # type: ignore[union-attr]
+    other = tags | {"recompress.trial": "0" * 64, "recompress.named_in": first.key}
+    assert named_by(ledger, data, today, Champion("2", None, other)).key == anew.key, "another evidence is another choice"
 
 
 def test_finalists_stand_in_the_ledger_and_remembered_ones_must_be_those(tmp_path: Path) -> None:
