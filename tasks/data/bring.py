@@ -121,7 +121,12 @@ def _bring_data(run: Recompression) -> DatasetRef:
         raise InputError(f"data set {settings.name!r} is for {dataset.benchmark}, the recipe says benchmark: {recipe.benchmark} ({run.plan.path})")
     for split in ("train", "dev", "test"):
         if not dataset.rows.get(split):
-            raise DataRefused(f"data set {settings.name!r} has no {split} examples in {', '.join(dataset.slices)}")
+            way_out = (
+                "add some"
+                if split == "train"
+                else f"give it a file of its own, or a part of the training data: split_off: {{{split}: {{share: 0.1}}}} in params.yaml"
+            )
+            raise DataRefused(f"data set {settings.name!r} has no {split} examples in {', '.join(dataset.slices)}; {way_out}")
     if settings.train_examples is not None:
         dataset = _with_fewer(dataset, settings.train_examples, recipe.seed)
     if settings.unlabelled is not None:
