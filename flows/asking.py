@@ -8,6 +8,7 @@ import click
 
 from flows.terminal import FILE, as_json, fail, project, show
 from recompress.errors import InputError, IntegrityError
+from recompress.integrity.model_files import EXPORT_FILE
 
 
 @click.group()
@@ -77,6 +78,12 @@ def audit_verify(root: Path, bundle: Path | None, key: Path | None, model_key: P
     """
     from tasks.people import audit_queries
 
+    if bundle is not None and (bundle / EXPORT_FILE).is_file():
+        from tasks.people.export import as_report, verify_export
+
+        exported = verify_export(root, bundle, key)
+        line = f"{exported.facts.get('model', 'model')} version {exported.facts.get('version', '?')}, exported to {exported.to}: {exported.files} files hold, and the signature"
+        return show(as_report(exported), json_, lambda: line)
     if bundle is not None:
         bundle_report = audit_queries.verify_one(root, bundle, key, model_key, model)
         return show(bundle_report.as_json(), json_, lambda: audit_queries.tell_bundle(bundle_report))

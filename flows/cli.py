@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from flows.people import PEOPLE
+from flows.shipping import SHIPPING
 from flows.terminal import FILE, as_json, check_text, project, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError
@@ -327,7 +328,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
     serve_pages(root, host, prefect_port, mlflow_port, say)
 
 
-for command in PEOPLE:
+for command in (*PEOPLE, *SHIPPING):
     main.add_command(command)
 
 if __name__ == "__main__":

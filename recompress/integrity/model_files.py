@@ -18,6 +18,8 @@ from recompress.integrity.durable import ends_early, flush
 from recompress.integrity.file_kinds import KINDS, WRAPPING, check_kind
 
 MANIFEST_FILE = "recompress-manifest.json"
+EXPORT_FILE = "recompress-export.json"
+"""What an exported folder says of itself, beside its manifest."""
 MODEL_FOLDER = "artifacts/model"
 LEFT_OUT = (MANIFEST_FILE, "registered_model_meta")
 """Not in the manifest: itself, and a note that MLflow drops beside a model whenever it loads one. Nobody reads that note."""

@@ -53,6 +53,7 @@ NEEDED: dict[str, dict[str, Types]] = {
     "promotion-withdrawn": {**_STEP, "champion": MAYBE},
     "promotion-undo": {**_STEP, "reason": TEXT, "expected": OBJECT},
     "promotion-rolled-back": {**_STEP, "champion": MAYBE},
+    "model-exported": dict.fromkeys(("model", "version", "to", "manifest_sha256"), TEXT),
     "alias-moved-outside": {"model": TEXT, "ledger": MAYBE, "registry": MAYBE},
     "recovery": {**_STEP, "state": TEXT, "champion": MAYBE, "action": TEXT},
 }

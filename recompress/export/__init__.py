@@ -1,0 +1,76 @@
+"""Files that other runtimes serve. Each folder is read back by the runtime that it is for, and has to answer as the model that was judged.
+
+| ``to`` | what is written | who reads it |
+|---|---|---|
+| ``onnx`` | ``onnx/model.onnx``, or ``onnx/model_quantized.onnx`` in 8 or fewer bits; tokenizer and config beside | transformers.js, Text Embeddings Inference, optimum, ONNX Runtime |
+| ``transformers`` | ``model.safetensors``, tokenizer and config | plain ``from_pretrained`` |
+| ``openvino`` | ``openvino_model.xml`` and ``.bin``, tokenizer and config | OpenVINO, optimum-intel |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.benchmarks import Example
+from recompress.errors import InputError
+from recompress.export import onnx_folder, openvino_folder, transformers_folder
+from recompress.export.answers import Agreement, compare
+from recompress.export.card import card
+from recompress.export.format import Format
+from recompress.export.seal import Exported, check_export, seal
+from recompress.integrity.atomic_directory import new_directory
+from recompress.models.checkpoint import read_info
+from recompress.settings.file import unknown
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+__all__ = ["FORMATS", "Agreement", "Exported", "check_export", "export"]
+FORMATS: Mapping[str, Format] = {
+    "onnx": onnx_folder.FORMAT,
+    "transformers": transformers_folder.FORMAT,
+    "openvino": openvino_folder.FORMAT,
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written and how it answers."""
+
+    folder: str
+    to: str
+    agreement: Agreement
+    manifest_sha256: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def export(
+    directory: Path,
+    target: Path,
+    to: str,
+    *,
+    examples: Sequence[Example] = (),
+    facts: Mapping[str, str] | None = None,
+    key: Ed25519PrivateKey | None = None,
+) -> Export:
+    """Write the model in ``directory`` to a new folder ``target`` in another format, whole or not at all.
+
+    ``examples`` are asked of both besides random tokens; ``facts`` stand in the folder's card; with ``key`` the list of files is signed.
+    Raises ``InputError`` for an unknown format, a model that the format cannot hold, or a ``target`` that exists, and ``IntegrityError`` where the runtime that
+    the folder is for answers otherwise than the model.
+    """
+    if to not in FORMATS:
+        raise InputError(unknown("format", to, FORMATS, "--to"))
+    shape, info = FORMATS[to], read_info(directory)
+    shape.check(directory, info)
+    with new_directory(target) as place:
+        shape.write(directory, info, place)
+        agreement = compare(directory, shape.reader(place, info), examples, close=shape.close)
+        (place / "README.md").write_text(card(shape, info, agreement, facts or {}), encoding="utf-8")
+        digest = seal(place, to, facts or {}, key)
+    return Export(str(target), to, agreement, digest)

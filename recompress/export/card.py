@@ -1,0 +1,47 @@
+"""The card of an exported folder, for people: what it is, where it came from, how it is used, and whose licence holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from recompress.export.answers import Agreement
+from recompress.export.format import Format
+from recompress.export.onnx_folder import QUANTIZED, graph_name
+from recompress.models.checkpoint import Info
+from recompress.models.heads import head_of
+
+TASKS = {"text-classification": "text-classification", "token-classification": "token-classification", "language-modelling": "text-generation"}
+
+
+def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str]) -> str:
+    """Markdown with the head that hubs read."""
+    task, file = TASKS[info.benchmark], graph_name(info)
+    usage = shape.usage.format(task=task, file=file, dtype="q8" if file == QUANTIZED else "fp32", auto_class=head_of(info.benchmark).auto_class)
+    rows = {
+        "made for": info.benchmark,
+        "labels": ", ".join(info.labels),
+        "longest sequence": f"{info.max_length} tokens",
+        "steps": " ".join(info.steps) or "none",
+        **facts,
+    }
+    lines = [
+        "---",
+        f"pipeline_tag: {task}",
+        "tags: [recompress]",
+        *([f"base_model: {facts['base model']}"] if "/" in facts.get("base model", "").strip("/") else []),
+    ]
+    lines += ["---", "", f"# {facts.get('model', 'Exported model')}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value]
+    answers = f"{agreement.texts} texts and random tokens were asked of these files and of the model that was judged: every decision is the same, and no logit differs by "
+    lines += ["", "## Answers", "", f"{answers}more than {agreement.largest_change:.2g} of the largest.", "", "## Use", "", usage]
+    lines += [
+        "## Licences",
+        "",
+        "The weights follow from the base model and the data named above, and the licences of both hold for them. This folder grants none of its own.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

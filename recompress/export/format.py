@@ -1,0 +1,45 @@
+"""What a format of export has to say: whether it can hold a model, how the folder is written, and how the runtime that it is for reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from recompress.models.checkpoint import Info
+from recompress.models.files import CONFIG_FILE
+from recompress.models.tokenizer import BACKEND_FILE, SETTINGS_FILE
+from recompress.runtimes import Feature
+
+Reader = Callable[[Sequence[Feature]], list[Float[np.ndarray, "..."]]]
+"""Logits for each feature, as ``recompress.runtimes.Runtime.logits`` gives them, by the foreign runtime, one text at a time."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of export."""
+
+    check: Callable[[Path, Info], None]
+    """Raises ``InputError`` for a model that the format cannot hold, and says which one can."""
+    write: Callable[[Path, Info, Path], None]
+    """``write(directory, info, target)`` into a folder that exists and is empty."""
+    reader: Callable[[Path, Info], Reader]
+    close: float
+    """The largest difference of a logit, relative to the largest logit, that the other runtime may give."""
+    usage: str
+    """How a person uses the folder, as Markdown."""
+
+
+def copy_text_files(directory: Path, info: Info, target: Path) -> None:
+    """Config and tokenizer, which everybody's tools read. The config names the labels in the order in which the model gives them."""
+    for name in (BACKEND_FILE, SETTINGS_FILE):
+        shutil.copyfile(directory / name, target / name)
+    config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    if info.labels:
+        config |= {"id2label": {str(i): label for i, label in enumerate(info.labels)}, "label2id": {label: i for i, label in enumerate(info.labels)}}
+    (target / CONFIG_FILE).write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

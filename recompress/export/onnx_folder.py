@@ -1,0 +1,75 @@
+"""The layout that transformers.js, Text Embeddings Inference and optimum read: the graph below ``onnx/``, config and tokenizer beside it.
+
+A graph whose weights have 8 bits or fewer is ``model_quantized.onnx``, what transformers.js asks for with ``dtype: "q8"``; one in full precision ``model.onnx``.
+It is read back with ONNX Runtime and ``tokenizers`` alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from recompress.errors import InputError
+from recompress.export.format import Format, Reader, copy_text_files
+from recompress.models.checkpoint import ONNX_FILE, Info, load
+from recompress.models.onnx_graph import write_graph
+from recompress.runtimes import Feature
+
+FOLDER, PLAIN, QUANTIZED = "onnx", "model.onnx", "model_quantized.onnx"
+USAGE = """With transformers.js: `pipeline("{task}", "FOLDER OR REPOSITORY", {{ dtype: "{dtype}" }})`.
+
+With ONNX Runtime and nothing but `tokenizers`:
+
+```python
+import onnxruntime, tokenizers
+
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+session = onnxruntime.InferenceSession("onnx/{file}")
+ids = tokenizer.encode("…").ids
+[logits] = session.run(None, {{"input_ids": [ids], "attention_mask": [[1] * len(ids)]}})
+```
+"""
+
+
+def graph_name(info: Info) -> str:
+    return QUANTIZED if info.runtime == "onnx" and (info.onnx.get("int8") or "onnx_nbits" in info.steps) else PLAIN
+
+
+def _check(directory: Path, info: Info) -> None:
+    if info.runtime == "packed":
+        raise InputError(f"{directory} has packed weights, which no ONNX graph can hold; end the variant with onnx_nbits to serve few bits with ONNX Runtime")
+
+
+def _write(directory: Path, info: Info, target: Path) -> None:
+    copy_text_files(directory, info, target)
+    (target / FOLDER).mkdir()
+    place = target / FOLDER / graph_name(info)
+    if info.runtime == "onnx":
+        shutil.copyfile(directory / ONNX_FILE, place)
+    else:
+        from recompress.runtimes.export import export_graph
+
+        write_graph(export_graph(load(directory).torch_network), place)
+
+
+def _reader(target: Path, info: Info) -> Reader:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(target / FOLDER / graph_name(info)), options, providers=["CPUExecutionProvider"])
+    names = {given.name for given in session.get_inputs()}
+
+    def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
+        batches = [{"input_ids": np.array([f["input_ids"]]), "attention_mask": np.ones((1, len(f["input_ids"])), dtype=np.int64)} for f in features]
+        return [session.run(None, {name: batch[name] for name in names})[0][0] for batch in batches]
+
+    return answer
+
+
+FORMAT = Format(_check, _write, _reader, close=1e-4, usage=USAGE)

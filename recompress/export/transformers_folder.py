@@ -1,0 +1,66 @@
+"""What plain ``from_pretrained`` reads: possible where the config can say the shape of the network, and nothing in it is packed, factored or shared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from recompress.errors import InputError
+from recompress.export.format import Format, Reader, copy_text_files
+from recompress.models.checkpoint import WEIGHTS_FILE, Info
+from recompress.models.files import quiet_transformers, read_tensors
+from recompress.models.heads import head_of
+from recompress.runtimes import Feature
+
+USAGE = """```python
+from transformers import {auto_class}, AutoTokenizer
+
+model, tokenizer = {auto_class}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
+```
+"""
+ODD = {
+    "heads": "heads of its layers",
+    "neurons": "neurons of its layers",
+    "groups": "key and value heads",
+    "head_size": "size of its heads",
+    "shares": "shared layers",
+}
+
+
+def _check(directory: Path, info: Info) -> None:
+    if info.runtime != "torch":
+        raise InputError(f"{directory} is on the {info.runtime} runtime, which plain transformers does not read; export it --to onnx")
+    for name, what in ODD.items():
+        if getattr(info, name):
+            raise InputError(f"a config of transformers cannot say the {what} of {directory}, so from_pretrained would read another model; export it --to onnx")
+    if factored := next((name for name in read_tensors(directory / WEIGHTS_FILE) if name.endswith((".first.weight", ".second.weight"))), None):
+        raise InputError(f"{directory} holds factors ({factored}), for which transformers has no place; export it --to onnx")
+
+
+def _write(directory: Path, info: Info, target: Path) -> None:
+    copy_text_files(directory, info, target)
+    shutil.copyfile(directory / WEIGHTS_FILE, target / WEIGHTS_FILE)
+
+
+def _reader(target: Path, info: Info) -> Reader:
+    import torch
+
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+    with quiet_transformers():
+        network, loading = head_of(info.benchmark).auto_model().from_pretrained(target, dtype=torch.float32, **options)
+    wrong = sorted([*loading["missing_keys"], *loading["unexpected_keys"], *map(str, loading["mismatched_keys"])])
+    if wrong:
+        raise InputError(f"plain transformers cannot read {target.name}: {wrong[0]} has no place in the network of its config; export it --to onnx")
+
+    def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
+        with torch.inference_mode():
+            return [network(input_ids=torch.tensor([feature["input_ids"]])).logits[0].numpy() for feature in features]
+
+    return answer
+
+
+FORMAT = Format(_check, _write, _reader, close=1e-5, usage=USAGE)
