@@ -36,7 +36,6 @@ def test_a_directory_digest_is_the_digest_of_its_sorted_manifest(tmp_path: Path)
     expected = [["a/x.txt", 3, hashlib.sha256(b"one").hexdigest()], ["b.txt", 3, hashlib.sha256(b"two").hexdigest()]]
     assert sha256_directory(tmp_path) == sha256_json(expected)
 
-
     assert sha256_manifest(reversed(manifest(tmp_path))) == sha256_json(expected), "whoever lists the files in another order means the same directory"
 
 
