@@ -55,6 +55,17 @@ def test_the_author_may_not_approve_under_any_spelling(ledger: Ledger, proposed:
         approve(ledger, proposed().digest, actor=author)
 
 
+def test_whoever_has_a_key_that_is_known_signs_also_where_others_need_not(ledger: Ledger, proposed: Propose) -> None:
+    """Otherwise anybody could approve in bob's name where bob's key is known."""
+    progress = proposed(ASKED.model_copy(update={"signers": {"bob": public_pem(BOB)}}))
+    with pytest.raises(GateRefused, match="an approval by bob must be signed; give the private key"):
+        approve(ledger, progress.digest, actor="bob")
+    with pytest.raises(IntegrityError, match="which is not bob's"):
+        approve(ledger, progress.digest, actor="bob", key=EVE)
+    assert approve(ledger, progress.digest, actor="bob", key=BOB).actor == "bob"
+    assert approve(ledger, proposed(ASKED.model_copy(update={"signers": {"bob": public_pem(BOB)}}), seed=2).digest, actor="eve").actor == "eve"
+
+
 def test_the_author_may_approve_where_the_rule_allows_it(ledger: Ledger, proposed: Propose) -> None:
     progress = proposed(ASKED.model_copy(update={"not_the_author": False}))
     assert approve(ledger, progress.digest, actor="ada").actor == "ada"
