@@ -49,6 +49,16 @@ def test_a_plan_waits_until_somebody_else_approves_it(promoter: Promoter, ledger
     assert progress_of(ledger, progress.digest).said("promotion-intent")["approval"] == entry.hash
 
 
+def test_a_plan_that_has_waited_too_long_is_shown_to_nobody(ledger: Ledger, clock: Clock, proposed: Propose) -> None:
+    """Nothing was written yet of its expiry: nobody has tried."""
+    progress = proposed()
+    clock.wait(23.9)
+    assert [p.digest for p in waiting(ledger)] == [progress.digest]
+    clock.wait(0.1)
+    assert waiting(ledger) == []
+    assert progress_of(ledger, progress.digest).state == "judged"
+
+
 @pytest.mark.parametrize("author", ["ada", " Ada", "ADA", "\uff41da"])
 def test_the_author_may_not_approve_under_any_spelling(ledger: Ledger, proposed: Propose, author: str) -> None:
     with pytest.raises(GateRefused, match="asks for the approval of somebody else"):
