@@ -44,16 +44,18 @@ def bundle_of(project: Project, plan: str, change: Callable[[str, dict[str, Any]
     return write_bundle(project.root / "forged", story, files, KEY)
 
 
-@pytest.mark.parametrize("author", ["ada", "Ada ", "\uff41da"])
-def test_an_approval_by_the_author_carries_no_bundle_where_the_rule_asks_for_somebody_else(tmp_path: Path, author: str) -> None:
-    def approve_oneself(kind: str, body: dict[str, Any]) -> str | None:
-        body |= {"approver": author} if kind == "approval" else {}
-        return author if kind == "approval" else None
-
+def test_an_approval_by_the_author_carries_no_bundle_where_the_rule_asks_for_somebody_else(tmp_path: Path) -> None:
+    """However the author spells the name."""
     project = Project(tmp_path)
     plan = project.promote(1, ApprovalRule(required=True, not_the_author=True))
-    with pytest.raises(BundleBroken, match=f"^ledger.jsonl: {author} approved what ada proposed, and the rule asks for somebody else"):
-        bundle_of(project, plan, approve_oneself)
+    for author in ("ada", "Ada ", "\uff41da"):
+
+        def approve_oneself(kind: str, body: dict[str, Any], author: str = author) -> str | None:
+            body |= {"approver": author} if kind == "approval" else {}
+            return author if kind == "approval" else None
+
+        with pytest.raises(BundleBroken, match=f"^ledger.jsonl: {author} approved what ada proposed, and the rule asks for somebody else"):
+            bundle_of(project, plan, approve_oneself)
     assert verify_bundle(bundle_of(project, plan, lambda kind, body: None), PUBLIC).approver == "bob"
 
 

@@ -117,13 +117,12 @@ def test_the_weights_that_were_best_are_kept_where_dev_grows_worse(tmp_path: Pat
 
 
 def test_a_training_on_other_text_does_not_go_on_where_this_one_stopped(tmp_path: Path) -> None:
-    schedule, dev = QUICK.model_copy(update={"epochs": 1}), tiny_examples(30, seed=1)
+    schedule, dev = QUICK.model_copy(update={"epochs": 1}), tiny_examples(8, seed=1)
 
     def weights(place: str, seed: int) -> str:
-        return weights_sha256(train(tiny_checkpoint(), tiny_examples(40, seed=seed), dev, schedule, 0, tmp_path / place).torch_network)
+        return weights_sha256(train(tiny_checkpoint(), tiny_examples(16, seed=seed), dev, schedule, 0, tmp_path / place).torch_network)
 
     first = weights("a", 0)
-    assert weights("a", 0) == first
     second = weights("a", 2)
     assert second != first
     assert second == weights("b", 2)
