@@ -51,6 +51,14 @@ def test_a_record_that_the_table_does_not_allow_is_named(state: str) -> None:
             follow(records(*way, kind))
 
 
+def test_a_record_that_names_a_plan_and_holds_another_is_broken() -> None:
+    """People approve a digest: what is carried out must be what has it."""
+    opened, judged = records("promotion-proposed", "promotion-judged")
+    other = opened.body | {"content": PLAN.model_copy(update={"candidate": "another"}).as_json()}
+    with pytest.raises(LedgerBroken, match=f"ledger record 1: the plan inside does not have the digest {PLAN.digest[:12]}"):
+        follow([opened._replace(body_text=canonical_json(other).decode()), judged])
+
+
 @pytest.mark.parametrize("kind", sorted(set(PLAN_KINDS) - set(OPENERS)))
 def test_nothing_comes_before_the_proposal(kind: str) -> None:
     with pytest.raises(LedgerBroken, match=f"ledger record 1: {kind} cannot follow on nothing"):
