@@ -139,6 +139,12 @@ def test_no_policy_at_all(tmp_path: Path, text: str) -> None:
         read_policy(written(tmp_path, text))
 
 
+def test_the_confidence_is_that_of_a_bound_on_one_side() -> None:
+    """At 0.95, one candidate in twenty that is exactly at the margin passes by chance: not one in forty."""
+    assert Policy.model_validate(DIALS | {"confidence": 0.95}).alpha == pytest.approx(0.05)
+    assert Policy.model_validate(DIALS | {"confidence": 0.9}).alpha == pytest.approx(0.1)
+
+
 def test_more_slices_need_more_draws(tmp_path: Path) -> None:
     slices = ", ".join(f"l{i}: 0.05" for i in range(10))
     text = GOOD.replace("swa: 0.05", slices)

@@ -18,7 +18,7 @@ from recompress.integrity.digest import FileEntry, sha256_json, sha256_manifest
 from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.integrity.signing import check_signature, read_public_key
 from recompress.ledger import Entry, Head, LedgerBroken
-from recompress.promotion.approvals import PURPOSE, approval_claim
+from recompress.promotion.approvals import PURPOSE, approval_claim, person
 from recompress.promotion.pins import FACT, PIN_KINDS, kept_to_pin
 from recompress.promotion.states import OPENERS, PLAN_KINDS, STEPS
 from recompress.records import PromotionPlan
@@ -239,8 +239,8 @@ def _check_approval(documents: Documents) -> None:
     body = entry.body if entry else {}
     if entry is None or body.get("approver") != entry.actor:
         raise BundleBroken("ledger.jsonl", "the plan asks for an approval, and there is none by the person that it names")
-    if rule["not_the_author"] and entry.actor == documents.plan["author"]:
-        raise BundleBroken("ledger.jsonl", f"{entry.actor} approved what {entry.actor} proposed, and the rule asks for somebody else")
+    if rule["not_the_author"] and person(entry.actor) == person(documents.plan["author"]):
+        raise BundleBroken("ledger.jsonl", f"{entry.actor} approved what {documents.plan['author']} proposed, and the rule asks for somebody else")
     known = rule["signers"].get(entry.actor)
     if known is None and not rule["signed"]:
         return

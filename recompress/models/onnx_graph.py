@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -67,9 +68,22 @@ def read_graph(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf and the checker raise classes of their own
         raise IntegrityError(f"{path} is cut off or broken: {str(error).splitlines()[0]}") from None
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise IntegrityError(f"{path} keeps weights in other files; a model directory holds one file of weights")
     return model
+
+
+def _tensors(part: Any) -> Iterator[onnx.TensorProto]:
+    """Every tensor inside a message, however deep: initializers, constants, those of branches, and sparse ones."""
+    import onnx
+
+    for kind, value in part.ListFields():
+        if kind.message_type is not None:
+            for inner in value if isinstance(value, Sequence) else [value]:
+                if isinstance(inner, onnx.TensorProto):
+                    yield inner
+                else:
+                    yield from _tensors(inner)
 
 
 def check_graph(path: Path) -> None:

@@ -112,7 +112,7 @@ def _check_approval(ledger: Ledger, progress: Progress, *, actor: str) -> None:
 
 
 def _check_person(plan: PromotionPlan, actor: str) -> None:
-    if plan.approval.not_the_author and _person(actor) == _person(plan.author):
+    if plan.approval.not_the_author and person(actor) == person(plan.author):
         raise GateRefused(f"{actor} made plan {plan.digest[:12]}…, and its rule asks for the approval of somebody else")
 
 
@@ -162,5 +162,6 @@ def approval_claim(plan: str, approver: str, expires: str) -> dict[str, str]:
     return {"decision": "approved", "plan": plan, "approver": approver, "expires": expires}
 
 
-def _person(name: str) -> str:
+def person(name: str) -> str:
+    """One spelling for all of a name's: whoever approves as " Ada" is the ada who proposed."""
     return unicodedata.normalize("NFKC", name).strip().casefold()

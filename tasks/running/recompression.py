@@ -145,10 +145,10 @@ class Recompression:
     def known(self, name: str, key: str, doubt: Callable[[Result], str] | None = None) -> Result | None:
         """The result of a step that was done before; ``None`` where there is none, or where ``doubt`` says why it does not count. One of this run always does."""
         recalled = self.memory.recall(key, name, self.say)
-        why = doubt(recalled) if recalled is not None and doubt is not None and name not in self.done else ""
-        if why:
-            self.say(f"{name} is done again: {why}")
-        return None if why else recalled
+        return None if self._doubts(name, recalled, doubt) else recalled
+
+    def _doubts(self, name: str, recalled: Result | None, doubt: Callable[[Result], str] | None) -> str:
+        return doubt(recalled) if recalled is not None and doubt is not None and name not in self.done else ""
 
     def step(
         self,
@@ -167,11 +167,14 @@ class Recompression:
         done anew, once in a run.
         """
         name, run = self.called(name), self.called(run)
-        recalled = self.known(name, key, doubt)
-        if recalled is not None:
+        recalled = self.memory.recall(key, name, self.say)
+        why = self._doubts(name, recalled, doubt)
+        if recalled is not None and not why:
             if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
                 self.reused.append(name)
             return recalled
+        if why:
+            self.say(f"{name} is done again: {why}")
         self.say(f"{name}" + (f" · {label}" if label else ""))
         folder = self.work / key[:24]
         try:

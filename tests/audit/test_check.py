@@ -108,6 +108,27 @@ def test_a_cut_tail_is_shown_by_the_tag_of_a_version(project: Project) -> None:
     assert lines[0] == f"ledger: ledger record {last - 2}: it is missing; the ledger ends before it, and the tag of version 2 of ner names record {last}"
 
 
+def test_a_ledger_that_lost_its_last_record_alone_is_shown_by_a_head_that_somebody_kept(project: Project) -> None:
+    last = project.ledger.head()
+    report = check_all(project.ledger, project.registry, [("a letter", Head(last.sequence + 1, sha("the record that is gone")))])
+    assert [t.detail for t in report.broken] == [
+        f"ledger record {last.sequence + 1}: it is missing; the ledger ends before it, and a letter names record {last.sequence + 1}"
+    ]
+
+
+def test_a_database_that_no_longer_refuses_changes_is_not_whole_though_nothing_was_changed_yet(project: Project) -> None:
+    tamper(project)
+    [line] = broken(project)
+    assert line.startswith("ledger: its database no longer refuses changes: recompress_")
+    project.ledger.guard()
+    assert broken(project) == []
+
+
+def test_a_row_that_names_another_run_is_broken_though_the_files_are_whole(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project.registry, "rows", lambda model, version: {"source": f"{model}/{'9' if version == '1' else version}"})
+    assert broken(project) == ["ner version 1: its source is 'ner/9', by the ledger it was 'ner/1': the row was changed"]
+
+
 def test_a_head_that_somebody_kept_shows_a_rewritten_ledger(project: Project) -> None:
     anchors = [("a letter", Head(2, sha("another record")))]
     report = check_all(project.ledger, project.registry, anchors)
@@ -151,6 +172,12 @@ def test_a_trace_says_where_the_registry_disagrees(project: Project) -> None:
     tags = (project.registry.tags(MODEL, "2") or {}) | {MODEL_TAG: "0" * 64}
     [line] = trace(project.ledger.entries(), MODEL, "2", tags).disagreements
     assert MODEL_TAG in line
+
+
+def test_a_trace_from_an_alias_that_was_moved_says_so(project: Project) -> None:
+    entries, tags = project.ledger.entries(), project.registry.tags(MODEL, "1") or {}
+    assert trace(entries, MODEL, "1", tags, by_alias=True).disagreements == ("the alias champion names version 1, the ledger version 2",)
+    assert trace(entries, MODEL, "1", tags).disagreements == (), "asked for by its number, it is an earlier champion like any"
 
 
 def test_a_rollback_is_traced_to_where_it_was_made(project: Project) -> None:

@@ -118,11 +118,12 @@ def test_the_log_has_a_line_for_each_record(project: Project) -> None:
 
 
 def test_the_log_of_one_model_leaves_the_others_out(project: Project) -> None:
-    mine = len(log_lines(project.ledger.entries(), MODEL))
+    mine, champions = len(log_lines(project.ledger.entries(), MODEL)), reigns(project.ledger.entries(), MODEL)
     project.ledger.append("alias-moved-outside", {"model": "other", "ledger": None, "registry": "9"}, actor="ada")
     project.ledger.append("variant-measured", {"recipe": "tiny", "model": "int8"}, actor="ada")
     project.ledger.append("variant-measured", {"recipe": "huge", "model": "int8"}, actor="ada")
     assert len(log_lines(project.ledger.entries(), MODEL)) == mine + 1, "the recipe that made it belongs to it"
+    assert reigns(project.ledger.entries(), MODEL) == champions
 
 
 def test_an_unknown_model_is_named_with_the_nearest(project: Project) -> None:

@@ -54,10 +54,17 @@ def read(bundled: Bundled, name: str) -> Any:
 
 @contextmanager
 def resealed_list(bundled: Bundled, path: str) -> Iterator[None]:
-    from recompress.evidence.bundle import signed_list
-
     listing = read(bundled, "bundle.json")
     listing["files"] = sorted([*listing["files"], [path, 1, "0" * 64]])
+    with sealed(bundled, listing):
+        yield
+
+
+@contextmanager
+def sealed(bundled: Bundled, listing: dict[str, Any]) -> Iterator[None]:
+    """Another list, with the project's signature."""
+    from recompress.evidence.bundle import signed_list
+
     with (
         changed(bundled.bundle / "bundle.json", canonical_json(listing)),
         changed(bundled.bundle / "bundle.sig.json", canonical_json(signed_list(listing, KEY))),

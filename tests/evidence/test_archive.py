@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -27,6 +29,28 @@ def test_packed_and_unpacked_it_is_the_same(bundled: Bundled, tmp_path: Path) ->
             verify_bundle(tmp_path / "cut.zip", PUBLIC)
     with pytest.raises(InputError, match="there is no bundle"):
         verify_bundle(tmp_path / "none", PUBLIC)
+
+
+def test_neither_the_times_nor_the_sizes_of_files_show_in_an_archive(tmp_path: Path) -> None:
+    for name, size in (("b", 1), ("a/z", 3), ("c", 9), ("a-", 5)):
+        (tmp_path / "inner" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "inner" / name).write_bytes(b"x" * size)
+    before = archive.pack(tmp_path / "inner", tmp_path / "before.zip").read_bytes()
+    for file in (tmp_path / "inner").rglob("*"):
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert archive.pack(tmp_path / "inner", tmp_path / "after.zip").read_bytes() == before
+    with zipfile.ZipFile(tmp_path / "after.zip") as packed:
+        assert packed.namelist() == ["a/z", "a-", "b", "c"]
+
+
+def test_what_comes_out_is_counted_whatever_reads_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This Python's own reader stops where the index says; nothing else here relies on that."""
+    with zipfile.ZipFile(tmp_path / "small.zip", "w") as packed:
+        packed.writestr("small", b"x")
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda self, member: io.BytesIO(bytes(archive.SMALL + 1)))
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(IntegrityError, match="'small' grows beyond 1,048,576 bytes"):
+        archive.unpack(tmp_path / "small.zip", tmp_path / "inner")
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt", "a\\..\\outside.txt", "C:/outside.txt", "./a", "a//b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,9 +16,9 @@ import pytest
 
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence import BundleBroken, verify_bundle, write_bundle
-from recompress.evidence.model_signature import check_signed_model, model_key, public_model_pem
+from recompress.evidence.model_signature import check_signed_files, check_signed_model, model_key, public_model_pem
 from recompress.evidence.provenance import PAYLOAD_TYPE, envelope, pae
-from recompress.integrity.digest import sha256_json
+from recompress.integrity.digest import FileEntry, manifest, sha256_bytes, sha256_json
 from recompress.integrity.signing import public_pem
 from recompress.ledger import Ledger, read_lines
 from tests.evidence.bundles import PUBLIC, Bundled
@@ -129,10 +130,27 @@ def test_the_openssf_signature_is_one_that_its_own_package_verifies(bundled: Bun
         verify_bundle(bundled.bundle, PUBLIC, model_key=public_model_pem(model_key(tmp_path / "keys")))
 
 
+def test_an_openssf_signature_over_fewer_files_or_by_another_key_is_refused_without_the_package_too(bundled: Bundled, tmp_path: Path) -> None:
+    model, other = bundled.project.version("2") / "artifacts" / "model", model_key(tmp_path / "keys")
+    signature, pem = (bundled.bundle / "model.sig").read_text(), public_model_pem(bundled.key)
+    check_signed_files(signature, pem, manifest(model))
+    with pytest.raises(IntegrityError, match=r"do not say the same of more\.json"):
+        check_signed_files(signature, pem, [*manifest(model), FileEntry("more.json", 2, sha256_bytes(b"{}"))])
+    with pytest.raises(IntegrityError, match=r"do not say the same of vocab\.txt"):
+        check_signed_files(signature, pem, [entry for entry in manifest(model) if entry.path != "vocab.txt"])
+    envelope = json.loads(signature)
+    envelope["verificationMaterial"]["publicKey"]["hint"] = hashlib.sha256(public_model_pem(other).encode()).hexdigest()
+    with pytest.raises(IntegrityError, match="was not made by the model-signing key that stands beside it"):
+        check_signed_files(json.dumps(envelope), public_model_pem(other), manifest(model))
+
+
 def test_without_the_package_there_is_a_bundle_without_that_signature(bundled: Bundled, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", bundled.story, bundled.project.version("2"), KEY)
     assert not (bundle / "model.sig").exists()
     assert verify_bundle(bundle, PUBLIC).version == "2"
+    assert verify_bundle(bundle, PUBLIC, model=bundled.project.version("2") / "artifacts" / "model")
+    with pytest.raises(BundleBroken, match=r"config\.json in .* has sha256"):
+        verify_bundle(bundle, PUBLIC, model=bundled.project.version("1") / "artifacts" / "model")
     with pytest.raises(BundleBroken, match="model.sig: there is none"):
         verify_bundle(bundle, PUBLIC, model_key=public_model_pem(bundled.key))
 

@@ -23,26 +23,36 @@ def pair(number: int) -> tuple[Evaluation, Evaluation]:
     )
 
 
-def promoted(root: Path, *, named: bool = True, taken: bool = True, late: bool = False, **change: Any) -> tuple[Project, str]:
-    """One promotion whose verdict names a look and two further trainings. ``change`` makes the ledger's look another one."""
+def promoted(
+    root: Path, *, named: bool | str = True, taken: bool = True, late: bool = False, own: dict[str, Any] | None = None, mixed: bool = False, **change: Any
+) -> tuple[Project, str]:
+    """One promotion whose verdict names a look and two further trainings. ``change`` makes the ledger's look another one, ``own`` the verdict's as well;
+    ``named`` may say that the finalists were named ``late``, on ``another split``, or as ``somebody else``. ``mixed`` calls a training by another model's digest.
+    """
     project = Project(root)
     directory = model_directory(root / "model 1", 1)
     dossier = make_dossier(directory, None, str(directory))
     look = Look(
         key=sha("look"), model=MODEL, split=SPLIT, candidate_sha256=dossier.verdict.candidate_sha256, number=1, steps={"first": 1}, budget=0.05, level=0.02
-    )
+    ).model_copy(update=own or {})
     trainings = tuple(
         Training(seed=n, candidate_sha256=c.model_sha256, baseline_sha256=b.model_sha256, candidate=0.74, baseline=0.75, evaluations=(c.digest, b.digest))
         for n, (c, b) in ((2, pair(2)), (3, pair(3)))
     )
+    if mixed:
+        trainings = (trainings[0].model_copy(update={"baseline_sha256": sha("a better one")}), trainings[1])
     verdict = dossier.verdict.model_copy(update={"look": look, "trainings": trainings})
     dossier = dossier.model_copy(update={"verdict": verdict, "trainings": (pair(2), pair(3))})
-    if named:
-        content = {"finalists": [{"name": "int8", "sha256": look.candidate_sha256}], "others": {}, "selection": sha("selection")}
-        project.ledger.append("finalists-named", {"key": sha("named"), "model": MODEL, "split": SPLIT, "content": content}, actor="ada")
-    record = {"key": look.key, "model": MODEL, "split": SPLIT, "content": look.model_copy(update=change).as_json()}
+    finalist = sha("somebody") if named == "somebody else" else look.candidate_sha256
+    content = {"finalists": [{"name": "int8", "sha256": finalist}], "others": {}, "selection": sha("selection")}
+    naming = {"key": sha("named"), "model": MODEL, "split": sha("other split") if named == "another split" else SPLIT, "content": content}
+    if named and named != "late":
+        project.ledger.append("finalists-named", naming, actor="ada")
+    record = {"key": look.key, "model": look.model, "split": SPLIT, "content": look.model_copy(update=change).as_json()}
     if taken and not late:
         project.ledger.append("test-look", record, actor="ada")
+    if named == "late":
+        project.ledger.append("finalists-named", naming, actor="ada")
     progress = project.promoter.propose(make_plan(dossier, directory, project.registry), dossier.verdict)
     if late:
         project.ledger.append("test-look", record, actor="ada")
@@ -67,6 +77,9 @@ def test_every_training_stands_in_it_and_the_look_is_the_ledgers(tmp_path: Path)
     ("change", "why"),
     [
         ({"named": False}, "that the candidate was named before it was looked at is False"),
+        ({"named": "late"}, "that the candidate was named before it was looked at is False"),
+        ({"named": "another split"}, "that the candidate was named before it was looked at is False"),
+        ({"named": "somebody else"}, "that the candidate was named before it was looked at is False"),
         ({"taken": False}, "the look that the verdict was reached by is None"),
         ({"late": True}, "the look that the verdict was reached by is None"),
         ({"number": 7}, "the look that the verdict was reached by is {"),
@@ -75,6 +88,24 @@ def test_every_training_stands_in_it_and_the_look_is_the_ledgers(tmp_path: Path)
 def test_a_look_that_the_ledger_does_not_bear_out_makes_no_bundle(tmp_path: Path, change: dict[str, Any], why: str) -> None:
     with pytest.raises(BundleBroken, match=f"^ledger.jsonl: {why}"):
         bundle(*promoted(tmp_path, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"own": {"candidate_sha256": sha("somebody")}}, "the candidate of its look is"),
+        ({"own": {"model": "another"}}, "the model of its look is another, but should be ner"),
+    ],
+)
+def test_the_look_of_another_candidate_or_for_another_model_makes_no_bundle(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    """It stands in the ledger, was taken in time, and its finalist was named."""
+    with pytest.raises(BundleBroken, match=f"^verdict.json: {why}"):
+        bundle(*promoted(tmp_path, **change))
+
+
+def test_a_training_whose_measures_are_those_of_another_model_makes_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleBroken, match=r"^trainings\.json: the baseline of training 2 is "):
+        bundle(*promoted(tmp_path, mixed=True))
 
 
 @pytest.mark.parametrize(

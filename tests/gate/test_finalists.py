@@ -117,6 +117,10 @@ def test_room_on_dev_is_counted_in_groups_where_they_are_named() -> None:
     unharmed = [grouped(model, 20) for model in (variant("same", 0), BASELINE)]
     [same] = select(policy(**PLAIN), scores, unharmed[:1], unharmed[1], None).trials
     assert same.room == pytest.approx(0.05 * 40), "nothing was lost in 40 documents, and not in 800 texts"
+    assert (same.inside, chosen(variant("same", 0)).trials[0].inside) == (False, True), "in so few documents 5 points may hide"
+    narrow = policy(baseline={"margin": 0.3, "slices": {"hau": 0.05, "swa": 0.3}}, champion={"margin": 0.3}, loss_budget=0.9)
+    [in_slices] = select(narrow, scores, unharmed[:1], unharmed[1], None).trials
+    assert in_slices.room == pytest.approx(0.05 * 20), "and in the 20 documents of a slice as well"
 
 
 def test_a_group_that_spans_slices_is_one_on_the_whole_split() -> None:

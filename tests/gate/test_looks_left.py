@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from recompress.gate import is_proven
+from recompress.gate import Measured, is_proven
 from recompress.gate.levels import LADDERS, Past, next_level
 from recompress.gate.looks_left import left_after
 from recompress.gate.statistics import detectable
 from recompress.records import Verdict
-from tests.gate.cases import CANDIDATE, expected, look, measured, policy, verdict
+from tests.gate.cases import CANDIDATE, COUNT, case, expected, look, measured, policy, verdict
 from tests.gate.test_levels import follow
 from tests.gate.test_trainings import judged
 
@@ -50,6 +52,29 @@ def test_what_a_candidate_needs_is_what_the_gate_would_ask_of_it_at_the_next_lev
     [asked] = [loss for loss in later.losses if loss.against == "baseline" and not loss.slice and len(loss.trainings) == (trainings if trainings > 1 else 0)]
     assert needs == pytest.approx(asked.smallest_detectable, rel=1e-6)
     assert needs > 1.2 * next(loss for loss in now.losses if loss.trainings == asked.trainings).smallest_detectable
+
+
+def test_what_is_needed_is_told_for_the_safest_finalist_where_the_others_have_used_up_more() -> None:
+    history = follow([(3, [False] * 4)] * 2)
+    rules = policy(**WIDE)
+    told = left_after(history, verdict(policy=rules, expected=expected(rules), look=look(level=0.01)), alpha=0.05, power=0.8)
+    first, others = told["next_levels"]["first"], told["next_levels"]["others"]
+    assert others < 0.5 * first
+    strata_error = (6 / 800 - (2 / 800) ** 2) ** 0.5 / 799**0.5
+    assert told["passes_from"]["baseline"] == pytest.approx(detectable(strata_error, first, 0.8, 800), rel=1e-3)
+    assert f"safest finalist is judged at {100 * first:.2g} %, the others at {100 * others:.2g} %" in told["told"]
+
+
+def test_where_texts_belong_to_documents_a_candidate_needs_what_the_gate_asks_of_documents() -> None:
+    roles = {role: replace(model, groups=[i // 8 for i in range(COUNT)]) for role, model in case().items() if isinstance(model, Measured)}
+    rules = policy(baseline={"margin": 0.3}, champion={"margin": 0.3}, loss_budget=0.9)
+    wanted = expected(rules, groups=COUNT // 8)
+    needs = left(2, verdict(policy=rules, expected=wanted, **roles))["passes_from"]
+    level = next_level(follow([(1, [False] * 4)] * 2), LADDERS[:1], 0.05)
+    later = verdict(policy=rules, expected=wanted, look=look(level=level), **roles)
+    asked = {loss.against: loss.smallest_detectable for loss in later.losses if not loss.slice}
+    assert {loss.worth for loss in later.losses} == {COUNT / 8}
+    assert needs == pytest.approx(asked, rel=1e-6)
 
 
 def test_a_line_warns_as_it_runs_down_and_says_when_nothing_can_pass_any_more() -> None:

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from recompress.gate import Again, choose, is_proven
 from recompress.gate.comparisons import compare
-from recompress.gate.spread import RecipeEstimate, of_recipe
+from recompress.gate.spread import RecipeEstimate, detectable_by, of_recipe
 from recompress.gate.statistics import LossEstimate, estimate_loss, pair, resample
 from recompress.gate.trainings import mean_over, side_by_side
 from recompress.records import Look, Verdict
@@ -111,6 +111,22 @@ def test_equal_trainings_add_nothing_and_one_is_what_it_was() -> None:
     assert same.losses == pytest.approx((0.01, 0.01))
     assert same.upper(0.05) == pytest.approx(plain.upper(0.05))
     assert same.smallest_detectable(0.05, 0.8) == pytest.approx(plain.smallest_detectable(0.05, 0.8))
+
+
+def test_what_can_be_shown_of_a_recipe_is_the_bounds_width_and_the_luck_that_the_power_allows_for() -> None:
+    """By hand, with so many examples that Wilson's term is nothing. Two trainings, 2 points apart: 1 point of standard error between them, and 1 over examples."""
+    width = np.hypot(1.6448536 * 0.01, 6.3137515 * 0.01)  # of the normal law at 95 %, and of Student's with one degree of freedom
+    luck = 0.8416212 * np.hypot(0.01, 0.01)
+    assert detectable_by((0.0, 0.02), 0.01, 0.05, 0.8, 1e12) == pytest.approx(width + luck, rel=1e-5)
+    assert detectable_by((0.0, 0.02), 0.0, 0.05, 0.8, 1e12) == pytest.approx((6.3137515 + 0.8416212) * 0.01, rel=1e-5)
+    assert detectable_by((), 0.01, 0.05, 0.8, 1e12) == pytest.approx((1.6448536 + 0.8416212) * 0.01, rel=1e-5)
+
+
+def test_groups_count_for_recipes_as_for_one_training() -> None:
+    plain = LossEstimate(0.01, np.linspace(-0.01, 0.03, 101), 500, 0.008, 0.0, groups=40, worth=25.0)
+    same = of_recipe(plain, np.array([80.0, 100, 80, 100]), np.array([81.0, 100, 81, 100]), accuracy, 2)
+    assert same.smallest_detectable(0.05, 0.8) == pytest.approx(plain.smallest_detectable(0.05, 0.8))
+    assert same.upper(0.05) == pytest.approx(plain.upper(0.05))
 
 
 @given(st.lists(st.floats(-0.05, 0.05), min_size=2, max_size=6))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recompress.errors import IntegrityError
-from recompress.integrity.digest import FileEntry, canonical_json, check_manifest, manifest, sha256_directory, sha256_json
+from recompress.integrity.digest import FileEntry, canonical_json, check_directory, check_manifest, manifest, sha256_directory, sha256_json, sha256_manifest
 
 
 def make(directory: Path, files: dict[str, bytes]) -> Path:
@@ -35,6 +35,16 @@ def test_a_directory_digest_is_the_digest_of_its_sorted_manifest(tmp_path: Path)
     make(tmp_path, {"b.txt": b"two", "a/x.txt": b"one"})
     expected = [["a/x.txt", 3, hashlib.sha256(b"one").hexdigest()], ["b.txt", 3, hashlib.sha256(b"two").hexdigest()]]
     assert sha256_directory(tmp_path) == sha256_json(expected)
+
+    assert sha256_manifest(reversed(manifest(tmp_path))) == sha256_json(expected), "whoever lists the files in another order means the same directory"
+
+
+def test_a_directory_is_held_against_its_digest(tmp_path: Path) -> None:
+    digest = sha256_directory(make(tmp_path, {"a": b"1"}))
+    check_directory(tmp_path, digest)
+    make(tmp_path, {"a": b"2"})
+    with pytest.raises(IntegrityError, match=f"has digest {sha256_directory(tmp_path)}, expected {digest}"):
+        check_directory(tmp_path, digest)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

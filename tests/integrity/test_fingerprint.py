@@ -20,6 +20,11 @@ def test_every_part_counts(change: dict[str, object]) -> None:
     assert step_key("t", **SAME) != step_key("s", **SAME)
 
 
+def test_inputs_that_are_swapped_are_other_inputs() -> None:
+    """A student of a teacher is not a teacher of a student."""
+    assert step_key("s", **{**SAME, "inputs": ["x", "y"]}) != step_key("s", **{**SAME, "inputs": ["y", "x"]})  # type: ignore[arg-type]
+
+
 def test_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = step_key("s", **SAME)
     monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: "9")

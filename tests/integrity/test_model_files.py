@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recompress.errors import IntegrityError
+from recompress.integrity import model_files
 from recompress.integrity.digest import canonical_json, sha256_bytes
 from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER, check_model_directory, check_version, read_manifest, take_out, write_manifest
 from tests.promotion.stage import model_directory, safetensors
@@ -178,6 +179,35 @@ def test_take_out_copies_what_is_listed_and_nothing_else(version: tuple[Path, st
     copy = take_out(root, digest, tmp_path / "copy")
     assert check_version(copy, digest) == check_version(root, digest)
     assert not (copy / "registered_model_meta").exists()
+
+
+def test_a_file_that_changes_between_the_check_and_the_copy_is_not_used(version: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, digest = version
+
+    def check_and_swap(directory: Path, sha256: str) -> object:
+        entries = check_version(directory, sha256)
+        (directory / MODEL_FOLDER / "vocab.txt").write_text("[UNK]\nkwaheri\n")
+        return entries
+
+    monkeypatch.setattr(model_files, "check_version", check_and_swap)
+    with pytest.raises(IntegrityError, match=r"artifacts/model/vocab\.txt in .* changed while it was read"):
+        take_out(root, digest, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["modeling.py", "MLmodel", "conda.yaml"])
+def test_what_serves_a_model_does_not_stand_in_it(version: tuple[Path, str], name: str) -> None:
+    root, _ = version
+    (root / MODEL_FOLDER / name).write_text("x = 1\n")
+    with pytest.raises(IntegrityError, match=f"artifacts/model/{name} is of a kind that is not accepted"):
+        write_manifest(root)
+
+
+@pytest.mark.parametrize("second", [[0, 16], [8, 24], [20, 36]])
+def test_tensors_that_share_bytes_or_leave_some_between_them_are_refused(tmp_path: Path, second: list[int]) -> None:
+    header = json.dumps({name: {"dtype": "F32", "shape": [4], "data_offsets": span} for name, span in {"a": [0, 16], "b": second}.items()}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(second[1]))
+    with pytest.raises(IntegrityError, match="its tensors overlap or leave gaps"):
+        check_model_directory(tmp_path)
 
 
 @pytest.mark.parametrize(

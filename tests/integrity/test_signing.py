@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recompress.errors import InputError, IntegrityError, StorageError
-from recompress.integrity.signing import check_signature, key_id, public_pem, read_public_key, sign, signing_key
+from recompress.integrity.signing import check_signature, key_id, public_pem, read_public_key, sign, signing_key, write_key
 from tests.children import Child
 
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -33,6 +33,8 @@ def test_a_signature_holds_for_its_key_its_purpose_and_its_value_only(value: dic
         (KEY, "approval", value, base64.b64encode(raw).decode()),
         (KEY, "approval", value, ""),
         (KEY, "approval", value, "é"),
+        (KEY, "approval", value, f"{signature[:8]}\n{signature[8:]}"),
+        (KEY, "approval", value, f" {signature}!"),
     ]:
         with pytest.raises(IntegrityError, match="does not come from the key"):
             check_signature(key.public_key(), purpose, statement, mark)
@@ -63,11 +65,19 @@ def test_processes_that_make_a_key_at_once_get_the_same(tmp_path: Path) -> None:
     assert len({queue.get() for _ in workers}) == 1
 
 
+def test_a_key_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    first = signing_key(tmp_path)
+    write_key(tmp_path / "recompress.pem", OTHER)
+    assert key_id(signing_key(tmp_path)) == key_id(first)
+    assert [path.name for path in tmp_path.iterdir()] == ["recompress.pem"]
+
+
 def test_keys_that_are_refused(tmp_path: Path) -> None:
     signing_key(tmp_path, "open")
-    (tmp_path / "open.pem").chmod(0o644)
-    with pytest.raises(IntegrityError, match="can be read by others"):
-        signing_key(tmp_path, "open")
+    for mode in (0o644, 0o640, 0o620, 0o604):
+        (tmp_path / "open.pem").chmod(mode)
+        with pytest.raises(IntegrityError, match="can be read by others"):
+            signing_key(tmp_path, "open")
     elliptic = generate_private_key(SECP256R1())
     for name, data in [("junk", b"junk"), ("elliptic", elliptic.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))]:
         (tmp_path / f"{name}.pem").write_bytes(data)

@@ -24,6 +24,7 @@ from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.runtimes.batches import pad_batch
 from recompress.training.run import weights_sha256
+from tests.cut import deep, share_two
 from tests.six import SIX, checkpoint_of, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,6 +85,37 @@ def test_a_later_layer_sees_what_earlier_ones_became(family: str, tmp_path: Path
     halved = {name: linear.weight for name, linear in encoder_linears(checkpoint.torch_network)}
     for name, linear in encoder_linears(checkpoint_of(family).torch_network):
         assert torch.equal(halved[name], linear.weight * 0.5)
+
+
+def test_batches_of_one_shape_that_are_padded_otherwise_see_their_own_text(tmp_path: Path) -> None:
+    """Four texts of 5 to 8 tokens, and four of 8: both are four rows of eight, and what is padding in the first is text in the second."""
+    features = [
+        {"input_ids": [1 + (7 * i + k) % 20 for k in range(length)], "attention_mask": [1] * length} for i, length in enumerate((5, 5, 6, 8, 8, 8, 8, 8))
+    ]
+    expected = by_hand(checkpoint_of("bert"), features)
+    seen: dict[str, Statistics] = {}
+
+    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+        seen.update(dict.fromkeys(group, statistics))
+        return halve(group, statistics)
+
+    each_layer(checkpoint_of("bert").torch_network, features, visit, wanted=("squares",), depends_on={}, workdir=tmp_path, label="halve")
+    for name, hessian in expected.items():
+        torch.testing.assert_close(seen[name]["squares"], hessian.diagonal(), rtol=1e-4, atol=1e-4)
+
+
+def test_layers_with_one_set_of_weights_are_changed_once(tmp_path: Path) -> None:
+    shared, visits = share_two(deep("bert")), list[str]()
+    before = {name: weight_of(linear).clone() for name, linear in encoder_linears(shared.torch_network)}
+
+    def visit(group: Group, statistics: Statistics) -> Mapping[str, nn.Module]:
+        visits.extend(group)
+        return halve(group, statistics)
+
+    each_layer(shared.torch_network, features_of(shared, "bert"), visit, wanted={"squares"}, depends_on={}, workdir=tmp_path, label="halve")
+    assert sorted(visits) == sorted(before)
+    for name, linear in encoder_linears(shared.torch_network):
+        assert torch.equal(weight_of(linear), before[name] * 0.5), name
 
 
 STEPS: dict[str, dict[str, Any]] = {"wanda": {}, "sparsegpt": {"pattern": "2:4"}, "gptq": {"bits": 3}}

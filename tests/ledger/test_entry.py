@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from recompress.errors import IntegrityError, StorageError
 from recompress.ledger import GENESIS, Entry, Head, LedgerBroken, read_lines, verify, write_lines
-from tests.ledger.chains import chain
+from recompress.ledger.entry import make_entry
+from tests.ledger.chains import chain, forge
 
 LENGTH = 8
 CHAIN = chain(LENGTH)
@@ -121,6 +122,12 @@ def test_a_record_that_hashes_well_and_follows_on_another_is_named(place: int, p
     assert first_bad([*CHAIN[:place], stray._replace(hash=stray.compute_hash())]) == place + 1
 
 
+@pytest.mark.parametrize("number", [0, 2, 4, 9])
+def test_a_record_with_another_number_is_named_though_every_hash_fits(number: int) -> None:
+    """Who takes a record out and makes every hash behind it anew leaves a gap in the numbers."""
+    assert first_bad(forge(CHAIN, 3, sequence=number)) == 3
+
+
 def test_two_anchors_that_disagree_do_not_both_hold() -> None:
     assert first_bad(CHAIN, anchors=[CHAIN[2].head, Head(3, "f" * 64)]) == 3
 
@@ -184,6 +191,22 @@ def test_a_head_is_parsed_strictly(text: str) -> None:
     assert Head.parse(str(HEAD)) == HEAD
     with pytest.raises(IntegrityError, match="a ledger head is number:sha256"):
         Head.parse(text)
+
+
+@pytest.mark.parametrize("digest", ["g" * 64, "A" * 64, " " * 64, "0" * 63 + "é", "0" * 65])
+def test_what_is_as_long_as_a_hash_is_none_yet(digest: str) -> None:
+    with pytest.raises(IntegrityError, match="a ledger head is number:sha256"):
+        Head.parse(f"12:{digest}")
+
+
+def test_keys_beyond_ascii_stand_in_the_order_of_the_standard(tmp_path: Path) -> None:
+    """RFC 8785 sorts by UTF-16: the face, whose first half is 0xD83D, stands before the ligature at 0xFB01. By code point it would stand behind it."""
+    entry = make_entry(Head(0, GENESIS), time="2026-11-20T12:00:00Z", actor="ada", kind="verdict", body={"\ufb01": 1, "\U0001f600": 2})
+    assert entry.body_text == '{"\U0001f600":2,"\ufb01":1}'
+    assert read_back([entry.line().encode() + b"\n"], tmp_path) == [entry]
+    other = entry.line().replace(entry.body_text, '{"\ufb01":1,"\U0001f600":2}')
+    with pytest.raises(LedgerBroken, match="not a record in canonical JSON"):
+        read_back([other.encode() + b"\n"], tmp_path)
 
 
 values = st.recursive(

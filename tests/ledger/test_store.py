@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,22 @@ def test_records_are_chained_and_come_back_as_they_were_written(ledger: Ledger) 
     assert second.body == {"passed": True, "share": 1e-7}
     assert ledger.entries() == [first, second]
     assert ledger.verify(anchors=[first.head], head=second.head) == ledger.head() == second.head
+
+
+def test_heads_that_were_kept_elsewhere_are_held_against_what_the_database_says(ledger: Ledger) -> None:
+    heads = fill(ledger, 3)
+    with pytest.raises(LedgerBroken, match="record 2: it is not the record that was anchored elsewhere"):
+        ledger.verify(anchors=[Head(2, heads[0].hash)])
+    with pytest.raises(LedgerBroken, match="record 4: it is missing; the ledger ends at 3"):
+        ledger.verify(anchors=iter([Head(4, "f" * 64)]))
+    with pytest.raises(LedgerBroken, match="record 3: it should not be there; the ledger ends at record 2 by its head"):
+        ledger.verify(head=heads[1])
+
+
+def test_a_clock_of_another_zone_is_recorded_in_utc(tmp_path: Path) -> None:
+    east = timezone(timedelta(hours=3))
+    ledger = Ledger(tmp_path / "ledger.db", clock=lambda: datetime(2026, 11, 20, 1, 30, tzinfo=east))
+    assert ledger.append("verdict", {}, actor="ada").time == "2026-11-19T22:30:00.000000Z"
 
 
 def test_entries_are_found_by_kind_and_by_what_their_body_says(ledger: Ledger) -> None:

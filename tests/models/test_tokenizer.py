@@ -39,6 +39,8 @@ def test_baked_in_padding_and_truncation_are_dropped(tmp_path: Path) -> None:
     definition["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
     (base / "tokenizer.json").write_text(json.dumps(definition))
     save(from_base(base, "token-classification", TAGS, 32, seed=0), tmp_path / "model")
+    whole = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))  # as any other library reads it
+    assert (len(whole.encode("ka").ids), len(whole.encode(" ".join(["ka"] * 30)).ids)) == (3, 32)
     tokenizer = load(tmp_path / "model").tokenizer
     assert len(tokenizer("ka")["input_ids"]) == 3
     assert len(tokenizer.backend_tokenizer.encode(" ".join(["ka"] * 30)).ids) == 32

@@ -49,10 +49,31 @@ def test_a_plan_waits_until_somebody_else_approves_it(promoter: Promoter, ledger
     assert progress_of(ledger, progress.digest).said("promotion-intent")["approval"] == entry.hash
 
 
+def test_a_plan_that_has_waited_too_long_is_shown_to_nobody(ledger: Ledger, clock: Clock, proposed: Propose) -> None:
+    """Nothing was written yet of its expiry: nobody has tried."""
+    progress = proposed()
+    clock.wait(23.9)
+    assert [p.digest for p in waiting(ledger)] == [progress.digest]
+    clock.wait(0.1)
+    assert waiting(ledger) == []
+    assert progress_of(ledger, progress.digest).state == "judged"
+
+
 @pytest.mark.parametrize("author", ["ada", " Ada", "ADA", "\uff41da"])
 def test_the_author_may_not_approve_under_any_spelling(ledger: Ledger, proposed: Propose, author: str) -> None:
     with pytest.raises(GateRefused, match="asks for the approval of somebody else"):
         approve(ledger, proposed().digest, actor=author)
+
+
+def test_whoever_has_a_key_that_is_known_signs_also_where_others_need_not(ledger: Ledger, proposed: Propose) -> None:
+    """Otherwise anybody could approve in bob's name where bob's key is known."""
+    progress = proposed(ASKED.model_copy(update={"signers": {"bob": public_pem(BOB)}}))
+    with pytest.raises(GateRefused, match="an approval by bob must be signed; give the private key"):
+        approve(ledger, progress.digest, actor="bob")
+    with pytest.raises(IntegrityError, match="which is not bob's"):
+        approve(ledger, progress.digest, actor="bob", key=EVE)
+    assert approve(ledger, progress.digest, actor="bob", key=BOB).actor == "bob"
+    assert approve(ledger, proposed(ASKED.model_copy(update={"signers": {"bob": public_pem(BOB)}}), seed=2).digest, actor="eve").actor == "eve"
 
 
 def test_the_author_may_approve_where_the_rule_allows_it(ledger: Ledger, proposed: Propose) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,30 @@ def test_the_same_plan_is_carried_out_once(promoter: Promoter, ledger: Ledger, r
     assert registry.moves == ["1"]
     with pytest.raises(GateRefused, match="is champion of ner already, as version 1"):
         promoter.propose(*make_plan(directory, present_champion(registry, MODEL)))
+
+
+def test_nothing_is_uploaded_from_a_directory_that_is_not_the_candidates(promoter: Promoter, ledger: Ledger, registry: FolderRegistry, tmp_path: Path) -> None:
+    plan, verdict = make_plan(model_directory(tmp_path / "model", 1), None)
+    progress = promoter.propose(plan, verdict)
+    with pytest.raises(IntegrityError, match="has digest"):
+        promoter.promote(progress.digest, model_directory(tmp_path / "other", 2))
+    assert (registry.versions(MODEL), ledger.entries("version-uploading"), registry.champion(MODEL)) == ([], [], None)
+
+
+def test_a_model_that_changes_on_its_way_into_the_registry_is_not_promoted(promoter: Promoter, registry: FolderRegistry, tmp_path: Path) -> None:
+    """What arrived agrees with its own manifest, which the ledger knows as well: but it is not what was judged."""
+    directory = model_directory(tmp_path / "model", 1)
+    progress = promoter.propose(*make_plan(directory, None))
+    upload = registry.create_version
+
+    def swapped(model: str, place: Path, tags: Mapping[str, str], announce: Callable[[str], None]) -> str:
+        return upload(model, model_directory(place, 2), tags, announce)
+
+    registry.create_version = swapped  # type: ignore[assignment, method-assign]
+    with pytest.raises(IntegrityError, match="version 1 of ner: .* has digest .*, expected"):
+        promoter.promote(progress.digest, directory)
+    assert registry.champion(MODEL) is None
+    assert progress_of(promoter.ledger, progress.digest).said("promotion-refused")["reason"] == "files-refused"
 
 
 def test_a_candidate_that_was_replaced_does_not_come_back_by_itself(promoter: Promoter, registry: FolderRegistry, tmp_path: Path) -> None:

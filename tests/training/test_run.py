@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import resource
@@ -17,12 +18,13 @@ import torch
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import DataRefused, InputError, StorageError, TrainingDiverged
+from recompress.runtimes import runtime_of
 from recompress.settings.file import read_settings
 from recompress.training import train
 from recompress.training.precision import choose_precision
 from recompress.training.run import weights_sha256
 from recompress.training.settings import TrainingSettings
-from tests.tiny import tiny_checkpoint, tiny_examples
+from tests.tiny import TOPICS, tiny_checkpoint, tiny_examples
 
 QUICK = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=16, precision="fp32")
 BENCHMARKS = ("token-classification", "text-classification")
@@ -92,6 +94,38 @@ def test_the_best_epoch_is_kept_and_early_stopping_stops(tmp_path: Path) -> None
     predictions = [benchmark.decide(benchmark.unit_logits(logits, f), info.labels) for logits, f in zip(answers, features, strict=True)]
     totals = benchmark.counts([example.labels for example in dev], predictions, info.labels).sum(axis=0)
     assert benchmark.metrics(totals, info.labels)["f1"] == pytest.approx(max(scores))
+
+
+def test_the_weights_that_were_best_are_kept_where_dev_grows_worse(tmp_path: Path) -> None:
+    """Dev texts with the labels of others: the more a model learns, the worse it gets on them."""
+    benchmark = get_benchmark("text-classification")
+    turned = dict(zip(TOPICS, (*TOPICS[1:], TOPICS[0]), strict=True))
+    dev = [dataclasses.replace(example, labels=(turned[example.labels[0]],)) for example in tiny_examples(60, "text-classification", seed=1)]
+    points: list[Mapping[str, float]] = []
+    checkpoint = tiny_checkpoint("text-classification")
+    schedule = QUICK.model_copy(update={"learning_rate": 1e-2})
+    train(checkpoint, tiny_examples(160, "text-classification"), dev, schedule, 0, tmp_path, curve=lambda _, point: points.append(point))
+    scores = [point[f"dev_{benchmark.primary}"] for point in points if f"dev_{benchmark.primary}" in point]
+    assert scores[-1] < max(scores)
+    features = benchmark.encode(checkpoint.tokenizer, dev, checkpoint.info.labels, checkpoint.info.max_length)
+    answers = [
+        benchmark.decide(benchmark.unit_logits(row, f), checkpoint.info.labels)
+        for row, f in zip(runtime_of(checkpoint).logits(features), features, strict=True)
+    ]
+    totals = benchmark.counts([example.labels for example in dev], answers, checkpoint.info.labels).sum(axis=0)
+    assert benchmark.metrics(totals, checkpoint.info.labels)[benchmark.primary] == pytest.approx(max(scores))
+
+
+def test_a_training_on_other_text_does_not_go_on_where_this_one_stopped(tmp_path: Path) -> None:
+    schedule, dev = QUICK.model_copy(update={"epochs": 1}), tiny_examples(8, seed=1)
+
+    def weights(place: str, seed: int) -> str:
+        return weights_sha256(train(tiny_checkpoint(), tiny_examples(16, seed=seed), dev, schedule, 0, tmp_path / place).torch_network)
+
+    first = weights("a", 0)
+    second = weights("a", 2)
+    assert second != first
+    assert second == weights("b", 2)
 
 
 SCRIPT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_a_quantizer_that_does_nothing_fails_the_step(tmp_path: Path, monkeypatc
     assert not (tmp_path / "target").exists()
 
 
-def test_a_graph_that_answers_differently_is_refused_and_exporting_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_graph_that_answers_differently_is_refused_and_exporting_is_quiet(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     network = checkpoint_of("distilbert").torch_network
     other = checkpoint_of("distilbert", seed=1).torch_network
     model = export.export_graph(network)
@@ -145,6 +146,9 @@ def test_a_graph_that_answers_differently_is_refused_and_exporting_is_quiet(capf
     export._check_same(model, network)
     with pytest.raises(IntegrityError, match="does not answer like the network on 1 × 3 tokens"):
         export._check_same(model, other)
+    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: SimpleNamespace(model_proto=model))  # an exporter that gives the graph of another network
+    with pytest.raises(IntegrityError, match="does not answer like the network"):
+        export.export_graph(other)
     assert numbers_in(model) == sum(tensor.numel() for tensor in distinct_tensors(network).values())
     assert network.config._attn_implementation == "sdpa"
     assert not model.graph.value_info

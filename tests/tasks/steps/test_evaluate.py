@@ -12,7 +12,7 @@ import pytest
 from recompress.gate.rounds import too_busy
 from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef
-from tasks.running.recompression import Recompression
+from tasks.running.recompression import Recompression, listener
 from tasks.steps.evaluate import measure_speeds
 from tasks.tracking.track import Result
 from tests.promotion.test_pins import LOOSE
@@ -71,6 +71,16 @@ def test_a_busy_machines_times_are_taken_anew_in_the_next_run_and_once_in_each(m
     assert project.timed == [["calm", "torn"], ["torn"], ["torn"]], "once it was quiet they are found again"
 
 
+def test_a_run_says_why_it_takes_times_anew_that_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    project, heard = Project(monkeypatch, tmp_path, {"times_faster": 2.0}), list[str]()
+    project.speeds()
+    with listener(heard.append):
+        project.speeds()
+    [line] = [line for line in heard if "again" in line and line.startswith("torn/speed")]
+    assert line.startswith("torn/speed is done again: 2.00 times as fast as the baseline (8 rounds)")
+    assert not [line for line in heard if line.startswith("calm/speed")]
+
+
 def test_a_model_that_is_too_slow_in_every_round_is_not_timed_until_it_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     project = Project(monkeypatch, tmp_path, {"times_faster": 2.0})
     project.rounds["torn"] = [1.5, 1.6] * 4
@@ -94,5 +104,7 @@ def test_what_cannot_be_told_names_the_limit_and_other_refusals_are_none_of_it()
     ratios = {"latency_ratio": TORN, "processor_ratio": TORN}
     latencies = {"latency_p95_ms": [4.0, 6.0] * 4, "processor_p95_ms": [4.0, 6.0] * 4}
     assert "times as fast" in told(ratios)
+    mostly = [1.0, 2.6, 2.8, 3.0, 1.2, 2.7, 2.9, 3.1]  # twice as fast in six of eight, which is no proof at the policy's level
+    assert "times as fast" in told({"latency_ratio": mostly, "processor_ratio": mostly})
     assert "ms for one of the longer texts" in told(latencies)
     assert told(latencies, cores="8") == told({}) == "", "another machine and missing rounds are refusals of their own"
