@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recompress import CallableRoom
 from recompress.benchmarks import Example
 from recompress.errors import InputError
 from recompress.export import onnx_folder, openvino_folder, transformers_folder
@@ -74,3 +76,6 @@ def export(
         (place / "README.md").write_text(card(shape, info, agreement, facts or {}), encoding="utf-8")
         digest = seal(place, to, facts or {}, key)
     return Export(str(target), to, agreement, digest)
+
+
+sys.modules[__name__].__class__ = CallableRoom

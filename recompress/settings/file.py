@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,6 +123,24 @@ class SettingsFile:
 def read_settings(path: Path, kind: type[S]) -> S:
     """The whole file as settings. Raises ``InputError``."""
     return SettingsFile(path).read_as(kind)
+
+
+class _Values(SettingsFile):
+    """Values that were given in Python: where there are no lines, the call is named."""
+
+    def __init__(self, values: Mapping[str, Any], call: str) -> None:
+        self.lines, self.values, self._call = {}, dict(values), call
+
+    def where(self, location: Location) -> str:
+        return self._call
+
+
+def read_values(kind: type[S], values: Mapping[str, Any], call: str) -> S:
+    """Values from Python as settings; ``call`` says where they were given. Raises ``InputError``."""
+    try:
+        return _Values(values, call).read_as(kind)
+    except TypeError as error:  # what JSON has no form for
+        raise InputError(f"{call}: {error}; settings are numbers, texts, lists and true or false") from None
 
 
 def unknown(what: str, given: str, known: Iterable[str], where: str) -> str:

@@ -1,0 +1,91 @@
+"""One method on one model, with its proof."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.benchmarks import get_benchmark
+from recompress.errors import InputError
+from recompress.library.load import Model, load
+from recompress.library.rows import Rows, examples_of, probes
+from recompress.methods.registry import Inputs, Method, get_method
+from recompress.methods.runner import StepReport, run_step
+from recompress.settings.file import read_values
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from recompress.training.teacher_outputs import TeacherOutputs
+
+
+@dataclass(frozen=True)
+class Compressed(Model):
+    """A smaller model. ``report`` says what was promised and what was measured on the saved files."""
+
+    report: StepReport | None = None
+
+
+def compress(
+    model: str | Path | Model | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    method: str,
+    *,
+    calibration: Rows = (),
+    train: Rows = (),
+    dev: Rows = (),
+    unlabelled: Rows = (),
+    teacher: str | Path | Model | None = None,
+    base: str | Path | None = None,
+    seed: int = 0,
+    **dials: Any,
+) -> Compressed:
+    """Run one method of ``recompress methods`` with its ``dials``, save the result, read it back, and have it prove what it promised.
+
+    ``model`` and ``tokenizer`` are as for ``load``; the model itself is not changed. ``calibration`` are texts; methods that train take labelled rows as ``train``
+    and ``dev`` instead (see ``recompress.library.rows``). A method with a teacher learns from ``teacher``, or from the model as it is.
+
+    Raises ``InputError`` for unknown methods or dials, missing data and models that the method does not support, and ``EffectMissing`` where a promise was not kept.
+
+    >>> small = recompress.compress(model, None, "wanda", sparsity=0.5, calibration=texts)
+    >>> [claim["what"] for claim in small.report.claims][:1]
+    ['sparsity']
+    """
+    start, chosen = load(model, tokenizer), get_method(method)
+    config = read_values(chosen.config, dials, f"compress(…, {method!r})")
+    rows = examples_of(start, train, "train") or examples_of(start, calibration, "calibration")
+    if not rows and {"calibration", "training"} & set(chosen.needs):
+        raise InputError(f"{method} looks at text: give {'train=[(text, label), …]' if 'training' in chosen.needs else 'calibration=[text, …]'}")
+    if "base" in chosen.needs and base is None:
+        raise InputError(f"{method} begins with the base model: give base=FOLDER")
+    rows = rows or probes(start)
+    more = examples_of(start, unlabelled, "unlabelled")
+    place = tempfile.TemporaryDirectory(prefix="recompress-model-")
+    here = Path(place.name)
+    inputs = Inputs(
+        benchmark=get_benchmark(start.info.benchmark),
+        train=rows,
+        dev=examples_of(start, dev, "dev") or rows,
+        seed=seed,
+        workdir=here / "work",
+        unlabelled=more,
+        teacher_model=(taught := load(teacher) if teacher is not None else start).folder if "teacher" in chosen.needs else None,
+        teacher=_asked(chosen, taught, [*rows, *more], here),
+        base=Path(base) if base is not None else None,
+        label=method,
+    )
+    report = run_step(method, config, start.folder, here / "model", inputs)
+    return Compressed(here / "model", place, report)
+
+
+def _asked(method: Method, teacher: Model, rows: list[Any], place: Path) -> TeacherOutputs | None:
+    """What the teacher says about the text, for methods that learn from it; of models of language students ask themselves."""
+    if "teacher" not in method.needs or get_benchmark(teacher.info.benchmark).head.pretrained:
+        return None
+    from recompress.methods.distillation.teacher import teacher_outputs
+    from recompress.training.teacher_outputs import TeacherOutputs
+
+    teacher_outputs(teacher.folder, rows, place / "teacher")
+    return TeacherOutputs.load(place / "teacher")

@@ -1,0 +1,124 @@
+"""A model, from wherever somebody has it: a folder of this project, a fine-tuned folder of transformers, or one in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.errors import InputError
+from recompress.integrity.digest import sha256_directory
+from recompress.models.checkpoint import INFO_FILE, Checkpoint, Info, read_info, save
+from recompress.models.checkpoint import load as load_checkpoint
+from recompress.models.files import CONFIG_FILE, read_config
+from recompress.models.heads import HEADS, head_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from recompress.predict import Predictor
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model directory, and what it says of itself. One that was made in a temporary folder lives as long as this object."""
+
+    folder: Path
+    _place: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def info(self) -> Info:
+        """Benchmark, labels in their order, the longest sequence in tokens, the runtime and the steps so far."""
+        return read_info(self.folder)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of all files of its directory."""
+        return sha256_directory(self.folder)
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """The network as transformers knows it, read anew: 32-bit floats, on the CPU, in evaluation mode. Raises ``InputError`` for an ONNX graph."""
+        return load_checkpoint(self.folder).torch_network
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_checkpoint(self.folder).tokenizer
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        from recompress.predict import Predictor
+
+        return Predictor(self.folder)
+
+    def predict(self, texts: list[str]) -> list[dict[str, Any]]:
+        """An answer for each text, as ``recompress predict`` gives it: label and score, or words, tags and entities, or how well a text is foreseen."""
+        return self._predictor(texts)
+
+    def save(self, folder: str | Path) -> Model:
+        """Copy the directory to a new ``folder``. Raises ``InputError`` when that exists."""
+        target = Path(folder)
+        if target.exists():
+            raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")
+        shutil.copytree(self.folder, target)
+        return Model(target)
+
+
+def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
+    """A model to be compressed, measured or exported.
+
+    ``model`` is a folder that this project wrote, a folder of transformers with a trained head (``…ForSequenceClassification``, ``…ForTokenClassification`` or
+    ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order are those of its config, the
+    longest sequence that of its tokenizer.
+
+    Raises ``InputError`` for a model that is none of these, and ``IntegrityError`` for broken files.
+
+    >>> model = recompress.load("topics")
+    >>> model.info.labels
+    ('food', 'sport', 'work')
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, (str, Path)):
+        return _of_folder(Path(model))
+    if tokenizer is None:
+        raise InputError(f"a {type(model).__name__} in memory needs its tokenizer: recompress.load(model, tokenizer)")
+    with tempfile.TemporaryDirectory(prefix="recompress-model-") as place:
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        return _of_folder(Path(place))
+
+
+def kept(checkpoint: Checkpoint) -> Model:
+    """A checkpoint in a temporary directory of its own."""
+    place = tempfile.TemporaryDirectory(prefix="recompress-model-")
+    save(checkpoint, Path(place.name) / "model")
+    return Model(Path(place.name) / "model", place)
+
+
+def _of_folder(folder: Path) -> Model:
+    if not folder.is_dir():
+        raise InputError(f"there is no model folder {folder}")
+    if (folder / INFO_FILE).is_file():
+        read_info(folder)
+        return Model(folder)
+    from recompress.models.finetuned import from_finetuned
+
+    config = read_config(folder)
+    benchmark = _benchmark_of(folder)
+    labels = () if head_of(benchmark).pretrained else tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    return kept(from_finetuned(folder, benchmark, labels))
+
+
+def _benchmark_of(folder: Path) -> str:
+    """By the class that the config names."""
+    named = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("architectures") or [""]
+    for benchmark, head in HEADS.items():
+        if str(named[0]).endswith(head.auto_class.removeprefix("AutoModel")):
+            return benchmark
+    known = ", ".join(f"…{head.auto_class.removeprefix('AutoModel')}" for head in HEADS.values())
+    raise InputError(f"{folder} is a {named[0] or 'model without a named class'}; fine-tuned models are {known}; train it with a recipe first")
