@@ -23,10 +23,12 @@ from recompress.data.clean import Tally, clean, likeness, tells_something, witho
 from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
+from recompress.data.version import check_version
 from recompress.errors import DataRefused, RecompressError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_bytes
 from recompress.records import Split
+from recompress.settings.file import SettingsFile
 
 log = logging.getLogger(__name__)
 PROBLEMS: tuple[ProblemKind, ...] = ("malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends")
@@ -160,6 +162,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         [name] = arguments
+        check_version(SettingsFile(Path("params.yaml")), "prepare")
         settings = read_settings_of(Path(), name)
         splits, counts = prepare(read_raw(Path(settings.source), settings), settings)
         target = Path("prepared") / name

@@ -98,7 +98,8 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
         outputs = _run_stages(work, name, [source.source] if raw else [])
         for path in outputs:
             shutil.rmtree(root / path, ignore_errors=True)
-        _replace_lock(root, work.folder / LOCK)
+        for file in ("params.yaml", LOCK):  # a lock that names other code than params.yaml is what `dvc status` shows, whichever comes first
+            _replace(root / file, work.folder / file)
         for pin in outputs.values():
             _place(work, work.folder / pin.path, pin)
     changed = {path: pin for path, pin in outputs.items() if path not in old or old[path].md5 != pin.md5}
@@ -205,12 +206,14 @@ def _place(work: Bench, folder: Path, pin: Pin) -> None:
         folder.rename(target)
 
 
-def _replace_lock(root: Path, source: Path) -> None:
-    fresh = root / f"{LOCK}.new"
+def _replace(target: Path, source: Path) -> None:
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return
+    fresh = target.with_name(f"{target.name}.new")
     shutil.copyfile(source, fresh)
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
-    fresh.replace(root / LOCK)
+    fresh.replace(target)
 
 
 def _describe(root: Path, name: str, source: SourceSettings, raw: Pin, prepared: Pin, slices: Sequence[str] | None) -> Brought:
