@@ -40,7 +40,7 @@ class Bench:
         self.say = say
         self.folder = root / ".recompress" / "data" / f"bench-{uuid.uuid4().hex[:12]}"
         settings = dvc_settings(root)
-        self.cache = (root / ".dvc" / settings.get("cache", {}).get("dir", "cache")).resolve()
+        self.cache = ((dvc_home(root) or root) / ".dvc" / settings.get("cache", {}).get("dir", "cache")).resolve()
         self.remotes = [section for section in settings if section.startswith("'remote ")]
         (self.folder / ".dvc").mkdir(parents=True)
         config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {self.cache}\n"
@@ -90,13 +90,18 @@ class Bench:
 
 
 def dvc_settings(root: Path) -> dict[str, dict[str, str]]:
-    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section."""
+    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section: those of the DVC repository that the project is, or stands in."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     for name in ("config", "config.local"):
-        path = root / ".dvc" / name
+        path = (dvc_home(root) or root) / ".dvc" / name
         if path.is_file():
             parser.read_string("\n".join(line.strip() for line in path.read_text(encoding="utf-8").splitlines()), source=str(path))
     return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def dvc_home(folder: Path) -> Path | None:
+    """The DVC repository that a folder lies in, as DVC itself finds it: the nearest folder upwards with ``.dvc``."""
+    return next((above for above in (folder, *folder.absolute().parents) if (above / ".dvc").is_dir()), None)
 
 
 @contextmanager
