@@ -55,10 +55,11 @@ class Layout(Settings):
     tags: Tags = "iob2"
     """How entities are written: ``iob2`` (B- begins each), ``iob1`` (B- only where two of a type touch), ``io`` (no B-), ``bioes``, ``bilou``, or ``spans``: a
     list of first character, character behind the last, and type, as annotation tools export. All become iob2; the text of spans is cut into words as served text is."""
-    word_column: int = 1
-    """CoNLL: the column of the word, counted from 1, or from the end: -1 is the last."""
-    tag_column: int = -1
-    """CoNLL: the column of the tag, counted in the same way."""
+    word_column: int | None = None
+    """CoNLL: the column of the word, counted from 1, or from the end: -1 is the last. The first, where only ``tag_column`` is set; with neither a line has
+    two columns, the word and its tag."""
+    tag_column: int | None = None
+    """CoNLL: the column of the tag, counted in the same way. The last, where only ``word_column`` is set."""
     comment: str | None = None
     """CoNLL: lines that begin with this are no words, e.g. ``#``."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
@@ -84,7 +85,7 @@ class Layout(Settings):
 
     @field_validator("word_column", "tag_column")
     @classmethod
-    def _from_one(cls, column: int) -> int:
+    def _from_one(cls, column: int | None) -> int | None:
         if column == 0:
             raise ValueError("counts from 1, or from the end: -1 is the last column")
         return column
@@ -93,6 +94,11 @@ class Layout(Settings):
     def tagged(self) -> bool:
         """Whether each word has a label of its own."""
         return self.benchmark == "token-classification"
+
+    @property
+    def two_columns(self) -> bool:
+        """Whether a CoNLL file is nothing but words and IOB2 tags."""
+        return self.word_column is None and self.tag_column is None and self.tags == "iob2" and self.comment is None
 
     @property
     def labelled(self) -> bool:
