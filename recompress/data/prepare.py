@@ -31,7 +31,7 @@ from recompress.records import Split
 from recompress.settings.file import SettingsFile
 
 log = logging.getLogger(__name__)
-PROBLEMS: tuple[ProblemKind, ...] = ("malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends")
+PROBLEMS: tuple[ProblemKind, ...] = ("malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends", "not_chosen")
 UNKNOWN_LABELS_LIMIT = 0.01
 """More than this share of a slice with labels that ``params.yaml`` does not know is a mistake in ``params.yaml``, not in the data."""
 
@@ -68,7 +68,7 @@ def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Cou
 
 def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[Example]:
     tally["read"] = len(part.examples)
-    known = frozenset(settings.labels) if settings.labels else None
+    known = frozenset(settings.known_labels) if settings.known_labels else None
     rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text)
     if tally["unknown_labels"] > UNKNOWN_LABELS_LIMIT * len(part.examples):
         strange = sorted({label for example in part.examples for label in example.labels} - (known or frozenset()))
@@ -134,7 +134,7 @@ def summary(splits: Splits, counts: Counts, settings: SourceSettings) -> dict[st
     seen = {label for row in (row for slices in splits.values() for rows in slices.values() for row in rows) for label in row.labels}
     return {
         "benchmark": settings.benchmark,
-        "labels": [label for label in settings.labels if label in seen] if settings.labels else sorted(seen),
+        "labels": [label for label in settings.known_labels if label in seen] if settings.known_labels else sorted(seen),
         "slices": sorted({name for slices in splits.values() for name in slices}),
         "rows": {split: sum(map(len, slices.values())) for split, slices in splits.items()},
         "counts": {split: {name: {k: n for k, n in sorted(tally.items()) if n} for name, tally in slices.items()} for split, slices in counts.items()},
