@@ -7,21 +7,18 @@ makes it a project last. Killed before that, nothing of a project is there; kill
 from __future__ import annotations
 
 import datetime
-import fcntl
-import os
 import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from recompress.data.splits import preparation
-from recompress.errors import InputError, StorageError
-from recompress.integrity.atomic_directory import storage_error
-from recompress.integrity.durable import flush_tree
+from recompress.data.looking import Understood, look_at
+from recompress.data.splits import draw, preparation, read_split
+from recompress.errors import InputError
 from recompress.recipe import read_recipe
 from tasks.data.bring import accept
 from tasks.data.pins import measure
@@ -29,12 +26,13 @@ from tasks.data.workbench import bench
 from tasks.scaffold import texts
 from tasks.scaffold.base import PinnedBase, pin_base
 from tasks.scaffold.dials import Dials, dials_for, shares
-from tasks.scaffold.inferred import Inferred, infer, store
-from tasks.scaffold.place import Place, brought, place_for
+from tasks.scaffold.place import Place, place_for
+from tasks.scaffold.shown import lines_of
+from tasks.scaffold.staging import finish_if_cut, move, staging
 
-STAGING = ".recompress-init"
-WHOLE = "whole"
-"""Stands beside the files once all of them are there."""
+LENGTHS_OF = 2_000
+"""Training texts whose tokens are counted."""
+SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 POINTER = "outs:\n- md5: {md5}\n  size: {size}\n  nfiles: {files}\n  hash: md5\n  path: {name}\n"
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
 Say = Callable[[str], None]
@@ -61,24 +59,26 @@ def begin(
     Nothing that is there is changed in any case.
     """
     source = here / data
-    name = name or slug(source.resolve().stem if source.is_file() else source.resolve().name)
-    finish_if_cut(folder or here)
+    name = named(name) if name is not None else slug(source.resolve().stem if source.is_file() else source.resolve().name)
+    finish_if_cut(here / folder if folder is not None else here)
     place = place_for(here / folder if folder is not None else None, here, name)
     finish_if_cut(place.folder)
-    inferred = infer(source, benchmark, name)
-    for line in inferred.lines:
+    understood = look_at(source, name=name, **({} if benchmark is None else {"benchmark": benchmark}))
+    for line in lines_of(understood):
         say(line)
     pinned = pin_base(base, place.folder, here)
-    if (inferred.benchmark == "language-modelling") != pinned.causal and inferred.benchmark != "text-classification":
-        raise InputError(
-            f"base model {base!r} is {'a decoder' if pinned.causal else 'an encoder'}, which {inferred.benchmark} is not measured on; give another one with --base"
-        )
-    with staging(place) as staged:
-        rows = write(staged, place, name, inferred, pinned, source.name, say)
-        flush_tree(staged)
-        (staged.parent / WHOLE).touch()
+    check_fits(pinned, understood.benchmark)
+    with staging(place.folder) as staged:
+        rows = write(staged, place, name, understood, pinned, source.resolve().name, say)
         move(staged, place.folder)
-    return Begun(place.folder, name, tuple(inferred.lines), rows, shares_with(place))
+    return Begun(place.folder, name, tuple(lines_of(understood)), rows, shares_with(place))
+
+
+def named(name: str) -> str:
+    """A name that was given. Raises ``InputError`` for one that is unsafe in a path, a tag or a URL."""
+    if not SLUG.fullmatch(name):
+        raise InputError(f"--name is of at most 60 small letters, digits, - and _, and begins with a letter or a digit, got {name!r}")
+    return name
 
 
 def slug(text: str) -> str:
@@ -90,32 +90,45 @@ def slug(text: str) -> str:
     return name
 
 
-def write(staged: Path, place: Place, name: str, data: Inferred, base: PinnedBase, origin: str, say: Say) -> dict[str, int]:
+def write(staged: Path, place: Place, name: str, data: Understood, base: PinnedBase, origin: str, say: Say) -> dict[str, int]:
     """All files of the project into ``staged``, its data prepared. Gives the rows of each split."""
-    for target, source in data.sources.items():
-        store(source, staged / "raw" / name / target)
+    for target, source in data.files.items():
+        (staged / "raw" / name / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, staged / "raw" / name / target)
     for fixed in texts.FIXED:
         (staged / fixed).write_text(texts.fixed(fixed), encoding="utf-8")
     if place.is_own_repository:
         (staged / ".dvc").mkdir()
         (staged / ".dvc" / "config").write_text(DVC_CONFIG + "    no_scm = true\n" * (place.git is None), encoding="utf-8")
         (staged / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
-    missing = {split: split not in data.splits for split in ("dev", "test")}
-    split_off = (
-        shares(data.rows, dev=missing["dev"], test=missing["test"]) if data.benchmark != "language-modelling" else {s: 0.1 for s in missing if missing[s]}
-    )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     project = f"{name}-{secrets.token_hex(3)}"
-    (staged / "params.yaml").write_text(texts.params(name, project, data, split_off, origin, today), encoding="utf-8")
+    (staged / "params.yaml").write_text(texts.params(name, project, data, entry_of(data), origin, today), encoding="utf-8")
     pin_raw(staged, name)
     say("preparing the data and pinning it, with DVC")
     accept(staged, name)
     rows: dict[str, int] = preparation(staged / "prepared" / name)["rows"]
-    lengths = base.lengths(list(data.texts))
+    lengths = base.lengths([" ".join(example.words) for example in draw(read_split(staged / "prepared" / name, "train"), LENGTHS_OF, 0)])
     dials = dials_for(train=rows["train"], tested=rows["test"], lengths=lengths, layers=base.layers, width=base.width, positions=base.positions)
     write_recipe(staged, name, data, base, dials, rows["train"], lengths[int(0.99 * (len(lengths) - 1))], origin)
     shutil.rmtree(staged / ".recompress")
     return rows
+
+
+def entry_of(data: Understood) -> dict[str, Any]:
+    """The entry of ``params.yaml``, with shares for the splits that are missing that leave enough to judge by. Raises ``DataRefused`` for too few rows."""
+    missing = data.entry.get("split_off", {})
+    if not missing or data.benchmark == "language-modelling":
+        return data.entry
+    chosen = shares(data.rows["train"], dev="dev" in missing, test="test" in missing)
+    return data.entry | {"split_off": {split: {**missing[split], "share": share} for split, share in chosen.items()}}
+
+
+def check_fits(base: PinnedBase, benchmark: str) -> None:
+    """Raises ``InputError`` for a decoder where words are tagged, and for an encoder where text is to be continued."""
+    if (benchmark == "language-modelling" and not base.causal) or (benchmark == "token-classification" and base.causal):
+        kind = "a decoder" if base.causal else "an encoder"
+        raise InputError(f"base model {base.model!r} is {kind}, and the data is for {benchmark}; give another model with --base, or other data")
 
 
 def pin_raw(staged: Path, name: str) -> None:
@@ -128,78 +141,12 @@ def pin_raw(staged: Path, name: str) -> None:
     raw.with_name(f"{name}.dvc").write_text(pointer, encoding="utf-8")
 
 
-def write_recipe(staged: Path, name: str, data: Inferred, base: PinnedBase, dials: Dials, train: int, long: int, origin: str) -> None:
+def write_recipe(staged: Path, name: str, data: Understood, base: PinnedBase, dials: Dials, train: int, long: int, origin: str) -> None:
     """Recipe and policy, read back as a run would read them."""
     for folder, text in (("policies", texts.policy(name, data.benchmark, dials)), ("recipes", texts.recipe(name, data, base, dials, train, long, origin))):
         (staged / folder).mkdir()
         (staged / folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     read_recipe(staged / "recipes" / f"{name}.yaml", staged)
-
-
-@contextmanager
-def staging(place: Place) -> Iterator[Path]:
-    """An empty folder in the project's, held by one process at a time; gone when the block ends, with folders that were made for it."""
-    new = next((folder for folder in (*reversed(place.folder.parents), place.folder) if not folder.exists()), None)
-    home = place.folder / STAGING
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with held(place.folder):
-            shutil.rmtree(home, ignore_errors=True)  # what a killed process left
-            (home / "files").mkdir(parents=True)
-            try:
-                yield home / "files"
-            finally:
-                if not (home / WHOLE).exists() or not any(leaf.is_file() for leaf in (home / "files").rglob("*")):
-                    shutil.rmtree(home, ignore_errors=True)
-    except BaseException as error:
-        if new is not None and not (home / WHOLE).exists():
-            shutil.rmtree(new, ignore_errors=True)
-        storage = storage_error(error, place.folder)
-        if storage is not None:
-            raise storage from None
-        raise
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Raises ``StorageError`` while another process begins a project in this folder. The folder itself is held, so that no file is left of it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise StorageError(f"another recompress init works in {folder}; wait for it to end") from None
-    finally:
-        os.close(handle)
-
-
-def move(staged: Path, folder: Path) -> None:
-    """Each thing that a project brings to its place, ``dvc.yaml`` last. Raises ``InputError`` for what has come to stand there in the meantime."""
-    for leaf in leaves(staged):
-        target = folder / leaf
-        if target.exists() or target.is_symlink():
-            raise InputError(f"{target} was made while the project was; nothing there is overwritten. Take it away, and `recompress init` moves the rest")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (staged / leaf).rename(target)
-    shutil.rmtree(staged.parent)
-
-
-def leaves(staged: Path) -> list[str]:
-    """What is still to be moved, in order."""
-    [name] = [path.stem for path in (staged / "recipes").glob("*.yaml")] or [""]
-    every = (".dvc", *brought(name)) if name else ("params.yaml", "dvc.lock", "dvc.yaml")
-    return [leaf for leaf in every if (staged / leaf).exists()]
-
-
-def finish_if_cut(folder: Path) -> None:
-    """Move the rest of a project of which some was moved when its process was killed. Raises ``InputError`` that says so."""
-    home = folder / STAGING
-    if (home / WHOLE).exists():
-        with held(folder):
-            move(home / "files", folder)
-        raise InputError(
-            f"an earlier recompress init was cut off while its files were moved to {folder}; the rest was moved now, and the project is whole: recompress run"
-        )
 
 
 def shares_with(place: Place) -> str:

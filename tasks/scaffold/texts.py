@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jinja2
 
 from recompress.benchmarks import get_benchmark
-from recompress.data.readers import Format
+from recompress.data.looking import Understood
 from recompress.data.version import version_of
 from tasks.scaffold.base import PinnedBase
 from tasks.scaffold.dials import Dials
-from tasks.scaffold.inferred import Inferred
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
@@ -29,36 +28,24 @@ def fixed(name: str) -> str:
     return render(FIXED[name])
 
 
-def params(name: str, project: str, data: Inferred, split_off: Mapping[str, float], origin: str, today: str) -> str:
+def params(name: str, project: str, data: Understood, entry: Mapping[str, Any], origin: str, today: str) -> str:
     """``params.yaml``, which says how the raw files are read."""
-    more = []
-    if data.columns is not None:
-        more += [("text", quoted(data.columns.text), "the key of the text"), ("label", quoted(data.columns.label), "the key of its label")]
-    running = data.benchmark == "language-modelling"
-    if running:
-        more.append(("running_text", "true", "the lines follow on each other, so that repeated lines stay"))
-    take = {split: f"{share}{', take: tail' * running}" for split, share in split_off.items()}
-    return render(
-        "params.yaml.j2",
-        name=name,
-        project=project,
-        version=version_of("prepare"),
-        today=today,
-        origin=origin,
-        benchmark=data.benchmark,
-        format=data.format,
-        formats=", ".join(get_args(Format)),
-        files=quoted(data.layout.files),
-        rename=quoted(data.layout.rename) if data.layout.rename else "",
-        more=more,
-        split_off=take,
-    )
+    dials = [(key, quoted(value), one_line(data.comments.get(key, ""))) for key, value in entry.items()]
+    return render("params.yaml.j2", name=name, project=project, version=version_of("prepare"), today=today, origin=one_line(origin), entry=dials)
 
 
-def recipe(name: str, data: Inferred, base: PinnedBase, dials: Dials, train: int, long: int, origin: str) -> str:
+def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: int, long: int, origin: str) -> str:
     """``recipes/NAME.yaml``."""
     return render(
-        "recipe.yaml.j2", name=name, benchmark=data.benchmark, base=base, model=quoted(base.model), dials=dials, train=f"{train:,}", long=long, origin=origin
+        "recipe.yaml.j2",
+        name=name,
+        benchmark=data.benchmark,
+        base=base,
+        model=quoted(base.model),
+        dials=dials,
+        train=f"{train:,}",
+        long=long,
+        origin=one_line(origin),
     )
 
 
@@ -75,3 +62,8 @@ def render(template: str, **values: Any) -> str:
 def quoted(value: Any) -> str:
     """A value as YAML has it on one line: JSON is YAML."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def one_line(text: str) -> str:
+    """Text as it may stand in a comment."""
+    return " ".join(text.split())
