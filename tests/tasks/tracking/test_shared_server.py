@@ -62,7 +62,9 @@ def test_a_model_of_the_others_is_left_alone_and_said_to_be_one(stores: list[Sto
     first.client.create_registered_model("tickets")
     first.client.create_model_version("tickets", str(tmp_path), tags={HEAD_TAG: f"7:{'c' * 64}"})
     assert sound_ledger(second.root, MlflowRegistry(second), "invoices") is None
-    with pytest.raises(IntegrityError, match=r"the tag of version 1 of tickets names its record 7 .*if another project registered it, choose another name under register"):
+    with pytest.raises(
+        IntegrityError, match=r"the tag of version 1 of tickets names its record 7 .*if another project registered it, choose another name under register"
+    ):
         sound_ledger(second.root, MlflowRegistry(second), "tickets")
 
 
