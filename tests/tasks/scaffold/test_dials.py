@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recompress.errors import DataRefused
+from recompress.gate.statistics import detectable
 from recompress.policy import Policy
 from tasks.scaffold.dials import check_enough, dials_for, margin_for, shares
 
@@ -28,6 +29,8 @@ def test_more_test_examples_allow_a_smaller_margin_and_none_is_out_of_reach() ->
     assert margins == sorted(margins, reverse=True)
     assert margins[-1] == 0.02
     assert margins[0] <= 0.12
+    for tested, margin in zip((100, 300, 1_600, 20_000), margins, strict=True):
+        assert detectable((0.06 / tested) ** 0.5, 0.0125, 0.8, tested) <= margin, "what loses nothing passes 8 times in 10"
     assert all(round(200 * margin) == pytest.approx(200 * margin) for margin in margins)
 
 
