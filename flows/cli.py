@@ -15,14 +15,16 @@ from typing import Any
 
 import click
 
+from flows.begin import init
 from flows.people import PEOPLE
 from flows.shipping import SHIPPING
 from flows.terminal import FILE, as_json, check_text, project, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError
+from tasks.running.home import check_project, find_root, only_recipe
 
-NEEDS_PROJECT = {"run", "predict", "report", "data", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
-"""Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere."""
+NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
+"""Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
 
 
 class Door(click.Group):
@@ -54,34 +56,36 @@ class Door(click.Group):
 def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     """Keep the small versions of language models current, proven and reproducible.
 
-    Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
+    Begin with:  recompress doctor  ·  recompress init --data FILE --base MODEL  ·  recompress run
     """
     context.obj = root or find_root(Path.cwd())
-    if context.invoked_subcommand in NEEDS_PROJECT and not context.meta["help"] and not (context.obj / "dvc.yaml").is_file():
-        raise InputError(f"{context.obj} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    if context.invoked_subcommand in NEEDS_PROJECT:
+        need_project(context)
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
     logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
 
 
-def find_root(start: Path) -> Path:
-    """The nearest folder upwards that holds ``dvc.yaml``; a command that needs no project works without one."""
-    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
+def need_project(context: click.Context) -> None:
+    """Raises ``InputError`` outside of a project, unless help is all that was asked for."""
+    if not context.meta["help"]:
+        check_project(context.obj)
 
 
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @as_json
 @click.pass_obj
-def run(root: Path, recipe: Path, json_: bool) -> None:
-    """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page.
+def run(root: Path, recipe: Path | None, json_: bool) -> None:
+    """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page. RECIPE may be left out where the project has but one.
 
     Example:  recompress run recipes/quickstart.yaml
     """
     from tasks.running.orchestrate import run_flow
     from tasks.running.recompression import read_plan
 
+    recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
     outcome = run_flow("recompress", root, say, recipe=str(recipe))
     show(outcome.as_json, json_, lambda: outcome.text)
@@ -112,17 +116,18 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
 
 
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/quickstart.yaml"))
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @as_json
 @click.pass_obj
-def report(root: Path, recipe: Path, json_: bool) -> None:
-    """Where the last page of a recipe is.
+def report(root: Path, recipe: Path | None, json_: bool) -> None:
+    """Where the last page of a recipe is. RECIPE may be left out where the project has but one.
 
     Example:  recompress report recipes/quickstart.yaml
     """
     from tasks.steps.report import last_page
 
-    last_report = last_page(root, recipe)
+    quickstart = Path("recipes/quickstart.yaml")
+    last_report = last_page(root, recipe or (quickstart if (root / quickstart).is_file() else only_recipe(root)))
     show(last_report, json_, lambda: f"{last_report['page']}\n{last_report['summary']}")
 
 
@@ -144,8 +149,11 @@ def methods(name: str | None, markdown: bool, json_: bool) -> None:
 
 
 @main.group()
-def data() -> None:
+@click.pass_context
+def data(context: click.Context) -> None:
     """The data sets: what is here, and how to bring what is not."""
+    if context.invoked_subcommand != "explain":
+        need_project(context)
 
 
 @data.command("status")
@@ -190,6 +198,41 @@ def data_accept(root: Path, name: str, json_: bool) -> None:
 
     changed = accept(root, name)
     show({"accepted": name, "changed": changed}, json_, lambda: f"{name}: the new hash stands in dvc.lock; commit it")
+
+
+@data.command("fetch")
+@click.argument("name")
+@as_json
+@click.pass_obj
+def data_fetch(root: Path, name: str, json_: bool) -> None:
+    """Bring a data set from the hub that its entry in params.yaml names (hub:), at that commit, and pin it with DVC.
+
+    Example:  recompress data fetch tickets
+    """
+    from tasks.data.hub import fetch
+
+    fetched = fetch(root, name, say)
+    show({"fetched": name, **fetched}, json_, lambda: f"{name}: {fetched['folder']} is here and pinned; `recompress data accept {name}` prepares it")
+
+
+@data.command("explain")
+@click.argument("what", metavar="NAME_OR_FILE")
+@click.option(
+    "--set", "dials", multiple=True, metavar="KEY=VALUE", help="A dial of the entry that is known already, e.g. --set text=body --set encoding=cp1252."
+)
+@as_json
+@click.pass_obj
+def data_explain(root: Path, what: str, dials: tuple[str, ...], json_: bool) -> None:
+    """How a data set, or any file or folder, is understood: the entry of params.yaml that reads it, counts, and the first rows as they were read.
+
+    Example:  recompress data explain tickets.csv
+    """
+    from recompress.data.explain import as_json as facts
+    from recompress.data.explain import explain as in_words
+    from tasks.data.explain import explain
+
+    understood = explain(root, what, dials)
+    show(facts(understood), json_, lambda: in_words(understood))
 
 
 @main.group()
@@ -328,7 +371,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
     serve_pages(root, host, prefect_port, mlflow_port, say)
 
 
-for command in (*PEOPLE, *SHIPPING):
+for command in (init, *PEOPLE, *SHIPPING):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from recompress.integrity.digest import check_directory, sha256_directory
 from recompress.records import DatasetRef, Split
 from recompress.settings.file import SettingsFile, unknown
 from tasks.data.fetch import from_cache, from_mirror, from_network, other_versions
+from tasks.data.hub import from_hub
 from tasks.data.pins import LOCK, Pin, is_here, is_made, locked_inputs, locked_outputs, measure, nearest, pins_of, tracked
 from tasks.data.status import how_to_get, status
 from tasks.data.workbench import Bench, Say, bench
@@ -98,7 +99,8 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
         outputs = _run_stages(work, name, [source.source] if raw else [])
         for path in outputs:
             shutil.rmtree(root / path, ignore_errors=True)
-        _replace_lock(root, work.folder / LOCK)
+        for file in ("params.yaml", LOCK):  # a lock that names other code than params.yaml is what `dvc status` shows, whichever comes first
+            _replace(root / file, work.folder / file)
         for pin in outputs.values():
             _place(work, work.folder / pin.path, pin)
     changed = {path: pin for path, pin in outputs.items() if path not in old or old[path].md5 != pin.md5}
@@ -169,7 +171,7 @@ def unlabelled_of(dataset: DatasetRef) -> list[Example]:
 
 def _bring_raw(work: Bench, name: str, pin: Pin) -> None:
     """Raises ``DataRefused`` with the ways out when no way gives the pinned bytes."""
-    place = from_cache(work, pin) or from_mirror(work, pin, name) or from_network(work, pin)
+    place = from_cache(work, pin) or from_mirror(work, pin, name) or from_hub(work, pin, name) or from_network(work, pin)
     if isinstance(place, str):
         raise DataRefused(f"the raw data of {name!r} is not here ({place}); {how_to_get(pin)}")
     _place(work, place, pin)
@@ -210,12 +212,14 @@ def _place(work: Bench, folder: Path, pin: Pin) -> None:
         folder.rename(target)
 
 
-def _replace_lock(root: Path, source: Path) -> None:
-    fresh = root / f"{LOCK}.new"
+def _replace(target: Path, source: Path) -> None:
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return
+    fresh = target.with_name(f"{target.name}.new")
     shutil.copyfile(source, fresh)
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
-    fresh.replace(root / LOCK)
+    fresh.replace(target)
 
 
 def _describe(root: Path, name: str, source: SourceSettings, raw: Pin, prepared: Pin, slices: Sequence[str] | None) -> Brought:

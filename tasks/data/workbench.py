@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import recompress
+from recompress.data.version import with_present_versions
 from recompress.errors import DataRefused
 from tasks import QUIET
 from tasks.data.pins import Pin
@@ -40,7 +40,7 @@ class Bench:
         self.say = say
         self.folder = root / ".recompress" / "data" / f"bench-{uuid.uuid4().hex[:12]}"
         settings = dvc_settings(root)
-        self.cache = (root / ".dvc" / settings.get("cache", {}).get("dir", "cache")).resolve()
+        self.cache = ((dvc_home(root) or root) / ".dvc" / settings.get("cache", {}).get("dir", "cache")).resolve()
         self.remotes = [section for section in settings if section.startswith("'remote ")]
         (self.folder / ".dvc").mkdir(parents=True)
         config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {self.cache}\n"
@@ -70,13 +70,14 @@ class Bench:
         return copy
 
     def reproduce(self, stage: str, sources: list[str]) -> Path:
-        """Run a stage and those before it on copies of ``sources``; gives the ``dvc.lock`` that came out. Raises ``DataRefused`` with what the stage said."""
-        for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
+        """Run a stage and those before it on copies of ``sources``; gives the ``dvc.lock`` that came out. Raises ``DataRefused`` with what the stage said.
+
+        The copy of ``params.yaml`` names the code that is running, whatever the project's own names: what comes out is compared with its pin, or accepted.
+        """
+        for name in ("dvc.yaml", "dvc.lock", ".dvcignore"):
             if (self.root / name).is_file():
                 shutil.copyfile(self.root / name, self.folder / name)
-        code = self.root / "recompress"
-        code = code if code.is_dir() else Path(recompress.__file__).parent
-        shutil.copytree(code, self.folder / "recompress", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        (self.folder / "params.yaml").write_bytes(with_present_versions(self.root / "params.yaml").encode())
         for source in sources:
             shutil.copytree(self.root / source, self.folder / source, copy_function=shutil.copyfile, dirs_exist_ok=True)
         self._must("repro", "--force", "--no-run-cache", stage)
@@ -89,13 +90,18 @@ class Bench:
 
 
 def dvc_settings(root: Path) -> dict[str, dict[str, str]]:
-    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section."""
+    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section: those of the DVC repository that the project is, or stands in."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     for name in ("config", "config.local"):
-        path = root / ".dvc" / name
+        path = (dvc_home(root) or root) / ".dvc" / name
         if path.is_file():
             parser.read_string("\n".join(line.strip() for line in path.read_text(encoding="utf-8").splitlines()), source=str(path))
     return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def dvc_home(folder: Path) -> Path | None:
+    """The DVC repository that a folder lies in, as DVC itself finds it: the nearest folder upwards with ``.dvc``."""
+    return next((above for above in (folder, *folder.absolute().parents) if (above / ".dvc").is_dir()), None)
 
 
 @contextmanager

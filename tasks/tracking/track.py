@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,16 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from recompress.errors import IntegrityError, StorageError
+from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
 from recompress.integrity.durable import flush_tree
 from recompress.records import DatasetRef
+from recompress.settings.file import SettingsFile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 EXPERIMENT = "recompress"
+"""The experiment of a project that gives itself no name; of one that does, ``recompress/NAME``."""
 Result = dict[str, Any]
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such run, model, version or alias."""
@@ -69,9 +72,10 @@ class Store:
             logging.getLogger("urllib3").setLevel(logging.ERROR)
             with self.refusing(), locked(self.folder / "made.lock") if self.is_local else nullcontext():
                 client = MlflowClient(self.uri, registry_uri=self.uri)
-                experiment = client.get_experiment_by_name(EXPERIMENT)
+                name = experiment_of(self.root)
+                experiment = client.get_experiment_by_name(name)
                 place = (self.folder / "artifacts").as_uri() if self.is_local else None
-                self._opened = client, experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifact_location=place)
+                self._opened = client, experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=place)
         return self._opened
 
     @contextmanager
@@ -221,6 +225,16 @@ class Store:
         self.flush(uri)
         check(self.fetch(uri), digest)
         return {"uri": uri, "sha256": digest}
+
+
+def experiment_of(root: Path) -> str:
+    """The experiment that a project's runs stand in: two projects that share a server have one each, by the name under ``project`` in ``params.yaml``."""
+    file = root / "params.yaml"
+    values = SettingsFile(file).values if file.is_file() else {}
+    project = values.get("project") if isinstance(values, dict) else None
+    if project is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,79}", str(project)):
+        raise InputError(f"project is a name of at most 80 small letters, digits, and _ . -, got {project!r} ({SettingsFile(file).where(('project',))})")
+    return EXPERIMENT if project is None else f"{EXPERIMENT}/{project}"
 
 
 def check(path: Path, sha256: str) -> None:

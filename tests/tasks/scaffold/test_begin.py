@@ -1,0 +1,165 @@
+"""``recompress init``: a project that stands, in an empty folder and in somebody's repository, of which nothing changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flows.cli import main
+from recompress.data.version import version_of
+from recompress.errors import DataRefused, InputError
+from recompress.integrity.digest import sha256_file
+from recompress.recipe import read_recipe
+from recompress.settings.file import SettingsFile
+from tasks.data.bring import status
+from tasks.data.pins import measure, tracked
+from tasks.data.workbench import run_dvc
+from tasks.running.home import find_root, only_recipe
+from tasks.scaffold import begin as beginning
+from tasks.scaffold.begin import begin
+from tasks.scaffold.dials import margin_for
+from tests.tasks.scaffold.conftest import write_tickets
+
+MADE = {".dvc", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "policies", "prepared", "raw", "recipes", "tickets.csv"}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of every file, git's own left out: it writes when it is asked."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(folder).parts
+    }
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, Result]:
+    """A project in a folder that held nothing but data, and what the command said."""
+    folder = tmp_path_factory.mktemp("somebody") / "an ä % folder"
+    folder.mkdir()
+    write_tickets(folder / "tickets.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(main, ["init", "--data", "tickets.csv", "--base", str(base), "--json"])
+    assert done.exit_code == 0, done.stderr
+    return folder, done
+
+
+def test_in_a_folder_with_nothing_but_data_the_project_stands(begun: tuple[Path, Result]) -> None:
+    folder, done = begun
+    facts = json.loads(done.stdout)
+    assert (facts["folder"], facts["name"], sum(facts["rows"].values())) == (str(folder), "tickets", 400)
+    assert {path.name for path in folder.iterdir()} == MADE
+    for fact in ("csv", "id, text, label", "text-classification", "food", "Latin", "drawn from train"):
+        assert fact in done.stderr, fact
+    [row] = status(folder)
+    assert (row["state"], row["rows"]) == ("ready", facts["rows"])
+    assert row["rows"]["test"] >= 100
+    assert (folder / "raw" / "tickets" / "tickets.csv").read_bytes() == (folder / "tickets.csv").read_bytes()
+    assert measure(folder / "raw" / "tickets").md5 == tracked(folder)["raw/tickets"].md5
+    assert "up to date" in run_dvc(folder, folder, "status").stdout
+    assert find_root(folder / "recipes") == folder
+    before = contents(folder)
+    with pytest.raises(InputError, match="is a Recompress project already, and nothing in it was touched"):
+        begin(None, folder, Path("tickets.csv"), "no matter")
+    assert contents(folder) == before
+
+
+def test_recipe_and_policy_fit_the_data_and_the_base(begun: tuple[Path, Result]) -> None:
+    folder, done = begun
+    plan, rows = read_recipe(folder / only_recipe(folder), folder), json.loads(done.stdout)["rows"]
+    assert (plan.recipe.baseline.max_length, plan.recipe.baseline.epochs, plan.recipe.register_.model) == (16, 5, "tickets")
+    assert (plan.recipe.base.sha256, plan.recipe.dataset.name) == (sha256_file(Path(plan.recipe.base.model) / "model.safetensors"), "tickets")
+    assert plan.policy.min_examples.overall <= rows["test"]
+    assert plan.policy.baseline.margin == margin_for(rows["test"])
+    assert SettingsFile(folder / "params.yaml").values["code"] == {"prepare": version_of("prepare")}
+
+
+def test_every_dial_has_a_comment(begun: tuple[Path, Result]) -> None:
+    plain = ("name:", "benchmark:", "base:", "  model:", "  batch_size:", "    - ", "policy:", "metric:", "limits:")
+    for file in ("recipes/tickets.yaml", "policies/tickets.yaml"):
+        lines = (begun[0] / file).read_text().splitlines()
+        assert [line for line in lines if line.strip() and "#" not in line and not line.startswith(plain)] == [], file
+
+
+def test_in_a_repository_with_dvc_it_is_a_folder_of_its_own_and_shares_the_cache(here: Path, base: Path) -> None:
+    """Nothing that is there changes, DVC's own files and git's index included; the surrounding ``dvc status`` and ``dvc repro`` say what they said."""
+    subprocess.run(["git", "init", "-q"], cwd=here, check=True)
+    run_dvc(here, here, "init", "-q")
+    (here / "params.yaml").write_text("alpha: 1\n")
+    (here / "dvc.yaml").write_text("stages:\n  train:\n    cmd: cp params.yaml model\n    deps: [params.yaml]\n    outs: [model]\n")
+    assert run_dvc(here, here, "repro").returncode == 0
+    subprocess.run(["git", "add", "-A"], cwd=here, check=True)
+    before, index = contents(here), (here / ".git" / "index").read_bytes()
+    begun = begin(None, here, Path("tickets.csv"), str(base))
+    assert begun.folder == here / "tickets"
+    assert str(here) in begun.place
+    after = contents(here)
+    assert {path: after[path] for path in before} == before
+    assert (here / ".git" / "index").read_bytes() == index
+    assert {path.split("/")[0] for path in after.keys() - before.keys()} == {"tickets", ".dvc"}
+    assert {"/".join(path.split("/")[:2]) for path in after.keys() - before.keys() if path.startswith(".dvc/")} <= {".dvc/cache", ".dvc/tmp"}
+    assert not (here / "tickets" / ".dvc").exists()
+    assert find_root(here) == here / "tickets", "the next command is `recompress run`, from where init was called"
+    assert "up to date" in run_dvc(here, here, "status").stdout
+    untracked = subprocess.run(["git", "status", "--short", "-uall"], cwd=here, check=True, capture_output=True, text=True).stdout.split()[1::2]
+    assert {path for path in untracked if "prepared" in path or "tickets/raw/tickets/" in path} == set()
+    assert "tickets/raw/tickets.dvc" in untracked
+
+
+def test_a_folder_that_was_asked_for_and_has_such_files_is_refused_by_name(here: Path, base: Path) -> None:
+    other = here / "other"
+    other.mkdir()
+    (other / "params.yaml").write_text("alpha: 1\n")
+    (other / "prepared").mkdir()
+    with pytest.raises(InputError, match=r"params\.yaml, prepared are in .*other already, and nothing there is overwritten; .*recompress init .*other/tickets"):
+        begin(Path("other"), here, Path("tickets.csv"), str(base))
+    assert {path.name for path in other.iterdir()} == {"params.yaml", "prepared"}
+    with pytest.raises(InputError, match=r"tickets\.csv is a file; name a folder"):
+        begin(Path("tickets.csv"), here, Path("tickets.csv"), str(base))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": "nothing.csv"}, (DataRefused, InputError), "nothing.csv"),
+        ({"base": "nowhere"}, InputError, "nowhere"),
+        ({"base": "package://not_installed_anywhere/model"}, InputError, "is not installed"),
+        ({"name": "Übel/../x"}, InputError, "--name is of at most 60"),
+        ({"data": "few.csv"}, DataRefused, "60 rows are too few: the gate judges at least 100"),
+    ],
+)
+def test_what_will_not_do_is_refused_and_leaves_nothing(here: Path, base: Path, change: dict[str, str], error: type[Exception], message: str) -> None:
+    write_tickets(here / "few.csv", 60)
+    before = contents(here)
+    given = {"data": "tickets.csv", "base": str(base), **change}
+    with pytest.raises(error, match=message) as refused:
+        begin(Path("new/project"), here, Path(given["data"]), given["base"], name=given.get("name"))
+    assert "\n" not in str(refused.value)
+    assert contents(here) == before
+    assert not (here / "new").exists()
+
+
+def test_data_that_cannot_be_prepared_leaves_nothing(here: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise DataRefused("no")
+
+    monkeypatch.setattr(beginning, "accept", refuse)
+    before = contents(here)
+    for folder in (None, Path("new/project")):
+        with pytest.raises(DataRefused):
+            begin(folder, here, Path("tickets.csv"), str(base))
+        assert contents(here) == before
+    assert {path.name for path in here.iterdir()} == {"tickets.csv"}
+
+
+@pytest.mark.parametrize("given", ["--base", "--data"])
+def test_what_is_needed_is_named(given: str) -> None:
+    refused = CliRunner().invoke(main, ["init", given, "x"])
+    assert refused.exit_code == 2
+    assert f"{'--data' if given == '--base' else '--base'} is missing: recompress init --data" in refused.stderr
