@@ -72,15 +72,19 @@ def test_gradual(family: str, tmp_path: Path) -> None:
     same(family, "gradual", config, expected, tmp_path)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(("optimizer", "prior"), [("adam", 0.0), ("adam", 3.0), ("sgd", 3.0)])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_movement(family: str, optimizer: Any, tmp_path: Path) -> None:
-    """Scores follow the slope of the loss along a mask, dL/dW' * W with the whole W; the whole W follows dL/dW' only where the mask lets it through."""
+def test_movement(family: str, optimizer: Any, prior: float, tmp_path: Path) -> None:
+    """Scores start with the sizes of weights (sums of plain slopes at 0) and follow the slope of the loss along a mask, dL/dW' * W with the whole W; the whole W
+    follows dL/dW' only where the mask lets it through."""
     unclipped = {**FEW_STEPS, "gradient_clip": 1e9}  # by hand, the gradients that are clipped are not those of the masked matrices
-    config, names = Movement(**unclipped, sparsity=0.6, begin=0.25, end=0.75, optimizer=optimizer), names_of(family)
+    config, names = Movement(**unclipped, sparsity=0.6, begin=0.25, end=0.75, optimizer=optimizer, prior=prior), names_of(family)
     whole = {name: tensor.detach() for name, tensor in still(family).torch_network.named_parameters()}
     masks = {name: torch.ones_like(whole[name]) for name in names}
     scores, means, squares = ({name: torch.zeros_like(whole[name]) for name in names} for _ in range(3))
+    if optimizer == "adam":
+        usual = torch.cat([whole[name].flatten().abs() for name in names]).mean()
+        scores = {name: prior * whole[name].abs() / usual for name in names}
     masked: Tensors = {}
 
     def weights(theta: Tensors) -> Tensors:

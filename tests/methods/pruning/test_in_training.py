@@ -173,7 +173,7 @@ def test_scores_fall_where_descent_leads_to_zero() -> None:
 
 
 def test_what_movement_dropped_may_come_back(seen: list[list[torch.Tensor]], tmp_path: Path) -> None:
-    run("movement", tmp_path, sparsity=0.5, begin=0.0, end=0.2, learning_rate=2e-2)
+    run("movement", tmp_path, sparsity=0.5, begin=0.0, end=0.2, learning_rate=2e-2, prior=0.0)
     back = sum(int((a & ~b).sum()) for before, after in zip(seen, seen[1:], strict=False) for a, b in zip(before, after, strict=True))
     assert back > 0
     assert {int(mark.sum()) / mark.numel() for zeros in seen[3:] for mark in zeros} == {0.5}
