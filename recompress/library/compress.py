@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.benchmarks import get_benchmark
 from recompress.errors import InputError
-from recompress.library.load import Model, load
+from recompress.library.load import Model, Place, load
 from recompress.library.rows import Rows, examples_of, probes
 from recompress.methods.registry import Inputs, Method, get_method
 from recompress.methods.runner import StepReport, run_step
@@ -58,12 +57,11 @@ def compress(
     rows = examples_of(start, train, "train") or examples_of(start, calibration, "calibration")
     if not rows and {"calibration", "training"} & set(chosen.needs):
         raise InputError(f"{method} looks at text: give {'train=[(text, label), …]' if 'training' in chosen.needs else 'calibration=[text, …]'}")
-    if "base" in chosen.needs and base is None:
-        raise InputError(f"{method} begins with the base model: give base=FOLDER")
     rows = rows or probes(start)
     more = examples_of(start, unlabelled, "unlabelled")
-    place = tempfile.TemporaryDirectory(prefix="recompress-model-")
-    here = Path(place.name)
+    taught_by = load(teacher) if teacher is not None else start
+    place = Place()
+    here = place.path
     inputs = Inputs(
         benchmark=get_benchmark(start.info.benchmark),
         train=rows,
@@ -71,8 +69,8 @@ def compress(
         seed=seed,
         workdir=here / "work",
         unlabelled=more,
-        teacher_model=(taught := load(teacher) if teacher is not None else start).folder if "teacher" in chosen.needs else None,
-        teacher=_asked(chosen, taught, [*rows, *more], here),
+        teacher_model=taught_by.folder if "teacher" in chosen.needs else None,
+        teacher=_asked(chosen, taught_by, [*rows, *more], here),
         base=Path(base) if base is not None else None,
         label=method,
     )

@@ -32,8 +32,8 @@ def judge(
     of the metric (0 to 1). Raises ``InputError`` for a policy that is none; whatever is wrong with what was measured is a refusal in the verdict.
 
     >>> verdict = recompress.judge("policy.yaml", after, before)
-    >>> verdict.passed, verdict.reasons
-    (False, ('loss-too-large',))
+    >>> verdict.passed, verdict.reasons[0]
+    (False, 'loss-too-large')
     """
     rules = _policy(policy)
     sides = [side for side in (candidate, baseline, champion) if side is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +24,20 @@ if TYPE_CHECKING:
     from recompress.predict import Predictor
 
 
+class Place:
+    """A temporary folder that goes with the last object that holds it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="recompress-model-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Model:
     """A model directory, and what it says of itself. One that was made in a temporary folder lives as long as this object."""
 
     folder: Path
-    _place: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    _place: Place | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def info(self) -> Info:
@@ -95,9 +104,9 @@ def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedToken
 
 def kept(checkpoint: Checkpoint) -> Model:
     """A checkpoint in a temporary directory of its own."""
-    place = tempfile.TemporaryDirectory(prefix="recompress-model-")
-    save(checkpoint, Path(place.name) / "model")
-    return Model(Path(place.name) / "model", place)
+    place = Place()
+    save(checkpoint, place.path / "model")
+    return Model(place.path / "model", place)
 
 
 def _of_folder(folder: Path) -> Model:
