@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 def test_the_given_model_is_what_everything_is_compared_with(tmp_path: Path) -> None:
     folder = make_project(tmp_path)
     recipe = folder / "recipe.yaml"
-    text = re.sub(r"(?ms)^  (small|sparse):.*?(?=^  sparse:|^policy:)", "", recipe.read_text())
+    # answers that nobody trained lie too close together for int8 to prove itself on them
+    text = re.sub(r"(?ms)^variants:.*?(?=^policy:)", "variants:\n  onnx:\n    - onnx_fp32: {}\n", recipe.read_text())
     recipe.write_text(re.sub(r"(?m)^base: .*\n", "", re.sub(r"(?m)^baseline: .*$", "baseline: {model: base}", text)))
     info = folder / "base" / "recompress.json"
     ours = info.read_text()
@@ -25,6 +26,6 @@ def test_the_given_model_is_what_everything_is_compared_with(tmp_path: Path) -> 
     assert "the data has 'food', which it does not know and it knows 'meals', which the data never shows" in refused["error"]
     info.write_text(ours)
     outcome = run(folder, "run", "recipe.yaml")
-    assert {row["model"] for row in outcome["evaluations"]} == {"baseline", "int8"}
+    assert {row["model"] for row in outcome["evaluations"]} == {"baseline", "onnx"}
     kept = {sha256_file(path) for path in (folder / "mlflow" / "store" / "artifacts").rglob("model.safetensors")}
     assert kept == {sha256_file(folder / "base" / "model.safetensors")}, "no weight of it was changed, and none was trained"
