@@ -10,15 +10,18 @@ import json
 import logging
 import os
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flows.people import PEOPLE
+from flows.stdout import only_results, write_result
 from flows.terminal import FILE, as_json, check_text, project, read_lines, say, show
 from recompress import __version__
-from recompress.errors import InputError, RecompressError
+from recompress.errors import InputError, RecompressError, StorageError
+from tasks.ledger.user import give_home
 
 NEEDS_PROJECT = {"run", "predict", "report", "data", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere."""
@@ -34,15 +37,28 @@ class Door(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             check_text(context.meta["args"])
-            return super().invoke(context)
+            with nullcontext() if context.meta["help"] else only_results():
+                return super().invoke(context)
         except RecompressError as error:
-            if context.meta["json"]:
-                click.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
-            click.echo(f"recompress: {error}", err=True)
-            context.exit(error.exit_code)
+            self._refuse(context, error)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            from tasks.running.lock import OUT_OF_ROOM
+
+            if error.errno not in OUT_OF_ROOM:
+                raise
+            self._refuse(context, StorageError(f"{OUT_OF_ROOM[error.errno]} at {error.filename or context.obj}; mend that and run again"))
         except KeyboardInterrupt:
             click.echo("\nrecompress: stopped. The same command goes on after the last finished step.", err=True)
             context.exit(130)
+
+    def _refuse(self, context: click.Context, error: RecompressError) -> None:
+        if context.meta["json"]:
+            with suppress(RecompressError):  # where stdout cannot be written, stderr says so
+                write_result(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
+        click.echo(f"recompress: {error}", err=True)
+        context.exit(error.exit_code)
 
 
 @click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -55,7 +71,11 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 
     Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
     """
-    context.obj = root or find_root(Path.cwd())
+    try:
+        context.obj = (root or find_root(Path.cwd())).resolve()
+    except FileNotFoundError:
+        raise InputError("the current folder is gone; go to one that is there, or give --root with the whole path of the project") from None
+    give_home(context.obj)
     if context.invoked_subcommand in NEEDS_PROJECT and not context.meta["help"] and not (context.obj / "dvc.yaml").is_file():
         raise InputError(f"{context.obj} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
     shown = logging.StreamHandler(sys.stderr)
@@ -324,7 +344,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
         sys.exit(serve_model(project(root), model, host, port, say))
     from tasks.running.orchestrate import serve_pages
 
-    serve_pages(root, host, prefect_port, mlflow_port, say)
+    sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
 
 
 for command in PEOPLE:

@@ -11,7 +11,6 @@ have the tag ``None``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, get_benchmark
-from recompress.data.characters import LOST, repaired, to_nfc, without_hidden
+from recompress.data.characters import HALF, LOST, repaired, to_nfc, without_hidden
 from recompress.errors import DataRefused
 from recompress.models.checkpoint import read_info
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
 
 Answer = dict[str, Any]
-HALF = re.compile("[\ud800-\udfff]")
 """Half of a character, which JSON may hold and no tokenizer takes."""
 NO_LIMIT = 1 << 30
 """Tokens."""

@@ -199,7 +199,7 @@ def _read_jsonl(reading: Reading, content: str, text: str, label: str, group: st
         if group is not None and not isinstance(row.get(group), str):
             reading.report("malformed_lines", number, f"expected the string {group!r}, empty where the text belongs to nothing, got {_cut(line)}")
             continue
-        _add_text(reading, number, row[text], row[label], str(row.get("slice", "")), "" if group is None else row[group])
+        _add_text(reading, number, row[text], row[label], "" if row.get("slice") is None else str(row["slice"]), "" if group is None else row[group])
 
 
 def _read_lines(reading: Reading, content: str, *_: str | None) -> None:

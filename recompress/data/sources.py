@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 from pydantic import field_validator
 
 from recompress.benchmarks import Example
+from recompress.data.characters import tidy
+from recompress.data.ignored import ignored_in
 from recompress.data.readers import Format, Problem, ProblemKind, read_rows
 from recompress.errors import DataRefused, InputError
 from recompress.records import Split
@@ -88,6 +90,8 @@ class RawPart:
     places: list[tuple[Path, int]] = field(default_factory=list)
     """File and line of each example."""
     problems: list[Problem] = field(default_factory=list)
+    untidy_labels: int = 0
+    """Labels with white space around them, a hidden character in them, or not composed; they are read as what is meant."""
 
     def count(self, kind: ProblemKind) -> int:
         return sum(problem.kind == kind for problem in self.problems)
@@ -115,7 +119,8 @@ def raw_files(folder: Path, settings: SourceSettings) -> list[tuple[Path, Split,
     if not folder.is_dir():
         raise DataRefused(f"{folder} is missing; `recompress data` says how to get it")
     found: list[tuple[Path, Split, str]] = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    ignored = ignored_in(folder)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not ignored(path)):
         relative = path.relative_to(folder).as_posix()
         match = settings.pattern.fullmatch(relative)
         named = match.groupdict() if match else {}
@@ -141,7 +146,9 @@ def read_raw(folder: Path, settings: SourceSettings, *, slices: tuple[str, ...] 
         for row in reading.rows:
             part = parts.setdefault((split, row.slice or file_slice), RawPart(split, row.slice or file_slice))
             group = f"{path.relative_to(folder).as_posix()}:{row.group}" if row.group and settings.format == "conll" else row.group
-            part.examples.append(Example(row.words, row.labels, part.slice, group))
+            labels = tuple(map(tidy, row.labels))
+            part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
+            part.examples.append(Example(row.words, labels, part.slice, group))
             part.places.append((path, row.line))
         parts[split, reading.rows[0].slice or file_slice].problems.extend(reading.problems)
     known |= {part.slice for part in parts.values()}
