@@ -61,6 +61,7 @@ def write_result(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        with suppress(OSError, ValueError):
-            out.close()  # or Python tries to write it once more at the end, with a traceback
+        if not _results:
+            with suppress(OSError):
+                out.close()  # or Python tries to write it once more at the end, with a traceback
         raise StorageError(f"stdout cannot be written: {error.strerror}; the result was not delivered, make space and ask again") from None

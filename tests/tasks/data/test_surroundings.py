@@ -70,7 +70,9 @@ def test_data_is_placed_on_another_disk(project: Path, tmp_path: Path, monkeypat
     assert sorted(path.name for path in other.iterdir()) == ["made", "toy", "words"]
 
 
-@pytest.mark.parametrize(("error", "reason"), [(errno.EBUSY, "a mount cannot be replaced; mount the folder around it"), (errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize(
+    ("error", "reason"), [(errno.EBUSY, "a mount cannot be replaced; mount the folder around it"), (errno.ENOSPC, "No space left on device")]
+)
 def test_where_nothing_can_be_placed_the_old_data_and_its_pin_stay(project: Path, monkeypatch: pytest.MonkeyPatch, error: int, reason: str) -> None:
     old, lock, usual = sha256_directory(project / "prepared" / "toy"), lock_of(project), Path.rename
     (project / "raw" / "toy" / "east" / "train.jsonl").write_text('{"text": "one more", "label": "a"}\n{"text": "and another", "label": "b"}\n')
@@ -82,7 +84,7 @@ def test_where_nothing_can_be_placed_the_old_data_and_its_pin_stay(project: Path
         return usual(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(StorageError, match=f"prepared/toy cannot be put into its place: .*{reason}; nothing was changed"):
+    with pytest.raises(StorageError, match=f"toy cannot be put into its place: .*{reason}; nothing was changed"):
         accept(project, "toy")
     assert (sha256_directory(project / "prepared" / "toy"), lock_of(project)) == (old, lock)
     assert sorted(path.name for path in (project / "prepared").iterdir()) == ["made", "toy", "words"]

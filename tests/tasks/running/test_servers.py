@@ -26,17 +26,17 @@ sys.exit(orchestrate.serve_pages(Path("/tmp"), "127.0.0.1", 1, 2, lambda line: p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_serve_and_all_that_it_started(number: signal.Signals) -> None:
-    serve = subprocess.Popen([sys.executable, "-c", PAGES], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True)
-    assert serve.stdout is not None
-    assert [serve.stdout.readline().split()[0] for _ in range(2)] == ["Prefect", "MLflow"]
-    deadline = time.monotonic() + 20
-    while len(begun := psutil.Process(serve.pid).children(recursive=True)) < 4:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    serve.send_signal(number)
-    assert serve.wait(30) == 128 + number
-    assert not [process for process in begun if process.is_running() and process.status() != "zombie"]
-    assert len(serve.stdout.read().splitlines()) == 1
+    with subprocess.Popen([sys.executable, "-c", PAGES], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as serve:
+        assert serve.stdout is not None
+        assert [serve.stdout.readline().split()[0] for _ in range(2)] == ["Prefect", "MLflow"]
+        deadline = time.monotonic() + 20
+        while len(begun := psutil.Process(serve.pid).children(recursive=True)) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        serve.send_signal(number)
+        assert serve.wait(30) == 128 + number
+        assert not [process for process in begun if process.is_running() and process.status() != "zombie"]
+        assert len(serve.stdout.read().splitlines()) == 1
 
 
 def test_who_is_started_with_nohup_stays_when_the_terminal_goes() -> None:
