@@ -16,12 +16,14 @@ from typing import Any
 
 import click
 
+from flows.begin import init
 from flows.people import PEOPLE
 from flows.stdout import only_results, write_result
 from flows.terminal import FILE, as_json, check_text, project, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError, StorageError
 from tasks.ledger.user import give_home
+from tasks.running.home import check_project, find_root, only_recipe
 
 NEEDS_PROJECT = {"run", "predict", "report", "data", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere."""
@@ -69,38 +71,34 @@ class Door(click.Group):
 def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     """Keep the small versions of language models current, proven and reproducible.
 
-    Begin with:  recompress doctor  ·  recompress run recipes/quickstart.yaml
+    Begin with:  recompress doctor  ·  recompress init --data FILE --base MODEL  ·  recompress run
     """
     try:
         context.obj = (root or find_root(Path.cwd())).resolve()
     except FileNotFoundError:
         raise InputError("the current folder is gone; go to one that is there, or give --root with the whole path of the project") from None
     give_home(context.obj)
-    if context.invoked_subcommand in NEEDS_PROJECT and not context.meta["help"] and not (context.obj / "dvc.yaml").is_file():
-        raise InputError(f"{context.obj} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    if context.invoked_subcommand in NEEDS_PROJECT and not context.meta["help"]:
+        check_project(context.obj)
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
     logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
 
 
-def find_root(start: Path) -> Path:
-    """The nearest folder upwards that holds ``dvc.yaml``; a command that needs no project works without one."""
-    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
-
-
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @as_json
 @click.pass_obj
-def run(root: Path, recipe: Path, json_: bool) -> None:
-    """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page.
+def run(root: Path, recipe: Path | None, json_: bool) -> None:
+    """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page. RECIPE may be left out where the project has but one.
 
     Example:  recompress run recipes/quickstart.yaml
     """
     from tasks.running.orchestrate import run_flow
     from tasks.running.recompression import read_plan
 
+    recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
     outcome = run_flow("recompress", root, say, recipe=str(recipe))
     show(outcome.as_json, json_, lambda: outcome.text)
@@ -131,17 +129,18 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
 
 
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path), default=Path("recipes/quickstart.yaml"))
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @as_json
 @click.pass_obj
-def report(root: Path, recipe: Path, json_: bool) -> None:
-    """Where the last page of a recipe is.
+def report(root: Path, recipe: Path | None, json_: bool) -> None:
+    """Where the last page of a recipe is. RECIPE may be left out where the project has but one.
 
     Example:  recompress report recipes/quickstart.yaml
     """
     from tasks.steps.report import last_page
 
-    last_report = last_page(root, recipe)
+    quickstart = Path("recipes/quickstart.yaml")
+    last_report = last_page(root, recipe or (quickstart if (root / quickstart).is_file() else only_recipe(root)))
     show(last_report, json_, lambda: f"{last_report['page']}\n{last_report['summary']}")
 
 
@@ -347,6 +346,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
     sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
 
 
+main.add_command(init)
 for command in PEOPLE:
     main.add_command(command)
 

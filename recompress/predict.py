@@ -26,7 +26,6 @@ from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
 
 Answer = dict[str, Any]
-"""Half of a character, which JSON may hold and no tokenizer takes."""
 NO_LIMIT = 1 << 30
 """Tokens."""
 

@@ -12,3 +12,8 @@ _WORD = regex.compile(rf"{_LETTER}+(?:['’ʼ\-]{_LETTER}+)*|[^\s\p{{C}}\p{{L}}\
 def words_of(text: str) -> tuple[str, ...]:
     """Words, numbers and single punctuation marks, in order. Spaces, control characters and lone format characters are left out."""
     return tuple(_WORD.findall(text))
+
+
+def places_of_words(text: str) -> tuple[tuple[int, int], ...]:
+    """Where each of ``words_of(text)`` stands: its first character and the one behind its last."""
+    return tuple(match.span() for match in _WORD.finditer(text))

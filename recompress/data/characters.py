@@ -20,6 +20,7 @@ HIDDEN = re.compile(
 _MAYBE_HIDDEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe0e\ufe0f\ufeff\ufff9-\ufffb]")
 LOST = "\ufffd"
 HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character, which JSON may hold and no tokenizer takes."""
 BROKEN = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff{LOST}]")
 
 

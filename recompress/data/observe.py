@@ -53,7 +53,7 @@ def observe_rows(parts: Sequence[RawPart], settings: SourceSettings) -> pd.DataF
         homes[part.split][part.slice] = {example.words: example.labels for example in part.examples if tells_something(example)}
     trained_on = Counter(words for texts in homes["train"].values() for words in texts)
     likes = {likeness(example) for part in parts if part.split == "train" for example in part.examples if tells_something(example)}
-    known = frozenset(settings.labels or (label for part in parts if part.split == "train" for example in part.examples for label in example.labels))
+    known = frozenset(settings.known_labels or (label for part in parts if part.split == "train" for example in part.examples for label in example.labels))
     groups = {part.split: groups_of({p.slice: p.examples for p in parts if p.split == part.split}) for part in parts}
     columns: dict[str, list[str] | list[int]] = {name: [] for name in ROW_COLUMNS}
     for part in parts:

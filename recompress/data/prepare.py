@@ -24,13 +24,15 @@ from recompress.data.clean import Tally, clean, likeness, tells_something, witho
 from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
+from recompress.data.version import check_version
 from recompress.errors import DataRefused, RecompressError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_bytes
 from recompress.records import Split
+from recompress.settings.file import SettingsFile
 
 log = logging.getLogger(__name__)
-PROBLEMS: tuple[ProblemKind, ...] = ("malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends")
+PROBLEMS: tuple[ProblemKind, ...] = ("malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends", "not_chosen")
 UNKNOWN_LABELS_LIMIT = 0.01
 """More than this share of a slice with labels that ``params.yaml`` does not know is a mistake in ``params.yaml``, not in the data."""
 
@@ -80,7 +82,7 @@ def _refuse_halves(part: RawPart) -> None:
 def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[Example]:
     tally["read"] = len(part.examples)
     tally["untidy_labels"] = part.untidy_labels
-    known = frozenset(settings.labels) if settings.labels else None
+    known = frozenset(settings.known_labels) if settings.known_labels else None
     rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text)
     if tally["unknown_labels"] > UNKNOWN_LABELS_LIMIT * len(part.examples):
         strange = sorted({label for example in part.examples for label in example.labels} - (known or frozenset()))
@@ -146,7 +148,7 @@ def summary(splits: Splits, counts: Counts, settings: SourceSettings) -> dict[st
     seen = {label for row in (row for slices in splits.values() for rows in slices.values() for row in rows) for label in row.labels}
     return {
         "benchmark": settings.benchmark,
-        "labels": [label for label in settings.labels if label in seen] if settings.labels else sorted(seen),
+        "labels": [label for label in settings.known_labels if label in seen] if settings.known_labels else sorted(seen),
         "slices": sorted({name for slices in splits.values() for name in slices}),
         "rows": {split: sum(map(len, slices.values())) for split, slices in splits.items()},
         "counts": {split: {name: {k: n for k, n in sorted(tally.items()) if n} for name, tally in slices.items()} for split, slices in counts.items()},
@@ -174,6 +176,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         [name] = arguments
+        check_version(SettingsFile(Path("params.yaml")), "prepare")
         settings = read_settings_of(Path(), name)
         splits, counts = prepare(read_raw(Path(settings.source), settings), settings)
         target = Path("prepared") / name

@@ -23,6 +23,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
+from recompress.data.version import check_version
 from recompress.errors import DataRefused, RecompressError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_bytes
@@ -138,7 +139,9 @@ def write(found: dict[str, list[Paragraph]], out: Path) -> None:
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        write(collect(SettingsFile(Path("params.yaml")).read_as(Pydocs, ("pydocs",))), OUT)
+        params = SettingsFile(Path("params.yaml"))
+        check_version(params, "pydocs")
+        write(collect(params.read_as(Pydocs, ("pydocs",))), OUT)
     except RecompressError as error:
         log.error("%s", error)
         return error.exit_code

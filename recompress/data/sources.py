@@ -5,20 +5,30 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from recompress.benchmarks import Example
 from recompress.data.characters import tidy
 from recompress.data.ignored import ignored_in
-from recompress.data.readers import Format, Problem, ProblemKind, read_rows
+from recompress.data.layout import Layout, Name
+from recompress.data.readers import Problem, ProblemKind, Row, read_file
+from recompress.data.tables import SIDE_FILES
+from recompress.data.tag_schemes import labels_in_iob2
 from recompress.errors import DataRefused, InputError
 from recompress.records import Split
 from recompress.settings.base import Settings, Share
 from recompress.settings.file import SettingsFile, unknown
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class HubSource(Settings):
+    """A data set on a hub, at one commit."""
+
+    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", json_schema_extra={"in_words": "a hub id, owner/name"})
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", json_schema_extra={"in_words": "a full commit, 40 hex digits, because names and branches move"})
 
 
 class SplitOff(Settings):
@@ -30,25 +40,24 @@ class SplitOff(Settings):
     """``hash``: those whose text has the smallest digests, the same wherever and in whatever order the rows come. ``tail``: the last, for running text."""
 
 
-class SourceSettings(Settings):
-    """One entry of ``datasets`` in ``params.yaml``."""
+class SourceSettings(Layout):
+    """One entry of ``datasets`` in ``params.yaml``: which files, and (``Layout``) how rows stand in them."""
 
-    benchmark: str
-    format: Format
     source: str
     """Folder of the raw files, relative to the project."""
     files: str
-    """Path below ``source``, with ``{slice}`` and ``{split}`` where these stand in it. Without ``{split}`` everything is training data."""
+    """Path below ``source``, with ``{slice}`` and ``{split}`` where these stand in it, and ``*`` for what may be anything within a name: ``{split}-*.parquet``.
+    Without ``{split}`` everything is training data."""
+    ignore: tuple[str, ...] = ()
+    """Files below ``source`` that are no data, in the same way: ``README.md``, ``*.pdf``, ``notes/*``."""
+    hub: HubSource | None = None
+    """Where a hub has these files: ``recompress data fetch NAME`` brings them from there, and so does every run that does not find them here."""
     rename: dict[str, Split] = {}
-    """What a split is called in the path, where that is not train, dev or test."""
-    labels: tuple[str, ...] | None = None
+    """What a split is called in the path or in the column ``split``, where that is not train, dev or test."""
+    labels: tuple[Name, ...] | None = None
     """All labels there are; a row with another is left out. Without it, whatever occurs is a label."""
-    text: str = "text"
-    label: str = "label"
-    group: str | None = None
-    """What rows belong to (a document, an author, a conversation): the column (TSV) or key (JSON lines) that names it, or (CoNLL) the word that begins the line
-    before each document, e.g. ``-DOCSTART-``. A group stays in one split, and has one name in all files. Without it every row stands for itself."""
     split_off: dict[Literal["dev", "test"], SplitOff] = {}
+    """Splits that are drawn from the training rows because the raw data lacks them. Groups stay together."""
     malformed: Literal["refuse", "leave_out"] = "refuse"
     """What to do with lines that cannot be read: refuse the data by file and line, or leave out the sentences that they stand in and count them."""
     running_text: bool = False
@@ -61,23 +70,26 @@ class SourceSettings(Settings):
             raise ValueError("should be a path below the source folder")
         return files
 
-    @field_validator("group")
-    @classmethod
-    def _where_groups_are_named(cls, group: str | None, info: Any) -> str | None:
-        if group is not None and (not group.strip() or info.data.get("format") == "lines"):
-            raise ValueError("names a column, a key or a mark; plain text (format: lines) has none of these")
-        return group
-
     @property
-    def tagged(self) -> bool:
-        """Whether each word has a label of its own."""
-        return self.benchmark == "token-classification"
+    def known_labels(self) -> tuple[str, ...] | None:
+        """``labels`` as prepared rows carry them: tags in IOB2, with the B- of every I-."""
+        return labels_in_iob2(self.labels, self.tags) if self.labels is not None and self.tagged else self.labels
 
     @property
     def pattern(self) -> re.Pattern[str]:
         parts = re.split(r"(\{slice\}|\{split\})", self.files)
-        named = {"{slice}": r"(?P<slice>[A-Za-z0-9_-]+)", "{split}": r"(?P<split>[A-Za-z0-9_-]+)"}
-        return re.compile("".join(named.get(part, re.escape(part)) for part in parts))
+        shortest = "?" if "*" in self.files else ""
+        named = {"{slice}": rf"(?P<slice>[A-Za-z0-9_-]+{shortest})", "{split}": rf"(?P<split>[A-Za-z0-9_-]+{shortest})"}
+        return re.compile("".join(named.get(part, _with_stars(part)) for part in parts))
+
+    def ignores(self, relative: str) -> bool:
+        beside = (*self.ignore, *(f"{above}{name}" for name in SIDE_FILES for above in ("", "*/", "*/*/"))) if self.format == "datasets" else self.ignore
+        return any(re.fullmatch(_with_stars(pattern), relative) for pattern in beside)
+
+
+def _with_stars(pattern: str) -> str:
+    """A regular expression for a path in which ``*`` is anything within a name."""
+    return "[^/]*".join(map(re.escape, pattern.split("*")))
 
 
 @dataclass
@@ -123,6 +135,8 @@ def raw_files(folder: Path, settings: SourceSettings) -> list[tuple[Path, Split,
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not ignored(path)):
         relative = path.relative_to(folder).as_posix()
         match = settings.pattern.fullmatch(relative)
+        if match is None and settings.ignores(relative):
+            continue
         named = match.groupdict() if match else {}
         given = named.get("split") or "train"
         split = settings.rename.get(given, given)
@@ -135,25 +149,36 @@ def raw_files(folder: Path, settings: SourceSettings) -> list[tuple[Path, Split,
 
 
 def read_raw(folder: Path, settings: SourceSettings, *, slices: tuple[str, ...] | None = None, strict: bool = False) -> list[RawPart]:
-    """Every raw example, by split and slice. Rows may name their slice themselves (JSON lines). Raises ``DataRefused``."""
+    """Every raw example, by split and slice. Rows may name their slice and their split themselves. Raises ``DataRefused``."""
     parts: dict[tuple[Split, str], RawPart] = {}
     known: set[str] = set()
+    rows_name_slices = settings.format == "jsonl" or settings.slice is not None
     for path, split, file_slice in raw_files(folder, settings):
-        known |= {file_slice} if settings.format != "jsonl" else set()
-        if slices is not None and settings.format != "jsonl" and file_slice not in slices:
+        known |= set() if rows_name_slices else {file_slice}
+        if slices is not None and not rows_name_slices and file_slice not in slices:
             continue
-        reading = read_rows(path, settings.format, strict=strict, text=settings.text, label=settings.label, group=settings.group)
-        for row in reading.rows:
-            part = parts.setdefault((split, row.slice or file_slice), RawPart(split, row.slice or file_slice))
+        reading = read_file(path, settings, strict=strict)
+        places = [(_split_of(row, split, settings, path), row.slice or file_slice) for row in reading.rows]
+        for place, row in zip(places, reading.rows, strict=True):
+            part = parts.setdefault(place, RawPart(*place))
             group = f"{path.relative_to(folder).as_posix()}:{row.group}" if row.group and settings.format == "conll" else row.group
             labels = tuple(map(tidy, row.labels))
             part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
             part.examples.append(Example(row.words, labels, part.slice, group))
             part.places.append((path, row.line))
-        parts[split, reading.rows[0].slice or file_slice].problems.extend(reading.problems)
+        parts[places[0]].problems.extend(reading.problems)
     known |= {part.slice for part in parts.values()}
     for name in slices or ():
         if name not in known:
             raise DataRefused(unknown("slice", name, known, str(folder)))
     chosen = [part for part in parts.values() if slices is None or part.slice in slices]
     return sorted(chosen, key=lambda part: (SPLITS.index(part.split), part.slice))
+
+
+def _split_of(row: Row, of_file: Split, settings: SourceSettings, path: Path) -> Split:
+    if settings.split is None:
+        return of_file
+    split = settings.rename.get(row.split, row.split)
+    if split not in SPLITS:
+        raise DataRefused(f"the row is of split {row.split!r}, which is not train, dev or test; rename: says which it is ({path}:{row.line})")
+    return split

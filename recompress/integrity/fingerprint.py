@@ -29,8 +29,8 @@ def step_key(step: str, *, modules: Iterable[str], config: Any, inputs: Iterable
 
 
 @cache
-def code_fingerprint(*modules: str) -> str:
-    """The digest of the sources of ``modules`` and of all modules of this package that they import, directly or not."""
+def code_fingerprint(*modules: str, within: str = "") -> str:
+    """The digest of the sources of ``modules`` and of all modules of this package, or of one room ``within`` it, that they import, directly or not."""
     seen: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
@@ -41,7 +41,7 @@ def code_fingerprint(*modules: str) -> str:
         if source is None:
             raise ModuleNotFoundError(f"{name} has no source to take a fingerprint of")
         seen[name] = sha256_file(source)
-        waiting.extend(_imports(source) - seen.keys())
+        waiting.extend(name for name in _imports(source) - seen.keys() if not within or f"{name}.".startswith(f"{within}."))
     return sha256_json(seen)
 
 

@@ -101,7 +101,8 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
         for pin in outputs.values():
             _check(work.folder / pin.path, pin)
         with replaced({root / path: work.folder / path for path in outputs}):
-            _replace_lock(root, work.folder / LOCK)
+            for file in ("params.yaml", LOCK):  # a lock that names other code than params.yaml is what `dvc status` shows, whichever comes first
+                _replace(root / file, work.folder / file)
     changed = {path: pin for path, pin in outputs.items() if path not in old or old[path].md5 != pin.md5}
     return {path: {"old": old[path].md5 if path in old else "", "new": pin.md5} for path, pin in changed.items()}
 
@@ -208,12 +209,14 @@ def _check(folder: Path, pin: Pin) -> None:
         raise DataRefused(f"{pin.path} does not hash to its pin {pin.md5}; nothing was taken")
 
 
-def _replace_lock(root: Path, source: Path) -> None:
-    fresh = root / f"{LOCK}.new"
+def _replace(target: Path, source: Path) -> None:
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return
+    fresh = target.with_name(f"{target.name}.new")
     shutil.copyfile(source, fresh)
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
-    fresh.replace(root / LOCK)
+    fresh.replace(target)
 
 
 def _describe(root: Path, name: str, source: SourceSettings, raw: Pin, prepared: Pin, slices: Sequence[str] | None) -> Brought:

@@ -21,14 +21,20 @@ def read_config(root: Path) -> DvcConfig:
     """The settings that hold for a project. Raises ``DataRefused`` for settings that DVC would refuse."""
     from dvc.config import Config, ConfigError
 
+    home = (dvc_home(root) or root) / ".dvc"
     with _settled():
         try:
-            config = Config(str(root / ".dvc"))
+            config = Config(str(home))
         except ConfigError as error:
             raise DataRefused(
-                f"DVC's settings cannot be read: {' '.join(str(error).split())[:200]}; mend {root / '.dvc' / 'config'} or your own (dvc config --list)"
+                f"DVC's settings cannot be read: {' '.join(str(error).split())[:200]}; mend {home / 'config'} or your own (dvc config --list)"
             ) from None
-    return DvcConfig(Path(config["cache"].get("dir") or root / ".dvc" / "cache").resolve(), tuple(config["remote"]))
+    return DvcConfig(Path(config["cache"].get("dir") or home / "cache").resolve(), tuple(config["remote"]))
+
+
+def dvc_home(folder: Path) -> Path | None:
+    """The DVC repository that a folder lies in, as DVC itself finds it: the nearest folder upwards with ``.dvc``."""
+    return next((above for above in (folder, *folder.absolute().parents) if (above / ".dvc").is_dir()), None)
 
 
 @contextmanager

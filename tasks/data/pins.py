@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from recompress.data.ignored import ignored_in
+from recompress.data.version import KEY
 from recompress.errors import DataRefused, without_passwords
 from tasks.data.dvc_config import is_kept
 
@@ -146,6 +147,11 @@ def is_made(root: Path, path: str) -> bool:
 def locked_inputs(lock: Path, stage: str) -> dict[str, str]:
     """The md5 of everything that a stage read when it was pinned, by its path."""
     return {dep["path"]: dep["md5"] for dep in _stages(lock).get(stage, {}).get("deps", [])}
+
+
+def locked_version(lock: Path, stage: str, module: str) -> str:
+    """The version of the code that a stage ran with when it was pinned; empty where ``dvc.lock`` does not say."""
+    return str(_stages(lock).get(stage, {}).get("params", {}).get("params.yaml", {}).get(f"{KEY}.{module}", ""))
 
 
 def pins_of(root: Path, name: str, source: str) -> tuple[Pin, Pin]:

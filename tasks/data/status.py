@@ -7,10 +7,11 @@ from typing import Any
 
 from recompress.data.sources import names, read_settings_of
 from recompress.data.splits import preparation
+from recompress.data.version import version_of
 from recompress.errors import DataRefused
 from recompress.settings.file import SettingsFile
 from tasks.data.fetch import MIRROR
-from tasks.data.pins import LOCK, Pin, is_here, pins_of
+from tasks.data.pins import LOCK, Pin, is_here, locked_version, pins_of
 
 
 def status(root: Path) -> list[dict[str, Any]]:
@@ -35,7 +36,16 @@ def _status(root: Path, name: str) -> dict[str, Any]:
         return row | {"state": "refused", "detail": str(error)}
     if has_raw and has_prepared:
         rows = preparation(root / prepared.path)["rows"]
-        return row | {"state": "ready", "detail": ", ".join(f"{split} {count:,}" for split, count in rows.items()), "rows": rows}
+        counts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+        return row | {"state": "ready", "detail": counts + _by_other_code(root, name, prepared), "rows": rows}
     if has_raw or raw.pointer == LOCK:
         return row | {"state": "present", "detail": "prepared when it is first used"}
     return row | {"state": "missing", "detail": how_to_get(raw)}
+
+
+def _by_other_code(root: Path, name: str, prepared: Pin) -> str:
+    """What to know where the pinned bytes were prepared by another version than the one that is installed: they are used as they are."""
+    version = locked_version(root / LOCK, prepared.target, "prepare")
+    if version in ("", version_of("prepare")):
+        return ""
+    return f"; prepared by other code ({version[:12]}…, here is {version_of('prepare')[:12]}…): `recompress data accept {name}` prepares it anew"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import recompress
+from recompress.data.version import with_present_versions
 from recompress.errors import DataRefused
 from tasks import QUIET
 from tasks.data.dvc_config import quoted, read_config
@@ -71,13 +71,14 @@ class Bench:
         return copy
 
     def reproduce(self, stage: str, sources: list[str]) -> Path:
-        """Run a stage and those before it on copies of ``sources``; gives the ``dvc.lock`` that came out. Raises ``DataRefused`` with what the stage said."""
-        for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore"):
+        """Run a stage and those before it on copies of ``sources``; gives the ``dvc.lock`` that came out. Raises ``DataRefused`` with what the stage said.
+
+        The copy of ``params.yaml`` names the code that is running, whatever the project's own names: what comes out is compared with its pin, or accepted.
+        """
+        for name in ("dvc.yaml", "dvc.lock", ".dvcignore"):
             if (self.root / name).is_file():
                 shutil.copyfile(self.root / name, self.folder / name)
-        code = self.root / "recompress"
-        code = code if code.is_dir() else Path(recompress.__file__).parent
-        shutil.copytree(code, self.folder / "recompress", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        (self.folder / "params.yaml").write_bytes(with_present_versions(self.root / "params.yaml").encode())
         for source in sources:
             shutil.copytree(self.root / source, self.folder / source, copy_function=shutil.copyfile, dirs_exist_ok=True)
         self._must("repro", "--force", "--no-run-cache", stage)

@@ -15,6 +15,7 @@ import psutil
 
 from recompress.measure.machine import machine_facts
 from tasks.running.code import ask_git
+from tasks.running.home import is_project
 from tasks.tracking.track import Store
 
 GB = 1e9
@@ -73,10 +74,9 @@ def _project(root: Path) -> Iterator[Finding]:
     else:
         _, reason = ask_git(root, "rev-parse", "HEAD")
         yield Finding("git", "advice" if reason else "ok", f"no commit can be recorded: {reason}" if reason else "it answers here")
-    inside = (root / "dvc.yaml").is_file()
-    yield Finding(
-        "project", "ok" if inside else "missing", "dvc.yaml found" if inside else f"{root} has no dvc.yaml; go to the project's folder or give --root"
-    )
+    inside = is_project(root)
+    way_out = f"{root} is no project; go to the project's folder, give --root, or begin one: recompress init --data FILE --base MODEL"
+    yield Finding("project", "ok" if inside else "missing", "dvc.yaml found" if inside else way_out)
     store = Store(root)
     place = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
     writable = os.access(place, os.W_OK)
@@ -86,7 +86,7 @@ def _project(root: Path) -> Iterator[Finding]:
 def _data(root: Path) -> Iterator[Finding]:
     from tasks.data.bring import status
 
-    if not (root / "dvc.yaml").is_file():
+    if not is_project(root):
         return
     for row in status(root):
         present = row["state"] in ("ready", "present")

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recompress.errors import InputError, StorageError
+from recompress.errors import StorageError
 from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
 from recompress.promotion import Promoter
@@ -22,6 +22,7 @@ from recompress.records import DatasetRef, ModelRef
 from tasks.ledger.access import actor, open_ledger, record_policy
 from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
+from tasks.running.home import check_project
 from tasks.running.lock import OUT_OF_ROOM, out_of_room, project_held
 from tasks.tracking.memory import Memory
 from tasks.tracking.registry import open_registry
@@ -183,8 +184,7 @@ def _clear(folder: Path) -> None:
 def read_plan(recipe: str, home: Path) -> Plan:
     """The recipe at a path from here or from the project's folder. Raises ``InputError``; nothing is written."""
     path = Path(recipe) if Path(recipe).is_file() or not (home / recipe).is_file() else home / recipe
-    if not (home / "dvc.yaml").is_file():
-        raise InputError(f"{home} is not a Recompress project: it has no dvc.yaml; go to the project's folder or give --root")
+    check_project(home)
     return read_recipe(path, home)
 
 

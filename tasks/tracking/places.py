@@ -39,10 +39,12 @@ def sqlite_url(file: Path) -> str:
 
 
 def former_home(database: Path, experiment: str, place: str) -> str | None:
-    """Where the experiment lay when it was made, without a slash at its end, if that is not ``place``; ``None`` where nothing was moved or made."""
+    """Where the experiments called ``experiment`` (or ``experiment/NAME``) lay when they were made, without a slash at its end, if that is not ``place``; ``None``
+    where nothing was moved or made."""
     with closing(_open(database)) as connection:
-        row = connection.execute("SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)).fetchone()
-    return row[0].rstrip("/") if row and row[0] and row[0].rstrip("/") != place else None
+        rows = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    homes = [home.rstrip("/") for name, home in rows if home and f"{name}/".startswith(f"{experiment}/")]
+    return next((home for home in homes if home != place), None)
 
 
 def bring_up_to_date(database: Path, before: str, now: str) -> None:

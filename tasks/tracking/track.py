@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -26,6 +27,7 @@ from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
 from recompress.integrity.durable import flush_tree
 from recompress.records import DatasetRef
+from recompress.settings.file import SettingsFile
 from tasks.tracking.places import bring_up_to_date, former_home, path_of, sqlite_url
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "recompress"
+"""The experiment of a project that gives itself no name; of one that does, ``recompress/NAME``."""
 Result = dict[str, Any]
 log = logging.getLogger(__name__)
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
@@ -84,11 +87,12 @@ class Store:
             logging.getLogger("urllib3").setLevel(logging.ERROR)
             read_only = self.is_own and self.exists and not os.access(self.folder, os.W_OK)
             with self.refusing(), locked(self.folder / "made.lock") if self.is_local and not read_only else nullcontext():
+                name = experiment_of(self.root)
                 place = (self.folder / "artifacts").as_uri() if self.is_local else None
                 uri = self._up_to_date(read_only) if self.is_own else self.uri
                 client = MlflowClient(uri, registry_uri=uri)
-                experiment = client.get_experiment_by_name(EXPERIMENT)
-                self._opened = client, experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT, artifact_location=place)
+                experiment = client.get_experiment_by_name(name)
+                self._opened = client, experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=place)
         return self._opened
 
     def _up_to_date(self, read_only: bool) -> str:
@@ -265,6 +269,16 @@ def moved(uri: str, home: str, folder: str) -> str:
     """Where an artifact lies that a step put below ``folder`` of its run, now that the run's artifacts lie at ``home``: the project or the server may have moved."""
     _, inside, rest = uri.rpartition(f"/{folder}/")
     return f"{home}{inside}{rest}" if inside else uri
+
+
+def experiment_of(root: Path) -> str:
+    """The experiment that a project's runs stand in: two projects that share a server have one each, by the name under ``project`` in ``params.yaml``."""
+    file = root / "params.yaml"
+    values = SettingsFile(file).values if file.is_file() else {}
+    project = values.get("project") if isinstance(values, dict) else None
+    if project is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,79}", str(project)):
+        raise InputError(f"project is a name of at most 80 small letters, digits, and _ . -, got {project!r} ({SettingsFile(file).where(('project',))})")
+    return EXPERIMENT if project is None else f"{EXPERIMENT}/{project}"
 
 
 def check(path: Path, sha256: str) -> None:

@@ -45,11 +45,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def fresh(*modules: str) -> str:
+def fresh(*modules: str, **within: str) -> str:
     for cached in (fingerprint.code_fingerprint, fingerprint._source, fingerprint._imports):
         cached.cache_clear()
     importlib.invalidate_caches()
-    return fingerprint.code_fingerprint(*modules)
+    return fingerprint.code_fingerprint(*modules, **within)
 
 
 def test_code_counts_as_far_as_it_is_imported(package: Path) -> None:
@@ -63,3 +63,15 @@ def test_code_counts_as_far_as_it_is_imported(package: Path) -> None:
 def test_a_module_without_source_is_refused(package: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"made_up.nothing"):
         fresh("made_up.nothing")
+
+
+def test_code_of_one_room_counts_as_far_as_the_room_goes(package: Path) -> None:
+    for name, text in (("__init__", ""), ("x", "from made_up.room import y\nfrom made_up import a\n"), ("y", "")):
+        (package / "room").mkdir(exist_ok=True)
+        (package / "room" / f"{name}.py").write_text(text)
+    before, whole = fresh("made_up.room.x", within="made_up.room"), fresh("made_up.room.x")
+    for name, counts in (("a", False), ("room/y", True)):
+        (package / f"{name}.py").write_text((package / f"{name}.py").read_text() + "# changed\n")
+        assert (fresh("made_up.room.x", within="made_up.room") != before) is counts, name
+        assert fresh("made_up.room.x") != whole
+        before = fresh("made_up.room.x", within="made_up.room")

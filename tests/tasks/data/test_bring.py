@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from recompress.data.splits import read_split
+from recompress.data.version import version_of
 from recompress.errors import DataRefused, InputError, IntegrityError
 from tasks.data.bring import _with_fewer, accept, bring, examples_of, status, unlabelled_of
-from tasks.data.pins import is_here, locked_outputs, measure, pins_of, tracked
+from tasks.data.pins import is_here, locked_outputs, locked_version, measure, pins_of, tracked
+from tasks.data.workbench import run_dvc
 from tests.tasks.data.projects import dvc, lock_of, lose, no_dvc
 
 
@@ -165,3 +167,24 @@ def test_text_that_goes_with_a_data_set_comes_in_words_of_its_slices(project: Pa
     assert len(unlabelled_of(some)) == 1
     assert unlabelled_of(some)[0] in rows
     assert len({tuple(dataset.text_digests) for dataset in (toy, tagged, some, some.model_copy(update={"unlabelled_draw": (1, 1)}))}) == 4
+
+
+def test_code_that_changed_shows_in_dvc_status_and_is_accepted_with_the_data(project: Path) -> None:
+    """A stage depends on the version of its code: a project from before it did is as it was, and one that names other code says so."""
+    params, stages = project / "params.yaml", project / "dvc.yaml"
+    params.write_text('code: {prepare: "00ff00ff00ff00ff00ff00ff00ff00ff"}  # mine\n' + params.read_text())
+    stages.write_text(stages.read_text().replace('params: ["datasets.${key}"]', 'params: ["datasets.${key}", code.prepare]'))
+    before = measure(project / "prepared/toy")
+    refused = run_dvc(project, project, "repro", "prepare@toy")
+    assert refused.returncode != 0
+    assert "code.prepare is 00ff00ff00ff" in refused.stderr
+    assert accept(project, "toy") == {}, "the bytes are the same"
+    assert params.read_text().startswith(f'code: {{prepare: "{version_of("prepare")}"}}  # mine\n')
+    assert measure(project / "prepared/toy") == before
+    assert "up to date" in run_dvc(project, project, "status", "prepare@toy").stdout
+    assert locked_version(project / "dvc.lock", "prepare@toy", "prepare") == version_of("prepare")
+    (project / "dvc.lock").write_bytes(lock_of(project).replace(version_of("prepare").encode(), b"00ff00ff00ff00ff00ff00ff00ff00ff"))
+    [row] = [row for row in status(project) if row["name"] == "toy"]
+    assert row["state"] == "ready"
+    assert "prepared by other code (00ff00ff00ff…" in row["detail"]
+    bring(project, "toy")

@@ -1,0 +1,105 @@
+"""How rows stand in raw files: the dials of ``params.yaml`` that every reader is told."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from recompress.settings.base import Settings
+
+Format = Literal["conll", "tsv", "quoted_tsv", "csv", "json", "jsonl", "parquet", "datasets", "lines"]
+Tags = Literal["iob2", "iob1", "io", "bioes", "bilou", "spans"]
+DELIMITED: tuple[Format, ...] = ("tsv", "quoted_tsv", "csv")
+WITHOUT_COLUMNS: tuple[Format, ...] = ("conll", "lines")
+"""Formats whose rows have no column or key with a name of its own."""
+
+
+def _quoted(value: Any) -> Any:
+    """YAML reads an unquoted 1, yes or null as a number, a boolean or nothing, and nobody can tell afterwards what was written."""
+    if value is None or isinstance(value, bool | int | float):
+        raise ValueError("is text, so a number, yes, no, true, false or null stands in quotes")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_quoted)]
+"""A label as text: "1", "true", "NA" and "null" are labels like any other."""
+
+
+class Layout(Settings):
+    """How the rows of one file are found in it."""
+
+    benchmark: str
+    format: Format
+    """``conll``: a word and its tag a line, a blank line after each sentence. ``tsv``: tabs, where quotes are characters like any other. ``quoted_tsv`` and
+    ``csv``: RFC 4180, with quotes around fields that hold a delimiter, a quote or a line end. ``json``: one document. ``jsonl``: an object a line.
+    ``parquet``. ``datasets``: the Arrow files that ``save_to_disk`` of the datasets library writes. ``lines``: a text a line."""
+    encoding: str = "utf-8"
+    """How characters are written in text files, in Python's name for it: utf-8, utf-16, cp1252, shift_jis. Nothing but UTF-8 is read without being named."""
+    text: str = "text"
+    """Column or key of the text, or of the list of words; dots lead inside: ``data.text``, ``result.0.value``."""
+    label: str = "label"
+    """Column or key of the label, of the list of tags, or of the spans."""
+    group: str | None = None
+    """What rows belong to (a document, an author, a conversation): the column or key that names it, or (CoNLL) the word that begins the line before each
+    document, e.g. ``-DOCSTART-``. A group stays in one split, and has one name in all files. Without it every row stands for itself."""
+    slice: str | None = None
+    """Column or key that names the slice (a language, a region) of a row, where the path does not. In JSON lines ``slice`` when nothing is set."""
+    split: str | None = None
+    """Column or key that names the split of a row, where one file holds several."""
+    where: dict[str, Name] = {}
+    """Rows are read only where these columns or keys have these values, e.g. ``{answer: accept}``; the others are counted as ``not_chosen``."""
+    names: tuple[Name, ...] | None = None
+    """What labels or tags that are numbers mean: 0 is the first name. Parquet and datasets folders often bring these names themselves."""
+    tags: Tags = "iob2"
+    """How entities are written: ``iob2`` (B- begins each), ``iob1`` (B- only where two of a type touch), ``io`` (no B-), ``bioes``, ``bilou``, or ``spans``: a
+    list of first character, character behind the last, and type, as annotation tools export. All become iob2; the text of spans is cut into words as served text is."""
+    word_column: int | None = None
+    """CoNLL: the column of the word, counted from 1, or from the end: -1 is the last. The first, where only ``tag_column`` is set; with neither a line has
+    two columns, the word and its tag."""
+    tag_column: int | None = None
+    """CoNLL: the column of the tag, counted in the same way. The last, where only ``word_column`` is set."""
+    comment: str | None = None
+    """CoNLL: lines that begin with this are no words, e.g. ``#``."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """CSV: what stands between fields, where it is not a comma."""
+    header: bool = True
+    """CSV and TSV: whether the first row names the columns. Without it they are called "1", "2", "3" …"""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+            return codecs.lookup(encoding).name
+        except (LookupError, ValueError):
+            raise ValueError("should be an encoding that Python knows, like utf-8, utf-16, cp1252 or shift_jis") from None
+
+    @field_validator("group")
+    @classmethod
+    def _where_groups_are_named(cls, group: str | None, info: Any) -> str | None:
+        if group is not None and (not group.strip() or info.data.get("format") == "lines"):
+            raise ValueError("names a column, a key or a mark; plain text (format: lines) has none of these")
+        return group
+
+    @field_validator("word_column", "tag_column")
+    @classmethod
+    def _from_one(cls, column: int | None) -> int | None:
+        if column == 0:
+            raise ValueError("counts from 1, or from the end: -1 is the last column")
+        return column
+
+    @property
+    def tagged(self) -> bool:
+        """Whether each word has a label of its own."""
+        return self.benchmark == "token-classification"
+
+    @property
+    def two_columns(self) -> bool:
+        """Whether a CoNLL file is nothing but words and IOB2 tags."""
+        return self.word_column is None and self.tag_column is None and self.tags == "iob2" and self.comment is None
+
+    @property
+    def labelled(self) -> bool:
+        return self.benchmark != "language-modelling"

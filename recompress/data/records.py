@@ -1,0 +1,168 @@
+"""From a record (a row of a table, an object of JSON) to an example: which column is the text, which the label, and what its values mean.
+
+Labels are text. A number, true and false are written as the file writes them; "NA" and "null" are labels like any other, and only what is really missing (JSON's
+null, an empty field, a null of Parquet) is no label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recompress.data.layout import Layout
+from recompress.data.reading import Reading, Row, cut
+from recompress.data.spans import read_spans, words_and_tags
+from recompress.data.tag_schemes import LOOKS, TAGS, to_iob2
+
+Record = Mapping[str, Any]
+Names = Mapping[str, Sequence[str]]
+
+
+class Written(str):
+    """A number of JSON as it is written there, so that 1.50 stays 1.50. It is no text."""
+
+
+class Unreadable(Exception):
+    """Why a record is no example, in words."""
+
+
+def add_record(reading: Reading, layout: Layout, number: int, record: Record, names: Names | None = None) -> None:
+    """Add the example that a record is, or report why it is none. ``number`` is its line or row; ``names`` what the numbers in a column mean, where the file
+    itself says so."""
+    for column, wanted in layout.where.items():
+        if _plain(value_at(record, column)) != wanted:
+            reading.report("not_chosen", number, f"{column} is not {wanted!r}")
+            return
+    try:
+        place = {key: _named(record, column) for key, column in (("slice", layout.slice), ("group", layout.group), ("split", layout.split))}
+        if layout.format == "jsonl" and layout.slice is None:
+            place["slice"] = (_plain(record.get("slice")) or "").strip()
+        text = value_at(record, layout.text)
+        labels = layout.names or (names or {}).get(layout.label)
+        if layout.tagged:
+            words, tags = _tagged(layout, record, text, labels)
+            _add_words(reading, number, words, tags, place)
+        else:
+            _add_text(reading, number, _text(layout, record, text), _label(layout, record, labels) if layout.labelled else None, place)
+    except (Unreadable, ValueError) as error:
+        reading.report("malformed_lines", number, str(error))
+
+
+def value_at(record: Any, column: str) -> Any:
+    """The value of a column or key, or what dots lead to inside (``data.text``, ``annotations.0.result``); None where it is not there."""
+    if isinstance(record, Mapping) and column in record:
+        return record[column]
+    value = record
+    for step in column.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def _text(layout: Layout, record: Record, text: Any) -> str:
+    if not isinstance(text, str) or isinstance(text, Written):
+        wanted = f"the strings {layout.text!r} and {layout.label!r}" if layout.labelled else f"the string {layout.text!r}"
+        raise Unreadable(f"expected an object with {wanted}, got {cut(_shown(record))}")
+    return text
+
+
+def _label(layout: Layout, record: Record, names: Sequence[str] | None) -> str:
+    value = value_at(record, layout.label)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) > 1:
+            raise Unreadable(f"{len(value)} labels stand in {layout.label!r}, one is expected: {cut(_shown(value))}")
+        value = value[0] if value else None
+    label = _plain(value)
+    if label is None:
+        raise Unreadable(f"expected an object with the strings {layout.text!r} and {layout.label!r}, got {cut(_shown(record))}")
+    return _by_name(label, names)
+
+
+def _tagged(layout: Layout, record: Record, words: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    value = _list(value_at(record, layout.label))
+    if layout.tags == "spans":
+        text = _text(layout, record, words)
+        if value is None:
+            raise Unreadable(f"expected a list of spans under {layout.label!r}, got {cut(_shown(record))}")
+        return words_and_tags(text, read_spans(value, text))
+    listed = _list(words)
+    if listed is None or value is None:
+        raise Unreadable(f"expected lists of words {layout.text!r} and tags {layout.label!r}, got {cut(_shown(record))}")
+    if len(listed) != len(value):
+        raise Unreadable(f"{len(listed)} words and {len(value)} tags; there must be one for each word: {cut(_shown(listed))}")
+    tags = [_by_name(_plain(tag) or "", names) for tag in value]
+    if wrong := next((tag for tag in tags if not TAGS[layout.tags].fullmatch(tag)), None):
+        hint = "; numbers need their names (names: in params.yaml)" if wrong.lstrip("-").isdigit() else "; tags: says how entities are written"
+        raise Unreadable(f"{wrong!r} is no tag like {LOOKS[layout.tags]}{hint}")
+    if any(not isinstance(word, str) or isinstance(word, Written) for word in listed):
+        raise Unreadable(f"a word is no text: {cut(_shown(listed))}")
+    return tuple(listed), to_iob2(tags, layout.tags)
+
+
+def _by_name(label: str, names: Sequence[str] | None) -> str:
+    if names is None or label in names:
+        return label
+    if label.removesuffix(".0").isdecimal() and int(label.removesuffix(".0")) < len(names):
+        return names[int(label.removesuffix(".0"))]
+    raise Unreadable(f"{label!r} is none of the {len(names)} names, nor the number of one (from 0): {', '.join(names[:8])}")
+
+
+def _plain(value: Any) -> str | None:
+    """A value as text; None where it is missing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise Unreadable(f"expected text, a number, true or false, got {cut(_shown(value))}")
+
+
+def _named(record: Record, column: str | None) -> str:
+    """What a column says that names a slice, a group or a split; its key has to be there."""
+    if column is None:
+        return ""
+    value = _plain(value_at(record, column))
+    if value is None:
+        raise Unreadable(f"expected the string {column!r}, empty where the text belongs to nothing, got {cut(_shown(record))}")
+    return value.strip()
+
+
+def _list(value: Any) -> Sequence[Any] | None:
+    """A list, or the list that a field of CSV holds as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else None
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _add_words(reading: Reading, number: int, words: tuple[str, ...], tags: tuple[str, ...], place: dict[str, str]) -> None:
+    if not words:
+        reading.report("empty_words", number, "there is no word")
+    elif any(not word.strip() for word in words):
+        reading.report("empty_words", number, f"a word is empty, only its tag is there: {cut(_shown(words))}")
+        whole = [(word, tag) for word, tag in zip(words, tags, strict=True) if word.strip()]
+        if whole:
+            reading.add(Row(tuple(word for word, _ in whole), tuple(tag for _, tag in whole), number, **place))
+    else:
+        reading.add(Row(words, tags, number, **place))
+
+
+def _add_text(reading: Reading, number: int, text: str, label: str | None, place: dict[str, str]) -> None:
+    if not text.strip():
+        reading.report("empty_words", number, f"the text is empty, only its label {label!r} is there" if label is not None else "the text is empty")
+    elif label is not None and not label.strip():
+        reading.report("malformed_lines", number, f"the label is empty: {cut(text)}")
+    else:
+        reading.add(Row((text,), () if label is None else (label,), number, **place))

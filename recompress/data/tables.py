@@ -1,0 +1,115 @@
+"""Tables in binary: Parquet, and the Arrow files of a ``datasets`` folder (``save_to_disk``). Rows are numbered from 1.
+
+The datasets library writes what the numbers of a column mean (``ClassLabel``) into the schema of both, and beside Arrow files into ``dataset_info.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recompress.data.layout import Layout
+from recompress.data.reading import Reading, bytes_of, cut
+from recompress.data.records import add_record
+from recompress.errors import DataRefused
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SIDE_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
+"""What stands beside the Arrow files of a datasets folder."""
+
+
+def read_table(reading: Reading, layout: Layout) -> None:
+    """Raises ``DataRefused`` for a file that is no such table, or lacks a column."""
+    schema, batches = open_table(reading.path, layout.format)
+    wanted = [
+        layout.text,
+        *([layout.label] if layout.labelled else []),
+        *(column for column in (layout.group, layout.slice, layout.split) if column),
+        *layout.where,
+    ]
+    for column in wanted:
+        if column not in schema.names and column.split(".")[0] not in schema.names:
+            raise DataRefused(f"expected a column {column!r}, got {cut(', '.join(schema.names))} ({reading.path}:1)")
+    keep = [name for name in schema.names if any(name in (column, column.split(".")[0]) for column in wanted)]
+    names, number = class_names(reading.path, schema), 0
+    for batch in batches:
+        for record in batch.select(keep).to_pylist():
+            number += 1
+            add_record(reading, layout, number, record, names)
+
+
+def open_table(path: Path, kind: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Schema and rows, batch by batch. Raises ``DataRefused``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = pa.py_buffer(bytes_of(path))
+    try:
+        if kind == "parquet":
+            file = pq.ParquetFile(data)
+            return file.schema_arrow, _reading_on(path, kind, file.iter_batches())
+        _check_whole(path.parent)
+        stream = pa.ipc.open_file(data) if data.slice(0, 6).to_pybytes() == b"ARROW1" else pa.ipc.open_stream(data)
+        batches = (stream.get_batch(i) for i in range(stream.num_record_batches)) if isinstance(stream, pa.RecordBatchFileReader) else stream
+        return stream.schema, _reading_on(path, kind, batches)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, kind, error) from None
+
+
+def _reading_on(path: Path, kind: str, batches: Any) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, kind, error) from None
+
+
+def _broken(path: Path, kind: str, error: Exception) -> DataRefused:
+    what = "Parquet" if kind == "parquet" else "an Arrow file of the datasets library"
+    return DataRefused(f"{path} cannot be read as {what}: {str(error).splitlines()[0]}")
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises ``DataRefused`` when a file is missing that ``state.json`` lists: a copy that stopped half way is no smaller data set."""
+    listed = _document(folder / "state.json").get("_data_files") or []
+    for file in listed:
+        name = str(file.get("filename")) if isinstance(file, dict) else ""
+        if name and not (folder / name).is_file():
+            raise DataRefused(f"{folder / name} is missing, but {folder / 'state.json'} lists it; copy the folder again")
+
+
+def class_names(path: Path, schema: pa.Schema) -> dict[str, list[str]]:
+    """What the numbers of each column mean, as far as the datasets library wrote it down."""
+    stored = (schema.metadata or {}).get(b"huggingface")
+    try:
+        features = json.loads(stored)["info"]["features"] if stored else _document(path.parent / "dataset_info.json").get("features")
+    except (ValueError, KeyError, TypeError):
+        features = None
+    columns = {name: _names(feature) for name, feature in (features or {}).items()} if isinstance(features, dict | None) else {}
+    return {name: names for name, names in columns.items() if names}
+
+
+def _names(feature: Any) -> list[str]:
+    """The names of a ``ClassLabel``, alone or inside of a list (``Sequence``, ``List``)."""
+    if isinstance(feature, list) and feature:
+        return _names(feature[0])
+    if not isinstance(feature, Mapping):
+        return []
+    if feature.get("_type") == "ClassLabel":
+        return [str(name) for name in feature.get("names") or ()]
+    return _names(feature.get("feature"))
+
+
+def _document(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataRefused(f"{path} is not JSON: {error}") from None
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,58 @@
+"""Which folder is a project, and which one a command means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from recompress.errors import InputError
+
+OURS = "recompress.data"
+"""Stands in what the stages of a project run."""
+
+
+def is_project(folder: Path) -> bool:
+    """Whether ``dvc.yaml`` is here and is no other tool's: it has a stage of ours, or none yet."""
+    try:
+        document = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, yaml.YAMLError):
+        return True  # what is wrong with it is told by whoever reads it
+    stages = document.get("stages") if isinstance(document, dict) else None
+    return not stages or OURS in str(stages)
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upwards that is a project; else the one project in a folder directly below; else ``start``."""
+    above = next((folder for folder in (start, *start.parents) if is_project(folder)), None)
+    below = projects_below(start) if above is None else []
+    return above or (below[0] if len(below) == 1 else start)
+
+
+def projects_below(folder: Path) -> list[Path]:
+    """The projects directly below a folder, sorted."""
+    return sorted(path.parent for path in folder.glob("*/dvc.yaml") if is_project(path.parent))
+
+
+def check_project(folder: Path) -> None:
+    """Raises ``InputError`` with the ways out."""
+    if is_project(folder):
+        return
+    lacks = "its dvc.yaml has no stage of Recompress" if (folder / "dvc.yaml").is_file() else "it has no dvc.yaml"
+    below = [path.name for path in projects_below(folder)]
+    others = f" (here are: {', '.join(below)})" if below else ""
+    raise InputError(
+        f"{folder} is not a Recompress project: {lacks}; go to the project's folder or give --root{others}, or begin one: recompress init --data FILE --base MODEL"
+    )
+
+
+def only_recipe(folder: Path) -> Path:
+    """The one recipe of a project, relative to it. Raises ``InputError`` where there is none, or a choice."""
+    names = sorted(path.name for path in (folder / "recipes").glob("*.yaml"))
+    if len(names) != 1:
+        raise InputError(
+            f"{folder} has {len(names) or 'no'} recipes{': ' * bool(names)}{', '.join(names)}; say which: recompress run recipes/{names[0] if names else 'NAME.yaml'}"
+        )
+    return Path("recipes") / names[0]

@@ -1,0 +1,68 @@
+"""Where a new project may stand: a folder of its own, or one where nothing has the name of anything that a project brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recompress.errors import InputError
+from tasks.data.dvc_config import dvc_home
+from tasks.running.home import is_project
+
+MADE = ("prepared", "mlflow", "ledger", "keys", ".prefect", ".recompress", "reports", "evidence")
+"""Folders that a project makes for itself later; one that is here already is somebody else's."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of a new project, and what it stands in."""
+
+    folder: Path
+    git: Path | None
+    """The git repository around it."""
+    dvc: Path | None
+    """The DVC repository around it, or in it, whose cache and remotes it shares; ``None`` where it gets one of its own."""
+
+    @property
+    def is_own_repository(self) -> bool:
+        return self.dvc is None
+
+
+def place_for(folder: Path | None, here: Path, name: str) -> Place:
+    """The folder that was asked for; or ``here``, or, where something that a project brings is here already, the sub-folder ``name`` of it.
+
+    Raises ``InputError`` for a project that is there already, for what would clash in a folder that was asked for, by name, and for a file in its place.
+    """
+    chosen = (folder if folder is not None else here).absolute()
+    if folder is None and clashes(chosen, name) and not is_project(chosen):
+        chosen = chosen / name
+    if chosen.exists() and not chosen.is_dir():
+        raise InputError(f"{chosen} is a file; name a folder for the project")
+    if is_project(chosen):
+        raise InputError(
+            f"{chosen} is a Recompress project already, and nothing in it was touched; describe more data in its params.yaml, or name another folder"
+        )
+    if clash := clashes(chosen, name):
+        raise InputError(
+            f"{', '.join(clash)} {'is' if len(clash) == 1 else 'are'} in {chosen} already, and nothing there is overwritten; "
+            f"give the project a folder of its own: recompress init {(chosen / name).as_posix()} …"
+        )
+    return Place(chosen, nearest_with(chosen, ".git"), dvc_home(chosen))
+
+
+def brought(name: str) -> tuple[str, ...]:
+    """What a project brings, by its path; what makes it a project comes last."""
+    return (
+        *(".gitignore", ".dvcignore", f"raw/{name}", f"raw/{name}.dvc", f"prepared/{name}", f"policies/{name}.yaml", f"recipes/{name}.yaml"),
+        *("params.yaml", "dvc.lock", "dvc.yaml"),
+    )
+
+
+def clashes(folder: Path, name: str) -> list[str]:
+    """What of it is there already."""
+    return sorted({path for path in (*brought(name), *MADE) if (folder / path).exists() or (folder / path).is_symlink()})
+
+
+def nearest_with(folder: Path, entry: str) -> Path | None:
+    """The nearest folder upwards that holds ``entry``."""
+    return next((above for above in (folder, *folder.parents) if (above / entry).exists()), None)

@@ -1,0 +1,69 @@
+"""The files of a new project as text, from the templates that lie beside this module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from recompress.benchmarks import get_benchmark
+from recompress.data.looking import Understood
+from recompress.data.version import version_of
+from tasks.scaffold.base import PinnedBase
+from tasks.scaffold.dials import Dials
+
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+)
+SMALLER = {"torch": 1.5, "onnx": 2.0}
+"""What the policy asks for at first; int8 on ONNX Runtime reaches nearly 4 where most of a model is linear layers."""
+FIXED = {"dvc.yaml": "dvc.yaml.j2", ".gitignore": "gitignore.j2", ".dvcignore": "dvcignore.j2"}
+
+
+def fixed(name: str) -> str:
+    """A file that is the same in all projects."""
+    return render(FIXED[name])
+
+
+def params(name: str, project: str, data: Understood, entry: Mapping[str, Any], origin: str, today: str) -> str:
+    """``params.yaml``, which says how the raw files are read."""
+    dials = [(key, quoted(value), one_line(data.comments.get(key, ""))) for key, value in entry.items()]
+    return render("params.yaml.j2", name=name, project=project, version=version_of("prepare"), today=today, origin=one_line(origin), entry=dials)
+
+
+def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: int, long: int, origin: str) -> str:
+    """``recipes/NAME.yaml``."""
+    return render(
+        "recipe.yaml.j2",
+        name=name,
+        benchmark=data.benchmark,
+        base=base,
+        model=quoted(base.model),
+        dials=dials,
+        train=f"{train:,}",
+        long=long,
+        origin=one_line(origin),
+    )
+
+
+def policy(name: str, benchmark: str, dials: Dials) -> str:
+    """``policies/NAME.yaml``."""
+    smaller = SMALLER["torch" if benchmark == "language-modelling" else "onnx"]
+    return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller)
+
+
+def render(template: str, **values: Any) -> str:
+    return ENVIRONMENT.get_template(template).render(**values)
+
+
+def quoted(value: Any) -> str:
+    """A value as YAML has it on one line: JSON is YAML."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def one_line(text: str) -> str:
+    """Text as it may stand in a comment."""
+    return " ".join(text.split())
