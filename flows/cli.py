@@ -25,8 +25,8 @@ from recompress.errors import InputError, RecompressError, StorageError
 from tasks.ledger.user import give_home
 from tasks.running.home import check_project, find_root, only_recipe
 
-NEEDS_PROJECT = {"run", "predict", "report", "data", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
-"""Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere."""
+NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
+"""Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
 
 
 class Door(click.Group):
@@ -78,12 +78,18 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     except FileNotFoundError:
         raise InputError("the current folder is gone; go to one that is there, or give --root with the whole path of the project") from None
     give_home(context.obj)
-    if context.invoked_subcommand in NEEDS_PROJECT and not context.meta["help"]:
-        check_project(context.obj)
+    if context.invoked_subcommand in NEEDS_PROJECT:
+        need_project(context)
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
     logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+
+
+def need_project(context: click.Context) -> None:
+    """Raises ``InputError`` outside of a project, unless help is all that was asked for."""
+    if not context.meta["help"]:
+        check_project(context.obj)
 
 
 @main.command()
@@ -162,8 +168,11 @@ def methods(name: str | None, markdown: bool, json_: bool) -> None:
 
 
 @main.group()
-def data() -> None:
+@click.pass_context
+def data(context: click.Context) -> None:
     """The data sets: what is here, and how to bring what is not."""
+    if context.invoked_subcommand != "explain":
+        need_project(context)
 
 
 @data.command("status")
@@ -208,6 +217,41 @@ def data_accept(root: Path, name: str, json_: bool) -> None:
 
     changed = accept(root, name)
     show({"accepted": name, "changed": changed}, json_, lambda: f"{name}: the new hash stands in dvc.lock; commit it")
+
+
+@data.command("fetch")
+@click.argument("name")
+@as_json
+@click.pass_obj
+def data_fetch(root: Path, name: str, json_: bool) -> None:
+    """Bring a data set from the hub that its entry in params.yaml names (hub:), at that commit, and pin it with DVC.
+
+    Example:  recompress data fetch tickets
+    """
+    from tasks.data.hub import fetch
+
+    fetched = fetch(root, name, say)
+    show({"fetched": name, **fetched}, json_, lambda: f"{name}: {fetched['folder']} is here and pinned; `recompress data accept {name}` prepares it")
+
+
+@data.command("explain")
+@click.argument("what", metavar="NAME_OR_FILE")
+@click.option(
+    "--set", "dials", multiple=True, metavar="KEY=VALUE", help="A dial of the entry that is known already, e.g. --set text=body --set encoding=cp1252."
+)
+@as_json
+@click.pass_obj
+def data_explain(root: Path, what: str, dials: tuple[str, ...], json_: bool) -> None:
+    """How a data set, or any file or folder, is understood: the entry of params.yaml that reads it, counts, and the first rows as they were read.
+
+    Example:  recompress data explain tickets.csv
+    """
+    from recompress.data.explain import as_json as facts
+    from recompress.data.explain import explain as in_words
+    from tasks.data.explain import explain
+
+    understood = explain(root, what, dials)
+    show(facts(understood), json_, lambda: in_words(understood))
 
 
 @main.group()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from recompress.data.layout import Layout
@@ -41,6 +42,14 @@ def read_json_lines(reading: Reading, content: str, layout: Layout) -> None:
             add_record(reading, layout, number, record)
         else:
             reading.report("malformed_lines", number, f"expected an object with the strings {layout.text!r} and {layout.label!r}, got {cut(line)}")
+
+
+def line_records(content: str) -> Iterator[tuple[int, Any]]:
+    """The lines of a file that are JSON, with their numbers."""
+    for number, line in enumerate(content.split("\n"), 1):
+        if line.strip():
+            with suppress(ValueError, RecursionError):
+                yield number, _DECODER.decode(line)
 
 
 def read_json(reading: Reading, content: str, layout: Layout) -> None:

@@ -33,6 +33,8 @@ from recompress.settings.file import SettingsFile
 
 log = logging.getLogger(__name__)
 PROBLEMS: tuple[ProblemKind, ...] = ("malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends", "not_chosen")
+REFUSING: tuple[ProblemKind, ...] = ("malformed_lines", "not_utf8")
+"""What refuses the data, unless ``malformed: leave_out`` is set."""
 UNKNOWN_LABELS_LIMIT = 0.01
 """More than this share of a slice with labels that ``params.yaml`` does not know is a mistake in ``params.yaml``, not in the data."""
 
@@ -48,7 +50,7 @@ def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Cou
     splits: Splits = {}
     counts: Counts = {}
     for part in parts:
-        unreadable = [problem for problem in part.problems if problem.kind in ("malformed_lines", "not_utf8")]
+        unreadable = [problem for problem in part.problems if problem.kind in REFUSING]
         if unreadable and settings.malformed == "refuse":
             more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
             raise DataRefused(f"{unreadable[0]}{more}; correct the file, or leave such sentences out and count them (malformed: leave_out in params.yaml)")

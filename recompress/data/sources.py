@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import Field, field_validator
 
@@ -126,14 +127,35 @@ def names(file: SettingsFile) -> list[str]:
     return list(entries)
 
 
+class RawFile(NamedTuple):
+    """One raw file, what it is called below the source folder, and what its path says."""
+
+    path: Path
+    name: str
+    split: Split
+    slice: str
+
+
 def raw_files(folder: Path, settings: SourceSettings) -> list[tuple[Path, Split, str]]:
     """Path, split and slice of every raw file, sorted. Raises ``DataRefused`` for a missing or empty folder, and for a file that should not be there."""
+    return [(file.path, file.split, file.slice) for file in _files_in(folder, settings)]
+
+
+def _files_in(folder: Path, settings: SourceSettings) -> list[RawFile]:
     if not folder.is_dir():
         raise DataRefused(f"{folder} is missing; `recompress data` says how to get it")
-    found: list[tuple[Path, Split, str]] = []
     ignored = ignored_in(folder)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not ignored(path)):
-        relative = path.relative_to(folder).as_posix()
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(path for path in folder.rglob("*") if path.is_file() and not ignored(path))}
+    found = named_files(files, settings)
+    if not found:
+        raise DataRefused(f"{folder} is empty; expected files like {settings.files}")
+    return found
+
+
+def named_files(files: Mapping[str, Path], settings: SourceSettings) -> list[RawFile]:
+    """Files by their path below the source folder, with what that path says. Raises ``DataRefused`` for one that should not be there."""
+    found = []
+    for relative, path in files.items():
         match = settings.pattern.fullmatch(relative)
         if match is None and settings.ignores(relative):
             continue
@@ -142,18 +164,21 @@ def raw_files(folder: Path, settings: SourceSettings) -> list[tuple[Path, Split,
         split = settings.rename.get(given, given)
         if match is None or split not in SPLITS:
             raise DataRefused(f"{path} is not one of the files that make up the data: {settings.files} (params.yaml)")
-        found.append((path, split, named.get("slice") or "all"))
-    if not found:
-        raise DataRefused(f"{folder} is empty; expected files like {settings.files}")
+        found.append(RawFile(path, relative, split, named.get("slice") or "all"))
     return found
 
 
 def read_raw(folder: Path, settings: SourceSettings, *, slices: tuple[str, ...] | None = None, strict: bool = False) -> list[RawPart]:
     """Every raw example, by split and slice. Rows may name their slice and their split themselves. Raises ``DataRefused``."""
+    return read_files(_files_in(folder, settings), settings, str(folder), slices=slices, strict=strict)
+
+
+def read_files(files: Sequence[RawFile], settings: SourceSettings, where: str, *, slices: tuple[str, ...] | None = None, strict: bool = False) -> list[RawPart]:
+    """The same of files that were chosen before; ``where`` names them in messages."""
     parts: dict[tuple[Split, str], RawPart] = {}
     known: set[str] = set()
     rows_name_slices = settings.format == "jsonl" or settings.slice is not None
-    for path, split, file_slice in raw_files(folder, settings):
+    for path, name, split, file_slice in files:
         known |= set() if rows_name_slices else {file_slice}
         if slices is not None and not rows_name_slices and file_slice not in slices:
             continue
@@ -161,16 +186,16 @@ def read_raw(folder: Path, settings: SourceSettings, *, slices: tuple[str, ...] 
         places = [(_split_of(row, split, settings, path), row.slice or file_slice) for row in reading.rows]
         for place, row in zip(places, reading.rows, strict=True):
             part = parts.setdefault(place, RawPart(*place))
-            group = f"{path.relative_to(folder).as_posix()}:{row.group}" if row.group and settings.format == "conll" else row.group
+            group = f"{name}:{row.group}" if row.group and settings.format == "conll" else row.group
             labels = tuple(map(tidy, row.labels))
             part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
             part.examples.append(Example(row.words, labels, part.slice, group))
             part.places.append((path, row.line))
         parts[places[0]].problems.extend(reading.problems)
     known |= {part.slice for part in parts.values()}
-    for name in slices or ():
-        if name not in known:
-            raise DataRefused(unknown("slice", name, known, str(folder)))
+    for wanted in slices or ():
+        if wanted not in known:
+            raise DataRefused(unknown("slice", wanted, known, where))
     chosen = [part for part in parts.values() if slices is None or part.slice in slices]
     return sorted(chosen, key=lambda part: (SPLITS.index(part.split), part.slice))
 

@@ -7,13 +7,12 @@ a full commit as its revision. Whatever is found is compared with the recipe's s
 from __future__ import annotations
 
 import importlib.util
-import logging
 from pathlib import Path
 
-from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.errors import InputError, IntegrityError
 from recompress.integrity.digest import sha256_file
+from recompress.models.hub import snapshot
 
-log = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.txt", "*.model", WEIGHTS]
 """What is fetched from a hub: never a pickle, never code."""
@@ -57,33 +56,6 @@ def _in_package(model: str) -> Path:
 
 
 def _from_hub(model: str, revision: str | None) -> Path:
-    """A snapshot of a hub repository at one commit; from the local cache when the hub cannot be reached."""
     if revision is None:
         raise InputError(f"base model {model!r} comes from a hub, so it needs base.revision: the full commit, because names and branches move")
-    import httpx2 as httpx
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        try:
-            # asked first because it fails at once where there is no network; the download would try again and again
-            HfApi().model_info(model, revision=revision, timeout=20)
-        except (httpx.HTTPError, OSError) as error:
-            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
-                raise
-            log.debug("hub: %s", error)
-            return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES, local_files_only=True))
-        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
-    except GatedRepoError:
-        raise InputError(f"base model {model!r} is gated; accept its terms on the hub and set HF_TOKEN") from None
-    except RevisionNotFoundError:
-        raise InputError(f"base model {model!r} has no revision {revision!r}") from None
-    except RepositoryNotFoundError:
-        raise InputError(f"base model {model!r} is not on the hub, or is private: set HF_TOKEN") from None
-    except (LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == 28:
-            raise StorageError(f"no space left while fetching base model {model!r}; free some, or set HF_HOME to a larger disk") from None
-        log.debug("hub: %s", error)
-        raise InputError(
-            f"base model {model!r} is neither in the local cache nor can the hub be reached; connect, or copy the model here and name its folder, or use package://…"
-        ) from None
+    return snapshot("model", model, revision, HUB_FILES, f"base model {model!r}", "or copy the model here and name its folder, or use package://…")

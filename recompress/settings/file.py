@@ -120,6 +120,14 @@ class SettingsFile:
             loader.dispose()
 
 
+def as_plain(text: str) -> Any:
+    """One value as YAML writes it, as settings files read it. Raises ``InputError``."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r} is no value of YAML: {str(error).splitlines()[0]}") from None
+
+
 def read_settings(path: Path, kind: type[S]) -> S:
     """The whole file as settings. Raises ``InputError``."""
     return SettingsFile(path).read_as(kind)

@@ -23,6 +23,7 @@ from recompress.integrity.digest import check_directory, sha256_directory
 from recompress.records import DatasetRef, Split
 from recompress.settings.file import SettingsFile, unknown
 from tasks.data.fetch import from_cache, from_mirror, from_network, mirror_gone, other_versions
+from tasks.data.hub import from_hub
 from tasks.data.pins import LOCK, Pin, check_stages, is_here, is_made, locked_inputs, locked_outputs, measure, nearest, pin_of_source, pins_of, tracked
 from tasks.data.placing import own_files, put_in_place, replaced
 from tasks.data.status import how_to_get, status
@@ -166,7 +167,7 @@ def unlabelled_of(dataset: DatasetRef) -> list[Example]:
 
 def _bring_raw(work: Bench, name: str, pin: Pin) -> None:
     """Raises ``DataRefused`` with the ways out when no way gives the pinned bytes."""
-    place = from_cache(work, pin) or from_mirror(work, pin, name) or from_network(work, pin)
+    place = from_cache(work, pin) or from_mirror(work, pin, name) or from_hub(work, pin, name) or from_network(work, pin)
     if isinstance(place, str):
         raise DataRefused(f"the raw data of {name!r} is not here ({place}{mirror_gone()}); {how_to_get(pin)}")
     _place(work, place, pin)

@@ -40,9 +40,10 @@ def check_not_lost(root: Path, registry: ModelRegistry, model: str | None = None
     if anchor is not None:
         place, head = anchor
         number, _, digest = head.partition(":")
+        others = "; if another project registered it, choose another name under register" if place.startswith("the tag") else ""
         raise IntegrityError(
             f"the ledger is gone or empty, but {place} names its record {number} ({digest[:12]}…); put back a copy of it, "
-            f"or name its place in RECOMPRESS_LEDGER (looked for at {ledger_place(root)})"
+            f"or name its place in RECOMPRESS_LEDGER (looked for at {ledger_place(root)}){others}"
         )
 
 

@@ -8,17 +8,21 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from flows.cli import main
+from recompress.data.version import version_of
 from recompress.errors import DataRefused, InputError
+from recompress.integrity.digest import sha256_file
 from recompress.recipe import read_recipe
+from recompress.settings.file import SettingsFile
 from tasks.data.bring import status
+from tasks.data.pins import measure, tracked
 from tasks.data.workbench import run_dvc
-from tasks.running.home import find_root
+from tasks.running.home import find_root, only_recipe
 from tasks.scaffold import begin as beginning
 from tasks.scaffold.begin import begin
+from tasks.scaffold.dials import margin_for
 from tests.tasks.scaffold.conftest import write_tickets
 
 MADE = {".dvc", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "policies", "prepared", "raw", "recipes", "tickets.csv"}
@@ -33,35 +37,54 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_in_a_folder_with_nothing_but_data_the_project_stands(here: Path, base: Path) -> None:
-    before = contents(here)
-    lines: list[str] = []
-    begun = begin(None, here, Path("tickets.csv"), str(base), say=lines.append)
-    assert (begun.folder, begun.name) == (here, "tickets")
-    assert {path.name for path in here.iterdir()} == MADE
-    assert contents(here).items() >= before.items()
-    told = "\n".join(lines)
-    for fact in ("csv", "id, text, label", "text-classification", "food", "Latin", "test, dev" if "test, dev" in told else "dev, test"):
-        assert fact in told, fact
-    [row] = status(here)
-    assert (row["state"], sum(row["rows"].values())) == ("ready", 400)
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, Result]:
+    """A project in a folder that held nothing but data, and what the command said."""
+    folder = tmp_path_factory.mktemp("somebody") / "an ä % folder"
+    folder.mkdir()
+    write_tickets(folder / "tickets.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(main, ["init", "--data", "tickets.csv", "--base", str(base), "--json"])
+    assert done.exit_code == 0, done.stderr
+    return folder, done
+
+
+def test_in_a_folder_with_nothing_but_data_the_project_stands(begun: tuple[Path, Result]) -> None:
+    folder, done = begun
+    facts = json.loads(done.stdout)
+    assert (facts["folder"], facts["name"], sum(facts["rows"].values())) == (str(folder), "tickets", 400)
+    assert {path.name for path in folder.iterdir()} == MADE
+    for fact in ("csv", "id, text, label", "text-classification", "food", "Latin", "drawn from train"):
+        assert fact in done.stderr, fact
+    [row] = status(folder)
+    assert (row["state"], row["rows"]) == ("ready", facts["rows"])
     assert row["rows"]["test"] >= 100
-    plan = read_recipe(here / "recipes" / "tickets.yaml", here)
-    assert plan.recipe.baseline.max_length == 32
-    assert plan.policy.min_examples.overall <= row["rows"]["test"]
-    assert "up to date" in run_dvc(here, here, "status").stdout
-    assert find_root(here / "recipes") == here
-    with pytest.raises(InputError, match=r"is a Recompress project already"):
-        begin(None, here, Path("tickets.csv"), str(base))
+    assert (folder / "raw" / "tickets" / "tickets.csv").read_bytes() == (folder / "tickets.csv").read_bytes()
+    assert measure(folder / "raw" / "tickets").md5 == tracked(folder)["raw/tickets"].md5
+    assert "up to date" in run_dvc(folder, folder, "status").stdout
+    assert find_root(folder / "recipes") == folder
+    before = contents(folder)
+    with pytest.raises(InputError, match="is a Recompress project already, and nothing in it was touched"):
+        begin(None, folder, Path("tickets.csv"), "no matter")
+    assert contents(folder) == before
 
 
-def test_every_dial_has_a_comment(here: Path, base: Path) -> None:
-    begin(None, here, Path("tickets.csv"), str(base))
+def test_recipe_and_policy_fit_the_data_and_the_base(begun: tuple[Path, Result]) -> None:
+    folder, done = begun
+    plan, rows = read_recipe(folder / only_recipe(folder), folder), json.loads(done.stdout)["rows"]
+    assert (plan.recipe.baseline.max_length, plan.recipe.baseline.epochs, plan.recipe.register_.model) == (16, 5, "tickets")
+    assert (plan.recipe.base.sha256, plan.recipe.dataset.name) == (sha256_file(Path(plan.recipe.base.model) / "model.safetensors"), "tickets")
+    assert plan.policy.min_examples.overall <= rows["test"]
+    assert plan.policy.baseline.margin == margin_for(rows["test"])
+    assert SettingsFile(folder / "params.yaml").values["code"] == {"prepare": version_of("prepare")}
+
+
+def test_every_dial_has_a_comment(begun: tuple[Path, Result]) -> None:
+    plain = ("name:", "benchmark:", "base:", "  model:", "  batch_size:", "    - ", "policy:", "metric:", "limits:")
     for file in ("recipes/tickets.yaml", "policies/tickets.yaml"):
-        lines = (here / file).read_text().splitlines()
-        plain = ("name:", "benchmark:", "base:", "  model:", "  batch_size:", "    - ", "policy:", "metric:", "limits:")
-        bare = [line for line in lines if line.strip() and "#" not in line and not line.startswith(plain)]
-        assert bare == [], file
+        lines = (begun[0] / file).read_text().splitlines()
+        assert [line for line in lines if line.strip() and "#" not in line and not line.startswith(plain)] == [], file
 
 
 def test_in_a_repository_with_dvc_it_is_a_folder_of_its_own_and_shares_the_cache(here: Path, base: Path) -> None:
@@ -135,14 +158,8 @@ def test_data_that_cannot_be_prepared_leaves_nothing(here: Path, base: Path, mon
     assert {path.name for path in here.iterdir()} == {"tickets.csv"}
 
 
-def test_the_command_says_what_it_understood_and_what_comes_next(here: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(here)
-    done = CliRunner().invoke(main, ["init", "mine", "--data", "tickets.csv", "--base", str(base), "--name", "t-1", "--json"])
-    assert done.exit_code == 0, done.stderr
-    facts = json.loads(done.stdout)
-    assert (facts["folder"], facts["name"], sum(facts["rows"].values())) == (str(here / "mine"), "t-1", 400)
-    assert yaml.safe_load((here / "mine" / "recipes" / "t-1.yaml").read_text())["register"] == {"model": "t-1"}
-    for missing in (["--base", str(base)], ["--data", "tickets.csv"]):
-        refused = CliRunner().invoke(main, ["init", *missing])
-        assert refused.exit_code == 2
-        assert "is missing: recompress init --data" in refused.stderr
+@pytest.mark.parametrize("given", ["--base", "--data"])
+def test_what_is_needed_is_named(given: str) -> None:
+    refused = CliRunner().invoke(main, ["init", given, "x"])
+    assert refused.exit_code == 2
+    assert f"{'--data' if given == '--base' else '--base'} is missing: recompress init --data" in refused.stderr

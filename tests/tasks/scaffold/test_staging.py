@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def fill(staged: Path) -> None:
         (staged / file).write_text("stages: {}\n" if file == "dvc.yaml" else file)
 
 
+def begin(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
+    with staging(folder) as staged:
+        assert all_in(staged) == set()
+        fill(staged)
+        meanwhile()
+        move(staged, folder)
+
+
 def all_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -52,9 +61,8 @@ def test_a_kill_while_files_move_is_finished_by_the_next(tmp_path: Path, monkeyp
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", dies)
-    with pytest.raises(Killed), staging(tmp_path) as staged:
-        fill(staged)
-        move(staged, tmp_path)
+    with pytest.raises(Killed):
+        begin(tmp_path)
     monkeypatch.setattr(Path, "rename", rename)
     assert not is_project(tmp_path), "what makes it a project comes last"
     with pytest.raises(InputError, match="was cut off while its files were moved .* it is a project: recompress run"):
@@ -68,18 +76,13 @@ def test_what_a_killed_process_left_before_that_goes(tmp_path: Path) -> None:
     (tmp_path / stages.STAGING / "files" / "raw").mkdir(parents=True)
     (tmp_path / stages.STAGING / "files" / "raw" / "half.csv").write_text("a,b")
     finish_if_cut(tmp_path)
-    with staging(tmp_path) as staged:
-        assert all_in(staged) == set()
-        fill(staged)
-        move(staged, tmp_path)
+    begin(tmp_path)
     assert all_in(tmp_path) == set(FILES)
 
 
 def test_what_came_to_stand_there_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"params\.yaml was made while the project was"), staging(tmp_path) as staged:
-        fill(staged)
-        (tmp_path / "params.yaml").write_text("mine")
-        move(staged, tmp_path)
+    with pytest.raises(InputError, match=r"params\.yaml was made while the project was"):
+        begin(tmp_path, lambda: (tmp_path / "params.yaml").write_text("mine"))
     assert (tmp_path / "params.yaml").read_text() == "mine"
     (tmp_path / "params.yaml").unlink()
     with pytest.raises(InputError, match="it is a project"):
@@ -111,8 +114,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StorageError, match="no space left while writing"), staging(tmp_path / "new") as staged:
-        monkeypatch.setattr(stages, "flush_tree", full)
-        fill(staged)
-        move(staged, tmp_path / "new")
+    monkeypatch.setattr(stages, "flush_tree", full)
+    with pytest.raises(StorageError, match="no space left while writing"):
+        begin(tmp_path / "new")
     assert not (tmp_path / "new").exists()
