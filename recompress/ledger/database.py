@@ -87,7 +87,6 @@ class Database:
         is none at all."""
         with self.reading() as connection:
             [encoding] = connection.exec_driver_sql("SHOW server_encoding").one()
-        encoding = encoding.decode() if isinstance(encoding, bytes) else str(encoding)
         if encoding != "UTF8" and not (there and encoding != "SQL_ASCII"):
             raise StorageError(f"the database of the ledger {self.name} is {encoding}, a ledger needs UTF8: createdb -E UTF8 -T template0 …")
 
@@ -188,7 +187,7 @@ def _readable(path: Path) -> URL:
 
 def _engine(url: URL, timeout: float) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
-    arguments = {"timeout": timeout} if is_sqlite else {"connect_timeout": max(2, int(timeout))}
+    arguments = {"timeout": timeout} if is_sqlite else {"connect_timeout": max(2, int(timeout)), "client_encoding": "utf8"}
     try:
         engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     except (NoSuchModuleError, ModuleNotFoundError):
