@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from recompress.benchmarks import Example
-from recompress.data.characters import has_half
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
 from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
 from recompress.data.readers import ProblemKind
@@ -54,8 +53,6 @@ def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Cou
         if unreadable and settings.malformed == "refuse":
             more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
             raise DataRefused(f"{unreadable[0]}{more}; correct the file, or leave such sentences out and count them (malformed: leave_out in params.yaml)")
-        if settings.malformed == "refuse":
-            _refuse_halves(part)
         tally: Tally = Counter({kind: part.count(kind) for kind in PROBLEMS})
         rows = _clean_part(part, settings, tally)
         splits.setdefault(part.split, {})[part.slice] = rows
@@ -69,16 +66,6 @@ def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Cou
             if not rows:
                 raise DataRefused(f"nothing is left of slice {name!r} of {split}: {_told(counts[split][name])}")
     return splits, counts
-
-
-def _refuse_halves(part: RawPart) -> None:
-    """Raises ``DataRefused`` for the first row that UTF-8 cannot hold. Where such rows are left out, they are counted as lost characters."""
-    for example, (path, line) in zip(part.examples, part.places, strict=False):
-        if has_half(" ".join((*example.words, *example.labels, example.slice, example.group))):
-            raise DataRefused(
-                f"half a character stands here, cut out of an emoji for example ({path}:{line}); correct the file, or leave such rows out and count them "
-                "(malformed: leave_out in params.yaml)"
-            )
 
 
 def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[Example]:
