@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from recompress.benchmarks import BenchmarkName
 from recompress.errors import InputError
 from recompress.integrity.digest import sha256_json
 from recompress.methods.registry import all_methods
 from recompress.policy import Policy, read_policy
-from recompress.settings.base import Settings, Sha256, Slug
+from recompress.settings.base import Settings, Sha256, Slug, as_before
 from recompress.settings.file import SettingsFile, unknown
 from recompress.training.settings import TrainingSettings
 
@@ -56,6 +56,38 @@ class BaseChoice(Settings):
     """The digest of ``model.safetensors``; the base is refused when its weights have another."""
 
 
+class BaselineChoice(TrainingSettings):
+    """The uncompressed model: how the base is fine-tuned, or a model that is fine-tuned already."""
+
+    model: str | None = None
+    """A model that is fine-tuned already: a folder, a hub id, ``package://package/folder`` or ``models:/name@alias``. It is taken as it is, with its labels, its
+    tokenizer and its longest sequence, and no dial of training is set."""
+    revision: str | None = None
+    """The commit of a hub id."""
+    sha256: Sha256 | None = None
+    """The digest of its ``model.safetensors``."""
+
+    @property
+    def given(self) -> BaseChoice | None:
+        return None if self.model is None else BaseChoice(model=self.model, revision=self.revision, sha256=self.sha256)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        """What says nothing is not written: dials beside a model that is given, and pins where none is, which is what recipes were before there were any."""
+        pins = ("model", "revision", "sha256")
+        return as_before(self, write(self), pins) if self.model is None else {name: value for name, value in write(self).items() if name in pins}
+
+    @model_validator(mode="after")
+    def _trained_or_given(self) -> BaselineChoice:
+        pins = {"revision", "sha256"}
+        dials = sorted(self.model_fields_set - pins - {"model"})
+        if self.model is not None and dials:
+            raise ValueError(f"names a model that is trained already, so {', '.join(dials)} would change nothing; leave that out, or the model")
+        if self.model is None and self.model_fields_set & pins:
+            raise ValueError("pins a model and names none; write model: as well, or pin the base under base:")
+        return self
+
+
 class RegisterChoice(Settings):
     """Where the winner goes."""
 
@@ -83,8 +115,8 @@ class Recipe(Settings):
     base: BaseChoice
     seed: int = 0
     """Every random choice follows from it: the head's first weights, the order of examples, the draws of the bootstrap."""
-    baseline: TrainingSettings
-    """How the uncompressed model is fine-tuned."""
+    baseline: BaselineChoice
+    """How the uncompressed model is fine-tuned, or which one is fine-tuned already."""
     variants: Annotated[dict[Slug, tuple[dict[str, object], ...]], Field(min_length=1)]
     policy: str
     """The policy file, relative to the project's folder."""
@@ -120,11 +152,14 @@ class Plan:
 def read_recipe(path: Path, root: Path) -> Plan:
     """Read and check a recipe and its policy. ``root`` is the project's folder. Raises ``InputError``; nothing is run or written."""
     file = SettingsFile(path)
+    _complete_base(file)
     recipe = file.read_as(Recipe)
     steps = {name: _steps(file, name, len(chain)) for name, chain in recipe.variants.items()}
     _check_chains(file, recipe, steps)
     _check_teachers(file, steps)
-    _check_base(file, recipe.base)
+    for key, choice in (("base", recipe.base), ("baseline", recipe.baseline.given)):
+        if choice is not None:
+            _check_base(file, choice, key)
     policy_path = (root / recipe.policy).resolve()
     if not policy_path.is_relative_to(root.resolve()):
         raise InputError(f"policy {recipe.policy!r} lies outside the project ({file.where(('policy',))})")
@@ -184,8 +219,16 @@ def _check_teachers(file: SettingsFile, steps: dict[str, tuple[Step, ...]]) -> N
         above.append(variant)
 
 
-def _check_base(file: SettingsFile, base: BaseChoice) -> None:
+def _complete_base(file: SettingsFile) -> None:
+    """A model that is fine-tuned already is its own base, where no other is named."""
+    baseline = file.values.get("baseline") if isinstance(file.values, dict) else None
+    if isinstance(baseline, dict) and "model" in baseline and "base" not in file.values:
+        file.values["base"] = {key: baseline[key] for key in ("model", "revision", "sha256") if key in baseline}
+        file.lines["base",] = file.lines["baseline",]
+
+
+def _check_base(file: SettingsFile, base: BaseChoice, key: str) -> None:
     if base.revision is not None and not (len(base.revision) == 40 and set(base.revision) <= set("0123456789abcdef")):
-        raise InputError(f"base.revision is a full commit of 40 hex digits, got {base.revision!r} ({file.where(('base', 'revision'))})")
+        raise InputError(f"{key}.revision is a full commit of 40 hex digits, got {base.revision!r} ({file.where((key, 'revision'))})")
     if base.model.startswith("package://") and base.sha256 is None:
-        raise InputError(f"base.sha256 is missing: a model from a package is pinned by its digest ({file.where(('base',))})")
+        raise InputError(f"{key}.sha256 is missing: a model from a package is pinned by its digest ({file.where((key,))})")

@@ -144,8 +144,8 @@ def _texts(
             raise DataRefused(f"no column holds a label for each text; there are: {', '.join(columns)} (label: names one)")
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text; no column could be a label"}, notes
     label = labels[0] if labels[0].lower() in LABELS or "label" in given else min(labels, key=lambda column: _distinct(records, column))
-    if len(labels) > 1:
-        notes.append(f"{', '.join(map(repr, [other for other in labels if other != label][:3]))} could be the label too; label: says which")
+    if others := [other for other in labels if other != label and _distinct(records, other) <= len(records) / 5]:
+        notes.append(f"{', '.join(map(repr, others[:3]))} could be the label too; label: says which")
     kinds = _distinct(records, label)
     what = f"{kinds:,} different values" + (", named by the file itself" if names.get(label) else "")
     return {"benchmark": "text-classification", "text": text, "label": label}, {"text": "the text", "label": what}, notes

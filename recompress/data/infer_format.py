@@ -17,7 +17,8 @@ from recompress.errors import DataRefused
 LINES = 400
 """So many lines from the beginning are looked at."""
 DELIMITERS = ",;\t|"
-BY_ENDING = {".parquet": "parquet", ".pq": "parquet", ".arrow": "datasets", ".jsonl": "jsonl", ".ndjson": "jsonl", ".conllu": "conll", ".conllx": "conll"}
+CONLL = (".conll", ".conllu", ".conllx", ".bio", ".iob", ".iob2", ".bioes", ".bilou")
+BY_ENDING = {".parquet": "parquet", ".pq": "parquet", ".arrow": "datasets", ".jsonl": "jsonl", ".ndjson": "jsonl", **dict.fromkeys(CONLL, "conll")}
 
 
 def infer_format(path: Path, encoding: str, given: str | None = None) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def infer_format(path: Path, encoding: str, given: str | None = None) -> dict[st
 
     Raises ``DataRefused`` for text in another encoding, which is named, and for what is no text and no format that is known.
     """
-    start = path.open("rb").read(8) if path.is_file() else b""
+    with path.open("rb") as file:
+        start = file.read(8)
     kind = given or ("parquet" if start.startswith(b"PAR1") else BY_ENDING.get(path.suffix.lower()))
     if kind in ("parquet", "datasets", "conll", "jsonl", "lines"):
         return {"format": kind}

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from recompress.data.infer_columns import infer_columns, sample
-from recompress.data.infer_files import data_files, named_by
+from recompress.data.infer_files import SPLIT_WORDS, data_files, named_by
 from recompress.data.infer_format import infer_format
 from recompress.data.infer_tags import infer_conll
 from recompress.data.layout import WITHOUT_COLUMNS, Layout
@@ -214,5 +214,6 @@ def _counted(counts: Iterable[Mapping[Any, int]]) -> Counter[Any]:
 
 def _slug(path: Path) -> str:
     """A name for a data set, made of that of a file or folder: small letters, digits, _ . -"""
-    name = re.sub(r"[^a-z0-9_.-]+", "-", (path.stem if path.is_file() else path.resolve().name).lower()).strip("-._")
+    called = path.stem if path.is_file() and path.stem.lower() not in SPLIT_WORDS else (path.resolve().parent if path.is_file() else path.resolve()).name
+    name = re.sub(r"[^a-z0-9_.-]+", "-", called.lower()).strip("-._")
     return name[:80] or "data"

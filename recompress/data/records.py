@@ -77,10 +77,9 @@ def _label(layout: Layout, record: Record, names: Sequence[str] | None) -> str:
         if len(value) > 1:
             raise Unreadable(f"{len(value)} labels stand in {layout.label!r}, one is expected: {cut(_shown(value))}")
         value = value[0] if value else None
-    label = _plain(value)
-    if label is None:
+    if _plain(value) is None:
         raise Unreadable(f"expected an object with the strings {layout.text!r} and {layout.label!r}, got {cut(_shown(record))}")
-    return _by_name(label, names)
+    return _by_name(value, names)
 
 
 def _tagged(layout: Layout, record: Record, words: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -95,7 +94,7 @@ def _tagged(layout: Layout, record: Record, words: Any, names: Sequence[str] | N
         raise Unreadable(f"expected lists of words {layout.text!r} and tags {layout.label!r}, got {cut(_shown(record))}")
     if len(listed) != len(value):
         raise Unreadable(f"{len(listed)} words and {len(value)} tags; there must be one for each word: {cut(_shown(listed))}")
-    tags = [_by_name(_plain(tag) or "", names) for tag in value]
+    tags = [_by_name(tag, names) for tag in value]
     if wrong := next((tag for tag in tags if not TAGS[layout.tags].fullmatch(tag)), None):
         hint = "; numbers need their names (names: in params.yaml)" if wrong.lstrip("-").isdigit() else "; tags: says how entities are written"
         raise Unreadable(f"{wrong!r} is no tag like {LOOKS[layout.tags]}{hint}")
@@ -104,11 +103,15 @@ def _tagged(layout: Layout, record: Record, words: Any, names: Sequence[str] | N
     return tuple(listed), to_iob2(tags, layout.tags)
 
 
-def _by_name(label: str, names: Sequence[str] | None) -> str:
-    if names is None or label in names:
+def _by_name(value: Any, names: Sequence[str] | None) -> str:
+    """A number is the place of its name, also where another label is called like it; text is a name, or a number that a table of text holds."""
+    label = _plain(value) or ""
+    is_number = isinstance(value, Written | int | float) and not isinstance(value, bool)
+    if names is None or (label in names and not is_number):
         return label
-    if label.removesuffix(".0").isdecimal() and int(label.removesuffix(".0")) < len(names):
-        return names[int(label.removesuffix(".0"))]
+    place = label.removesuffix(".0")
+    if place.isdecimal() and int(place) < len(names):
+        return names[int(place)]
     raise Unreadable(f"{label!r} is none of the {len(names)} names, nor the number of one (from 0): {', '.join(names[:8])}")
 
 

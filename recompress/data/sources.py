@@ -28,7 +28,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 class HubSource(Settings):
     """A data set on a hub, at one commit."""
 
-    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", json_schema_extra={"in_words": "a hub id, owner/name"})
+    dataset: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*$", json_schema_extra={"in_words": "a hub id, owner/name"})
     revision: str = Field(pattern=r"^[0-9a-f]{40}$", json_schema_extra={"in_words": "a full commit, 40 hex digits, because names and branches move"})
 
 

@@ -49,12 +49,15 @@ OTHER_HEADS = ("lm_head.", "cls.")
 
 
 def numbers_of(directory: Path, *, heads: bool) -> int:
-    """How many numbers the weights of a base hold, read from the header of its file; ``heads``: with those of the head that it was pretrained with."""
+    """How many numbers the weights of a base hold, read from the headers of its files; ``heads``: with those of the head that it was pretrained with."""
     from safetensors import safe_open
 
-    with safe_open(directory / WEIGHTS, "np") as file:
-        names = [name for name in file.keys() if heads or not name.startswith(OTHER_HEADS)]  # noqa: SIM118 - it is no dict
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    numbers = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "np") as file:
+            names = [name for name in file.keys() if heads or not name.startswith(OTHER_HEADS)]  # noqa: SIM118 - it is no dict
+            numbers += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return numbers
 
 
 def _in_package(model: str) -> Path:

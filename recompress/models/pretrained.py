@@ -43,8 +43,8 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
     config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
-    tokenizer = _base_tokenizer(directory, config, benchmark, max_length)
-    _check_room(directory, config, tokenizer, max_length)
+    tokenizer = base_tokenizer(directory, config, benchmark, max_length)
+    check_room(directory, config, tokenizer, max_length)
     if reads_before_padding(config, benchmark):
         config.pad_token_id = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
@@ -72,8 +72,8 @@ def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_leng
         raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
     config = read_config(directory)
     check_causal(directory, config, benchmark)
-    tokenizer = _base_tokenizer(directory, config, benchmark, max_length)
-    _check_room(directory, config, tokenizer, max_length)
+    tokenizer = base_tokenizer(directory, config, benchmark, max_length)
+    check_room(directory, config, tokenizer, max_length)
     if (directory / INFO_FILE).is_file():
         network = load(directory).torch_network
         if read_info(directory).benchmark != benchmark:
@@ -124,7 +124,8 @@ def _is_of_backbone(name: str, network: PreTrainedModel) -> bool:
     return (name.startswith(prefix) or first in parts) and first != architecture_of(network).pooler and not name.endswith(CONSTANTS)
 
 
-def _base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
+def base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base as models for ``benchmark`` use it. Raises ``InputError``."""
     from transformers import AutoTokenizer
 
     try:
@@ -137,10 +138,15 @@ def _base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, m
     return spaced_words(plain) if head_of(benchmark).reads_words else plain
 
 
-def _check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    positions = int(config.max_position_embeddings)
-    if architecture_named(config.model_type).positions_follow_padding:
-        positions -= int(config.pad_token_id) + 1
+def positions_of(config: PreTrainedConfig) -> int:
+    """The longest sequence that a network of this config has positions for, in tokens."""
+    before = int(config.pad_token_id) + 1 if architecture_named(config.model_type).positions_follow_padding else 0
+    return int(config.max_position_embeddings) - before
+
+
+def check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """Raises ``InputError`` for more tokens than there are positions, and for a tokenizer that numbers more than there are embeddings."""
+    positions = positions_of(config)
     if not 2 < max_length <= positions:
         raise InputError(f"max_length is between 3 and the {positions} positions of base model {directory}, got {max_length}")
     numbers = 1 + max(tokenizer.get_vocab().values(), default=-1)

@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 ONNX_FILE = "model.onnx"
 QUIET = 3
 """Errors only."""
-RANGES_OF_A_CALL = frozenset({"dynamic_int8", "qat_int8"})
-"""Steps whose graphs take one range for all that is asked in a call, padding and neighbours included: an answer would depend on its company."""
+CALIBRATED = "calibration_examples"
+"""Stands in what is said of an int8 graph that has its ranges from calibration. Others take one range for all that is asked in a call, padding and neighbours
+included: an answer would depend on its company."""
 
 
 class OnnxRuntime:
@@ -51,7 +52,7 @@ class OnnxRuntime:
             raise IntegrityError(f"{path} is cut off or broken: {str(error).splitlines()[0]}") from None
         self.threads = threads
         self.pad_id = int(info.onnx.get("pad_id", 0))
-        self.asks_alone = not RANGES_OF_A_CALL.isdisjoint(info.steps)
+        self.asks_alone = bool(info.onnx.get("int8")) and CALIBRATED not in info.onnx
         """Whether texts are put to the graph one by one, whoever asks: what is measured is what is served."""
         self._inputs = [given.name for given in self.session.get_inputs()]
 

@@ -25,7 +25,7 @@ from tasks.data.pins import measure
 from tasks.data.workbench import bench
 from tasks.scaffold import texts
 from tasks.scaffold.base import PinnedBase, pin_base
-from tasks.scaffold.dials import Dials, dials_for, shares
+from tasks.scaffold.dials import Dials, check_enough, dials_for, shares
 from tasks.scaffold.place import Place, place_for
 from tasks.scaffold.shown import lines_of
 from tasks.scaffold.staging import finish_if_cut, move, staging
@@ -108,6 +108,7 @@ def write(staged: Path, place: Place, name: str, data: Understood, base: PinnedB
     say("preparing the data and pinning it, with DVC")
     accept(staged, name)
     rows: dict[str, int] = preparation(staged / "prepared" / name)["rows"]
+    check_enough(rows)
     lengths = base.lengths([" ".join(example.words) for example in draw(read_split(staged / "prepared" / name, "train"), LENGTHS_OF, 0)])
     dials = dials_for(train=rows["train"], tested=rows["test"], lengths=lengths, layers=base.layers, width=base.width, positions=base.positions)
     write_recipe(staged, name, data, base, dials, rows["train"], lengths[int(0.99 * (len(lengths) - 1))], origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recompress.data.checks import MIN_ROWS
@@ -55,6 +56,16 @@ def shares(rows: int, *, dev: bool, test: bool) -> dict[str, float]:
     if dev:
         parts["dev"] = round(min(TEST_SHARE, max(DEV_SHARE, 2 * MIN_ROWS / rows)), 2)
     return parts
+
+
+def check_enough(rows: Mapping[str, int]) -> None:
+    """Raises ``DataRefused`` where so little is left after preparation that no gate could judge by it."""
+    for split, least in (("train", MIN_ROWS), ("dev", MIN_ROWS), ("test", LEAST_TESTED)):
+        if rows.get(split, 0) < least:
+            counts = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+            raise DataRefused(
+                f"{rows.get(split, 0)} {split} examples are left once broken and repeated ones are gone ({counts}), and {least} are needed; bring more data"
+            )
 
 
 def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int) -> Dials:

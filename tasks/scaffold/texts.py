@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from recompress.benchmarks import get_benchmark
+from recompress.data.explain import as_settings
 from recompress.data.looking import Understood
 from recompress.data.version import version_of
 from tasks.scaffold.base import PinnedBase
@@ -30,7 +32,7 @@ def fixed(name: str) -> str:
 
 def params(name: str, project: str, data: Understood, entry: Mapping[str, Any], origin: str, today: str) -> str:
     """``params.yaml``, which says how the raw files are read."""
-    dials = [(key, quoted(value), one_line(data.comments.get(key, ""))) for key, value in entry.items()]
+    dials = as_settings(replace(data, entry=dict(entry), comments={key: one_line(why) for key, why in data.comments.items()}))
     return render("params.yaml.j2", name=name, project=project, version=version_of("prepare"), today=today, origin=one_line(origin), entry=dials)
 
 

@@ -13,7 +13,7 @@ from recompress.integrity.fingerprint import step_key
 from recompress.methods.registry import get_method
 from recompress.models.base import check_base, find_base, numbers_of
 from recompress.models.onnx_graph import check_fits
-from recompress.recipe import Plan
+from recompress.recipe import BaseChoice, Plan
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.recompression import Recompression
@@ -22,7 +22,15 @@ from tasks.running.recompression import Recompression
 @task(task_run_name="find base", cache_policy=NO_CACHE, persist_result=False)
 def find_base_model(run: Recompression) -> ModelRef:
     """The pinned base model as a folder on this machine."""
-    base = run.plan.recipe.base
+    directory = _found(run, run.plan.recipe.base)
+    check_graphs_fit(run.plan, directory)
+    run.say(f"base: {run.plan.recipe.base.model}")
+    run.base = ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
+    return run.base
+
+
+def _found(run: Recompression, base: BaseChoice) -> Path:
+    """A pinned model, as a folder on this machine."""
     if base.model.startswith("models:/"):
         from tasks.tracking.registry import fetch_model
 
@@ -30,26 +38,24 @@ def find_base_model(run: Recompression) -> ModelRef:
         known = run.ledger.last("promotion-committed", model=name)  # one that another project promoted is known by the recipe's digest alone
         directory = fetch_model(run.store, base.model, run.ledger if known else None)
         check_base(directory, base.model, base.sha256)
-    else:
-        directory = find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
-    run.say(f"base: {base.model}")
-    check_graphs_fit(run.plan, directory)
-    run.base = ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
-    return run.base
+        return directory
+    return find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
 
 
 def check_graphs_fit(plan: Plan, base: Path) -> None:
     """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
     numbers = numbers_of(base, heads=plan.recipe.benchmark == "language-modelling")
     for name, steps in plan.steps.items():
-        if get_method(steps[0].method).gives == "onnx":
+        if steps and get_method(steps[0].method).gives == "onnx":
             check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")
 
 
 @task(task_run_name="train baseline", cache_policy=NO_CACHE, persist_result=False)
 def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> ModelRef:
-    """The fine-tuned, uncompressed model that everything is compared with."""
+    """The fine-tuned, uncompressed model that everything is compared with; trained, or taken as it is where the recipe names one."""
     recipe = run.plan.recipe
+    if recipe.baseline.given is not None:
+        return _take_baseline(run, dataset, recipe.baseline.given)
     benchmark = get_benchmark(recipe.benchmark)
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
@@ -73,6 +79,25 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     result = run.step("baseline", key=key, run="baseline", do=do, label=f"fine-tuning on {dataset.rows['train']:,} examples")
     artifact = result["artifacts"]["model"]
     run.note("baseline-trained", key, {"model_sha256": artifact["sha256"], "base_sha256": base.sha256, "dataset_sha256": dataset.sha256})
+    return ModelRef(name="baseline", kind="baseline", uri=artifact["uri"], sha256=artifact["sha256"])
+
+
+def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -> ModelRef:
+    """Raises ``InputError`` for a model that does not fit the data, with what differs."""
+    directory = _found(run, given)
+    sha256 = sha256_directory(directory)
+
+    def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.models.checkpoint import save
+        from recompress.models.finetuned import from_finetuned
+
+        save(from_finetuned(directory, dataset.benchmark, dataset.labels), folder / "model")
+        return {"kind": "baseline"}, {"model": folder / "model"}
+
+    key = step_key("given baseline", modules=["recompress.models.finetuned"], config={"benchmark": dataset.benchmark}, inputs=[sha256, *dataset.labels], seed=0)
+    artifact = run.step("baseline", key=key, run="baseline", do=do, label=f"taking {given.model} as it is")["artifacts"]["model"]
+    body = {"model_sha256": artifact["sha256"], "base_sha256": sha256, "dataset_sha256": dataset.sha256}
+    run.note("baseline-trained", key, body)
     return ModelRef(name="baseline", kind="baseline", uri=artifact["uri"], sha256=artifact["sha256"])
 
 

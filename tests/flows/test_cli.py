@@ -113,6 +113,7 @@ def test_outside_a_project_nothing_is_written(tmp_path: Path, command: tuple[str
     code, _, err = call(tmp_path, *command)
     assert code == 2
     assert "is not a Recompress project" in err
+    assert "or begin one: recompress init --data FILE --base MODEL" in err
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,161 @@
+"""What looking at a file or folder says of it, and the entry that it gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recompress.data.explain import as_json, as_settings, as_yaml, explain
+from recompress.data.infer_files import named_by
+from recompress.data.looking import look_at
+from recompress.data.sources import SourceSettings
+from recompress.errors import DataRefused, InputError
+from recompress.settings.file import SettingsFile
+
+TOPICS = {"water": "maji ya {} leo", "food": "chakula cha {} kesho", "road": "barabara ya {} jana"}
+
+
+def tickets(folder: Path, name: str = "tickets.csv", count: int = 60) -> Path:
+    rows = [f'{i},"{list(TOPICS.values())[i % 3].format(i)}, привет",{list(TOPICS)[i % 3]}\n' for i in range(count)]
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("id,body,topic\n" + "".join(rows))
+    return folder / name
+
+
+def test_one_file_is_understood_whole(tmp_path: Path) -> None:
+    understood = look_at(tickets(tmp_path / "in"))
+    assert understood.entry == {
+        "benchmark": "text-classification",
+        "format": "csv",
+        "source": "raw/tickets",
+        "files": "tickets.csv",
+        "text": "body",
+        "label": "topic",
+        "split_off": {"test": {"share": 0.2}, "dev": {"share": 0.1}},
+    }
+    assert (understood.columns, understood.rows) == (("id", "body", "topic"), {"train": 60})
+    assert understood.labels == {"water": 20, "food": 20, "road": 20}
+    assert list(understood.scripts) == ["Latin", "Cyrillic"]
+    assert sum(understood.scripts.values()) == pytest.approx(1, abs=1e-3)
+    assert understood.lengths == {"median": 6, "p90": 6, "p99": 6, "longest": 6}
+    assert [(row.line, row.labels) for row in understood.first] == [(2, ("water",)), (3, ("food",))]
+    assert understood.files == {"tickets.csv": tmp_path / "in" / "tickets.csv"}
+    assert any("60 rows are few" in note for note in understood.notes)
+
+
+def test_the_entry_is_read_back_from_yaml_as_it_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("no;yes\n" + "".join(f"text {i};{('1', 'null', 'NA')[i % 3]}\n" for i in range(60)))
+    understood = look_at(tmp_path / "a.csv", text="no", label="yes", labels=["1", "null", "NA"])
+    (tmp_path / "params.yaml").write_text("datasets:\n  x:\n" + "".join(f"    {line}\n" for line in as_settings(understood)))
+    read = SettingsFile(tmp_path / "params.yaml").read_as(SourceSettings, ("datasets", "x"))
+    assert read == SourceSettings.model_validate_json(json.dumps(understood.entry))
+    assert (read.text, read.labels, read.delimiter) == ("no", ("1", "null", "NA"), ";")
+    for word in ("yes", "null", "1", "on", "~", "a: b", "# no", "-x", "{split}.txt", "é", "1e3", "0x1f", "2026-11-29", "=", "<<"):
+        assert yaml.safe_load(as_yaml({word: [word]})) == {word: [word]}
+
+
+def test_what_a_person_reads(tmp_path: Path) -> None:
+    text = explain(look_at(tickets(tmp_path)))
+    assert "text: body" in text
+    assert "labels    water 20, food 20, road 20" in text
+    assert "train, line 2: 'water'  'maji ya 0 leo, привет'" in text
+    assert as_json(look_at(tmp_path / "tickets.csv"))["first"][0]["words"] == ("maji ya 0 leo, привет",)
+
+
+@pytest.mark.parametrize(
+    ("paths", "pattern", "rename"),
+    [
+        (["tickets.csv"], "tickets.csv", {}),
+        (["train.csv"], "train.csv", {}),
+        (["train.csv", "test.csv"], "{split}.csv", {}),
+        (["hau/train.txt", "swa/test.txt", "swa/train.txt"], "{slice}/{split}.txt", {}),
+        (["hau.txt", "swa.txt"], "{slice}.txt", {}),
+        (["news-en-train.csv", "news-sw-train.csv", "news-sw-valid.csv"], "news-{slice}-{split}.csv", {"valid": "dev"}),
+        (
+            ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/validation-00000-of-00001.parquet"],
+            "data/{split}-*.parquet",
+            {"validation": "dev"},
+        ),
+        (["train/data-00000-of-00001.arrow", "test/data-00000-of-00001.arrow", "dataset_dict.json"], "{split}/data-*.arrow", {}),
+        (["data-00000-of-00001.arrow", "state.json"], "data-*.arrow", {}),
+    ],
+)
+def test_paths_name_splits_and_slices(paths: list[str], pattern: str, rename: dict[str, str]) -> None:
+    assert named_by(paths) == (pattern, rename)
+    settings = SourceSettings.model_validate({"benchmark": "language-modelling", "format": "datasets", "source": "raw/x", "files": pattern})
+    for path in paths:
+        assert settings.pattern.fullmatch(path) or settings.ignores(path), path
+
+
+def test_paths_that_follow_no_rule_are_refused() -> None:
+    with pytest.raises(DataRefused, match=r"nobody can tell what the files are.*a/b/c\.csv"):
+        named_by(["train.csv", "a/b/c.csv", "other.csv"])
+
+
+def test_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        tickets(tmp_path, name)
+    for name in ("README.md", "LICENSE", ".gitattributes", "load.py", "notes.txt"):
+        (tmp_path / name).write_text("text\n")
+    understood = look_at(tmp_path, name="t")
+    assert sorted(understood.files) == ["test.csv", "train.csv"]
+    assert understood.entry["split_off"] == {"dev": {"share": 0.1}}
+    assert any(note.startswith("not taken for data: ") and "notes.txt" in note for note in understood.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("a.xlsx", "x", "save the sheet as CSV first"),
+        ("a.csv.gz", "x", "unpack it first"),
+        ("a.pkl", "x", "a pickle can run code"),
+        ("a.csv", "  \n", "is empty"),
+        ("a.jsonl", '{"n": 1}\n{"n": 2}\n', "no column is text; there are: n"),
+        ("a.parquet", "not parquet", "cannot be read as Parquet"),
+    ],
+)
+def test_what_cannot_be_understood_is_one_line_with_the_way_out(name: str, text: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataRefused) as refused:
+        look_at(tmp_path / name)
+    assert what in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_nothing_there_and_dials_that_do_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="is not there"):
+        look_at(tmp_path / "nowhere.csv")
+    with pytest.raises(DataRefused, match="holds no file of data"):
+        look_at(tmp_path)
+    with pytest.raises(InputError, match=r"unknown dial 'txt'.*did you mean 'text'"):
+        look_at(tickets(tmp_path), txt="body")
+    with pytest.raises(DataRefused, match=r"a column 'text'.*tickets\.csv:1"):
+        look_at(tmp_path / "tickets.csv", text="text", label="topic")
+
+
+def test_dials_that_are_given_are_not_inferred(tmp_path: Path) -> None:
+    path = tickets(tmp_path)
+    assert look_at(path, benchmark="language-modelling", text="topic").entry["benchmark"] == "language-modelling"
+    assert look_at(path, text="id", label="topic").first[0].words == ("0",)
+    assert look_at(path, name="mine").entry["source"] == "raw/mine"
+
+
+def test_labels_too_seldom_for_three_splits_are_left_out_and_named(tmp_path: Path) -> None:
+    path = tickets(tmp_path, count=600)
+    with path.open("a") as file:
+        file.write("600,just once,lonely\n")
+    understood = look_at(path)
+    assert understood.entry["labels"] == ["food", "road", "water"]
+    assert any("'lonely' (1)" in note for note in understood.notes)
+
+
+def test_lines_that_cannot_be_read_are_shown_and_the_dial_that_leaves_them_out(tmp_path: Path) -> None:
+    path = tickets(tmp_path)
+    with path.open("a") as file:
+        file.write("61,too,many,columns\n")
+    understood = look_at(path)
+    assert understood.problems == (f"expected 3 columns, got 4: '61,too,many,columns' ({path}:62)",)
+    assert any("malformed: leave_out" in note for note in understood.notes)

@@ -1,0 +1,60 @@
+"""A recipe's baseline: trained by its dials, or given; and digests that do not change because something can be given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recompress.errors import InputError
+from recompress.recipe import Plan, read_recipe
+
+RECIPE = """
+name: toy
+benchmark: text-classification
+dataset: {name: toy}
+BASE
+baseline: BASELINE
+variants: {int8: [{dynamic_int8: {}}]}
+policy: policy.yaml
+register: {model: toy}
+"""
+POLICY = "{metric: accuracy, baseline: {margin: 0.1}, champion: {margin: 0.1}, loss_budget: 0.2, choose: smallest}"
+
+
+def read(folder: Path, baseline: str, base: str = "") -> Plan:
+    (folder / "policy.yaml").write_text(POLICY)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("BASELINE", baseline).replace("BASE", base))
+    return read_recipe(folder / "recipe.yaml", folder)
+
+
+def test_a_given_model_is_its_own_base_where_no_other_is_named(tmp_path: Path) -> None:
+    recipe = read(tmp_path, f"{{model: models/ours, sha256: {'a' * 64}}}").recipe
+    assert recipe.baseline.given == recipe.base
+    assert recipe.baseline.model_dump(mode="json") == {"model": "models/ours", "revision": None, "sha256": "a" * 64}
+    other = read(tmp_path, "{model: models/ours}", "base: {model: bert}").recipe
+    assert (other.base.model, other.baseline.model) == ("bert", "models/ours")
+
+
+def test_a_baseline_that_is_trained_is_written_as_before(tmp_path: Path) -> None:
+    trained = read(tmp_path, "{epochs: 2}", "base: {model: bert}").recipe.baseline
+    assert trained.given is None
+    assert {"model", "revision", "sha256"}.isdisjoint(trained.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        ("{model: models/ours, epochs: 3, max_length: 64}", r"trained already, so epochs, max_length would change nothing; .*recipe\.yaml:6"),
+        (f"{{sha256: {'a' * 64}}}", "pins a model and names none"),
+        ("{model: owner/name, revision: main}", r"baseline\.revision is a full commit of 40 hex digits, got 'main' \(.*:6\)"),
+        ("{model: package://p/model}", r"baseline\.sha256 is missing: a model from a package is pinned by its digest \(.*:6\)"),
+        ("{epoch: 3}", r"unknown key 'epoch'.*did you mean 'epochs'"),
+    ],
+)
+def test_what_says_nothing_or_two_things_is_refused_by_line(tmp_path: Path, baseline: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, baseline, "base: {model: bert}")
+    if "epoch" in baseline and "model" not in baseline:
+        with pytest.raises(InputError, match="base is missing"):
+            read(tmp_path, "{epochs: 2}")
