@@ -7,25 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recompress.benchmarks import get_benchmark
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models.checkpoint import load
 from recompress.runtimes import runtime_of
 from tests.families import inputs_of, saved
-from tests.tiny import tiny_examples
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_an_answer_does_not_depend_on_what_else_is_asked(tmp_path: Path, runtime: str) -> None:
-    benchmark, rows = get_benchmark("text-classification"), tiny_examples(40, "text-classification")
+    inputs = inputs_of(tmp_path / "work")
     saved("bert", tmp_path / "model")
     folder = tmp_path / "model"
     if runtime == "onnx":
         folder = tmp_path / "int8"
-        run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "model", folder, inputs_of(tmp_path / "work"))
+        run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "model", folder, inputs)
     checkpoint = load(folder)
-    features = benchmark.encode(checkpoint.tokenizer, rows, checkpoint.info.labels, checkpoint.info.max_length)
+    features = inputs.benchmark.encode(checkpoint.tokenizer, inputs.train, checkpoint.info.labels, checkpoint.info.max_length)
     asked = runtime_of(checkpoint)
     together, alone = asked.logits(features), [asked.logits([feature])[0] for feature in features]
     assert asked.name == runtime
