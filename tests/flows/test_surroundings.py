@@ -11,7 +11,7 @@ import pytest
 
 from tests.flows.toy_project import environment, make_project, run
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def only_int8(place: Path) -> None:
