@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import click
 from flows.begin import init
 from flows.people import PEOPLE
 from flows.shipping import SHIPPING
+from flows.stdout import only_results, write_result
 from flows.terminal import FILE, as_json, check_text, project, read_lines, say, show
 from recompress import __version__
-from recompress.errors import InputError, RecompressError
+from recompress.errors import InputError, RecompressError, StorageError
+from tasks.ledger.user import give_home
 from tasks.running.home import check_project, find_root, only_recipe
 
-NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "approve", "reject", "promote", "rollback", "reproduce"}
+NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
 
 
@@ -37,15 +40,28 @@ class Door(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             check_text(context.meta["args"])
-            return super().invoke(context)
+            with nullcontext() if context.meta["help"] else only_results():
+                return super().invoke(context)
         except RecompressError as error:
-            if context.meta["json"]:
-                click.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
-            click.echo(f"recompress: {error}", err=True)
-            context.exit(error.exit_code)
+            self._refuse(context, error)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            from tasks.running.lock import OUT_OF_ROOM
+
+            if error.errno not in OUT_OF_ROOM:
+                raise
+            self._refuse(context, StorageError(f"{OUT_OF_ROOM[error.errno]} at {error.filename or context.obj}; mend that and run again"))
         except KeyboardInterrupt:
             click.echo("\nrecompress: stopped. The same command goes on after the last finished step.", err=True)
             context.exit(130)
+
+    def _refuse(self, context: click.Context, error: RecompressError) -> None:
+        if context.meta["json"]:
+            with suppress(RecompressError):  # where stdout cannot be written, stderr says so
+                write_result(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
+        click.echo(f"recompress: {error}", err=True)
+        context.exit(error.exit_code)
 
 
 @click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,7 +74,11 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 
     Begin with:  recompress doctor  ·  recompress init --data FILE --base MODEL  ·  recompress run
     """
-    context.obj = root or find_root(Path.cwd())
+    try:
+        context.obj = (root or find_root(Path.cwd())).resolve()
+    except FileNotFoundError:
+        raise InputError("the current folder is gone; go to one that is there, or give --root with the whole path of the project") from None
+    give_home(context.obj)
     if context.invoked_subcommand in NEEDS_PROJECT:
         need_project(context)
     shown = logging.StreamHandler(sys.stderr)
@@ -368,7 +388,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
         sys.exit(serve_model(project(root), model, host, port, say))
     from tasks.running.orchestrate import serve_pages
 
-    serve_pages(root, host, prefect_port, mlflow_port, say)
+    sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
 
 
 for command in (init, *PEOPLE, *SHIPPING):

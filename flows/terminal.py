@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from recompress.errors import InputError, RecompressError
+from flows.stdout import write_result
+from recompress.errors import InputError, RecompressError, without_passwords
 
 if TYPE_CHECKING:
     from tasks.running.project import Project
@@ -26,11 +27,11 @@ def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def say(line: str) -> None:
     """A line of progress, with the time since the command began."""
-    click.echo(f"{click.style(f'{time.monotonic() - STARTED:6.1f} s', dim=True)}  {line}", err=True)
+    click.echo(f"{click.style(f'{time.monotonic() - STARTED:6.1f} s', dim=True)}  {without_passwords(line)}", err=True)
 
 
 def show(value: Any, json_: bool, text: Callable[[], str]) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if json_ else text())
+    write_result(json.dumps(value, indent=2, ensure_ascii=False, default=str) if json_ else text())
 
 
 def fail(error: RecompressError, json_: bool) -> NoReturn:

@@ -5,11 +5,26 @@ A message is one line that names the value, the limit and the way out; the comma
 
 from __future__ import annotations
 
+import re
+
+PASSWORD = re.compile(r"(?P<scheme>\w[\w+.-]*)://(?P<user>[^/?#\s:@'\"]*):[^\s/?#'\"]*@")
+TOKEN = re.compile(r"(?P<scheme>https?)://[^/?#\s:@'\"]+@")
+PARAMETER = re.compile(r"(?P<name>[?&](?:password|passwd|token|api_key|secret)=)[^&\s'\"]+", re.IGNORECASE)
+
+
+def without_passwords(text: str) -> str:
+    """The text with ``***`` for the password of every URL in it, for what stands there instead of a user's name over HTTP, and for parameters that are secrets."""
+    text = PASSWORD.sub(r"\g<scheme>://\g<user>:***@", text)
+    return PARAMETER.sub(r"\g<name>***", TOKEN.sub(r"\g<scheme>://***@", text))
+
 
 class RecompressError(Exception):
-    """The root of every error that a person is meant to read."""
+    """The root of every error that a person is meant to read. No password of a URL ever stands in its message, whoever wrote the URL into it."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_passwords(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InputError(RecompressError):

@@ -1,7 +1,8 @@
 """Characters that nobody sees or nobody wrote, and what they should have been.
 
 *Hidden* characters take no room: zero-width spaces and joiners, soft hyphens, direction marks. A joiner between two symbols (emoji) is meant.
-*Broken* ones are left from text that was decoded with the wrong code page: C1 controls, and U+FFFD, which stands for what is lost for good.
+*Broken* ones are left from text that was decoded with the wrong code page: C1 controls, and U+FFFD, which stands for what is lost for good. *Half* a character is
+left where text was cut in the middle of an emoji: JSON can say it, UTF-8 cannot, so no tokenizer and no file takes it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MAYBE_HIDDEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-
 LOST = "\ufffd"
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a character, which JSON may hold and no tokenizer takes."""
-BROKEN = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{LOST}]")
+BROKEN = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff{LOST}]")
 
 
 def has_hidden(text: str) -> bool:
@@ -30,6 +31,15 @@ def has_hidden(text: str) -> bool:
 
 def has_broken(text: str) -> bool:
     return BROKEN.search(text) is not None
+
+
+def has_half(text: str) -> bool:
+    return HALF.search(text) is not None
+
+
+def tidy(label: str) -> str:
+    """A label as it is meant: composed, nothing hidden in it, no white space around it and single spaces inside; else "food " is another class than "food"."""
+    return label if label.isascii() and label.isprintable() and label.split() == [label] else " ".join(to_nfc(without_hidden(to_nfc(label))).split())
 
 
 def is_nfc(text: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing, valid_bio
-from recompress.data.characters import HALF, LOST, has_broken, has_hidden, is_nfc, repaired, to_nfc, without_hidden
+from recompress.data.characters import LOST, has_broken, has_half, has_hidden, is_nfc, repaired, to_nfc, without_hidden
 
 Tally = Counter[str]
 Key = tuple[str, ...]
@@ -51,7 +51,7 @@ def clean(examples: Iterable[Example], labels: frozenset[str] | None, tally: Tal
 
 def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tagged: bool, running: bool) -> Example | None:
     text = " ".join(example.words)
-    if not text.isascii() and (LOST in text or HALF.search(text)):
+    if LOST in text or has_half(" ".join((text, *example.labels, example.slice, example.group))):
         tally["lost_characters"] += 1
         return None
     if known is not None and not known.issuperset(example.labels):

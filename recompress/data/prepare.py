@@ -70,6 +70,7 @@ def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Cou
 
 def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[Example]:
     tally["read"] = len(part.examples)
+    tally["untidy_labels"] = part.untidy_labels
     known = frozenset(settings.known_labels) if settings.known_labels else None
     rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text)
     if tally["unknown_labels"] > UNKNOWN_LABELS_LIMIT * len(part.examples):

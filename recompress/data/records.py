@@ -37,7 +37,7 @@ def add_record(reading: Reading, layout: Layout, number: int, record: Record, na
     try:
         place = {key: _named(record, column) for key, column in (("slice", layout.slice), ("group", layout.group), ("split", layout.split))}
         if layout.format == "jsonl" and layout.slice is None:
-            place["slice"] = str(record.get("slice", ""))
+            place["slice"] = (_plain(record.get("slice")) or "").strip()
         text = value_at(record, layout.text)
         labels = layout.names or (names or {}).get(layout.label)
         if layout.tagged:

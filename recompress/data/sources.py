@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, get_args
 from pydantic import Field, field_validator
 
 from recompress.benchmarks import Example
+from recompress.data.characters import tidy
+from recompress.data.ignored import ignored_in
 from recompress.data.layout import Layout, Name
 from recompress.data.readers import Problem, ProblemKind, Row, read_file
 from recompress.data.tables import SIDE_FILES
@@ -101,6 +103,8 @@ class RawPart:
     places: list[tuple[Path, int]] = field(default_factory=list)
     """File and line of each example."""
     problems: list[Problem] = field(default_factory=list)
+    untidy_labels: int = 0
+    """Labels with white space around them, a hidden character in them, or not composed; they are read as what is meant."""
 
     def count(self, kind: ProblemKind) -> int:
         return sum(problem.kind == kind for problem in self.problems)
@@ -140,7 +144,8 @@ def raw_files(folder: Path, settings: SourceSettings) -> list[tuple[Path, Split,
 def _files_in(folder: Path, settings: SourceSettings) -> list[RawFile]:
     if not folder.is_dir():
         raise DataRefused(f"{folder} is missing; `recompress data` says how to get it")
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(path for path in folder.rglob("*") if path.is_file())}
+    ignored = ignored_in(folder)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(path for path in folder.rglob("*") if path.is_file() and not ignored(path))}
     found = named_files(files, settings)
     if not found:
         raise DataRefused(f"{folder} is empty; expected files like {settings.files}")
@@ -182,7 +187,9 @@ def read_files(files: Sequence[RawFile], settings: SourceSettings, where: str, *
         for place, row in zip(places, reading.rows, strict=True):
             part = parts.setdefault(place, RawPart(*place))
             group = f"{name}:{row.group}" if row.group and settings.format == "conll" else row.group
-            part.examples.append(Example(row.words, row.labels, part.slice, group))
+            labels = tuple(map(tidy, row.labels))
+            part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
+            part.examples.append(Example(row.words, labels, part.slice, group))
             part.places.append((path, row.line))
         parts[places[0]].problems.extend(reading.problems)
     known |= {part.slice for part in parts.values()}

@@ -6,6 +6,7 @@ when its holder dies: SQLite's is a transaction on a file of its own, PostgreSQL
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         with speaking(self.name, timeout):
-            self.engine = _engine(self.url, timeout)
+            self.engine = _engine(_readable(self.path) if self.path and _is_read_only(self.path) else self.url, timeout)
             self._lock_engine = _engine(self.url.set(database=f"{self.path}.lock"), timeout) if self.is_sqlite else self.engine
 
     def prepare(self, *, create: bool) -> None:
@@ -67,6 +68,8 @@ class Database:
                 raise StorageError(f"the ledger's folder {self.path.parent} cannot be made: {error.strerror}") from None
         with self.reading() as connection:
             there = self.engine.dialect.has_table(connection, ledger.name)
+        if not self.is_sqlite:
+            self._check_encoding(there)
         if there:
             return
         if not create:
@@ -78,6 +81,14 @@ class Database:
             with self.writing() as connection:
                 metadata.create_all(connection)
                 make_guards(connection, is_sqlite=self.is_sqlite)
+
+    def _check_encoding(self, there: bool) -> None:
+        """Raises ``StorageError`` for a database that cannot hold every name and reason. One that was begun in an older encoding goes on, but for SQL_ASCII, which
+        is none at all."""
+        with self.reading() as connection:
+            [encoding] = connection.exec_driver_sql("SHOW server_encoding").one()
+        if encoding != "UTF8" and not (there and encoding != "SQL_ASCII"):
+            raise StorageError(f"the database of the ledger {self.name} is {encoding}, a ledger needs UTF8: createdb -E UTF8 -T template0 …")
 
     def missing_guards(self) -> list[str]:
         """Names of the triggers that no longer guard the table as they did when it was made."""
@@ -139,6 +150,10 @@ def speaking(name: str, timeout: float, busy: str = "another process is writing 
         if DAMAGE.search(message):
             raise IntegrityError(f"the ledger {name} is damaged, or is no ledger: {message}; put back a copy of it") from None
         raise StorageError(f"the ledger {name} does not answer: {message}; check that it is there, can be written and has space") from None
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"the ledger {name} cannot hold {error.object[error.start : error.end][:20]!r}: its database is {error.encoding}, not UTF8"
+        ) from None
     except SQLAlchemyError as error:
         raise StorageError(f"the ledger {name} cannot be used: {' '.join(str(error).split())[:200]}") from None
 
@@ -157,9 +172,22 @@ def _url(where: Path | str) -> URL:
     raise InputError(f"a ledger lies in SQLite or PostgreSQL, got {url.get_backend_name()!r}")
 
 
+def _is_read_only(path: Path) -> bool:
+    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def _readable(path: Path) -> URL:
+    """For those who may only read. SQLite keeps a log beside the file and wants to write there, unless it is told that nobody does: where there is no log, nobody
+    has the file open, and all that was committed is in it."""
+    log = path.with_name(f"{path.name}-wal")
+    unlogged = not log.exists() or log.stat().st_size == 0
+    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if unlogged else {})
+    return URL.create("sqlite", database=path.as_uri(), query=query)
+
+
 def _engine(url: URL, timeout: float) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
-    arguments = {"timeout": timeout} if is_sqlite else {"connect_timeout": max(2, int(timeout))}
+    arguments = {"timeout": timeout} if is_sqlite else {"connect_timeout": max(2, int(timeout)), "client_encoding": "utf8"}
     try:
         engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     except (NoSuchModuleError, ModuleNotFoundError):

@@ -7,6 +7,7 @@ a full commit as its revision. Whatever is found is compared with the recipe's s
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 from recompress.errors import InputError, IntegrityError
@@ -41,6 +42,22 @@ def check_base(directory: Path, model: str, sha256: str | None) -> None:
         raise InputError(f"base model {model!r} needs {WEIGHTS}: {hint} choose a revision that has safetensors")
     if sha256 is not None and (digest := sha256_file(weights)) != sha256:
         raise IntegrityError(f"base model {model!r}: {WEIGHTS} has sha256 {digest}, the recipe says {sha256}; if the new one is meant, write it in the recipe")
+
+
+OTHER_HEADS = ("lm_head.", "cls.")
+"""Of a language model's own task, which a model that classifies does not keep."""
+
+
+def numbers_of(directory: Path, *, heads: bool) -> int:
+    """How many numbers the weights of a base hold, read from the headers of its files; ``heads``: with those of the head that it was pretrained with."""
+    from safetensors import safe_open
+
+    numbers = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "np") as file:
+            names = [name for name in file.keys() if heads or not name.startswith(OTHER_HEADS)]  # noqa: SIM118 - it is no dict
+            numbers += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return numbers
 
 
 def _in_package(model: str) -> Path:

@@ -34,6 +34,19 @@ class Weights(NamedTuple):
     lookups_packed: int = 0
 
 
+LARGEST = (1 << 31) - 1
+"""Bytes of one protobuf message, which holds a graph with all its weights."""
+
+
+def check_fits(numbers: int, what: str) -> None:
+    """Raises ``InputError`` where so many 32-bit numbers are more than a graph can hold."""
+    if 4 * numbers > LARGEST:
+        raise InputError(
+            f"{what} has {numbers:,} weights, {4 * numbers / 2**30:.2f} GiB in 32 bits, and an ONNX graph in one file holds less than 2 GiB; make it smaller first "
+            "(trim_vocabulary, factorize_embeddings, prune_structure), or stay on torch (rtn, gptq, llm_int8)"
+        )
+
+
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
     """Stripped, and in the one order that protobuf calls deterministic."""
     strip(model)

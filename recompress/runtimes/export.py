@@ -12,7 +12,7 @@ import numpy as np
 
 from recompress.errors import IntegrityError
 from recompress.models.architecture import layers_of
-from recompress.models.onnx_graph import strip
+from recompress.models.onnx_graph import check_fits, strip
 from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
 from recompress.runtimes.turned import turn_constants
@@ -30,9 +30,11 @@ def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
     """The network as a graph from ``input_ids`` and ``attention_mask`` (both ``[batch, sequence]``, any sizes) to ``logits``. The same network gives the
     same bytes.
 
-    Raises ``IntegrityError`` when the graph answers differently from the network.
+    Raises ``InputError`` for a network that no graph can hold, and ``IntegrityError`` when the graph answers differently from the network.
     """
     import torch
+
+    check_fits(sum(parameter.numel() for parameter in network.parameters()), "the model")
 
     class Logits(torch.nn.Module):
         def __init__(self, network: Any) -> None:

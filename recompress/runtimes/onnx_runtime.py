@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 ONNX_FILE = "model.onnx"
 QUIET = 3
 """Errors only."""
+CALIBRATED = "calibration_examples"
+"""Stands in what is said of an int8 graph that has its ranges from calibration. Others take one range for all that is asked in a call, padding and neighbours
+included: an answer would depend on its company."""
 
 
 class OnnxRuntime:
@@ -49,10 +52,12 @@ class OnnxRuntime:
             raise IntegrityError(f"{path} is cut off or broken: {str(error).splitlines()[0]}") from None
         self.threads = threads
         self.pad_id = int(info.onnx.get("pad_id", 0))
+        self.asks_alone = bool(info.onnx.get("int8")) and CALIBRATED not in info.onnx
+        """Whether texts are put to the graph one by one, whoever asks: what is measured is what is served."""
         self._inputs = [given.name for given in self.session.get_inputs()]
 
     def logits(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> list[Float[np.ndarray, "..."]]:
-        return answer(features, self._run, self.pad_id, batch_size)
+        return answer(features, self._run, self.pad_id, 1 if self.asks_alone else batch_size)
 
     def _run(self, batch: Batch) -> Float[np.ndarray, "batch ..."]:
         logits: Float[np.ndarray, "batch ..."] = self.session.run(None, {name: batch[name] for name in self._inputs})[0]

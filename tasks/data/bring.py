@@ -22,9 +22,10 @@ from recompress.errors import DataRefused, InputError
 from recompress.integrity.digest import check_directory, sha256_directory
 from recompress.records import DatasetRef, Split
 from recompress.settings.file import SettingsFile, unknown
-from tasks.data.fetch import from_cache, from_mirror, from_network, other_versions
+from tasks.data.fetch import from_cache, from_mirror, from_network, mirror_gone, other_versions
 from tasks.data.hub import from_hub
-from tasks.data.pins import LOCK, Pin, is_here, is_made, locked_inputs, locked_outputs, measure, nearest, pins_of, tracked
+from tasks.data.pins import LOCK, Pin, check_stages, is_here, is_made, locked_inputs, locked_outputs, measure, nearest, pin_of_source, pins_of, tracked
+from tasks.data.placing import own_files, put_in_place, replaced
 from tasks.data.status import how_to_get, status
 from tasks.data.workbench import Bench, Say, bench
 
@@ -71,7 +72,7 @@ def adopt(root: Path, directory: Path) -> str:
         raise InputError(f"{directory} is {'a file' if directory.exists() else 'not there'}; data adopt takes the folder that holds the files of a data set")
     measured = measure(directory)
     pins = list(tracked(root).values())
-    pin = next((pin for pin in pins if pin.md5 == measured.md5), None)
+    pin = next((pin for pin in pins if pin.md5 == (measure(directory, legacy=True) if pin.legacy else measured).md5), None)
     if pin is None:
         raise DataRefused(f"{directory} is none of the pinned data sets; nearest is {nearest(measured, pins)}")
     if is_here(root, pin):
@@ -88,7 +89,8 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
     Raises ``DataRefused`` when the raw files cannot be had or the stage fails; ``dvc.lock`` is then as it was.
     """
     source = read_settings_of(root, name)
-    raw = tracked(root).get(source.source)
+    check_stages(root)
+    raw = pin_of_source(root, source.source)
     if raw is None and not is_made(root, source.source):
         first = "" if (root / source.source).exists() else f"put the files into {source.source}, then "
         raise DataRefused(f"the raw files of {name!r} are not pinned: {first}`dvc add {source.source}`, and `recompress data accept {name}` again")
@@ -97,12 +99,11 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
         if raw is not None and not is_here(root, raw):
             _bring_raw(work, name, raw)
         outputs = _run_stages(work, name, [source.source] if raw else [])
-        for path in outputs:
-            shutil.rmtree(root / path, ignore_errors=True)
-        for file in ("params.yaml", LOCK):  # a lock that names other code than params.yaml is what `dvc status` shows, whichever comes first
-            _replace(root / file, work.folder / file)
         for pin in outputs.values():
-            _place(work, work.folder / pin.path, pin)
+            _check(work.folder / pin.path, pin)
+        with replaced({root / path: work.folder / path for path in outputs}):
+            for file in ("params.yaml", LOCK):  # a lock that names other code than params.yaml is what `dvc status` shows, whichever comes first
+                _replace(root / file, work.folder / file)
     changed = {path: pin for path, pin in outputs.items() if path not in old or old[path].md5 != pin.md5}
     return {path: {"old": old[path].md5 if path in old else "", "new": pin.md5} for path, pin in changed.items()}
 
@@ -173,7 +174,7 @@ def _bring_raw(work: Bench, name: str, pin: Pin) -> None:
     """Raises ``DataRefused`` with the ways out when no way gives the pinned bytes."""
     place = from_cache(work, pin) or from_mirror(work, pin, name) or from_hub(work, pin, name) or from_network(work, pin)
     if isinstance(place, str):
-        raise DataRefused(f"the raw data of {name!r} is not here ({place}); {how_to_get(pin)}")
+        raise DataRefused(f"the raw data of {name!r} is not here ({place}{mirror_gone()}); {how_to_get(pin)}")
     _place(work, place, pin)
 
 
@@ -203,13 +204,15 @@ def _run_stages(work: Bench, name: str, sources: list[str]) -> dict[str, Pin]:
 
 
 def _place(work: Bench, folder: Path, pin: Pin) -> None:
-    """Rename a folder from the bench into the project, where it appears whole."""
-    target = work.root / pin.path
-    if measure(folder).md5 != pin.md5:
+    """Bring a folder from the bench into the project, where it appears whole."""
+    _check(folder, pin)
+    if not (work.root / pin.path).exists():
+        put_in_place(folder, work.root / pin.path)
+
+
+def _check(folder: Path, pin: Pin) -> None:
+    if measure(folder, legacy=pin.legacy).md5 != pin.md5:
         raise DataRefused(f"{pin.path} does not hash to its pin {pin.md5}; nothing was taken")
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(target)
 
 
 def _replace(target: Path, source: Path) -> None:
@@ -224,6 +227,7 @@ def _replace(target: Path, source: Path) -> None:
 
 def _describe(root: Path, name: str, source: SourceSettings, raw: Pin, prepared: Pin, slices: Sequence[str] | None) -> Brought:
     folder = (root / prepared.path).resolve()
+    own_files(folder)
     record = preparation(folder)
     for chosen in slices or ():
         if chosen not in record["slices"]:

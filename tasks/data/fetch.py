@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import socket
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from recompress.errors import DataRefused
 from tasks.data.pins import Pin, difference, measure
@@ -15,12 +17,14 @@ from tasks.data.workbench import Bench, run_dvc, said_last
 MIRROR = "RECOMPRESS_DATA_MIRROR"
 """Names a folder with local copies of raw data, one folder for each data set."""
 ANSWER_WITHIN_S = 5.0
+PORTS = {"https": 443, "http": 80, "git": 9418}
+"""Where servers of these schemes listen, unless the URL says otherwise. Of others, ssh's above all, settings that only they read decide."""
 
 
 def from_cache(work: Bench, pin: Pin) -> Path | None:
     """What DVC kept of it, if it kept all and nothing in it was altered."""
     place = work.check_out(pin)
-    return place if place is not None and measure(place).md5 == pin.md5 else None
+    return place if place is not None and measure(place, legacy=pin.legacy).md5 == pin.md5 else None
 
 
 def from_mirror(work: Bench, pin: Pin, name: str) -> Path | None:
@@ -29,7 +33,7 @@ def from_mirror(work: Bench, pin: Pin, name: str) -> Path | None:
     if not mirror or not (Path(mirror) / name).is_dir():
         return None
     directory = Path(mirror) / name
-    measured = measure(directory)
+    measured = measure(directory, legacy=pin.legacy)
     if measured.md5 != pin.md5:
         raise DataRefused(f"{directory} ({MIRROR}) is not the pinned {name!r}: {difference(measured, pin)}")
     work.say(f"{name}: taking the local mirror's copy")
@@ -40,22 +44,41 @@ def from_network(work: Bench, pin: Pin) -> Path | str:
     """From a DVC remote, or from the git repository that the data is imported from; or the reason why not."""
     if not work.remotes and not pin.url:
         return "no DVC remote is set up, and it is not imported from a repository"
-    if not work.remotes and (host := urlsplit(pin.url).hostname) and not answers(host):
+    if not work.remotes and (host := silent_host(pin.url)):
         return f"no network: {host} does not answer"
-    work.say(f"{pin.path}: fetching from {pin.url or work.remotes[0]}")
+    work.say(f"{pin.path}: fetching from {pin.url or ', '.join(work.remotes)}")
     completed = run_dvc(work.root, work.root, "fetch", pin.target)
     if completed.returncode != 0:
         return said_last(completed)
-    return from_cache(work, pin) or f"{pin.url or work.remotes[0]} does not hold these bytes"
+    return from_cache(work, pin) or f"{pin.url or ', '.join(work.remotes)} does not hold these bytes"
 
 
-def answers(host: str) -> bool:
-    """Whether a connection for https can be opened."""
+def mirror_gone() -> str:
+    """A word on a mirror that is named and not there; empty otherwise."""
+    mirror = os.environ.get(MIRROR)
+    return f"; {MIRROR} names {mirror}, which is no folder" if mirror and not Path(mirror).is_dir() else ""
+
+
+def silent_host(url: str) -> str:
+    """The host of a repository that cannot be reached, found out in seconds where DVC takes minutes; empty where it answers or where only DVC can tell: behind a
+    proxy, by ssh, or where git is set to go elsewhere."""
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname or getproxies().keys() - {"no"} or _goes_elsewhere():
+        return ""
     try:
-        socket.create_connection((host, 443), timeout=ANSWER_WITHIN_S).close()
-    except OSError:
+        socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), timeout=ANSWER_WITHIN_S).close()
+    except (OSError, ValueError):
+        return parts.hostname
+    return ""
+
+
+def _goes_elsewhere() -> bool:
+    """Whether the user's git rewrites URLs or has a proxy of its own."""
+    asked = ["git", "config", "--get-regexp", r"^(url\..*\.insteadof|http\.(.*\.)?proxy|core\.gitproxy)$"]
+    try:
+        return subprocess.run(asked, capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
         return False
-    return True
 
 
 def other_versions(root: Path) -> str:

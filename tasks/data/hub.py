@@ -9,6 +9,7 @@ from recompress.data.hub import fetch_from_hub
 from recompress.data.sources import read_settings_of
 from recompress.errors import DataRefused, InputError, StorageError
 from tasks.data.pins import Pin, difference, is_here, measure, tracked
+from tasks.data.placing import put_in_place
 from tasks.data.workbench import Bench, Say, bench, run_dvc, said_last
 
 
@@ -46,8 +47,7 @@ def fetch(root: Path, name: str, say: Say) -> dict[str, str]:
         measured = measure(folder)
         if pin is not None and measured.md5 != pin.md5:
             raise DataRefused(f"the hub gives other files than {pin.pointer} pins: {difference(measured, pin)}; remove {pin.pointer} if the new ones are meant")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(place)
+        put_in_place(folder, place)
     completed = run_dvc(root, root, "add", "--quiet", settings.source)
     if completed.returncode != 0:
         shutil.rmtree(place, ignore_errors=True)

@@ -7,7 +7,6 @@ was killed leaves a bench behind, which the next one clears away.
 
 from __future__ import annotations
 
-import configparser
 import fcntl
 import logging
 import os
@@ -23,7 +22,9 @@ from pathlib import Path
 from recompress.data.version import with_present_versions
 from recompress.errors import DataRefused
 from tasks import QUIET
+from tasks.data.dvc_config import quoted, read_config
 from tasks.data.pins import Pin
+from tasks.tracking.track import cannot_lock
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -39,11 +40,9 @@ class Bench:
         self.root = root
         self.say = say
         self.folder = root / ".recompress" / "data" / f"bench-{uuid.uuid4().hex[:12]}"
-        settings = dvc_settings(root)
-        self.cache = ((dvc_home(root) or root) / ".dvc" / settings.get("cache", {}).get("dir", "cache")).resolve()
-        self.remotes = [section for section in settings if section.startswith("'remote ")]
+        self.cache, self.remotes = read_config(root)
         (self.folder / ".dvc").mkdir(parents=True)
-        config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {self.cache}\n"
+        config = f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {quoted(self.cache)}\n    type = copy\n"
         (self.folder / ".dvc" / "config").write_text(config, encoding="utf-8")
 
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,12 +50,14 @@ class Bench:
 
     def check_out(self, pin: Pin) -> Path | None:
         """The pinned folder from the cache; ``None`` when the cache does not hold all of it. Where not even its list of files is, DVC is not asked."""
-        if not (self.cache / "files" / "md5" / pin.md5[:2] / pin.md5[2:]).is_file():
+        kept = self.cache if pin.legacy else self.cache / "files" / "md5"
+        if not (kept / pin.md5[:2] / pin.md5[2:]).is_file():
             return None
         place = self.folder / pin.path
         place.parent.mkdir(parents=True, exist_ok=True)
         pointer = place.with_name(place.name + ".dvc")
-        pointer.write_text(f"outs:\n- md5: {pin.md5}\n  hash: md5\n  path: {place.name}\n", encoding="utf-8")
+        kind = "" if pin.legacy else "  hash: md5\n"
+        pointer.write_text(f"outs:\n- md5: {pin.md5}\n{kind}  path: {place.name}\n", encoding="utf-8")
         completed = self.dvc("checkout", "--quiet", "--force", pointer.relative_to(self.folder).as_posix())
         pointer.unlink()
         return place if completed.returncode == 0 and place.is_dir() else None
@@ -89,21 +90,6 @@ class Bench:
             raise DataRefused(f"dvc {arguments[0]}: {said_last(completed)}")
 
 
-def dvc_settings(root: Path) -> dict[str, dict[str, str]]:
-    """What ``.dvc/config`` and ``.dvc/config.local`` say, by section: those of the DVC repository that the project is, or stands in."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    for name in ("config", "config.local"):
-        path = (dvc_home(root) or root) / ".dvc" / name
-        if path.is_file():
-            parser.read_string("\n".join(line.strip() for line in path.read_text(encoding="utf-8").splitlines()), source=str(path))
-    return {section: dict(parser[section]) for section in parser.sections()}
-
-
-def dvc_home(folder: Path) -> Path | None:
-    """The DVC repository that a folder lies in, as DVC itself finds it: the nearest folder upwards with ``.dvc``."""
-    return next((above for above in (folder, *folder.absolute().parents) if (above / ".dvc").is_dir()), None)
-
-
 @contextmanager
 def bench(root: Path, say: Say = log.info) -> Iterator[Bench]:
     """The bench for as long as the block lasts; one process at a time, others wait."""
@@ -115,6 +101,8 @@ def bench(root: Path, say: Say = log.info) -> Iterator[Bench]:
         except BlockingIOError:
             say("another process brings data here; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise cannot_lock(home / "lock", error) from None
         for left_over in home.glob("bench-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         workbench = Bench(root, say)

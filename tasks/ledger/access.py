@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from recompress.errors import GateRefused, InputError, IntegrityError
 from recompress.ledger import Ledger
 from recompress.recipe import Plan
+from tasks.ledger.user import user_name
 
 
 def open_ledger(root: Path, *, create: bool = True) -> Ledger:
@@ -18,6 +18,11 @@ def open_ledger(root: Path, *, create: bool = True) -> Ledger:
     if named:
         return Ledger(named if "://" in named else Path(named), create=create)
     return Ledger(root / "ledger" / "ledger.db", create=create)
+
+
+def ledger_place(root: Path) -> str:
+    """Where the ledger is looked for."""
+    return os.environ.get("RECOMPRESS_LEDGER") or str(root / "ledger" / "ledger.db")
 
 
 def ledger_if_any(root: Path) -> Ledger | None:
@@ -30,7 +35,7 @@ def ledger_if_any(root: Path) -> Ledger | None:
 def actor() -> str:
     """Who acts: ``RECOMPRESS_ACTOR``, or the user at this host. A name, not a proof; a signed approval is a proof."""
     named = os.environ.get("RECOMPRESS_ACTOR")
-    return named or f"{getpass.getuser()}@{socket.gethostname()}"
+    return named or f"{user_name()}@{socket.gethostname()}"
 
 
 def record_policy(ledger: Ledger, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from recompress.evidence.file_list import read_document
 from recompress.ledger import Head, Ledger, NoLedger
 from recompress.ledger.anchor import check_head
 from recompress.promotion import ModelRegistry, champion_by_ledger
-from tasks.ledger.access import open_ledger
+from tasks.ledger.access import ledger_place, open_ledger
 from tasks.ledger.keys import trusted_keys
 
 
@@ -42,7 +42,8 @@ def check_not_lost(root: Path, registry: ModelRegistry, model: str | None = None
         number, _, digest = head.partition(":")
         others = "; if another project registered it, choose another name under register" if place.startswith("the tag") else ""
         raise IntegrityError(
-            f"the ledger is gone or empty, but {place} names its record {number} ({digest[:12]}…); put back a copy of it, or name its place in RECOMPRESS_LEDGER{others}"
+            f"the ledger is gone or empty, but {place} names its record {number} ({digest[:12]}…); put back a copy of it, "
+            f"or name its place in RECOMPRESS_LEDGER (looked for at {ledger_place(root)}){others}"
         )
 
 

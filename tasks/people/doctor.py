@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import psutil
 
 from recompress.measure.machine import machine_facts
+from tasks.running.code import ask_git
 from tasks.running.home import is_project
 from tasks.tracking.track import Store
 
@@ -68,9 +69,11 @@ def _machine(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
-    for tool in ("git",):
-        path = shutil.which(tool)
-        yield Finding(tool, "ok" if path else "missing", "there" if path else f"{tool} is not installed; DVC needs it")
+    if shutil.which("git") is None:
+        yield Finding("git", "missing", "git is not installed; DVC needs it")
+    else:
+        _, reason = ask_git(root, "rev-parse", "HEAD")
+        yield Finding("git", "advice" if reason else "ok", f"no commit can be recorded: {reason}" if reason else "it answers here")
     inside = is_project(root)
     way_out = f"{root} is no project; go to the project's folder, give --root, or begin one: recompress init --data FILE --base MODEL"
     yield Finding("project", "ok" if inside else "missing", "dvc.yaml found" if inside else way_out)

@@ -19,7 +19,7 @@ from recompress.evidence import Dossier
 from recompress.models.base import find_base
 from recompress.settings.file import SettingsFile
 from tasks.data.fetch import from_cache
-from tasks.data.pins import Pin, is_here, measure, pins_of
+from tasks.data.pins import Pin, is_here, measure, pins_of, pointers
 from tasks.data.workbench import bench
 from tasks.running.project import Project
 
@@ -42,7 +42,7 @@ def scratch_project(root: Path, name: str, *, keep: bool, say: Say) -> Iterator[
 
 def point_to_data(root: Path, scratch: Path, commit: str, say: Say) -> None:
     """The files in git that say which data, from the version's commit where there is one that was clean."""
-    names = [*POINTERS, *(path.relative_to(root).as_posix() for path in (*root.glob("*.dvc"), *root.glob("raw/*.dvc")) if path.is_file())]
+    names = [*POINTERS, *(path.relative_to(root).as_posix() for path in pointers(root))]
     clean = len(commit) == 40 and set(commit) <= set("0123456789abcdef")
     for name in names:
         past = _git_show(root, commit, name) if clean else None
@@ -79,7 +79,7 @@ def _place(root: Path, scratch: Path, pin: Pin, say: Say) -> None:
     target = scratch / pin.path
     if target.exists():
         return
-    if (root / pin.path).is_dir() and measure(root / pin.path).md5 == pin.md5:
+    if (root / pin.path).is_dir() and measure(root / pin.path, legacy=pin.legacy, root=root).md5 == pin.md5:
         shutil.copytree(root / pin.path, target, copy_function=shutil.copyfile)
         return
     with bench(root, say) as work:

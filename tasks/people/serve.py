@@ -5,21 +5,18 @@ What a version carries to check itself is code of that version: whoever can writ
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 from recompress.audit import find_plan
@@ -28,12 +25,7 @@ from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.model_files import check_version, take_out
 from recompress.promotion import champion_by_ledger
 from tasks.running.project import Project, means_alias
-
-SIGNALS = {signal.SIGINT: "stopped by Ctrl-C", signal.SIGTERM: "ended by SIGTERM"}
-PATIENCE_S = 5.0
-"""What a server may take to end by itself before it is killed."""
-DIE_WITH_PARENT = 1
-"""``PR_SET_PDEATHSIG`` of prctl(2)."""
+from tasks.running.servers import SIGNALS, die_with_parent, end_group, noted_signals
 
 
 class Checked(NamedTuple):
@@ -81,7 +73,7 @@ def serve_model(project: Project, reference: str, host: str, port: int, say: Cal
         say(
             f"{checked.model} version {checked.version}: every file is what record {checked.record} of the ledger promoted (manifest {checked.manifest_sha256})"
         )
-        with _signals() as ended, _server(checked, host, port, Path(private)) as process:
+        with noted_signals() as ended, _server(checked, host, port, Path(private)) as process:
             if _answers(process, host, port, ended):
                 say(f"it answers at http://{host}:{port}/invocations, until Ctrl-C; restart it after the next promotion")
             while not ended and process.poll() is None:
@@ -104,25 +96,6 @@ def _check_free(host: str, port: int) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """The signals that came while the block ran: the server is ended and the copy removed before this process goes."""
-    came: list[signal.Signals] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        came.append(signal.Signals(number))
-
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    usual = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
-        yield came
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _server(checked: Checked, host: str, port: int, private: Path) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's scoring server over the copy, in a process group of its own that is ended as a whole."""
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(checked.folder), "--env-manager", "local", "--host", host, "--port", str(port)]
@@ -131,37 +104,12 @@ def _server(checked: Checked, host: str, port: int, private: Path) -> Iterator[s
     environment = inherited | {"PATH": path, "RECOMPRESS_SERVE_MANIFEST": checked.manifest_sha256}
     with (private / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=private, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent
+            command, cwd=private, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
         )
     try:
         yield process
     finally:
-        _end(process)
-
-
-def _die_with_parent() -> None:
-    """Where this process is killed and can end nothing, Linux ends the server."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").prctl(DIE_WITH_PARENT, signal.SIGTERM)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_S)
-        if number == signal.SIGTERM:
-            _wait_for_group(process.pid)
-
-
-def _wait_for_group(group: int) -> None:
-    """Until nobody of the process group is left, or patience ends."""
-    until = time.monotonic() + PATIENCE_S
-    with suppress(ProcessLookupError):
-        while time.monotonic() < until:
-            os.killpg(group, 0)
-            time.sleep(0.05)
+        end_group(process)
 
 
 def _answers(process: subprocess.Popen[bytes], host: str, port: int, ended: list[signal.Signals]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,18 @@ from pathlib import Path
 from recompress.errors import StorageError
 from tasks.tracking.track import locked
 
-OUT_OF_ROOM = {13: "permission denied", 28: "no space left", 30: "read-only"}
+OUT_OF_ROOM = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOSPC: "no space left",
+    errno.EROFS: "read-only",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "a file is larger than this file system or its limit (ulimit -f) allows",
+    errno.EIO: "the disk reports an input/output error",
+    errno.ESTALE: "the network file system lost the file",
+    errno.EMFILE: "too many open files (ulimit -n)",
+}
+"""What is no fault of the code or of the input, in words."""
 _taken: set[Path] = set()
 """Projects that this process holds for a recompression that is about to begin."""
 

@@ -15,8 +15,10 @@ from typing import Any
 from recompress.errors import InputError, StorageError
 from tasks.running.interrupt import ending_at_once
 from tasks.running.lock import project_taken
+from tasks.running.prefect_server import check_server, named_server, put_unusable_aside
 from tasks.running.recompression import listener
 from tasks.running.server_watchdog import end_server_with_this_process
+from tasks.running.servers import SIGNALS, die_with_parent, end_group, noted_signals
 from tasks.tracking.track import Store
 
 SETTINGS = {
@@ -27,13 +29,15 @@ SETTINGS = {
     "PREFECT_CLI_PROMPT": "false",
 }
 """Prefect's own start limit of 20 s is short of what a loaded machine needs."""
+NOT_STARTED = "ephemeral Prefect API server"
+"""Stands in what Prefect raises when its temporary server does not answer in time."""
 ROOM = 64_000_000
 """Bytes that must be free before a run begins: two databases and the first step."""
 
 
 def prepare(root: Path) -> None:
     """Prefect keeps its database below the project unless told otherwise; it may be deleted at any time."""
-    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    os.environ.setdefault("PREFECT_HOME", str(root.resolve() / ".prefect"))
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
 
@@ -44,13 +48,25 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
     The project is held before that server starts: two that make one new database tell each other's errors in pages. Raises ``StorageError``.
     """
     prepare(root)
+    Store(root)  # refuses a place that it cannot use
     _check_room(root)
-    _check_server()
+    named = named_server()
+    if named is not None:
+        check_server(named)
     with ending_at_once(), listener(say), project_taken(root.resolve()):
-        if not os.environ.get("PREFECT_API_URL"):
+        if named is None:
+            home = Path(os.environ["PREFECT_HOME"])
+            put_unusable_aside(home, own=home.resolve() == (root / ".prefect").resolve(), say=say)
             end_server_with_this_process()
         flow = getattr(importlib.import_module(f"flows.{name}"), name)
-        return flow(root=str(root), **parameters)
+        try:
+            return flow(root=str(root), **parameters)
+        except RuntimeError as error:
+            if NOT_STARTED not in str(error):
+                raise
+            raise StorageError(
+                f"Prefect's temporary server did not start; what it says: PREFECT_HOME={os.environ['PREFECT_HOME']} {Path(sys.executable).name} -m prefect server start"
+            ) from None
 
 
 def _check_room(root: Path) -> None:
@@ -60,21 +76,8 @@ def _check_room(root: Path) -> None:
         raise StorageError(f"{free / 1e6:.1f} MB are free at {root.resolve()}, and a run does not begin with less than {ROOM / 1e6:.0f} MB; make space")
 
 
-def _check_server() -> None:
-    """Raises ``StorageError`` when ``PREFECT_API_URL`` names a server that does not answer."""
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return
-    import httpx2
-
-    try:
-        httpx2.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
-    except httpx2.HTTPError as error:
-        raise StorageError(f"the Prefect server that PREFECT_API_URL names, {url}, does not answer ({error}); start it, or unset PREFECT_API_URL") from None
-
-
-def serve_pages(root: Path, host: str, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
-    """Start both servers and wait. Ends only what it started."""
+def serve_pages(root: Path, host: str, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> int:
+    """Start both servers, wait for a signal, and give the exit code that belongs to it. Ends only what it started, and all of that."""
     prepare(root)
     os.environ["PREFECT_UI_API_URL"] = f"http://{host}:{prefect_port}/api"  # the page asks port 4200 otherwise
     store = Store(root)
@@ -88,19 +91,24 @@ def serve_pages(root: Path, host: str, prefect_port: int, mlflow_port: int, say:
             *("--backend-store-uri", store.uri, "--default-artifact-root", (store.folder / "artifacts").as_uri()),
         ],
     }
-    servers = {page: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for page, command in commands.items()}
-    try:
-        for page in servers:
-            say(page)
-        while True:
-            for page, server in servers.items():
-                if server.poll() is not None:
-                    raise StorageError(
-                        f"{page.split()[0]} stopped with code {server.returncode}; is its port in use? choose another with --{page.split()[0].lower()}-port"
-                    )
-            time.sleep(0.5)
-    finally:
-        for server in servers.values():
-            server.terminate()
-        for server in servers.values():
-            server.wait(timeout=20)
+    with noted_signals() as ended:
+        servers = {page: _started(command) for page, command in commands.items()}
+        try:
+            for page in servers:
+                say(page)
+            while not ended:
+                for page, server in servers.items():
+                    if server.poll() is not None:
+                        raise StorageError(
+                            f"{page.split()[0]} stopped with code {server.returncode}; is its port in use? choose another with --{page.split()[0].lower()}-port"
+                        )
+                time.sleep(0.1)
+        finally:
+            for server in servers.values():
+                end_group(server)
+    say(SIGNALS[ended[0]])
+    return 128 + ended[0]
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)

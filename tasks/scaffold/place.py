@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recompress.errors import InputError
-from tasks.data.workbench import dvc_home
+from tasks.data.dvc_config import dvc_home
 from tasks.running.home import is_project
 
 MADE = ("prepared", "mlflow", "ledger", "keys", ".prefect", ".recompress", "reports", "evidence")

@@ -132,7 +132,7 @@ def plan_for(
         JUDGED: judgement.key,
         "judged_against": champion.version,
         "spent_loss": repr(verdict.spent_loss_after),
-        "git_commit": git_commit(run.root),
+        "git_commit": git_commit(run.root, run.say),
         "data_md5": dataset.md5,
         "data_check": sha256_json(checks.as_json()),
         "dataset": dataset.name,

@@ -10,8 +10,10 @@ from prefect.cache_policies import NO_CACHE
 from recompress.benchmarks import get_benchmark
 from recompress.integrity.digest import sha256_directory
 from recompress.integrity.fingerprint import step_key
-from recompress.models.base import check_base, find_base
-from recompress.recipe import BaseChoice
+from recompress.methods.registry import get_method
+from recompress.models.base import check_base, find_base, numbers_of
+from recompress.models.onnx_graph import check_fits
+from recompress.recipe import BaseChoice, Plan
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.recompression import Recompression
@@ -21,6 +23,7 @@ from tasks.running.recompression import Recompression
 def find_base_model(run: Recompression) -> ModelRef:
     """The pinned base model as a folder on this machine."""
     directory = _found(run, run.plan.recipe.base)
+    check_graphs_fit(run.plan, directory)
     run.say(f"base: {run.plan.recipe.base.model}")
     run.base = ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
     return run.base
@@ -37,6 +40,14 @@ def _found(run: Recompression, base: BaseChoice) -> Path:
         check_base(directory, base.model, base.sha256)
         return directory
     return find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
+
+
+def check_graphs_fit(plan: Plan, base: Path) -> None:
+    """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
+    numbers = numbers_of(base, heads=plan.recipe.benchmark == "language-modelling")
+    for name, steps in plan.steps.items():
+        if steps and get_method(steps[0].method).gives == "onnx":
+            check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")
 
 
 @task(task_run_name="train baseline", cache_policy=NO_CACHE, persist_result=False)

@@ -34,7 +34,7 @@ def write_version(directory: Path, root: Path) -> None:
         save_model(
             root,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"model": str(model)},
+            artifacts={"model": model.as_uri()},  # a plain path with % or # in it would be read as a URL
             code_paths=[str(package)],
             pip_requirements=_requirements(directory),
             signature=text_in,

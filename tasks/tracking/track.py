@@ -6,12 +6,16 @@ A finished step is a small JSON artifact with the step's result and the digests 
 
 from __future__ import annotations
 
+import atexit
+import errno
 import fcntl
 import json
 import logging
 import os
 import re
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -24,6 +28,7 @@ from recompress.integrity.digest import canonical_json, check_directory, sha256_
 from recompress.integrity.durable import flush_tree
 from recompress.records import DatasetRef
 from recompress.settings.file import SettingsFile
+from tasks.tracking.places import bring_up_to_date, former_home, path_of, sqlite_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +37,11 @@ if TYPE_CHECKING:
 EXPERIMENT = "recompress"
 """The experiment of a project that gives itself no name; of one that does, ``recompress/NAME``."""
 Result = dict[str, Any]
+log = logging.getLogger(__name__)
+DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
+"""What MLflow takes for a store of runs without knowing where their files belong."""
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""How file systems say that they cannot lock: some mounts of NFS and Lustre, and some FUSE ones."""
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such run, model, version or alias."""
 
@@ -40,12 +50,17 @@ class Store:
     """Where MLflow keeps runs and artifacts: a SQLite file and a folder below ``mlflow/store``, or the server that ``MLFLOW_TRACKING_URI`` names."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folder = root / "mlflow" / "store"
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+        self.root = root.resolve()
+        self.folder = self.root / "mlflow" / "store"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(self.folder / "mlflow.db")
         self.is_local = self.uri.startswith("sqlite")
         self.is_own = self.uri == f"sqlite:///{self.folder / 'mlflow.db'}"
         """Whether nobody but this project keeps anything here."""
+        if self.uri.partition("://")[0].partition("+")[0] in DATABASES:
+            raise InputError(
+                f"MLFLOW_TRACKING_URI is a database ({self.uri}), so files would land in the folder where somebody happens to be; give the URL of an MLflow server "
+                "that keeps its runs there: mlflow server --backend-store-uri … --artifacts-destination FOLDER"
+            )
         self._opened: tuple[MlflowClient, str] | None = None
 
     @property
@@ -70,13 +85,31 @@ class Store:
             logging.getLogger("alembic").setLevel(logging.WARNING)
             logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what is raised as well
             logging.getLogger("urllib3").setLevel(logging.ERROR)
-            with self.refusing(), locked(self.folder / "made.lock") if self.is_local else nullcontext():
-                client = MlflowClient(self.uri, registry_uri=self.uri)
+            read_only = self.is_own and self.exists and not os.access(self.folder, os.W_OK)
+            with self.refusing(), locked(self.folder / "made.lock") if self.is_local and not read_only else nullcontext():
                 name = experiment_of(self.root)
-                experiment = client.get_experiment_by_name(name)
                 place = (self.folder / "artifacts").as_uri() if self.is_local else None
+                uri = self._up_to_date(read_only) if self.is_own else self.uri
+                client = MlflowClient(uri, registry_uri=uri)
+                experiment = client.get_experiment_by_name(name)
                 self._opened = client, experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=place)
         return self._opened
+
+    def _up_to_date(self, read_only: bool) -> str:
+        """The URL of this project's own database, its places brought up to date where the project was moved. MLflow wants to write wherever it opens one, so
+        whoever may only read gets a copy that goes when the process ends."""
+        database = self.folder / "mlflow.db"
+        if read_only:
+            private = Path(tempfile.mkdtemp(prefix="recompress-store-"))
+            atexit.register(shutil.rmtree, private, ignore_errors=True)
+            database = Path(shutil.copyfile(database, private / "mlflow.db"))
+        place = (self.folder / "artifacts").as_uri()
+        if database.is_file() and (before := former_home(database, EXPERIMENT, place)):
+            bring_up_to_date(database, before, place)
+            log.warning(
+                "the project was moved here from %s; the places in MLflow's database are brought up to date", before.removesuffix("/mlflow/store/artifacts")
+            )
+        return sqlite_url(database)
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -100,8 +133,8 @@ class Store:
 
     def fetch(self, uri: str) -> Path:
         """An artifact as a local path. In a local store that is the stored file itself: read it, never write it."""
-        if uri.startswith(("file://", "/")):
-            return Path(uri.removeprefix("file://"))
+        if (path := path_of(uri)) is not None:
+            return path
         from mlflow.artifacts import download_artifacts
 
         with self.refusing():
@@ -109,6 +142,8 @@ class Store:
 
     def open_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """A new run below ``parent``; gives its id."""
+        if self.is_own and self.exists and not os.access(self.folder, os.W_OK):
+            raise StorageError(f"the MLflow store {self.folder} can only be read here, so no run can be recorded; allow writing there and run again")
         mine = {"recompress.host": socket.gethostname(), "recompress.pid": str(os.getpid())}
         with self.refusing():
             created = self.client.create_run(self.experiment, run_name=name, tags={**tags, **mine, **({"mlflow.parentRunId": parent} if parent else {})})
@@ -181,15 +216,18 @@ class Store:
 
     def relative(self, uri: str) -> str:
         """A place as it stays when the project's folder is moved with all that is in it."""
-        return uri.removeprefix("file://").removeprefix(f"{self.root.resolve().as_posix()}/")
+        path = path_of(uri)
+        return uri if path is None else path.as_posix().removeprefix(f"{self.root.as_posix()}/")
 
     def read_step(self, run_id: str, place: str, sha256: str) -> Result:
         """The result of a step, if it and all its artifacts hash to what they should. Raises ``IntegrityError``, ``OSError``, ``ValueError`` and ``KeyError``."""
-        data = self.fetch(f"{self.home_of(run_id)}/{place}").read_bytes()
+        home = self.home_of(run_id)
+        data = self.fetch(f"{home}/{place}").read_bytes()
         if sha256_bytes(data) != sha256:
             raise IntegrityError(f"{place} was altered")
         result: Result = json.loads(data)
         for artifact in result["artifacts"].values():
+            artifact["uri"] = moved(artifact["uri"], home, place.rpartition("/")[0])
             check(self.fetch(artifact["uri"]), artifact["sha256"])
         return result
 
@@ -227,6 +265,12 @@ class Store:
         return {"uri": uri, "sha256": digest}
 
 
+def moved(uri: str, home: str, folder: str) -> str:
+    """Where an artifact lies that a step put below ``folder`` of its run, now that the run's artifacts lie at ``home``: the project or the server may have moved."""
+    _, inside, rest = uri.rpartition(f"/{folder}/")
+    return f"{home}{inside}{rest}" if inside else uri
+
+
 def experiment_of(root: Path) -> str:
     """The experiment that a project's runs stand in: two projects that share a server have one each, by the name under ``project`` in ``params.yaml``."""
     file = root / "params.yaml"
@@ -256,4 +300,13 @@ def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             raise StorageError(str(busy)) from None
+        except OSError as error:
+            raise cannot_lock(path, error) from None
         yield
+
+
+def cannot_lock(path: Path, error: OSError) -> Exception:
+    """What a lock that failed means for a person; the error itself where it is not the file system that cannot lock."""
+    if error.errno not in NO_LOCKS:
+        return error
+    return StorageError(f"this file system cannot lock files ({path}: {error.strerror}); put the project on a local disk, or mount this one with locks")

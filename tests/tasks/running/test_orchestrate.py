@@ -39,6 +39,7 @@ def test_a_project_in_which_a_run_is_at_work_is_refused_before_any_server_starts
     """Two that start on one new ``.prefect`` at once tell each other's errors in pages."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
     started: list[str] = []
+    monkeypatch.setattr(orchestrate, "named_server", lambda: None)
     monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: started.append("watcher"))
     monkeypatch.setattr(importlib, "import_module", lambda name: started.append(name))
     with locked(tmp_path / ".recompress" / "lock"), pytest.raises(StorageError, match="^another recompression is running in this project; wait for it to end$"):
@@ -48,6 +49,7 @@ def test_a_project_in_which_a_run_is_at_work_is_refused_before_any_server_starts
 
 def test_the_project_is_held_while_the_flow_runs_and_handed_over_to_one_recompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    monkeypatch.setattr(orchestrate, "named_server", lambda: None)
     monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: None)
 
     def flow(root: str) -> str:
