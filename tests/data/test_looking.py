@@ -159,3 +159,11 @@ def test_lines_that_cannot_be_read_are_shown_and_the_dial_that_leaves_them_out(t
     understood = look_at(path)
     assert understood.problems == (f"expected 3 columns, got 4: '61,too,many,columns' ({path}:62)",)
     assert any("malformed: leave_out" in note for note in understood.notes)
+
+
+def test_the_entries_of_the_guide_are_read(root: Path, tmp_path: Path) -> None:
+    [block] = [block.split("```")[0] for block in (root / "docs" / "data.md").read_text().split("```yaml\n")[1:]]
+    (tmp_path / "params.yaml").write_text(block)
+    file = SettingsFile(tmp_path / "params.yaml")
+    read = [file.read_as(SourceSettings, ("datasets", name)) for name in file.values["datasets"]]
+    assert {entry.format for entry in read} >= {"csv", "quoted_tsv", "parquet", "datasets", "conll", "jsonl"}
