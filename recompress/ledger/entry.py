@@ -50,9 +50,9 @@ KINDS = {
     "promotion-withdrawn": "an intent was given up before anything was moved",
     "promotion-undo": "about to move the alias back; written before the effect",
     "promotion-rolled-back": "the alias is back where it was",
-    "model-exported": "a promoted version was written for another runtime; the digest of the exported folder's list",
     "alias-moved-outside": "the registry's champion is not the one that the ledger knows",
     "recovery": "a promotion that was cut off was found and taken up",
+    "model-exported": "a promoted version was written for another runtime; the digest of the exported folder's list",
 }
 """Every kind of record that may be written, and what it says. Kinds that a later version adds verify here too."""
 

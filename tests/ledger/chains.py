@@ -59,6 +59,7 @@ SAID: dict[str, dict[str, Any]] = {
     "promotion-undo": {"reason": "a file", "expected": None},
     "promotion-rolled-back": {"champion": "1"},
     "alias-moved-outside": {"ledger": "1", "registry": None},
+    "model-exported": {"version": "1", "to": "onnx", "manifest_sha256": SHA},
     "recovery": {"state": "intent", "champion": None, "action": "withdraw"},
 }
 """What a record of each kind says that not every kind says."""
