@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -40,14 +40,14 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 
     def moved(match: re.Match[str]) -> str:
         uri = _uri(_target(here, match[1]))
-        return f"]({os.path.relpath(uri, os.path.dirname(place) or '.')}" if files.get_file_from_path(uri) else match[0]
+        return f"]({os.path.relpath(uri, PurePosixPath(place).parent)}" if files.get_file_from_path(uri) else match[0]
 
     return LINK.sub(moved, markdown)
 
 
 def _target(here: str, link: str) -> str:
     """The path in the repository that a link in the file ``here`` names."""
-    return os.path.normpath(os.path.join(os.path.dirname(here), link))
+    return os.path.normpath(PurePosixPath(here).parent / link)
 
 
 def _uri(target: str) -> str:
