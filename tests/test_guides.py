@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from recompress.gate import REASONS
 from recompress.policy import Policy
 from recompress.recipe import Recipe
 from recompress.settings.file import read_values
+from tests.tiny import tiny_checkpoint
 
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDES = sorted([*DOCS.glob("*.md"), DOCS.parent / "README.md"])
@@ -82,6 +84,17 @@ def test_the_recipe_and_the_policy_of_the_guides_are_read() -> None:
     [recipe] = [block for block in blocks(DOCS / "your_model.md", "yaml") if block.startswith("name:")]
     values = yaml.safe_load(recipe)
     assert read_values(Recipe, values | {"base": {"model": values["baseline"]["model"]}}, "the guide").baseline.given is not None
+
+
+def test_the_example_of_the_library_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tiny_checkpoint("text-classification")
+    checkpoint.torch_network.save_pretrained("our-topics")
+    checkpoint.tokenizer.save_pretrained("our-topics")
+    shutil.copyfile(DOCS.parent / "policies" / "quickstart.yaml", "policy.yaml")
+    exec("".join(blocks(DOCS / "library.md", "python")), {})
+    assert Path("topics-onnx/onnx/model.onnx").is_file()
+    assert Path("topics-int8").is_dir()
 
 
 def test_the_reference_is_that_of_the_code() -> None:
