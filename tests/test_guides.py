@@ -94,7 +94,7 @@ def test_the_example_of_the_library_runs_as_it_stands(tmp_path: Path, monkeypatc
     shutil.copyfile(DOCS.parent / "policies" / "quickstart.yaml", "policy.yaml")
     exec("".join(blocks(DOCS / "library.md", "python")), {})
     assert Path("topics-onnx/onnx/model.onnx").is_file()
-    assert Path("topics-int8").is_dir()
+    assert Path("topics-8-bits").is_dir()
 
 
 def test_the_reference_is_that_of_the_code() -> None:
