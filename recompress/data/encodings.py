@@ -4,10 +4,13 @@ from __future__ import annotations
 
 AROUND = 1 << 15
 """Bytes on each side of the first that is not UTF-8 that a guess looks at."""
-USUAL = (
-    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "koi8_r", "mac_roman"),
+OTHERS = (
+    *("cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "koi8_r", "mac_roman"),
     *("shift_jis", "euc_jp", "euc_kr", "gb18030", "big5", "tis_620"),
 )
+
+
+WORDS = "; it looks like {0} (encoding: {0} reads it so, if it is)"
 
 
 def named_wide(data: bytes) -> str:
@@ -27,5 +30,17 @@ def looks_like(data: bytes, first: int) -> str:
     """Words to put behind "not UTF-8": which encoding it probably is, and the dial that reads it so. ``first`` is the first byte that is not UTF-8."""
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data[max(0, first - AROUND) : first + AROUND], cp_isolation=list(USUAL)).best()
-    return f"; it looks like {best.encoding} (encoding: {best.encoding} reads it so, if it is)" if best is not None else ""
+    around = data[max(0, first - AROUND) : first + AROUND]
+    if _is_western(around):
+        return WORDS.format("cp1252")
+    best = from_bytes(around, cp_isolation=list(OTHERS)).best()
+    return WORDS.format(best.encoding) if best is not None else ""
+
+
+def _is_western(data: bytes) -> bool:
+    """Mostly ASCII, and whatever is not becomes a letter, a quotation mark or a dash in cp1252: what spreadsheets in western Europe write. Other bytes are guessed."""
+    try:
+        others = [character for character in data.decode("cp1252") if not character.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return len(others) < 0.2 * len(data) and all(character.isalpha() or character in "‘’“”„«»–—…€°§" for character in others)

@@ -139,6 +139,11 @@ def _texts(
     if given.get("benchmark") == "language-modelling":
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text"}, notes
     labels = [given["label"]] if "label" in given else [column for column in _by_name(columns, LABELS) if column != text and _is_label(records, column)]
+    if not labels and (
+        called := [column for column in _by_name(columns, LABELS) if column.lower() in LABELS and column != text and _is_plain(records, column)]
+    ):
+        labels = called[:1]
+        notes.append(f"{called[0]!r} is taken for the label by its name alone: its values hardly repeat, or some are missing; label: names another")
     if not labels:
         if given.get("benchmark") == "text-classification":
             raise DataRefused(f"no column holds a label for each text; there are: {', '.join(columns)} (label: names one)")
@@ -209,6 +214,12 @@ def _mean_length(records: Records, column: str) -> float:
 
 def _distinct(records: Records, column: str) -> int:
     return len({str(value) for value in _values(records, column)})
+
+
+def _is_plain(records: Records, column: str) -> bool:
+    """More than one value, none of them a list or an object."""
+    values = _values(records, column)
+    return _distinct(records, column) > 1 and not any(isinstance(value, list | dict) for value in values)
 
 
 def _is_label(records: Records, column: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_args
 
-from recompress.data.tables import SIDE_FILES
+from recompress.data.tables import SIDE_FILES, saved_files
 from recompress.errors import DataRefused
 from recompress.records import Split
 
@@ -77,7 +77,7 @@ def data_files(path: Path) -> tuple[dict[str, Path], list[str]]:
     ending = max(endings, key=lambda ending: (endings[ending], ending != ".txt", ending))
     chosen = {name: file for name, file in plain.items() if file.suffix.lower() == ending}
     if ending == ".arrow":
-        chosen |= {name: file for name, file in every.items() if file.name in SIDE_FILES}
+        chosen = saved_files(chosen | {name: file for name, file in every.items() if file.name in SIDE_FILES})
     return chosen, [name for name in every if name not in chosen]
 
 

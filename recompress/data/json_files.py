@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from recompress.data.layout import Layout
@@ -104,13 +105,18 @@ def _in_object(reading: Reading, content: str, begin: int, whole: Any) -> Iterat
     lists = [key for key, value in whole.items() if isinstance(value, list) and value and isinstance(value[0], dict)] if isinstance(whole, dict) else []
     if len(lists) != 1:
         raise DataRefused(f"expected a list of objects, alone or under one key, got {cut(json.dumps(whole))} ({reading.path}:1)")
-    opening = re.compile(rf"{re.escape(json.dumps(lists[0], ensure_ascii=False))}\s*:\s*\[").search(content, begin)
+    members = whole[lists[0]]
+    placed = _placed(content, begin, lists[0], len(members))
+    yield from placed if [member for _, member in placed] == members else enumerate(members, 1)
+
+
+def _placed(content: str, begin: int, key: str, count: int) -> list[tuple[int, Any]]:
+    """The members of the first list under ``key``, with their lines; another list may be called the same further inside, so whoever asks compares."""
+    opening = re.compile(rf"{re.escape(json.dumps(key, ensure_ascii=False))}\s*:\s*\[").search(content, begin)
     if opening is None:
-        yield from enumerate(whole[lists[0]], 1)
-    else:
-        before = content.count("\n", 0, opening.end())
-        end = content.rindex("]") + 1
-        yield from ((before + line, member) for line, member in _nested(content[opening.end() : end]))
+        return []
+    before = content.count("\n", 0, opening.end())
+    return [(before + line, member) for line, member in islice(_nested(content[opening.end() :]), count)]
 
 
 def _nested(content: str) -> Iterator[tuple[int, Any]]:

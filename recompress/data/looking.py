@@ -89,6 +89,7 @@ def look_at(path: Path, *, name: str = "", **dials: Any) -> Understood:
     for dial in dials:
         if dial not in SourceSettings.model_fields:
             raise InputError(unknown("dial", dial, SourceSettings.model_fields, "look_at"))
+    _settings({"benchmark": "text-classification", "format": "csv", "source": "raw", "files": "a.csv"} | dials)
     path = Path(path)
     files, others = data_files(path)
     entry, comments, notes = _inferred(files, dials)
@@ -105,13 +106,7 @@ def look_at(path: Path, *, name: str = "", **dials: Any) -> Understood:
 
 def understand(files: Mapping[str, Path], entry: Mapping[str, Any], path: Path) -> Understood:
     """What files are when they are read as an entry of ``params.yaml`` says. Raises ``DataRefused`` and ``InputError`` as reading does."""
-    try:
-        settings = SourceSettings.model_validate_json(json.dumps(entry))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{'.'.join(map(str, first['loc']))} {first['msg'].removeprefix('Value error, ').removeprefix('Input ')}, got {first['input']!r}"
-        ) from None
+    settings = _settings(entry)
     parts = read_files(named_files(files, settings), settings, str(path))
     problems = [problem for part in parts for problem in part.problems if problem.kind not in HARMLESS]
     more = [f"and {len(problems) - 10:,} more"] if len(problems) > 10 else []
@@ -131,6 +126,15 @@ def understand(files: Mapping[str, Path], entry: Mapping[str, Any], path: Path) 
         notes=(REFUSED,) if any(problem.kind in REFUSING for problem in problems) else (),
         first=tuple(row for part in parts[:6] for row in _first(part)),
     )
+
+
+def _settings(entry: Mapping[str, Any]) -> SourceSettings:
+    try:
+        return SourceSettings.model_validate_json(json.dumps(entry))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise InputError(f"{'.'.join(map(str, first['loc']))} {what}, got {first['input']!r}") from None
 
 
 def _inferred(files: Mapping[str, Path], dials: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:

@@ -6,20 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer
 
 from recompress.benchmarks import Example
 from recompress.data.characters import tidy
 from recompress.data.ignored import ignored_in
 from recompress.data.layout import Layout, Name
 from recompress.data.readers import Problem, ProblemKind, Row, read_file
-from recompress.data.tables import SIDE_FILES
+from recompress.data.tables import SIDE_FILES, saved_files
 from recompress.data.tag_schemes import labels_in_iob2
 from recompress.errors import DataRefused, InputError
 from recompress.records import Split
-from recompress.settings.base import Settings, Share
+from recompress.settings.base import Settings, Share, as_before
 from recompress.settings.file import SettingsFile, unknown
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -39,6 +39,10 @@ class SplitOff(Settings):
     """Of the rows of the training split, label by label."""
     take: Literal["hash", "tail"] = "hash"
     """``hash``: those whose text has the smallest digests, the same wherever and in whatever order the rows come. ``tail``: the last, for running text."""
+
+
+LATER = ("encoding", "slice", "split", "where", "names", "tags", "word_column", "tag_column", "comment", "delimiter", "header", "ignore", "hub")
+"""Dials that came after data sets had been checked: the checks of these are found again."""
 
 
 class SourceSettings(Layout):
@@ -63,6 +67,10 @@ class SourceSettings(Layout):
     """What to do with lines that cannot be read: refuse the data by file and line, or leave out the sentences that they stand in and count them."""
     running_text: bool = False
     """The lines follow on each other, so that repeated lines stay."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), LATER)
 
     @field_validator("files")
     @classmethod
@@ -146,7 +154,7 @@ def _files_in(folder: Path, settings: SourceSettings) -> list[RawFile]:
         raise DataRefused(f"{folder} is missing; `recompress data` says how to get it")
     ignored = ignored_in(folder)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(path for path in folder.rglob("*") if path.is_file() and not ignored(path))}
-    found = named_files(files, settings)
+    found = named_files(saved_files(files) if settings.format == "datasets" else files, settings)
     if not found:
         raise DataRefused(f"{folder} is empty; expected files like {settings.files}")
     return found

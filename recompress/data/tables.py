@@ -76,11 +76,31 @@ def _broken(path: Path, kind: str, error: Exception) -> DataRefused:
 
 def _check_whole(folder: Path) -> None:
     """Raises ``DataRefused`` when a file is missing that ``state.json`` lists: a copy that stopped half way is no smaller data set."""
-    listed = _document(folder / "state.json").get("_data_files") or []
-    for file in listed:
-        name = str(file.get("filename")) if isinstance(file, dict) else ""
-        if name and not (folder / name).is_file():
+    for name in _listed(folder):
+        if not (folder / name).is_file():
             raise DataRefused(f"{folder / name} is missing, but {folder / 'state.json'} lists it; copy the folder again")
+
+
+def _listed(folder: Path) -> list[str]:
+    """The Arrow files that ``state.json`` names."""
+    listed = _document(folder / "state.json").get("_data_files") or []
+    return [str(file["filename"]) for file in listed if isinstance(file, dict) and file.get("filename")]
+
+
+def saved_files(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Of the files below a folder that ``save_to_disk`` wrote, those that belong to it: caches of ``map`` and ``filter`` lie beside them and are no data.
+
+    Raises ``DataRefused`` for a split or a file that the folder's own lists name and that is not there.
+    """
+    for path in files.values():
+        if path.name == "dataset_dict.json":
+            for split in _document(path).get("splits") or []:
+                if not _listed(path.parent / str(split)):
+                    raise DataRefused(f"{path.parent / str(split)} is missing or empty, but {path} lists it; copy the folder again")
+    folders = {path.parent: _listed(path.parent) for path in files.values() if path.name == "state.json"}
+    for folder in folders:
+        _check_whole(folder)
+    return {name: path for name, path in files.items() if path.suffix != ".arrow" or path.parent not in folders or path.name in folders[path.parent]}
 
 
 def class_names(path: Path, schema: pa.Schema) -> dict[str, list[str]]:

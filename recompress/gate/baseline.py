@@ -17,7 +17,7 @@ from recompress.gate.comparisons import WHOLE, compare
 from recompress.gate.inputs import Scores
 from recompress.gate.measured import Expected, Measured
 from recompress.gate.reasons import passed, refused
-from recompress.gate.statistics import draws_for, estimate_loss, pair, resample
+from recompress.gate.statistics import draws_for, estimate_loss, pair, resample, together
 from recompress.gate.trainings import Again
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
@@ -53,7 +53,7 @@ def lower_bound(policy: Policy, scores: Scores, model: Measured, *, alpha: float
 
     strata = pair(counts, ideal, [WHOLE] * len(model.slices), model.groups)  # one stratum, which errs on the side of refusing
     totals = resample(strata, draws=draws_for(alpha, 1, policy.draws), seed=policy.seed)
-    estimate = estimate_loss(list(strata.values()), sum(totals.values(), start=np.zeros(())), metric)
+    estimate = estimate_loss(list(strata.values()), together(totals), metric)
     return 1.0 - estimate.upper(alpha), 1.0 - estimate.loss
 
 

@@ -16,7 +16,7 @@ from recompress.gate.inputs import Scores
 from recompress.gate.measured import Measured
 from recompress.gate.reasons import passed, refused
 from recompress.gate.spread import RecipeEstimate, of_recipe
-from recompress.gate.statistics import HolmStep, LossEstimate, Metric, Stratum, draws_for, estimate_loss, holm, joined, mcnemar, pair, resample
+from recompress.gate.statistics import HolmStep, LossEstimate, Metric, Stratum, draws_for, estimate_loss, holm, joined, mcnemar, pair, resample, together
 from recompress.gate.trainings import mean_over
 from recompress.policy import Policy
 from recompress.records import Finding, Loss
@@ -51,7 +51,7 @@ def compare(policy: Policy, scores: Scores, candidate: Measured, other: Measured
     tied = joined(slices, groups)  # a group that spans slices is drawn whole, so that those slices are one stratum of the whole split
     all_strata = strata if tied == list(slices) else pair(candidate.counts, other.counts, tied, groups)
     all_totals = totals if all_strata is strata else sums(all_strata)
-    whole = recipe(estimate_loss(list(all_strata.values()), sum(all_totals.values(), start=np.zeros(())), metric), WHOLE)
+    whole = recipe(estimate_loss(list(all_strata.values()), together(all_totals), metric), WHOLE)
     parts = {name: recipe(estimate_loss([strata[name]], totals[name], metric), name) for name in sorted(by_slice)}
 
     p_value = whole.p_value(side.margin)

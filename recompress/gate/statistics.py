@@ -35,8 +35,12 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 NORMAL = NormalDist()
-CHUNK = 1_000
+CHUNK = 500
 """Draws made at once: bounds memory, and never changes the result."""
+PART = 200
+"""Sums whose metric is asked for at once; it never changes the result."""
+EXACT_IN_FLOAT32 = float(1 << 24)
+"""Whole numbers below this are exact in 32 bits."""
 TIE = 1e-12
 MOST_DRAWS = 100_000
 """A level may ask for more draws than the policy, but for no more than this."""
@@ -70,6 +74,12 @@ class Stratum(NamedTuple):
         return int((self.times * self.sizes).sum())
 
     @property
+    def totals(self) -> Float[np.ndarray, " width"]:
+        """The counts of the whole sample."""
+        summed: Float[np.ndarray, " width"] = self.times.astype(self.rows.dtype) @ self.rows
+        return summed.astype(np.float64)
+
+    @property
     def squares(self) -> int:
         """The sum of the squares of the groups' sizes."""
         return int((self.times * self.sizes * self.sizes).sum())
@@ -82,9 +92,12 @@ def pair(
     has in another slice counts there. Raises ``ValueError`` when the shapes differ."""
     if candidate.shape != other.shape or len(slices) != len(candidate) or (groups is not None and len(groups) != len(candidate)):
         raise ValueError(f"a paired sample needs equal shapes, got {candidate.shape}, {other.shape} and {len(slices)} slices")
-    both, names = np.concatenate([candidate, other], axis=1), np.asarray(slices)
+    narrow = all(_type_for(counts, len(counts)) is np.float32 for counts in (candidate, other))
+    both = np.concatenate([candidate, other], axis=1, dtype=np.float32 if narrow else np.float64, casting="unsafe")
+    names = np.asarray(slices)
     if groups is None:
-        return {str(name): Stratum(*_merged(both[names == name])) for name in np.unique(names)}
+        every = np.unique(names)
+        return {str(name): Stratum(*_merged(both if len(every) == 1 else both[names == name])) for name in every}
     return {str(name): _grouped(both[names == name], np.asarray(groups)[names == name]) for name in np.unique(names)}
 
 
@@ -92,7 +105,13 @@ def _merged(rows: Num[np.ndarray, "examples width"]) -> tuple[Float[np.ndarray, 
     """As ``np.unique(rows, axis=0, return_counts=True)``, several times faster."""
     ordered = rows[np.lexsort(rows.T[::-1])]
     starts = np.flatnonzero(np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)]))
-    return ordered[starts].astype(np.float64), np.diff(np.append(starts, len(ordered)))
+    return ordered[starts].astype(_type_for(ordered, len(ordered))), np.diff(np.append(starts, len(ordered)))
+
+
+def _type_for(rows: Num[np.ndarray, "rows width"], groups: int) -> type[np.floating]:
+    """32 bits where no sum over ``groups`` draws can be too large for them to be exact: a thousand classes have six thousand counts."""
+    largest = groups * float(np.abs(rows).max(initial=0))
+    return np.float32 if largest < EXACT_IN_FLOAT32 and bool((rows == np.rint(rows)).all()) else np.float64
 
 
 def _grouped(rows: Num[np.ndarray, "examples width"], groups: Int[np.ndarray, " examples"]) -> Stratum:
@@ -128,9 +147,18 @@ def resample(strata: Mapping[str, Stratum], *, draws: int, seed: int) -> dict[st
 
 
 def _resample(stratum: Stratum, draws: int, generator: np.random.Generator) -> Float[np.ndarray, "draws width"]:
-    chances = stratum.times / stratum.groups
-    sizes = [min(CHUNK, draws - start) for start in range(0, draws, CHUNK)]
-    return np.concatenate([generator.multinomial(stratum.groups, chances, size=size).astype(np.float64) @ stratum.rows for size in sizes])
+    chances, exact = stratum.times / stratum.groups, stratum.rows.dtype
+    totals = np.empty((draws, stratum.rows.shape[1]), dtype=exact)
+    for start in range(0, draws, CHUNK):
+        size = min(CHUNK, draws - start)
+        np.matmul(generator.multinomial(stratum.groups, chances, size=size).astype(exact), stratum.rows, out=totals[start : start + size])
+    return totals
+
+
+def together(totals: Mapping[str, Float[np.ndarray, "draws width"]]) -> Float[np.ndarray, "draws width"]:
+    """The counts of all strata together, draw by draw; a single one is not copied."""
+    first, *others = totals.values()
+    return first if not others else sum((other.astype(np.float64) for other in others), start=first.astype(np.float64))
 
 
 def loss_of(totals: Num[np.ndarray, "*draws width"], metric: Metric) -> Float[np.ndarray, "*draws"]:
@@ -225,8 +253,8 @@ def error_behind(smallest: float, reach: Callable[[float], float]) -> float:
 
 def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws width"], metric: Metric) -> LossEstimate:
     """The loss over all of ``strata`` together; ``totals`` are the summed counts of their bootstrap samples (added up over the strata)."""
-    observed = sum((stratum.times @ stratum.rows for stratum in strata), start=np.zeros(totals.shape[-1]))
-    drawn = loss_of(totals, metric)
+    observed = sum((stratum.totals for stratum in strata), start=np.zeros(totals.shape[-1]))
+    drawn = _in_parts(totals, lambda some: loss_of(some, metric))
     error, acceleration = _jackknife(strata, observed, metric)
     named = not all(isinstance(stratum.sizes, int) for stratum in strata)
     return LossEstimate(
@@ -238,6 +266,11 @@ def estimate_loss(strata: Sequence[Stratum], totals: Float[np.ndarray, "draws wi
         groups=sum(stratum.groups for stratum in strata) if named else 0,
         worth=worth_of(strata) if named else None,
     )
+
+
+def _in_parts(rows: Float[np.ndarray, "rows width"], ask: Callable[[np.ndarray], Float[np.ndarray, " some"]]) -> Float[np.ndarray, " rows"]:
+    """``ask`` of a few rows at a time, in 64 bits."""
+    return np.concatenate([ask(rows[start : start + PART].astype(np.float64)) for start in range(0, max(len(rows), 1), PART)])
 
 
 def worth_of(strata: Sequence[Stratum]) -> float:
@@ -255,7 +288,7 @@ def _jackknife(strata: Sequence[Stratum], observed: Float[np.ndarray, " width"],
     """Standard error and acceleration from leaving out one group at a time; NaN where that leaves the metric undefined."""
     square = cube = 0.0
     for stratum in strata:
-        without = loss_of(observed - stratum.rows, metric)
+        without = _in_parts(stratum.rows, lambda rows: loss_of(observed - rows, metric))
         influence = (stratum.times @ without) / stratum.groups - without
         influence[np.abs(influence) < TIE] = 0.0  # rounding alone, where the models never differ
         square += float(stratum.times @ influence**2)

@@ -203,6 +203,15 @@ BROKEN: list[tuple[Format, str, str, int]] = [
 ]
 
 
+def test_rows_under_a_key_are_named_by_their_lines_also_where_another_list_is_called_so(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "x"}]
+    for meta, lines in (({}, [3, 7]), ({"rows": [1, 2]}, [1, 2])):
+        (tmp_path / "a.json").write_text(json.dumps({"meta": meta, "rows": rows}, indent=1).replace('"meta": {},', '"meta": {}, '))
+        assert [(row.words[0], row.line) for row in read_rows(tmp_path / "a.json", "json").rows] == list(
+            zip("ab", [line + (not meta) for line in lines], strict=True)
+        )
+
+
 @pytest.mark.parametrize(("kind", "text", "what", "line"), BROKEN)
 def test_what_is_broken_is_named_by_file_and_line(kind: Format, text: str, what: str, line: int, tmp_path: Path) -> None:
     path = tmp_path / "broken.txt"

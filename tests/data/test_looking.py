@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,56 @@ def test_lines_that_cannot_be_read_are_shown_and_the_dial_that_leaves_them_out(t
     understood = look_at(path)
     assert understood.problems == (f"expected 3 columns, got 4: '61,too,many,columns' ({path}:62)",)
     assert any("malformed: leave_out" in note for note in understood.notes)
+
+
+def test_the_entries_of_the_guide_are_read(root: Path, tmp_path: Path) -> None:
+    [block] = [block.split("```")[0] for block in (root / "docs" / "data.md").read_text().split("```yaml\n")[1:]]
+    (tmp_path / "params.yaml").write_text(block)
+    file = SettingsFile(tmp_path / "params.yaml")
+    read = [file.read_as(SourceSettings, ("datasets", name)) for name in file.values["datasets"]]
+    assert {entry.format for entry in read} >= {"csv", "quoted_tsv", "parquet", "datasets", "conll", "jsonl"}
+
+
+FILES = Path(__file__).parent / "files"
+
+
+def test_of_a_saved_folder_only_what_its_lists_name_is_data(tmp_path: Path) -> None:
+    """``map`` leaves a cache beside the data; a copy that stopped half way lacks a split, and is no smaller data set."""
+    shutil.copytree(FILES / "texts_on_disk", tmp_path / "saved")
+    whole = look_at(tmp_path / "saved")
+    for split in ("train", "test"):
+        [*_, some] = sorted((tmp_path / "saved" / split).glob("*.arrow"))
+        shutil.copy(some, tmp_path / "saved" / split / "cache-0123456789abcdef.arrow")
+    cached = look_at(tmp_path / "saved")
+    assert (cached.entry, cached.rows, cached.labels) == (whole.entry, whole.rows, whole.labels)
+    shutil.rmtree(tmp_path / "saved" / "test")
+    with pytest.raises(DataRefused, match=r"saved/test is missing or empty, but .*dataset_dict\.json lists it; copy the folder again"):
+        look_at(tmp_path / "saved")
+    shutil.copytree(FILES / "texts_on_disk" / "test", tmp_path / "saved" / "test")
+    next((tmp_path / "saved" / "test").glob("*.arrow")).unlink()
+    with pytest.raises(DataRefused, match=r"data-00000-of-00001\.arrow is missing"):
+        look_at(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "a", "", "b"], ["-1", "3", "7", "2", "9"]])
+def test_a_column_called_label_is_the_label_however_few_rows_there_are(tmp_path: Path, labels: list[str]) -> None:
+    (tmp_path / "few.csv").write_text("text,label\n" + "".join(f"maji ya leo {i},{label}\n" for i, label in enumerate(labels)))
+    understood = look_at(tmp_path / "few.csv")
+    assert (understood.entry["benchmark"], understood.entry["label"]) == ("text-classification", "label")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"), [("Größe für Käse – „schön“", "cp1252"), ("żółć gęś łódź źdźbło", "cp1250"), ("привет как дела сегодня", "cp1251")]
+)
+def test_another_encoding_is_named_as_it_likely_is(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "e.csv").write_bytes(("text,label\n" + "".join(f"{text} is the text of row {i} today,{'ab'[i % 2]}\n" for i in range(30))).encode(encoding))
+    with pytest.raises(DataRefused, match=f"looks like {encoding}" if encoding == "cp1252" else "looks like (?!cp1252)"):
+        look_at(tmp_path / "e.csv")
+
+
+def test_an_entry_of_before_is_written_as_before() -> None:
+    entry = {"benchmark": "text-classification", "format": "tsv", "source": "raw/x", "files": "{split}.tsv"}
+    assert SourceSettings.model_validate(entry).model_dump(mode="json").keys() == {
+        "benchmark", "format", "source", "files", "rename", "labels", "text", "label", "group", "split_off", "malformed", "running_text",
+    }  # fmt: skip
+    assert SourceSettings.model_validate(entry | {"encoding": "cp1252"}).model_dump(mode="json")["encoding"] == "cp1252"

@@ -130,3 +130,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 def test_plain_text_has_a_sentence_a_line(tmp_path: Path) -> None:
     assert rows(read_rows(put(tmp_path, "leo na jana\n\n  \nkesho\n"), "lines")) == [(("leo na jana",), ()), (("kesho",), ())]
+
+
+def test_only_a_line_feed_ends_a_line_of_plain_text(tmp_path: Path) -> None:
+    assert [row.words for row in read_rows(put(tmp_path, "leo\x85na\u2028kesho\njana\n"), "lines").rows] == [("leo\x85na\u2028kesho",), ("jana",)]

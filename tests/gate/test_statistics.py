@@ -11,7 +11,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, norm
 
-from recompress.gate.statistics import NORMAL, LossEstimate, estimate_loss, holm, loss_of, mcnemar, pair, resample
+from recompress.benchmarks.text_classification import TextClassification
+from recompress.gate.statistics import NORMAL, LossEstimate, estimate_loss, holm, loss_of, mcnemar, pair, resample, together
 from studies.gate_populations import POPULATIONS, accuracy, f1, texts
 
 Z2 = NORMAL.inv_cdf(0.95) ** 2
@@ -261,3 +262,32 @@ def test_a_good_candidate_passes_where_the_sample_is_called_large_enough(kind: s
     draw, metric, _ = POPULATIONS[kind]
     detectable = estimate(*draw(np.random.default_rng(1), 1000, 0.0, 0.02), metric).smallest_detectable(0.05, 0.8)
     assert 0.7 < share_that_passes(kind, 1000, detectable, 0.02, 0.0) < 0.92
+
+
+def test_a_thousand_classes_take_less_memory_than_their_counts_in_full() -> None:
+    """6,000 counts for each of 2,000 draws, of which accuracy needs two: they are kept in half the bytes, and looked at in parts."""
+    import tracemalloc
+
+    classes, draws = 1000, 4000
+    labels = tuple(f"c{i}" for i in range(classes))
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, classes, 300)
+    answers = [np.where(rng.random(300) < 0.8, gold, rng.integers(0, classes, 300)) for _ in range(2)]
+    benchmark = TextClassification()
+    references = [(labels[i],) for i in gold]
+    ours, theirs = (benchmark.counts(references, [(labels[i],) for i in given], labels) for given in answers)
+
+    def metric(totals: np.ndarray) -> np.ndarray:
+        return np.asarray(benchmark.metrics(totals, labels)["accuracy"])
+
+    strata = pair(ours, theirs, ["all"] * 300)
+    tracemalloc.start()
+    estimated = estimate_loss([*strata.values()], together(resample(strata, draws=draws, seed=0)), metric)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * draws * 6 * classes * 8
+    few = [np.stack([(given == gold).astype(float), np.ones(300)], axis=1) for given in answers]  # the same, told by two counts
+    small = pair(few[0], few[1], ["all"] * 300)
+    same = estimate_loss([*small.values()], together(resample(small, draws=draws, seed=1)), lambda totals: totals[..., 0] / totals[..., 1])
+    assert estimated.loss == pytest.approx(same.loss)
+    assert estimated.upper(0.05) == pytest.approx(same.upper(0.05), abs=0.006)
