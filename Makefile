@@ -1,7 +1,8 @@
 # make run    a real model, fine-tuned, compressed, measured, judged and promoted
 # make test   the proof that it works
 # make prove  the part of it that takes minutes for one promise: ten interruptions, the same model made again
-# make check  style, types, layers
+# make check  style, types, layers, and the links of the guides
+# make docs   the reference and the pictures made anew from the code, and the guides as a site in site/
 # make serve  the pages of Prefect and MLflow, on this machine only
 
 VENV := .venv
@@ -17,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[quickstart,sign,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[quickstart,sign,dev,docs]'
 	@touch $@
 
 run: setup
@@ -34,6 +35,7 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 serve: setup
 	@$(BIN)/recompress serve
@@ -41,6 +43,8 @@ serve: setup
 docs: setup
 	@$(BIN)/recompress methods --markdown > docs/methods.md
 	@$(BIN)/python docs/draw_architecture.py
+	@$(BIN)/python docs/write_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
