@@ -28,7 +28,7 @@ def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, st
         "---",
         f"pipeline_tag: {task}",
         "tags: [recompress]",
-        *([f"base_model: {facts['base model']}"] if "/" in facts.get("base model", "").strip("/") else []),
+        *([f"base_model: {facts['base model']}"] if facts.get("base model", "").count("/") == 1 else []),
     ]
     lines += ["---", "", f"# {facts.get('model', 'Exported model')}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value]

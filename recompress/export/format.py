@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -36,10 +37,15 @@ class Format:
 
 
 def copy_text_files(directory: Path, info: Info, target: Path) -> None:
-    """Config and tokenizer, which everybody's tools read. The config names the labels in the order in which the model gives them."""
-    for name in (BACKEND_FILE, SETTINGS_FILE):
-        shutil.copyfile(directory / name, target / name)
+    """Config and tokenizer, which everybody's tools read: the labels in the order in which the model gives them, and the longest sequence that it reads."""
+    shutil.copyfile(directory / BACKEND_FILE, target / BACKEND_FILE)
+    settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8")) | {"model_max_length": info.max_length}
+    _write(target / SETTINGS_FILE, settings)
     config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     if info.labels:
         config |= {"id2label": {str(i): label for i, label in enumerate(info.labels)}, "label2id": {label: i for i, label in enumerate(info.labels)}}
-    (target / CONFIG_FILE).write_text(json.dumps(config, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(target / CONFIG_FILE, config)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -71,6 +71,7 @@ def test_the_onnx_folder_needs_nothing_but_onnxruntime_and_tokenizers(tmp_path: 
         ids = tokenizer.encode(" ".join(example.words)).ids
         [logits] = session.run(None, {"input_ids": [ids], "attention_mask": [[1] * len(ids)]})
         np.testing.assert_allclose(logits[0], open_runtime(directory).logits([{"input_ids": ids}], batch_size=1)[0], rtol=1e-5)
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == read_info(directory).max_length
     labels = json.loads((tmp_path / "out" / "config.json").read_text())["id2label"]
     assert tuple(labels[str(i)] for i in range(len(labels))) == read_info(directory).labels
 
