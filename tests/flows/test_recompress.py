@@ -74,6 +74,7 @@ def test_the_champion_answers_plain_text(first: tuple[Path, dict[str, Any]]) -> 
     assert answer["predictions"][0]["label"] in {"food", "sport", "work"}
 
 
+@pytest.mark.long
 def test_a_changed_dial_an_altered_file_and_new_variants_run_and_nothing_else(first: tuple[Path, dict[str, Any]]) -> None:
     """And one of the new variants is taught by another variant."""
     project, earlier = first

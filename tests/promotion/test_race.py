@@ -48,6 +48,7 @@ def run(where: Path | str, root: Path, numbers: range, expected: ChampionRef | N
     return [o["version"] for o in outcomes if "version" in o], Counter(o["reason"] for o in outcomes if "reason" in o)
 
 
+@pytest.mark.long
 def test_of_fifty_promoters_exactly_one_wins_for_each_expected_champion(where: Path | str, tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "registry")
     Ledger(where)

@@ -67,6 +67,7 @@ def test_pydocs_is_what_these_packages_say(root: Path, tmp_path: Path, monkeypat
     assert 1500 <= dataset.rows["test"] <= 2000
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_real_data_is_adopted_and_prepared_to_its_pins(root: Path, tmp_path: Path, mirror: Path) -> None:
     project = tmp_path / "project"

@@ -192,6 +192,7 @@ def test_limits_are_inclusive() -> None:
     assert [check.name for check in Judge().check(table, rules, "raw") if check.status == "failed"] == ["repeats"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_defect_that_is_known_of_the_real_data_is_found_with_its_count(root: Path, mirror: Path) -> None:
     def raw(name: str) -> DataCheck:
