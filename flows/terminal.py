@@ -13,6 +13,7 @@ import click
 
 from flows.stdout import write_result
 from recompress.errors import InputError, RecompressError, without_passwords
+from tasks.running.home import check_project
 
 if TYPE_CHECKING:
     from tasks.running.project import Project
@@ -69,3 +70,9 @@ def read_lines() -> tuple[str, ...]:
         raise InputError(
             f"stdin is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}; convert it first, with iconv for example"
         ) from None
+
+
+def need_project(context: click.Context) -> None:
+    """Raises ``InputError`` outside of a project, unless help is all that was asked for."""
+    if not context.meta["help"]:
+        check_project(context.obj)
