@@ -31,7 +31,8 @@ class Agreement:
 
 def compare(directory: Path, reader: Reader, examples: Sequence[Example], *, close: float) -> Agreement:
     """Ask the model in ``directory`` and the foreign ``reader``. Raises ``IntegrityError`` that names the first text on which they differ."""
-    info, benchmark, tokenizer = read_info(directory), get_benchmark(read_info(directory).benchmark), load_tokenizer(directory)
+    info, tokenizer = read_info(directory), load_tokenizer(directory)
+    benchmark = get_benchmark(info.benchmark)
     draw = np.random.default_rng(0)
     features: list[Feature] = [{"input_ids": draw.integers(0, len(tokenizer), length).tolist()} for length in range(2, 2 + RANDOM)]
     real = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from recompress.models.checkpoint import Info
 from recompress.models.files import CONFIG_FILE
@@ -30,10 +30,18 @@ class Format:
     write: Callable[[Path, Info, Path], None]
     """``write(directory, info, target)`` into a folder that exists and is empty."""
     reader: Callable[[Path, Info], Reader]
-    close: float
-    """The largest difference of a logit, relative to the largest logit, that the other runtime may give."""
+    close: Callable[[Info], float]
+    """The largest difference of a logit, relative to the largest logit, that the other runtime may give for a model like this."""
     usage: str
     """How a person uses the folder, as Markdown."""
+
+
+def one_by_one(features: Sequence[Feature], names: Iterable[str]) -> Iterator[dict[str, Int[np.ndarray, "1 length"]]]:
+    """What a graph with inputs of these names is given for each text alone."""
+    for feature in features:
+        ids = np.array([feature["input_ids"]])
+        given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        yield {name: given[name] for name in names}
 
 
 def copy_text_files(directory: Path, info: Info, target: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.errors import InputError
-from recompress.export.format import Format, Reader, copy_text_files
+from recompress.export.format import Format, Reader, copy_text_files, one_by_one
 from recompress.models.checkpoint import ONNX_FILE, Info, load
 from recompress.models.onnx_graph import write_graph
 from recompress.runtimes import Feature
@@ -66,10 +66,9 @@ def _reader(target: Path, info: Info) -> Reader:
     names = {given.name for given in session.get_inputs()}
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
-        batches = [{"input_ids": np.array([f["input_ids"]]), "attention_mask": np.ones((1, len(f["input_ids"])), dtype=np.int64)} for f in features]
-        return [session.run(None, {name: batch[name] for name in names})[0][0] for batch in batches]
+        return [session.run(None, given)[0][0] for given in one_by_one(features, names)]
 
     return answer
 
 
-FORMAT = Format(_check, _write, _reader, close=1e-4, usage=USAGE)
+FORMAT = Format(_check, _write, _reader, close=lambda _: 1e-4, usage=USAGE)

@@ -63,4 +63,4 @@ def _reader(target: Path, info: Info) -> Reader:
     return answer
 
 
-FORMAT = Format(_check, _write, _reader, close=1e-5, usage=USAGE)
+FORMAT = Format(_check, _write, _reader, close=lambda _: 1e-5, usage=USAGE)

@@ -72,10 +72,7 @@ def _policy(policy: str | Path | Policy | Mapping[str, Any]) -> Policy:
         return policy
     if isinstance(policy, (str, Path)):
         return read_policy(Path(policy))
-    values = dict(policy)
-    if isinstance(values.get("approval"), str):
-        values["approval"] = {"mode": values["approval"]}
-    return read_values(Policy, values, "recompress.judge(policy)")
+    return read_values(Policy, policy, "recompress.judge(policy)")
 
 
 def _only_look(rules: Policy, candidate: str, split: str) -> Look:

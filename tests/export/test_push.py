@@ -8,9 +8,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from recompress.export import export
 from recompress.models.checkpoint import save
 from tests.evidence.stories import KEY, OTHER
+from tests.hub import HubHandler, serving
 from tests.six import checkpoint_of
 
 COMMIT = "c" * 40
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(HubHandler):
     """Keeps what is committed; large files by their digest until a commit names them."""
 
     files: dict[str, bytes] = {}
@@ -34,68 +33,50 @@ class Hub(BaseHTTPRequestHandler):
     tokens: set[str] = set()
     refuses = 0
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+    def post(self, body: bytes) -> None:
         Hub.tokens.add(self.headers.get("Authorization", ""))
         here = f"http://{self.headers['Host']}"
         if Hub.refuses:
-            return self._answer(Hub.refuses, {"error": "no"})
+            return self.answer(Hub.refuses, {"error": "no"})
         if self.path == "/api/repos/create":
             Hub.created.append(json.loads(body))
-            return self._answer(200, {"url": f"{here}/team/topics", "name": "team/topics"})
+            return self.answer(200, {"url": f"{here}/team/topics", "name": "team/topics"})
         if self.path == "/api/validate-yaml":
-            return self._answer(200, {"errors": [], "warnings": []})
+            return self.answer(200, {"errors": [], "warnings": []})
         if "/preupload/" in self.path:
             files = [
                 {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith("safetensors") else "regular", "shouldIgnore": False}
                 for f in json.loads(body)["files"]
             ]
-            return self._answer(200, {"files": files})
+            return self.answer(200, {"files": files})
         if self.path.endswith("/info/lfs/objects/batch"):
             objects = [
                 {**asked, "authenticated": True, "actions": {"upload": {"href": f"{here}/lfs/{asked['oid']}"}, "verify": {"href": f"{here}/verify"}}}
                 for asked in json.loads(body)["objects"]
             ]
-            return self._answer(200, {"transfer": "basic", "objects": objects})
+            return self.answer(200, {"transfer": "basic", "objects": objects})
         if self.path == "/verify":
-            return self._answer(200, {})
+            return self.answer(200, {})
         if "/commit/" in self.path:
             for line in map(json.loads, body.decode().splitlines()):
                 if line["key"] == "file":
                     Hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
                 if line["key"] == "lfsFile":
                     Hub.files[line["value"]["path"]] = Hub.large[line["value"]["oid"]]
-            return self._answer(200, {"commitUrl": f"{here}/team/topics/commit/{COMMIT}", "commitOid": COMMIT, "hookOutput": "", "success": True})
-        return self._answer(404, {"error": self.path})
+            return self.answer(200, {"commitUrl": f"{here}/team/topics/commit/{COMMIT}", "commitOid": COMMIT, "hookOutput": "", "success": True})
+        return self.answer(404, {"error": self.path})
 
-    def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        assert self.path == f"/lfs/{hashlib.sha256(data).hexdigest()}"
-        Hub.large[self.path.removeprefix("/lfs/")] = data
-        self._answer(200, {})
-
-    def do_GET(self) -> None:
-        self._answer(404, {"error": self.path})
-
-    def _answer(self, code: int, body: Any) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(code)
-        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(data))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None: ...
+    def put(self, body: bytes) -> None:
+        assert self.path == f"/lfs/{hashlib.sha256(body).hexdigest()}"
+        Hub.large[self.path.removeprefix("/lfs/")] = body
+        self.answer(200, {})
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
     Hub.files, Hub.large, Hub.created, Hub.tokens, Hub.refuses = {}, {}, [], set(), 0
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     return tmp_path / "ledger.db" if request.param == "sqlite" else new_database()
 
 
-def new_database() -> str:
+def new_database(encoding: str = "UTF8") -> str:
     """The URL of a fresh PostgreSQL database; skips the test where there is no server to start."""
     server = _start()
     if isinstance(server, str):
@@ -32,7 +32,7 @@ def new_database() -> str:
     import psycopg
 
     with psycopg.connect(f"{server[0]}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
     return f"{server[0]}/{name}"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from recompress.errors import StorageError
 from recompress.ledger import Ledger
-from tests.ledger.stores import _start
+from tests.ledger.stores import new_database
 
 BODY = {"recipe": "r", "policy_sha256": "0" * 64, "policy": {}, "reason": "日本語の理由"}
 
@@ -43,16 +43,9 @@ def test_what_a_killed_writer_left_in_the_log_is_read_too(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("encoding", "refused"), [("UTF8", False), ("LATIN1", True), ("SQL_ASCII", True)])
 def test_a_database_that_cannot_hold_every_name_is_refused_when_it_is_opened(encoding: str, refused: bool) -> None:
-    server = _start()
-    if isinstance(server, str):
-        pytest.skip(server)
-    import psycopg
-
-    name = f"encoded_{encoding.lower()}"
-    with psycopg.connect(f"{server[0]}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    url = new_database(encoding)
     if refused:
         with pytest.raises(StorageError, match=f"is {encoding}, a ledger needs UTF8: createdb -E UTF8"):
-            Ledger(f"{server[0]}/{name}")
+            Ledger(url)
     else:
-        assert Ledger(f"{server[0]}/{name}").append("policy-recorded", BODY, actor="josé").sequence == 1
+        assert Ledger(url).append("policy-recorded", BODY, actor="josé").sequence == 1

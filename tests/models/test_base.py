@@ -6,15 +6,14 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from recompress.errors import InputError, IntegrityError
 from recompress.models.base import find_base
+from tests.hub import HubHandler, serving
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = b"weights of a model"
@@ -22,50 +21,34 @@ SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "pytorch_model.bin": b"a pickle", "run_me.py": b"print('no')"}
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(HubHandler):
     """The two calls of a model hub that fetching one revision takes: what is in it, and each file."""
 
     asked: list[str] = []
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         Hub.asked.append(self.path)
         if self.path.startswith(f"/api/models/some/model/revision/{REVISION}"):
             body = json.dumps({"id": "some/model", "sha": REVISION, "siblings": [{"rfilename": name} for name in FILES]}).encode()
-            self._answer(200, body, {"Content-Type": "application/json"})
+            self.answer(200, body, {"Content-Type": "application/json"})
         elif self.path.startswith("/api/models/some/model/tree/"):
             body = json.dumps(
                 [{"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for name, data in FILES.items()]
             ).encode()
-            self._answer(200, body, {"Content-Type": "application/json"})
+            self.answer(200, body, {"Content-Type": "application/json"})
         elif self.path.startswith("/api/models/some/model/revision/"):
-            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Revision Not Found"})
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Revision Not Found"})
         elif (name := self.path.rsplit("/", 1)[-1]) in FILES and f"/resolve/{REVISION}/" in self.path:
             data = FILES[name]
-            self._answer(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION, "Content-Type": "application/octet-stream"})
+            self.answer(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION, "Content-Type": "application/octet-stream"})
         else:
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
-
-    def _answer(self, code: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for key, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as address:
+        yield address
 
 
 def ask(model: str, revision: str, tmp_path: Path, endpoint: str, sha256: str | None = None) -> subprocess.CompletedProcess[str]:

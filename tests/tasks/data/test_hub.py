@@ -7,15 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from recompress.data.sources import read_settings_of
 from recompress.errors import InputError
+from tests.hub import HubHandler, serving
 from tests.tasks.data.projects import DVC, dvc
 
 REVISION = "89abcdef0123456789abcdef0123456789abcdef"
@@ -32,40 +31,27 @@ datasets:
 """
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(HubHandler):
     """What a hub answers when one commit of a data set is fetched. It holds a script and a readme too, which nobody should ask for."""
 
     files: dict[str, bytes] = {}
     asked: list[str] = []
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
+    def get(self) -> None:
         Hub.asked.append(self.path)
         name = self.path.partition(f"/resolve/{REVISION}/")[2]
         if self.path.startswith(f"/api/datasets/some/texts/revision/{REVISION}"):
-            self._answer(200, json.dumps({"id": "some/texts", "sha": REVISION, "siblings": [{"rfilename": file} for file in Hub.files]}).encode(), {})
+            self.answer(200, json.dumps({"id": "some/texts", "sha": REVISION, "siblings": [{"rfilename": file} for file in Hub.files]}).encode(), {})
         elif self.path.startswith("/api/datasets/some/texts/tree/"):
             tree = [{"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for file, data in Hub.files.items()]
-            self._answer(200, json.dumps(tree).encode(), {})
+            self.answer(200, json.dumps(tree).encode(), {})
         elif self.path.startswith("/api/datasets/some/texts/revision/"):
-            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Revision Not Found"})
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Revision Not Found"})
         elif name in Hub.files and self.path.startswith("/datasets/some/texts/"):
             data = Hub.files[name]
-            self._answer(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION})
+            self.answer(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION})
         else:
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
-
-    def _answer(self, code: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for key, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
 
 
 @pytest.fixture
@@ -73,11 +59,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     files = {f"data/{path.name}": path.read_bytes() for path in sorted(HERE.iterdir())}
     monkeypatch.setattr(Hub, "files", files | {"texts.py": b"raise SystemExit", "README.md": b"about", "data/extra.parquet": b"of another config"})
     monkeypatch.setattr(Hub, "asked", [])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""A local server that speaks a hub's protocol to the real client: what every such server does. What it knows, each test says for itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """Answers with bytes, or with a value as JSON; to HEAD with the headers alone. What is not said by a test is not there."""
+
+    def do_HEAD(self) -> None:
+        self.get()
+
+    def do_GET(self) -> None:
+        self.get()
+
+    def do_POST(self) -> None:
+        self.post(self._body())
+
+    def do_PUT(self) -> None:
+        self.put(self._body())
+
+    def get(self) -> None:
+        self.answer(404, {"error": self.path})
+
+    def post(self, body: bytes) -> None:
+        self.answer(404, {"error": self.path})
+
+    def put(self, body: bytes) -> None:
+        self.answer(404, {"error": self.path})
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def answer(self, code: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(code)
+        for key, value in {"Content-Type": "application/json", **(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def serving(handler: type[HubHandler]) -> Iterator[str]:
+    """The address of a hub on this machine's loopback, for as long as the block runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
