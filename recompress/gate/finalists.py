@@ -70,9 +70,10 @@ def _try(policy: Policy, metric: Metric, candidate: Measured, baseline: Measured
 def _losses(metric: Metric, candidate: Measured, other: Measured, comparison: Comparison) -> Iterable[tuple[float, LossEstimate]]:
     """Margin and loss on the whole dev split and in every slice that has a margin and is in it. No draws: the jackknife is all that is asked."""
     by_slice = comparison.slices or {}
-    slices, groups = candidate.slices if by_slice else [""] * len(candidate.slices), candidate.groups
+    slices, groups = list(candidate.slices) if by_slice else [""] * len(candidate.slices), candidate.groups
     strata = pair(candidate.counts, other.counts, slices, groups)
-    whole = pair(candidate.counts, other.counts, joined(slices, groups), groups)  # a group that spans slices is one thing that may be lost
+    tied = joined(slices, groups)  # a group that spans slices is one thing that may be lost
+    whole = strata if tied == slices else pair(candidate.counts, other.counts, tied, groups)
     no_draws = np.zeros((0, 2 * candidate.counts.shape[1]))
     yield comparison.margin, estimate_loss(list(whole.values()), no_draws, metric)
     for name in sorted(by_slice.keys() & strata.keys()):

@@ -17,6 +17,7 @@ from recompress.models.checkpoint import INFO_FILE, Checkpoint, Info, read_info,
 from recompress.models.checkpoint import load as load_checkpoint
 from recompress.models.files import CONFIG_FILE, read_config
 from recompress.models.heads import HEADS, head_of
+from recompress.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,7 +57,7 @@ class Model:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_checkpoint(self.folder).tokenizer
+        return load_tokenizer(self.folder)
 
     @cached_property
     def _predictor(self) -> Predictor:
