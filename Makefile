@@ -41,6 +41,7 @@ serve: setup
 	@$(BIN)/recompress serve
 
 docs: setup
+	@$(BIN)/python -m recompress.methods.catalogue
 	@$(BIN)/recompress methods --markdown > docs/methods.md
 	@$(BIN)/python docs/draw_architecture.py
 	@$(BIN)/python docs/write_reference.py

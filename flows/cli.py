@@ -119,13 +119,14 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
 
     Example:  recompress predict quickstart@champion "Return the shortest path between two nodes."
     """
-    from tasks.steps.promote import predict as ask
+    from tasks.tracking.registry import load_for_prediction
+    from tasks.tracking.track import Store
 
     lines = text or read_lines()
     empty = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
     if not lines or empty is not None:
         raise InputError("there is no text to predict; give some as arguments or on stdin" if not lines else f"text {empty} is empty; leave it out")
-    answers = ask(root, model, lines)
+    answers = load_for_prediction(Store(root), root, model)(list(lines))
     show(
         {"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True))
     )
@@ -140,7 +141,7 @@ def report(root: Path, recipe: Path | None, json_: bool) -> None:
 
     Example:  recompress report recipes/quickstart.yaml
     """
-    from tasks.steps.report import last_page
+    from tasks.people.pages import last_page
 
     quickstart = Path("recipes/quickstart.yaml")
     last_report = last_page(root, recipe or (quickstart if (root / quickstart).is_file() else only_recipe(root)))

@@ -22,6 +22,7 @@ from recompress.benchmarks import Example, ReadsOn, get_benchmark
 from recompress.data.characters import HALF, LOST, repaired, to_nfc, without_hidden
 from recompress.errors import DataRefused
 from recompress.models.checkpoint import read_info
+from recompress.models.light_tokenizer import LightTokenizer
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
 
@@ -39,7 +40,8 @@ class Predictor:
     def __init__(self, directory: Path, threads: int = 1) -> None:
         self.info = read_info(directory)
         self.benchmark = get_benchmark(self.info.benchmark)
-        self.tokenizer = load_tokenizer(directory)
+        # on ONNX Runtime nothing else needs transformers, whose import takes longer than most questions
+        self.tokenizer: Any = LightTokenizer(directory) if self.info.runtime == "onnx" else load_tokenizer(directory)
         self.runtime = open_runtime(directory, threads)
 
     def __call__(self, texts: Sequence[str]) -> list[Answer]:

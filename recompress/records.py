@@ -23,7 +23,7 @@ DIGESTS = {"data", "base", "recipe", "code"}
 class Record(BaseModel):
     """A frozen record with one JSON form and one digest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", ser_json_inf_nan="strings")
     LATER: ClassVar[tuple[str, ...]] = ()
     """Fields that a later version added: not written while they hold their default, so that records from before keep their digest."""
 

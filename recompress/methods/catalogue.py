@@ -1,18 +1,47 @@
-"""What the methods say of themselves: the table of all, and one in full with its dials and an example."""
+"""What the methods say of themselves: the table of all, and one in full with its dials and an example.
+
+It is kept in ``catalogue.json``, which `make docs` writes, because the methods themselves import torch and a question about them need not wait for that. Where
+the files of the package hold other methods than it names, they are asked themselves.
+"""
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from recompress.methods.registry import FAMILIES, Method, all_methods, get_method
+from recompress.errors import InputError
+from recompress.methods.registry import FAMILIES, Method, all_methods, modules_with_methods
 from recompress.settings.allowed import allowed_at
+from recompress.settings.file import unknown
 
+CATALOGUE = Path(__file__).with_name("catalogue.json")
 COLUMNS = ("name", "family", "needs", "shrinks", "speeds up", "source")
 
 
 def describe(name: str) -> dict[str, Any]:
     """One method as plain values. Raises ``InputError`` for a name that is not known."""
-    method = get_method(name)
+    known = {method["name"]: method for method in describe_all()}
+    if name not in known:
+        raise InputError(unknown("method", name, known, "recompress methods lists all"))
+    return known[name]
+
+
+@cache
+def describe_all() -> tuple[dict[str, Any], ...]:
+    """All methods, by family and name."""
+    kept: dict[str, Any] = json.loads(CATALOGUE.read_text(encoding="utf-8")) if CATALOGUE.is_file() else {}
+    return tuple(kept["methods"] if kept.get("modules") == list(modules_with_methods()) else as_they_are())
+
+
+def as_they_are() -> list[dict[str, Any]]:
+    """All methods, asked themselves."""
+    order = {family: i for i, family in enumerate(FAMILIES)}
+    return [_described(method) for method in sorted(all_methods().values(), key=lambda method: (order[method.family], method.name))]
+
+
+def _described(method: Method) -> dict[str, Any]:
     return {
         "name": method.name,
         "family": method.family,
@@ -31,11 +60,6 @@ def describe(name: str) -> dict[str, Any]:
         ],
         "example": example(method),
     }
-
-
-def describe_all() -> list[dict[str, Any]]:
-    order = {family: i for i, family in enumerate(FAMILIES)}
-    return [describe(m.name) for m in sorted(all_methods().values(), key=lambda m: (order[m.family], m.name))]
 
 
 def example(method: Method) -> str:
@@ -77,3 +101,13 @@ def table(*, markdown: bool = False) -> str:
 
 def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def write() -> None:
+    """Write ``catalogue.json`` anew."""
+    kept = {"modules": modules_with_methods(), "methods": as_they_are()}
+    CATALOGUE.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -129,13 +129,13 @@ def method(name: str, config: type[Settings], *, family: Family, prove: Prove, s
 
 def all_methods() -> dict[str, Method]:
     """Every method by name. Importing a module that holds one registers it; there is no list to keep by hand."""
-    for module in _modules_with_methods():
+    for module in modules_with_methods():
         importlib.import_module(module)
     return dict(sorted(_methods.items()))
 
 
 @cache
-def _modules_with_methods() -> tuple[str, ...]:
+def modules_with_methods() -> tuple[str, ...]:
     """The modules of the families that register something. The others, a trainer for example, are left alone: they take seconds to import."""
     home = Path(__file__).parent
     files = (file for family in FAMILIES for file in sorted((home / family).rglob("*.py")))

@@ -41,6 +41,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """Needs neither torch nor the net. Raises ``InputError`` for a missing file and ``IntegrityError`` for a broken one."""
+    backend, settings = read_tokenizer(directory)
+    return _assemble(backend, settings)
+
+
+def read_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    """What the two files hold: the tokenizer, without padding and truncation, and its settings. Raises as ``load_tokenizer``."""
     from tokenizers import Tokenizer
 
     for name in (BACKEND_FILE, SETTINGS_FILE):
@@ -56,7 +62,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         known = {key: settings[key] for key in (*SPECIAL, "model_input_names", "model_max_length", "truncation_side") if key in settings}
     except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
         raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None
-    return _assemble(backend, known)
+    return _bare(backend), known
 
 
 def with_backend(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrainedTokenizerBase:
@@ -104,8 +110,12 @@ def _settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 def _assemble(backend: Tokenizer, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerFast
 
-    # A length of 128 baked into the file would pad every single sentence to it.
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=_bare(backend), padding_side="right", **settings)
+    return tokenizer
+
+
+def _bare(backend: Tokenizer) -> Tokenizer:
+    """Without what was baked into its file: a length of 128 there would pad every single sentence to it."""
     backend.no_padding()
     backend.no_truncation()
-    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="right", **settings)
-    return tokenizer
+    return backend

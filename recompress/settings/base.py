@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Share = Annotated[float, Field(ge=0, lt=1)]
 """A share in [0, 1): 0 leaves everything as it is."""
 
-Slug = Annotated[
-    str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80, json_schema_extra={"in_words": "a name of at most 80 small letters, digits, and _ . -"})
-]
+SLUG = r"^[a-z0-9][a-z0-9_.-]*$"
+Slug = Annotated[str, Field(pattern=SLUG, max_length=80, json_schema_extra={"in_words": "a name of at most 80 small letters, digits, and _ . -"})]
 """A short name that is safe in a path, a tag and a URL."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", json_schema_extra={"in_words": "64 hex digits in small letters"})]
@@ -21,7 +20,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", json_schema_extra={"in_
 class Settings(BaseModel):
     """A settings class. The docstring under a field is its help text, in the command and in the docs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True)
 
 
 def as_before(model: BaseModel, values: dict[str, Any], later: Iterable[str]) -> dict[str, Any]:

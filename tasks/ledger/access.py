@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recompress.errors import GateRefused, InputError, IntegrityError
 from recompress.ledger import Ledger
-from recompress.recipe import Plan
 from tasks.ledger.user import user_name
+
+if TYPE_CHECKING:
+    from recompress.recipe import Plan
 
 
 def open_ledger(root: Path, *, create: bool = True) -> Ledger:

@@ -16,8 +16,6 @@ from recompress.evidence import BundleReport, committed_plans, folder_name, veri
 from recompress.evidence.cut import cut_file
 from recompress.evidence.dossier import Dossier, origin_of
 from recompress.evidence.file_list import named_key
-from recompress.gate.looks import tell_look
-from recompress.gate.looks_left import left_after
 from recompress.integrity.digest import canonical_json
 from recompress.integrity.signing import public_pem
 from recompress.ledger import Head, Ledger, LedgerBroken, NoLedger, read_lines, verify, write_lines
@@ -27,7 +25,6 @@ from recompress.promotion.states import Progress
 from tasks.ledger.access import open_ledger
 from tasks.ledger.anchors import check_not_lost
 from tasks.ledger.keys import own_key, own_public_key, trusted_keys
-from tasks.ledger.looks import history_of
 from tasks.people.audit_keys import check_keys
 from tasks.people.audit_steps import check_steps
 from tasks.people.bundle import NoEvidence, check_named, recall_dossier
@@ -74,9 +71,20 @@ def _split_left(project: Project, traced: Trace, dossier: Dossier) -> str:
     """What is left of the test split on which a version was judged; empty for one from before looks were counted."""
     if traced.look is None:
         return ""
+    from recompress.gate.looks_left import left_after
+    from tasks.ledger.looks import history_of
+
     history = history_of(project.ledger, traced.model, traced.look.split)
     left = left_after(history, dossier.verdict, alpha=traced.look.budget, power=float(dossier.policy["power"]))
     return str(left["told"])
+
+
+def _told_look(traced: Trace) -> str:
+    if traced.look is None:
+        return ""
+    from recompress.gate.looks import tell_look
+
+    return f"{tell_look(traced.look)}; it has had {traced.looks} by now"
 
 
 def verify_one(root: Path, bundle: Path, key: Path | None, model_key: Path | None, model: Path | None) -> BundleReport:
@@ -193,7 +201,7 @@ def tell_trace(traced: Trace) -> str:
         *((name, f"{value:g}") for name, value in sorted(traced.metrics.items()) if name != traced.metric),
         ("Policy sha256", traced.policy_sha256),
         ("Verdict sha256", traced.verdict_sha256),
-        ("Judged by", f"{tell_look(traced.look)}; it has had {traced.looks} by now" if traced.look else ""),
+        ("Judged by", _told_look(traced)),
         ("Test split", traced.split_left),
         ("Proposed by", traced.author),
         ("Approved by", f"{traced.approver} at {traced.approved_at}" if traced.approver else "nobody was asked"),

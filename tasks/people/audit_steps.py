@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recompress.audit import Trouble
 from recompress.ledger import Entry
 from tasks.tracking.memory import KIND, Memory, forged
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-MARK = "step."
-"""How the names of tags begin that say what a run did."""
+from tasks.tracking.reading import STEP, KeptRun
 
 
 def check_steps(memory: Memory) -> Iterator[Trouble]:
@@ -25,12 +20,12 @@ def check_steps(memory: Memory) -> Iterator[Trouble]:
         if known:
             yield Trouble("MLflow", "notice", f"its store is not there; the results of {len(known)} steps are gone, and the next run does them again")
         return
-    runs = {run.info.run_id: run for run in memory.store.runs()}
-    tagged: dict[str, list[Run]] = {}
+    runs = {run.id: run for run in memory.store.runs()}
+    tagged: dict[str, list[KeptRun]] = {}
     for run in runs.values():
-        for name in run.data.tags:
-            if name.startswith(MARK):
-                tagged.setdefault(name.removeprefix(MARK), []).append(run)
+        for name in run.tags:
+            if name.startswith(STEP):
+                tagged.setdefault(name.removeprefix(STEP), []).append(run)
     for key, entries in known.items():
         for line in forged(key, entries, tagged.get(key, []), own=memory.store.is_own):
             yield Trouble(f"step {entries[-1].body['step']}", "broken", line)
@@ -41,12 +36,12 @@ def check_steps(memory: Memory) -> Iterator[Trouble]:
         yield Trouble("MLflow", "notice", text)
 
 
-def _result(memory: Memory, body: dict[str, Any], runs: dict[str, Run]) -> Iterator[Trouble]:
+def _result(memory: Memory, body: dict[str, Any], runs: dict[str, KeptRun]) -> Iterator[Trouble]:
     """Where the latest result of a step lies, and whether it is there. Its artifacts are hashed by whoever finds it again."""
     where = f"step {body['step']}"
     if body["run"] not in runs:
         yield Trouble(where, "notice", f"run {body['run']}, which did it, was deleted; the next run that needs the step does it again")
-    elif (home := memory.store.relative(runs[body["run"]].info.artifact_uri)) != body["home"]:
+    elif (home := memory.store.relative(runs[body["run"]].home)) != body["home"]:
         yield Trouble(where, "broken", f"run {body['run']} keeps its artifacts at {home} by MLflow, by the ledger at {body['home']}: the row was changed")
-    elif not memory.store.holds(runs[body["run"]].info.artifact_uri, body["place"], body["sha256"]):
+    elif not memory.store.holds(runs[body["run"]].home, body["place"], body["sha256"]):
         yield Trouble(where, "notice", f"its result {body['place']} was altered or is gone; the next run that needs the step does it again")

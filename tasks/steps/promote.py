@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -31,7 +30,6 @@ from tasks.steps.judge import Champion, Judgement
 from tasks.steps.settled import JUDGED, NAMED
 from tasks.steps.trainings import Trained
 from tasks.tracking.registry import open_registry
-from tasks.tracking.track import Store
 
 
 @dataclass(frozen=True)
@@ -166,11 +164,3 @@ def rolled_back(ledger: Ledger, name: str, model_sha256: str) -> str | None:
         if plan.kind == "rollback" and plan.expected is not None and plan.expected.model_sha256 == model_sha256:
             return plan.reason
     return None
-
-
-def predict(root: Path, model: str, lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Ask a model folder, or a registered model by ``name`` or ``name@alias``, after its manifest was checked."""
-    from tasks.tracking.registry import load_for_prediction
-
-    store = Store(root)
-    return load_for_prediction(store, root, model)(list(lines))

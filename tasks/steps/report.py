@@ -12,12 +12,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
-from recompress.errors import InputError, IntegrityError
 from recompress.gate.looks_left import left_after
 from recompress.integrity.digest import sha256_file, sha256_json
 from recompress.integrity.durable import flush, flush_tree
 from recompress.integrity.fingerprint import step_key
-from recompress.recipe import read_recipe
 from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
 from recompress.report.page import TEMPLATE
 from tasks.data.validate import DataCheck
@@ -155,19 +153,3 @@ def publish(run: Recompression, result: Result) -> Path:
         partial.replace(target)
     flush_tree(place, run.root)
     return place
-
-
-def last_page(root: Path, recipe: Path) -> dict[str, str]:
-    """Where the last page of a recipe is and what it says. Raises ``InputError`` when there is none."""
-    path = recipe if recipe.is_file() else root / recipe
-    name = read_recipe(path, root).recipe.name
-    page = root / "reports" / f"{name}.html"
-    if not page.is_file():
-        raise InputError(f"{recipe} has no page yet; run: recompress run {recipe}")
-    try:
-        written = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
-        return {"page": str(page), "summary": "\n".join([written["summary"], *([written["looks"]["told"]] if written.get("looks") else [])])}
-    except (OSError, ValueError, KeyError):
-        raise IntegrityError(
-            f"{page.with_suffix('.json')} was cut short; run again, which finds all steps and writes the page anew: recompress run {recipe}"
-        ) from None

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recompress.errors import IntegrityError
 from recompress.ledger import Entry, Ledger
 from tasks.ledger.access import actor
+from tasks.tracking.reading import KeptRun
 from tasks.tracking.track import Result, Store
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 KIND = "step-kept"
 
@@ -80,13 +77,13 @@ class Memory:
         return self.store.keep(run_id, place, key, result, files, folder, anchor)
 
 
-def forged(key: str, known: list[Entry], runs: list[Run], *, own: bool) -> Iterator[str]:
+def forged(key: str, known: list[Entry], runs: list[KeptRun], *, own: bool) -> Iterator[str]:
     """A line for each tag that names a result which no record of this step knows. In a store that projects share, only runs that a record names are this project's."""
     results = {(entry.body["run"], f"{entry.body['place']}#{entry.body['sha256']}") for entry in known}
     mine = {entry.body["run"] for entry in known}
     last = known[-1]
     for run in runs:
-        run_id, tag = run.info.run_id, run.data.tags[f"step.{key}"]
+        run_id, tag = run.id, run.tags[f"step.{key}"]
         if (own or run_id in mine) and (run_id, tag) not in results:
             yield (
                 f"step {last.body['step']} was forged: the tag step.{key[:8]}… of MLflow's run {run_id} names a result with sha256 {tag.rpartition('#')[2][:12]}…, "

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version, write_manifest
@@ -21,10 +21,8 @@ from recompress.promotion.registry import unannounced
 from tasks.ledger.access import ledger_if_any
 from tasks.ledger.anchors import check_alias, sound_ledger
 from tasks.tracking.model_version import write_version
-from tasks.tracking.track import ABSENT, Store
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+from tasks.tracking.reading import KeptVersion, absent_is_none
+from tasks.tracking.track import Store
 
 ALIAS = "champion"
 PLACE = "version"
@@ -60,15 +58,20 @@ class MlflowRegistry:
         if not self.store.exists:
             return {}
         with self.store.refusing():
-            versions, page = list[Any](), None
-            while page != "":
-                some = self.store.client.search_model_versions(page_token=page)
-                versions, page = [*versions, *some], some.token or ""
-        return {(version.name, str(version.version)): version.tags[HEAD_TAG] for version in versions if HEAD_TAG in version.tags}
+            versions = self.store.reader.versions()
+        return {(version.model, version.version): version.tags[HEAD_TAG] for version in versions if HEAD_TAG in version.tags}
 
     def champion(self, model: str) -> str | None:
-        version = self._absent_is_none(lambda: self.store.client.get_model_version_by_alias(model, ALIAS))
-        return None if version is None else str(version.version)
+        found = self.with_alias(model, ALIAS)
+        return None if found is None else found.version
+
+    def with_alias(self, model: str, alias: str) -> KeptVersion | None:
+        with self.store.refusing():
+            return self.store.reader.with_alias(model, alias)
+
+    def version(self, model: str, version: str) -> KeptVersion | None:
+        with self.store.refusing():
+            return self.store.reader.version(model, version)
 
     def create_version(self, model: str, directory: Path, tags: Mapping[str, str], announce: Callable[[str], None] = unannounced) -> str:
         with self.store.refusing(), self._workplace() as folder:
@@ -77,7 +80,7 @@ class MlflowRegistry:
             manifest = write_manifest(root)
             announce(manifest)
             place, run = self._upload(model, root, tags)
-            if self._absent_is_none(lambda: self.store.client.get_registered_model(model)) is None:
+            if absent_is_none(lambda: self.store.client.get_registered_model(model)) is None:
                 self.store.client.create_registered_model(model)
             version = self.store.client.create_model_version(model, place, run, tags={**tags, MANIFEST_TAG: manifest})
             self.store.client.set_terminated(run, "FINISHED")
@@ -110,26 +113,21 @@ class MlflowRegistry:
 
     def find_version(self, model: str, plan: str) -> str | None:
         with self.store.refusing():
-            versions = self.store.client.search_model_versions(f"name = '{model}' and tags.`{PLAN_TAG}` = '{plan}'")
-        return min((str(version.version) for version in versions), key=int, default=None)
+            versions = self.store.reader.versions(model)
+        return next((version.version for version in versions if version.tags.get(PLAN_TAG) == plan), None)
 
     def versions(self, model: str) -> list[str]:
         with self.store.refusing():
-            versions, page = list[Any](), None
-            while page != "":
-                some = self.store.client.search_model_versions(f"name = '{model}'", page_token=page)
-                versions, page = [*versions, *some], some.token or ""
-        return sorted((str(version.version) for version in versions), key=int)
+            return [version.version for version in self.store.reader.versions(model)]
 
     def rows(self, model: str, version: str) -> dict[str, str]:
-        registered = self._version(model, version)
+        registered = self.version(model, version)
         if registered is None:
             return {}
-        served = self._absent_is_none(lambda: self.store.client.get_model_version_download_uri(model, version))
-        return {"run": registered.run_id or "", "source": self.store.relative(registered.source or ""), "served_from": self.store.relative(served or "")}
+        return {"run": registered.run, "source": self.store.relative(registered.source), "served_from": self.store.relative(registered.served_from)}
 
     def tags(self, model: str, version: str) -> dict[str, str] | None:
-        registered = self._version(model, version)
+        registered = self.version(model, version)
         return None if registered is None else dict(registered.tags)
 
     def set_tag(self, model: str, version: str, name: str, value: str) -> None:
@@ -137,16 +135,14 @@ class MlflowRegistry:
             self.store.client.set_model_version_tag(model, version, name, value)
 
     def fetch(self, model: str, version: str) -> Path:
-        registered = self._version(model, version)
+        registered = self.version(model, version)
         if registered is None:
             raise IntegrityError(f"version {version} of {model} is not in the registry")
         if not registered.source:
             raise IntegrityError(f"version {version} of {model} has no files: it was registered without any")
-        with self.store.refusing():
-            served = self.store.client.get_model_version_download_uri(model, version)
-        if self.store.relative(served) != self.store.relative(registered.source):
+        if self.store.relative(registered.served_from) != self.store.relative(registered.source):
             raise IntegrityError(
-                f"version {version} of {model} was registered from {registered.source}, but MLflow would serve it from {served}: somebody changed its storage place; "
+                f"version {version} of {model} was registered from {registered.source}, but MLflow would serve it from {registered.served_from}: somebody changed its storage place; "
                 "put it back in MLflow's database"
             )
         try:
@@ -166,21 +162,6 @@ class MlflowRegistry:
             else:
                 self.store.client.set_registered_model_alias(model, ALIAS, version)
 
-    def _version(self, model: str, version: str) -> ModelVersion | None:
-        registered: ModelVersion | None = self._absent_is_none(lambda: self.store.client.get_model_version(model, version))
-        return registered
-
-    def _absent_is_none(self, ask: Callable[[], Any]) -> Any:
-        from mlflow.exceptions import MlflowException
-
-        with self.store.refusing():
-            try:
-                return ask()
-            except MlflowException as error:
-                if error.error_code in ABSENT:
-                    return None
-                raise
-
 
 def open_registry(store: Store) -> MlflowRegistry:
     return MlflowRegistry(store)
@@ -190,14 +171,14 @@ def champion_of(store: Store, model: str) -> Found | None:
     """The version in production, or ``None``. Raises ``IntegrityError`` for one that was not made here: nothing is known of its bytes."""
     registry = MlflowRegistry(store)
     version = registry.champion(model)
-    registered = registry._version(model, version) if version is not None else None
+    registered = registry.version(model, version) if version is not None else None
     if registered is None:
         return None
     if MODEL_TAG not in registered.tags:
         raise IntegrityError(
             f"version {version} of {model} is champion, but was not made here; recompress rollback {model} --reason '…' puts one back that was"
         )
-    return Found(str(version), registered.tags[MODEL_TAG], dict(registered.tags), f"{registered.source}/{MODEL_FOLDER}")
+    return Found(registered.version, registered.tags[MODEL_TAG], dict(registered.tags), f"{registered.source}/{MODEL_FOLDER}")
 
 
 def fetch_model(store: Store, uri: str, ledger: Ledger | None = None) -> Path:
@@ -245,12 +226,12 @@ def _resolve(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
     reference = uri.removeprefix("models:/")
     name, at, alias = reference.partition("@")
     if at:
-        registered = registry._absent_is_none(lambda: registry.store.client.get_model_version_by_alias(name, alias))
+        registered = registry.with_alias(name, alias)
         if registered is None:
             way_out = f"a version is asked for as {name}/{alias}" if alias.isdigit() else "recompress run makes one"
             raise InputError(f"there is no model {name!r} with the alias {alias!r} in {registry.store.uri}; {way_out}")
-        return name, str(registered.version)
+        return name, registered.version
     name, slash, version = reference.rpartition("/")
-    if not slash or not version.isdigit() or registry._version(name, version) is None:
+    if not slash or not version.isdigit() or registry.version(name, version) is None:
         raise InputError(f"there is no model {reference!r} in {registry.store.uri}; give name@alias or name/version")
     return name, version

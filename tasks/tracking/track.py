@@ -15,6 +15,8 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -29,10 +31,10 @@ from recompress.integrity.durable import flush_tree
 from recompress.records import DatasetRef
 from recompress.settings.file import SettingsFile
 from tasks.tracking.places import bring_up_to_date, former_home, path_of, sqlite_url
+from tasks.tracking.reading import ClientReader, KeptRun, Reader, RowReader, knows_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 EXPERIMENT = "recompress"
 """The experiment of a project that gives itself no name; of one that does, ``recompress/NAME``."""
@@ -42,8 +44,6 @@ DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 """What MLflow takes for a store of runs without knowing where their files belong."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """How file systems say that they cannot lock: some mounts of NFS and Lustre, and some FUSE ones."""
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""How MLflow says that there is no such run, model, version or alias."""
 
 
 class Store:
@@ -62,6 +62,7 @@ class Store:
                 "that keeps its runs there: mlflow server --backend-store-uri … --artifacts-destination FOLDER"
             )
         self._opened: tuple[MlflowClient, str] | None = None
+        self._reader: Reader | None = None
 
     @property
     def exists(self) -> bool:
@@ -76,6 +77,20 @@ class Store:
     def experiment(self) -> str:
         return self._open()[1]
 
+    @property
+    def reader(self) -> Reader:
+        """Answers what is only asked: by rows where this project's own store is there and has the tables that are known, else by MLflow's client."""
+        if self._reader is None:
+            database = self.folder / "mlflow.db"
+            by_rows = self.is_own and database.is_file() and knows_tables(database) and not former_home(database, EXPERIMENT, self._place)
+            self._reader = RowReader(database) if by_rows else ClientReader(self.client)
+        return self._reader
+
+    @property
+    def _place(self) -> str:
+        """The uri of the folder below which a local store keeps files."""
+        return (self.folder / "artifacts").as_uri()
+
     def _open(self) -> tuple[MlflowClient, str]:
         """Make the store on first use, one process at a time: four processes that create one new database crash each other."""
         if self._opened is None:
@@ -88,7 +103,7 @@ class Store:
             read_only = self.is_own and self.exists and not os.access(self.folder, os.W_OK)
             with self.refusing(), locked(self.folder / "made.lock") if self.is_local and not read_only else nullcontext():
                 name = experiment_of(self.root)
-                place = (self.folder / "artifacts").as_uri() if self.is_local else None
+                place = self._place if self.is_local else None
                 uri = self._up_to_date(read_only) if self.is_own else self.uri
                 client = MlflowClient(uri, registry_uri=uri)
                 experiment = client.get_experiment_by_name(name)
@@ -103,9 +118,8 @@ class Store:
             private = Path(tempfile.mkdtemp(prefix="recompress-store-"))
             atexit.register(shutil.rmtree, private, ignore_errors=True)
             database = Path(shutil.copyfile(database, private / "mlflow.db"))
-        place = (self.folder / "artifacts").as_uri()
-        if database.is_file() and (before := former_home(database, EXPERIMENT, place)):
-            bring_up_to_date(database, before, place)
+        if database.is_file() and (before := former_home(database, EXPERIMENT, self._place)):
+            bring_up_to_date(database, before, self._place)
             log.warning(
                 "the project was moved here from %s; the places in MLflow's database are brought up to date", before.removesuffix("/mlflow/store/artifacts")
             )
@@ -114,12 +128,11 @@ class Store:
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Turn what MLflow, its database and the disk raise into one line."""
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (OSError, sqlite3.Error, *_errors_of_mlflow())):
+                raise
             reason = str(error).strip().splitlines()[0][:240]
             if not self.is_local:
                 way_out = "check MLFLOW_TRACKING_URI and that the server runs"
@@ -166,19 +179,15 @@ class Store:
             if not psutil.pid_exists(int(run.data.tags["recompress.pid"])):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def runs_with_step(self, key: str) -> list[Run]:
+    def runs_with_step(self, key: str) -> list[KeptRun]:
         """The runs whose tags say that they did a step. Whether it is so, the ledger knows."""
         with self.refusing():
-            return list(self.client.search_runs([self.experiment], f"tags.`step.{key}` LIKE '%'"))
+            return self.reader.runs(experiment_of(self.root), key)
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[KeptRun]:
         """Every run that was not deleted."""
         with self.refusing():
-            runs, page = list[Any](), None
-            while page != "":
-                some = self.client.search_runs([self.experiment], page_token=page)
-                runs, page = [*runs, *some], some.token or ""
-        return runs
+            return self.reader.runs(experiment_of(self.root))
 
     def holds(self, home: str, place: str, sha256: str) -> bool:
         """Whether a file below a run's artifacts is there and hashes to what it should."""
@@ -191,28 +200,24 @@ class Store:
         """Tags of a step that the ledger does not know get another name, under which nobody looks for steps."""
         for run in self.runs_with_step(key):
             with self.refusing():
-                self.client.set_tag(run.info.run_id, f"unknown.step.{key}", run.data.tags[f"step.{key}"])
-                self.client.delete_tag(run.info.run_id, f"step.{key}")
+                self.client.set_tag(run.id, f"unknown.step.{key}", run.tags[f"step.{key}"])
+                self.client.delete_tag(run.id, f"step.{key}")
 
     def recall_by_tag(self, key: str) -> Result | None:
         """What a tag of MLflow names as the result of a step, if its bytes are those that the tag names; whoever can write a tag can name any."""
         for run in self.runs_with_step(key):
-            place, _, digest = run.data.tags[f"step.{key}"].partition("#")
+            place, _, digest = run.tags[f"step.{key}"].partition("#")
             with suppress(OSError, IntegrityError, ValueError, KeyError):
-                return self.read_step(run.info.run_id, place, digest)
+                return self.read_step(run.id, place, digest)
         return None
 
     def home_of(self, run_id: str) -> str:
         """The uri at which MLflow's database says that a run keeps its artifacts. Raises ``IntegrityError`` where there is no such run."""
-        from mlflow.exceptions import MlflowException
-
         with self.refusing():
-            try:
-                return str(self.client.get_run(run_id).info.artifact_uri)
-            except MlflowException as error:
-                if error.error_code not in ABSENT:
-                    raise
-        raise IntegrityError(f"run {run_id} is not in MLflow any more")
+            home = self.reader.home_of(run_id)
+        if home is None:
+            raise IntegrityError(f"run {run_id} is not in MLflow any more")
+        return home
 
     def relative(self, uri: str) -> str:
         """A place as it stays when the project's folder is moved with all that is in it."""
@@ -263,6 +268,12 @@ class Store:
         self.flush(uri)
         check(self.fetch(uri), digest)
         return {"uri": uri, "sha256": digest}
+
+
+def _errors_of_mlflow() -> tuple[type[Exception], ...]:
+    """What MLflow and its database raise; nothing where neither was imported, so that nobody imports them to know what they did not raise."""
+    names = (("mlflow.exceptions", "MlflowException"), ("sqlalchemy.exc", "SQLAlchemyError"))
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 def moved(uri: str, home: str, folder: str) -> str:

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from recompress.methods.catalogue import describe_all, example, explain, table
+from recompress.methods import catalogue
+from recompress.methods.catalogue import as_they_are, describe_all, example, explain, table
 from recompress.methods.registry import FAMILIES, all_methods
 from recompress.settings.file import SettingsFile
 
 
 def test_the_table_in_the_docs_is_the_present_one(root: Path) -> None:
     assert (root / "docs" / "methods.md").read_text(encoding="utf-8") == table(markdown=True) + "\n", "make docs writes it again"
+
+
+def test_what_is_kept_is_what_the_methods_say() -> None:
+    kept = json.loads(catalogue.CATALOGUE.read_text(encoding="utf-8"))
+    assert kept["methods"] == json.loads(json.dumps(as_they_are())), "make docs writes it again"
+    assert list(describe_all()) == kept["methods"]
+
+
+def test_a_method_that_is_not_in_it_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = json.loads(catalogue.CATALOGUE.read_text(encoding="utf-8"))
+    (tmp_path / "old.json").write_text(json.dumps({"modules": kept["modules"][1:], "methods": kept["methods"][1:]}), encoding="utf-8")
+    for place in (tmp_path / "old.json", tmp_path / "none.json"):
+        monkeypatch.setattr(catalogue, "CATALOGUE", place)
+        describe_all.cache_clear()
+        assert [method["name"] for method in describe_all()] == [method["name"] for method in kept["methods"]]
+    describe_all.cache_clear()
+
+
+def test_a_question_about_methods_imports_none(root: Path) -> None:
+    code = "import sys; from recompress.methods.catalogue import explain, table; table(); explain('wanda'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_every_method_names_its_source_and_explains_every_dial() -> None:
