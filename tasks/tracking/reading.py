@@ -107,10 +107,12 @@ class RowReader:
         self.database = database
 
     def with_alias(self, model: str, alias: str) -> KeptVersion | None:
+        with self._rows() as rows:
+            if not rows(f"SELECT 1 FROM registered_models WHERE name = ? AND {HERE}", model):
+                return None  # an alias may be left over; MLflow asks for the model first
+            found = rows(f"SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ? AND {HERE}", model, alias)
         if alias.lower() == "latest":  # MLflow's own word, which nobody sets
             return next(reversed(self.versions(model)), None)
-        with self._rows() as rows:
-            found = rows(f"SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ? AND {HERE}", model, alias)
         return self.version(model, str(found[0][0])) if found else None
 
     def version(self, model: str, version: str) -> KeptVersion | None:
@@ -124,8 +126,9 @@ class RowReader:
                 tags.setdefault((name, number), {})[key] = value or ""
             there = f"{wanted} AND current_stage <> 'Deleted_Internal' ORDER BY name, version"
             found = rows(f"SELECT name, version, run_id, source, storage_location FROM model_versions {there}", model)
+            registered = {name for (name,) in rows(f"SELECT name FROM registered_models WHERE {HERE}")}  # MLflow serves nothing of a model without a row
         return [
-            KeptVersion(name, str(number), run or "", source or "", served or source or "", tags.get((name, number), {}))
+            KeptVersion(name, str(number), run or "", source or "", (served or source or "") if name in registered else "", tags.get((name, number), {}))
             for name, number, run, source, served in found
         ]
 

@@ -111,7 +111,8 @@ def test_whoever_may_only_read_gets_a_copy_of_the_database(project: Project, mon
     before, usual = (store / "mlflow.db").read_bytes(), os.access
     monkeypatch.setattr(os, "access", lambda path, mode, **more: False if Path(path) == store and mode == os.W_OK else usual(path, mode, **more))
     reader = Store(project.root)
-    assert [run.info.run_name for run in reader.runs() if run.info.run_name == "baseline"]
+    assert [run.name for run in reader.runs() if run.name == "baseline"]
+    assert "baseline" in [run.info.run_name for run in reader.client.search_runs([reader.experiment])]
     assert Project(project.root).registry.fetch(MODEL, "1").is_dir()
     with pytest.raises(StorageError, match="can only be read here"):
         reader.open_run("x", {})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from tasks.tracking.reading import TABLES, ClientReader, RowReader, knows_tables
 from tasks.tracking.track import EXPERIMENT, Store
@@ -68,6 +70,31 @@ def test_versions_are_the_same(readers: tuple[ClientReader, RowReader]) -> None:
 def test_aliases_are_the_same(readers: tuple[ClientReader, RowReader], model: str, alias: str) -> None:
     by_client, by_rows = readers
     assert by_client.with_alias(model, alias) == by_rows.with_alias(model, alias)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM registered_models WHERE name = 'ner'",
+        "DELETE FROM registered_model_aliases WHERE name = 'ner'",
+        "DELETE FROM model_versions WHERE name = 'ner' AND version = 10",
+        "UPDATE model_versions SET current_stage = 'Deleted_Internal' WHERE name = 'ner' AND version = 10",
+        "UPDATE registered_model_aliases SET version = 99 WHERE name = 'ner'",
+        "DELETE FROM model_version_tags WHERE name = 'ner'",
+        "UPDATE runs SET lifecycle_stage = 'deleted'",
+        "DELETE FROM experiments WHERE name = 'another'",
+    ],
+)
+def test_damage_is_seen_the_same(store: Store, tmp_path: Path, damage: str) -> None:
+    database = Path(shutil.copyfile(store.folder / "mlflow.db", tmp_path / "mlflow.db"))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(damage)
+    by_client, by_rows = ClientReader(MlflowClient(f"sqlite:///{database}", f"sqlite:///{database}")), RowReader(database)
+    for alias in ("champion", "latest"):
+        assert by_client.with_alias("ner", alias) == by_rows.with_alias("ner", alias)
+    assert by_client.versions() == by_rows.versions()
+    for experiment in (EXPERIMENT, "another"):
+        assert {run.id for run in by_client.runs(experiment)} == {run.id for run in by_rows.runs(experiment)}
 
 
 def test_runs_are_the_same(store: Store, readers: tuple[ClientReader, RowReader]) -> None:
