@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic()
 FILE = click.Path(path_type=Path)
+DIALS = click.option(
+    "--set", "dials", multiple=True, metavar="KEY=VALUE", help="A dial of the entry that is known already, e.g. --set text=body --set encoding=cp1252."
+)
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:

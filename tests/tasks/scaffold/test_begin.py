@@ -21,9 +21,10 @@ from tasks.data.pins import measure, tracked
 from tasks.data.workbench import run_dvc
 from tasks.people.doctor import examine
 from tasks.running.home import find_root, only_recipe
-from tasks.scaffold import begin as beginning
+from tasks.scaffold import filling
 from tasks.scaffold.begin import begin
 from tasks.scaffold.dials import margin_for
+from tasks.scaffold.filling import Wanted
 from tests.tasks.scaffold.conftest import write_tickets
 
 MADE = {".dvc", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "policies", "prepared", "raw", "recipes", "tickets.csv"}
@@ -68,7 +69,7 @@ def test_in_a_folder_with_nothing_but_data_the_project_stands(begun: tuple[Path,
     assert [finding for finding in examine(folder) if finding.state == "missing"] == []
     before = contents(folder)
     with pytest.raises(InputError, match="is a Recompress project already, and nothing in it was touched"):
-        begin(None, folder, Path("tickets.csv"), "no matter")
+        begin(None, folder, Wanted(Path("tickets.csv"), "no matter"))
     assert contents(folder) == before
 
 
@@ -98,7 +99,7 @@ def test_in_a_repository_with_dvc_it_is_a_folder_of_its_own_and_shares_the_cache
     assert run_dvc(here, here, "repro").returncode == 0
     subprocess.run(["git", "add", "-A"], cwd=here, check=True)
     before, index = contents(here), (here / ".git" / "index").read_bytes()
-    begun = begin(None, here, Path("tickets.csv"), str(base))
+    begun = begin(None, here, Wanted(Path("tickets.csv"), str(base)))
     assert begun.folder == here / "tickets"
     assert str(here) in begun.place
     after = contents(here)
@@ -120,10 +121,10 @@ def test_a_folder_that_was_asked_for_and_has_such_files_is_refused_by_name(here:
     (other / "params.yaml").write_text("alpha: 1\n")
     (other / "prepared").mkdir()
     with pytest.raises(InputError, match=r"params\.yaml, prepared are in .*other already, and nothing there is overwritten; .*recompress init .*other/tickets"):
-        begin(Path("other"), here, Path("tickets.csv"), str(base))
+        begin(Path("other"), here, Wanted(Path("tickets.csv"), str(base)))
     assert {path.name for path in other.iterdir()} == {"params.yaml", "prepared"}
     with pytest.raises(InputError, match=r"tickets\.csv is a file; name a folder"):
-        begin(Path("tickets.csv"), here, Path("tickets.csv"), str(base))
+        begin(Path("tickets.csv"), here, Wanted(Path("tickets.csv"), str(base)))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_what_will_not_do_is_refused_and_leaves_nothing(here: Path, base: Path, 
     before = contents(here)
     given = {"data": "tickets.csv", "base": str(base), **change}
     with pytest.raises(error, match=message) as refused:
-        begin(Path("new/project"), here, Path(given["data"]), given["base"], name=given.get("name"))
+        begin(Path("new/project"), here, Wanted(Path(given["data"]), given["base"], name=given.get("name")))
     assert "\n" not in str(refused.value)
     assert contents(here) == before
     assert not (here / "new").exists()
@@ -151,11 +152,11 @@ def test_data_that_cannot_be_prepared_leaves_nothing(here: Path, base: Path, mon
     def refuse(*_: object) -> None:
         raise DataRefused("no")
 
-    monkeypatch.setattr(beginning, "accept", refuse)
+    monkeypatch.setattr(filling, "accept", refuse)
     before = contents(here)
     for folder in (None, Path("new/project")):
         with pytest.raises(DataRefused):
-            begin(folder, here, Path("tickets.csv"), str(base))
+            begin(folder, here, Wanted(Path("tickets.csv"), str(base)))
         assert contents(here) == before
     assert {path.name for path in here.iterdir()} == {"tickets.csv"}
 
