@@ -35,7 +35,10 @@ def from_finetuned(directory: Path, benchmark: str, labels: Sequence[str]) -> Ch
         checkpoint = load(directory)
         if checkpoint.info.benchmark != benchmark:
             raise InputError(f"model {directory} was made for {checkpoint.info.benchmark}, the data is for {benchmark}")
-        _ = checkpoint.torch_network
+        if isinstance(checkpoint.network, Path):
+            raise InputError(
+                f"model {directory} is an ONNX graph, whose weights nothing compresses any more; a baseline is the model that it was made from, on the torch runtime"
+            )
     else:
         checkpoint = _of_transformers(directory, benchmark)
     check_labels(checkpoint.info.labels, labels, str(directory))

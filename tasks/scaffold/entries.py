@@ -23,7 +23,9 @@ def with_entry(path: Path, name: str, entry: Sequence[str]) -> str:
         raise InputError(f"{path} holds {type(values).__name__}, not settings")
     text = path.read_text(encoding="utf-8")
     text += "\n" * (not text.endswith("\n"))
-    lines, pairs = text.splitlines(keepends=True), yaml.compose(text, Loader=yaml.SafeLoader).value
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    lines, pairs = text.splitlines(keepends=True), node.value
     place = next((i for i, (key, _) in enumerate(pairs) if key.value == KEY), None)
     if place is None:
         return f"{text}\n{KEY}:\n{_indented(entry, 2)}"
