@@ -40,6 +40,8 @@ def write_any_size(model: onnx.ModelProto, path: Path) -> None:
         convert_model_to_external_data(model, all_tensors_to_one_file=True, location=data_file(path).name, size_threshold=SMALLEST)
         write_external_data_tensors(model, str(path.parent))
     write_graph(model, path)
+    if data_file(path).exists():
+        data_file(path).chmod(path.stat().st_mode)  # onnx lets nobody else read it
 
 
 @contextmanager

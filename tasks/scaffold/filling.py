@@ -12,7 +12,7 @@ from typing import Any
 
 from recompress.data.looking import Understood, look_at
 from recompress.data.splits import draw, preparation, read_split
-from recompress.errors import InputError
+from recompress.errors import DataRefused, InputError
 from recompress.recipe import read_recipe
 from tasks.data.bring import accept
 from tasks.data.explain import as_dials
@@ -82,15 +82,27 @@ def look(wanted: Wanted, name: str, folder: Path, here: Path, say: Say) -> Filli
         say(line)
     base = None if wanted.base is None else pin_base(wanted.base, folder, here)
     if base is not None:
-        check_fits(base, understood.benchmark)
+        check_labels(understood)
+        check_fits(base, understood)
     return Filling(name, understood, base, source.resolve().name)
 
 
-def check_fits(base: PinnedBase, benchmark: str) -> None:
+def check_fits(base: PinnedBase, data: Understood) -> None:
     """Raises ``InputError`` for a decoder where words are tagged, and for an encoder where text is to be continued."""
-    if (benchmark == "language-modelling" and not base.causal) or (benchmark == "token-classification" and base.causal):
-        kind = "a decoder" if base.causal else "an encoder"
-        raise InputError(f"base model {base.model!r} is {kind}, and the data is for {benchmark}; give another model with --base, or other data")
+    if data.benchmark == "language-modelling" and not base.causal:
+        unlabelled = f"no column of {', '.join(data.columns)} tells two or more labels apart, so " if data.columns else ""
+        way_out = "say which column is the label (--set label=COLUMN), or " if data.columns else ""
+        raise InputError(
+            f"{unlabelled}the data is for language-modelling, and base model {base.model!r} is an encoder; {way_out}give a decoder with --base, or other data"
+        )
+    if data.benchmark == "token-classification" and base.causal:
+        raise InputError(f"base model {base.model!r} is a decoder, and the data is for token-classification; give an encoder with --base, or other data")
+
+
+def check_labels(data: Understood) -> None:
+    """Raises ``DataRefused`` where there is nothing to tell apart."""
+    if data.benchmark == "text-classification" and len(data.labels) < 2:
+        raise DataRefused(f"{data.path} has {'one label, ' + repr(*data.labels) if data.labels else 'no label'}; a classifier needs two to tell apart")
 
 
 def fill(staged: Path, filling: Filling, say: Say) -> Mapping[str, int]:

@@ -152,6 +152,7 @@ def test_weights_that_one_file_cannot_hold_lie_beside_the_graph(tmp_path: Path, 
     weights = (directory / "model.safetensors").stat().st_size
     assert sorted(path.name for path in (out / "onnx").iterdir()) == ["model.onnx", "model.onnx_data"]
     assert (out / "onnx" / "model.onnx").stat().st_size < weights < 2 * (out / "onnx" / "model.onnx_data").stat().st_size
+    assert len({path.stat().st_mode for path in (out / "onnx").iterdir()}) == 1, "who may read the one may read the other"
     assert json.loads((out / "config.json").read_text())["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
     data = bytearray((out / "onnx" / "model.onnx_data").read_bytes())
     data[len(data) // 2] ^= 1

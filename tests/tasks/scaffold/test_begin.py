@@ -135,14 +135,25 @@ def test_a_folder_that_was_asked_for_and_has_such_files_is_refused_by_name(here:
         ({"base": "package://not_installed_anywhere/model"}, InputError, "is not installed"),
         ({"name": "Übel/../x"}, InputError, "--name is of at most 60"),
         ({"data": "few.csv"}, DataRefused, "60 rows are too few: the gate judges at least 100"),
+        ({"data": "empty.csv"}, DataRefused, r"empty\.csv is empty"),
+        ({"data": "head.csv"}, DataRefused, "there is no row with a column or key"),
+        (
+            {"data": "one.csv"},
+            InputError,
+            r"no column of text, label tells two or more labels apart, so .* say which column is the label \(--set label=COLUMN\)",
+        ),
+        ({"data": "one.csv", "set": "label=label"}, DataRefused, r"one\.csv has one label, 'food'; a classifier needs two to tell apart"),
+        ({"data": "tickets.csv", "set": "labl=x"}, InputError, "did you mean 'label'"),
     ],
 )
 def test_what_will_not_do_is_refused_and_leaves_nothing(here: Path, base: Path, change: dict[str, str], error: type[Exception], message: str) -> None:
     write_tickets(here / "few.csv", 60)
+    for name, text in (("empty", ""), ("head", "text,label\n"), ("one", "text,label\n" + "".join(f"leo kula {i},food\n" for i in range(300)))):
+        (here / f"{name}.csv").write_text(text)
     before = contents(here)
     given = {"data": "tickets.csv", "base": str(base), **change}
     with pytest.raises(error, match=message) as refused:
-        begin(Path("new/project"), here, Wanted(Path(given["data"]), given["base"], name=given.get("name")))
+        begin(Path("new/project"), here, Wanted(Path(given["data"]), given["base"], name=given.get("name"), dials=(given["set"],) if "set" in given else ()))
     assert "\n" not in str(refused.value)
     assert contents(here) == before
     assert not (here / "new").exists()
