@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from recompress.data.looking import Understood, look_at
 from recompress.data.splits import draw, preparation, read_split
 from recompress.errors import DataRefused, InputError
@@ -46,6 +48,10 @@ class Wanted:
         if self.name is not None:
             if not SLUG.fullmatch(self.name):
                 raise InputError(f"--name is of at most 60 small letters, digits, - and _, and begins with a letter or a digit, got {self.name!r}")
+            if not is_word(self.name):
+                raise InputError(
+                    f"--name {self.name!r} is no word in YAML, where it will stand, but {type(yaml.safe_load(self.name)).__name__}; begin it with a word"
+                )
             return self.name
         source = (here / self.data).resolve()
         return slug(source.stem if source.is_file() else source.name)
@@ -162,4 +168,9 @@ def slug(text: str) -> str:
     name = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_")[:60]
     if not name:
         raise InputError(f"{text!r} gives no name for the data set; give one with --name, of small letters, digits, - and _")
-    return name
+    return name if is_word(name) else f"data-{name}"[:60]
+
+
+def is_word(name: str) -> bool:
+    """Whether YAML reads a name as text, and not as a number, a date, or nothing."""
+    return yaml.safe_load(name) == name

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from flows.cli import main
@@ -24,9 +28,11 @@ from tasks.running.home import find_root, only_recipe
 from tasks.scaffold import filling
 from tasks.scaffold.begin import begin
 from tasks.scaffold.dials import margin_for
-from tasks.scaffold.filling import Wanted
+from tasks.scaffold.filling import Wanted, slug
+from tasks.scaffold.staging import STAGING
 from tests.tasks.scaffold.conftest import write_tickets
 
+ROOT = Path(__file__).parents[3]
 MADE = {".dvc", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "policies", "prepared", "raw", "recipes", "tickets.csv"}
 
 
@@ -134,6 +140,7 @@ def test_a_folder_that_was_asked_for_and_has_such_files_is_refused_by_name(here:
         ({"base": "nowhere"}, InputError, "nowhere"),
         ({"base": "package://not_installed_anywhere/model"}, InputError, "is not installed"),
         ({"name": "Übel/../x"}, InputError, "--name is of at most 60"),
+        ({"name": "null"}, InputError, "--name 'null' is no word in YAML, where it will stand, but NoneType; begin it with a word"),
         ({"data": "few.csv"}, DataRefused, "60 rows are too few: the gate judges at least 100"),
         ({"data": "empty.csv"}, DataRefused, r"empty\.csv is empty"),
         ({"data": "head.csv"}, DataRefused, "there is no row with a column or key"),
@@ -177,3 +184,31 @@ def test_what_is_needed_is_named(given: str) -> None:
     refused = CliRunner().invoke(main, ["init", given, "x"])
     assert refused.exit_code == 2
     assert f"{'--data' if given == '--base' else '--base'} is missing: recompress init --data" in refused.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_ended_in_the_middle_nothing_of_a_project_is_left_and_the_next_one_works(here: Path, base: Path, number: signal.Signals, code: int) -> None:
+    """While DVC prepares the data. A kill that cannot be told of leaves one folder, which the next ``init`` clears away."""
+    command = [sys.executable, "-m", "flows.cli", "init", "--data", "tickets.csv", "--base", str(base)]
+    with subprocess.Popen(
+        command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stderr is not None
+        while "preparing the data" not in (line := process.stderr.readline()):
+            assert line, "it ended before"
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert (process.returncode, "Traceback" in said) == (code, False), said
+    assert {path.name for path in here.iterdir()} == {"tickets.csv"} | ({STAGING} if number == signal.SIGKILL else set())
+    if number == signal.SIGKILL:
+        assert begin(None, here, Wanted(Path("tickets.csv"), str(base))).folder == here
+        assert {path.name for path in here.iterdir()} == MADE
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("Tickets 2024", "tickets-2024"), ("123", "data-123"), ("null", "data-null"), ("2024-01-31", "data-2024-01-31"), ("yes", "data-yes"), ("Größe", "groe")],
+)
+def test_a_name_is_a_word_whatever_the_file_is_called(file: str, name: str) -> None:
+    assert slug(file) == name
+    assert yaml.safe_load(f"{name}: {name}") == {name: name}
