@@ -25,7 +25,7 @@ from recompress.data.infer_columns import infer_columns, sample
 from recompress.data.infer_files import SPLIT_WORDS, data_files, named_by
 from recompress.data.infer_format import infer_format
 from recompress.data.infer_tags import infer_conll
-from recompress.data.layout import DELIMITED, WITHOUT_COLUMNS, Layout
+from recompress.data.layout import WITHOUT_COLUMNS, Layout
 from recompress.data.prepare import REFUSING, UNKNOWN_LABELS_LIMIT
 from recompress.data.reading import HARMLESS, Reading, Row, text_of
 from recompress.data.shape import labels_in, lengths, scripts
@@ -190,10 +190,6 @@ def _warnings(understood: Understood) -> list[str]:
     numbers = [label for label in understood.labels if _NUMBER.fullmatch(label)]
     if understood.benchmark == "text-classification" and len(numbers) == len(understood.labels) > 20:
         notes.append(f"the labels are {len(numbers):,} different numbers; as classes none of them is nearer to another")
-    if (name := understood.entry.get("label")) in understood.labels and understood.entry["format"] in DELIMITED:
-        notes.append(
-            f"the label's column is called {name!r}, which is a label itself: if the first row is data, header: false reads it, and columns are '1', '2' …"
-        )
     if (total := sum(understood.rows.values())) < FEW:
         notes.append(f"{total:,} rows are few: the gate can rule out only large losses with a test split of that")
     return notes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recompress.errors import InputError
+from recompress.settings.file import SettingsFile
 from tasks.data.dvc_config import dvc_home
 from tasks.running.home import is_project
 
@@ -40,6 +41,7 @@ def place_for(folder: Path | None, here: Path, name: str = "") -> Place:
     if chosen.exists() and not chosen.is_dir():
         raise InputError(f"{chosen} is a file; name a folder for the project")
     if is_project(chosen):
+        SettingsFile(chosen / "dvc.yaml")  # one that cannot be read is told by its line
         raise InputError(
             f"{chosen} is a Recompress project already, and nothing in it was touched; more data goes into it with: recompress data add FILE; "
             "or name another folder"

@@ -213,13 +213,3 @@ def test_an_entry_of_before_is_written_as_before() -> None:
         "benchmark", "format", "source", "files", "rename", "labels", "text", "label", "group", "split_off", "malformed", "running_text",
     }  # fmt: skip
     assert SourceSettings.model_validate(entry | {"encoding": "cp1252"}).model_dump(mode="json")["encoding"] == "cp1252"
-
-
-def test_a_first_row_that_may_be_data_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("".join(f"leo {word} {i},{label}\n" for i in range(20) for word, label in (("kula", "food"), ("kazi", "work"))))
-    assert any(
-        "is called 'food', which is a label itself: if the first row is data, header: false reads it" in note for note in look_at(tmp_path / "a.csv").notes
-    )
-    read = look_at(tmp_path / "a.csv", header=False)
-    assert sum(read.rows.values()) == 40
-    assert not any("is a label itself" in note for note in read.notes)

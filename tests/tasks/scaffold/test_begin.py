@@ -166,6 +166,12 @@ def test_what_will_not_do_is_refused_and_leaves_nothing(here: Path, base: Path, 
     assert not (here / "new").exists()
 
 
+def test_a_broken_dvc_yaml_is_told_by_its_line(here: Path, base: Path) -> None:
+    (here / "dvc.yaml").write_text("stages:\n  - [\n")
+    with pytest.raises(InputError, match=r"not valid YAML: .*dvc\.yaml:3"):
+        begin(None, here, Wanted(Path("tickets.csv"), str(base)))
+
+
 def test_data_that_cannot_be_prepared_leaves_nothing(here: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise DataRefused("no")
