@@ -41,8 +41,8 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 def storage_error(error: BaseException, target: Path) -> StorageError | None:
     """The one line for a disk that is full or cannot be written; ``None`` for any other error. Some libraries hide the system's error in their own text."""
-    hidden = re.search(r"os error (\d+)", str(error))
-    code = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
+    hidden = re.search(r"os error (\d+)|\[Errno (\d+)\]", str(error))  # the second is what shutil gathers from a tree
+    code = error.errno if isinstance(error, OSError) and error.errno is not None else int(hidden[1] or hidden[2]) if hidden else None
     if code in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"no space left while writing {target}; free some or write elsewhere")
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -173,4 +173,4 @@ def slug(text: str) -> str:
 
 def is_word(name: str) -> bool:
     """Whether YAML reads a name as text, and not as a number, a date, or nothing."""
-    return yaml.safe_load(name) == name
+    return bool(yaml.safe_load(name) == name)

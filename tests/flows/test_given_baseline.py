@@ -50,11 +50,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield given
 
 
-def name_baseline(recipe: Path, choice: str, model: str) -> None:
-    """Another baseline, and one variant that stays on torch."""
+def name_baseline(recipe: Path, choice: str, model: str, step: str = "trim_vocabulary: {}") -> None:
+    """Another baseline, and one variant of one step that stays on torch."""
     text = re.sub(r"(?m)^base: .*\n", "", recipe.read_text())
     text = re.sub(r"(?m)^baseline: .*$", f"baseline: {choice}", text)
-    text = re.sub(r"(?ms)^variants:.*?(?=^policy:)", "variants:\n  trimmed:\n    - trim_vocabulary: {}\n", text)
+    text = re.sub(r"(?ms)^variants:.*?(?=^policy:)", f"variants:\n  smaller:\n    - {step}\n", text)
     recipe.write_text(re.sub(r"(?m)^register: .*$", f"register: {{model: {model}}}", text))
 
 
@@ -67,7 +67,7 @@ def test_a_model_of_a_hub_is_taken_at_its_commit_and_then_its_champion_from_the_
     name_baseline(recipe, f"{{model: some/topics, revision: {ModelHub.REVISION}}}", "toy")
     assert run(folder, "run", "recipe.yaml")["promotion"]["version"] == "1"
     assert not [path for path in ModelHub.asked if "resolve" in path and path.endswith((".bin", ".py"))], "nothing is asked for that could run code"
-    name_baseline(recipe, '{model: "models:/toy@champion"}', "again")
+    name_baseline(recipe, '{model: "models:/toy@champion"}', "again", "magnitude: {sparsity: 0.1}")
     assert run(folder, "run", "recipe.yaml")["promotion"]["registered"] == "again"
     baselines = [path.parent for path in (folder / "mlflow" / "store" / "artifacts").rglob("recompress.json") if json.loads(path.read_text())["steps"] == []]
     kept = {sha256_file(path / "model.safetensors"): load(path) for path in baselines}
