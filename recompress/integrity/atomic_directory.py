@@ -21,13 +21,13 @@ def new_directory(target: Path) -> Iterator[Path]:
 
     Raises ``InputError`` when ``target`` exists, before and after, and ``StorageError`` when the disk is full or read-only.
     """
-    _refuse_existing(target)
+    refuse_existing(target)
     partial = target.parent / f".{target.name}.partial-{uuid.uuid4().hex}"
     try:
         partial.mkdir(parents=True)
         yield partial
         flush_tree(partial)
-        _refuse_existing(target)
+        refuse_existing(target)
         partial.rename(target)
         for parent in (target.parent, target.parent.parent):
             flush(parent)
@@ -50,6 +50,7 @@ def storage_error(error: BaseException, target: Path) -> StorageError | None:
     return None
 
 
-def _refuse_existing(target: Path) -> None:
+def refuse_existing(target: Path) -> None:
+    """Raises ``InputError`` for whatever stands where something new is to be."""
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")

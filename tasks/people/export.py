@@ -12,7 +12,7 @@ from recompress.benchmarks import Example
 from recompress.data.splits import draw, read_split
 from recompress.errors import RecompressError
 from recompress.evidence.dossier import origin_of
-from recompress.export import Export, Exported, check_export, export
+from recompress.export import Export, Exported, check_asked, check_export, export
 from recompress.integrity.digest import check_directory
 from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.records import PromotionPlan
@@ -31,6 +31,7 @@ def export_version(project: Project, reference: str, to: str, target: Path, say:
     Raises ``InputError`` for a version that was never promoted or a format that cannot hold it, and ``IntegrityError`` where its files are not what was promoted or
     the exported ones answer otherwise.
     """
+    check_asked(target, to)  # before the version is hashed, which takes its time
     with tempfile.TemporaryDirectory(prefix="recompress-export-") as private:
         checked = check(project, reference, Path(private) / "version")
         chain = project.ledger.entries()
