@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from recompress.audit import find_plan
@@ -73,7 +74,7 @@ def tell_export(done: Export) -> str:
     agreement = done.agreement
     return (
         f"{done.folder}: {agreement.texts} texts and random tokens get the same decisions as from the model that was judged, and no logit differs by more than "
-        f"{agreement.largest_change:.2g} of the largest.\nrecompress audit verify {done.folder}"
+        f"{agreement.largest_change:.2g} of the largest.\nrecompress audit verify {quote(done.folder)}"
     )
 
 
