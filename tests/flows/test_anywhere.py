@@ -110,7 +110,7 @@ def test_pip_alone_gives_an_environment_that_fits_together(clean: Path) -> None:
     assert all(Path(origin).is_relative_to(home) for origin in origins), origins
 
 
-def test_in_an_empty_folder_a_file_of_tickets_ends_with_a_champion_a_page_and_exports(clean: Path, tmp_path: Path) -> None:
+def test_in_an_empty_folder_a_file_of_tickets_ends_with_a_champion_a_page_and_an_export(clean: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     write_tickets(tmp_path / "tickets.csv", 600)
@@ -118,10 +118,9 @@ def test_in_an_empty_folder_a_file_of_tickets_ends_with_a_champion_a_page_and_ex
     call(clean, folder, "init", "--data", "../tickets.csv", "--base", BASE)
     check_run(clean, folder)
     assert not (folder / ".git").exists()
-    for to in ("onnx", "openvino"):
-        done = call(clean, folder, "export", "tickets@champion", f"../{to}", "--to", to)
-        assert done["agreement"]["texts"] > 0
-        assert call(clean, folder, "audit", "verify", f"../{to}")["to"] == to
+    done = call(clean, folder, "export", "tickets@champion", "../onnx", "--to", "onnx")
+    assert done["agreement"]["texts"] > 0
+    assert call(clean, folder, "audit", "verify", "../onnx")["to"] == "onnx"
 
 
 def test_in_a_repository_with_a_dvc_set_up_the_same_and_nothing_of_theirs_changes(python: Path, tmp_path: Path) -> None:
