@@ -22,7 +22,7 @@ from flows.people import PEOPLE
 from flows.policy import policy
 from flows.shipping import SHIPPING
 from flows.stdout import only_results, write_result
-from flows.terminal import as_json, check_text, need_project, project, read_lines, say, show
+from flows.terminal import Terminated, as_json, check_text, clearing_up, need_project, project, read_lines, say, show
 from recompress import __version__
 from recompress.errors import InputError, RecompressError, StorageError
 from tasks.ledger.user import give_home
@@ -42,7 +42,7 @@ class Door(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             check_text(context.meta["args"])
-            with nullcontext() if context.meta["help"] else only_results():
+            with nullcontext() if context.meta["help"] else only_results(), clearing_up():
                 return super().invoke(context)
         except RecompressError as error:
             self._refuse(context, error)
@@ -57,6 +57,9 @@ class Door(click.Group):
         except KeyboardInterrupt:
             click.echo("\nrecompress: stopped. The same command goes on after the last finished step.", err=True)
             context.exit(130)
+        except Terminated:
+            click.echo("\nrecompress: ended by SIGTERM. Nothing half-made was left.", err=True)
+            context.exit(143)
 
     def _refuse(self, context: click.Context, error: RecompressError) -> None:
         if context.meta["json"]:

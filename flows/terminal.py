@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -20,6 +24,31 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic()
 FILE = click.Path(path_type=Path)
+DIALS = click.option(
+    "--set", "dials", multiple=True, metavar="KEY=VALUE", help="A dial of the entry that is known already, e.g. --set text=body --set encoding=cp1252."
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM, where the process stands."""
+
+
+@contextmanager
+def clearing_up() -> Iterator[None]:
+    """While the block runs, SIGTERM is raised as ``Terminated``, as Ctrl-C is as ``KeyboardInterrupt``: whoever has made something half takes it away again. Runs and
+    servers have handlers of their own."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -47,6 +48,31 @@ class HubHandler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, *_: object) -> None: ...
+
+
+class ModelHub(HubHandler):
+    """A hub with one model, some/topics, at two commits that hold the same files."""
+
+    REVISION = "0123456789abcdef0123456789abcdef01234567"
+    LATER = "abcdef0123456789abcdef0123456789abcdef01"
+    files: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def get(self) -> None:
+        ModelHub.asked.append(self.path)
+        commit = next((known for known in (self.REVISION, self.LATER) if known in self.path), None)
+        listed, _, name = self.path.partition(f"/resolve/{commit}/")
+        if self.path.startswith("/api/models/some/topics/revision/") and commit is None:
+            self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Revision Not Found"})
+        elif self.path.startswith("/api/models/some/topics/tree/"):
+            self.answer(200, [{"type": "file", "path": file, "size": len(data), "oid": sha1(data).hexdigest()} for file, data in self.files.items()])
+        elif self.path.startswith("/api/models/some/topics"):
+            self.answer(200, {"id": "some/topics", "sha": commit or self.REVISION, "siblings": [{"rfilename": file} for file in self.files]})
+        elif listed == "/some/topics" and name in self.files:
+            data = self.files[name]
+            self.answer(200, data, {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": str(commit)})
+        else:
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
 
 
 @contextmanager

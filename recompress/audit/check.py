@@ -11,6 +11,7 @@ from recompress.audit.versions import check_files, check_others, check_rows
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.ledger import GENESIS, Entry, Head, Ledger, LedgerBroken, verify
+from recompress.promotion.approved import approval_trouble
 from recompress.promotion.effects import champion_by_ledger
 from recompress.promotion.pins import PIN_KINDS, kept_to_pin, standing_in
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
@@ -104,6 +105,7 @@ def _registry(ledger: Ledger, entries: list[Entry], registry: ModelRegistry, mod
         )
     promoted = {str(p.said("promotion-committed")["version"]): p for p in committed_plans(entries, model)}
     yield from _pins(entries, model)
+    yield from _approvals(entries, model)
     for version, progress in promoted.items():
         yield from _version(registry, entries, version, progress, is_champion=version == champion)
     yield from check_others(registry, entries, model, {*promoted, *between} - {None})
@@ -120,6 +122,15 @@ def _pins(entries: list[Entry], model: str) -> Iterator[Trouble]:
                 yield Trouble(f"{model} version {version}", "broken", trouble)
     except IntegrityError as error:
         yield Trouble("ledger", "broken", str(error))
+
+
+def _approvals(entries: list[Entry], model: str) -> Iterator[Trouble]:
+    """Every promotion was approved as its plan asks, by whom that lets, and in time."""
+    for progress in committed_plans(entries, model):
+        plan = progress.plan
+        trouble = approval_trouble(plan.approval, plan.author, progress.digest, progress.entries)
+        if trouble is not None:
+            yield Trouble(f"{model} version {progress.said('promotion-committed')['version']}", "broken", trouble)
 
 
 def _version(registry: ModelRegistry, entries: list[Entry], version: str, progress: Progress, *, is_champion: bool) -> Iterator[Trouble]:

@@ -21,7 +21,7 @@ def named_wide(data: bytes) -> str:
         return "utf-16"
     start = data[:4096]
     even, odd = start[::2].count(0), start[1::2].count(0)
-    if even + odd < len(start) / 4:
+    if not start or even + odd < len(start) / 4:
         return ""
     return "utf-16-le" if odd > even else "utf-16-be"
 

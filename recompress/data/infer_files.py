@@ -84,6 +84,8 @@ def data_files(path: Path) -> tuple[dict[str, Path], list[str]]:
 def _check_open(path: Path) -> None:
     if way_out := CLOSED.get(path.suffix.lower()):
         raise DataRefused(f"{path} cannot be read as it is; {way_out}")
+    if not path.stat().st_size:
+        raise DataRefused(f"{path} is empty")
 
 
 def named_by(paths: Iterable[str]) -> Named:

@@ -109,7 +109,9 @@ def _read_sentences(reading: Reading, block: str, first: int) -> None:
 
 def _read_lines(reading: Reading, content: str, _: Layout) -> None:
     """Only a line feed ends a line: U+0085 and U+2028 may stand inside a sentence."""
-    reading.rows.extend(Row((line,), (), number) for number, line in enumerate(content.split("\n"), 1) if line.strip())
+    for number, line in enumerate(content.split("\n"), 1):
+        if line.strip():
+            reading.add(Row((line,), (), number))
 
 
 _READERS: dict[Format, Callable[[Reading, str, Layout], None]] = {

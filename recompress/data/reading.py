@@ -11,6 +11,8 @@ from recompress.data.encodings import looks_like, named_wide
 from recompress.errors import DataRefused
 
 ProblemKind = Literal["malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends", "not_chosen"]
+LONGEST = 10_000_000
+"""Characters of a row: of a book there are three million. What is longer is no text that anybody reads, but a file whose lines or quotes were lost."""
 HARMLESS: tuple[ProblemKind, ...] = ("byte_order_marks", "windows_line_ends", "not_chosen")
 
 
@@ -58,7 +60,10 @@ class Reading:
         return sum(problem.kind == kind for problem in self.problems)
 
     def add(self, row: Row) -> None:
-        """Take a row, unless half of a character stands in it, which no tokenizer takes and no file can hold."""
+        """Take a row, unless it is too long to be one, or half of a character stands in it, which no tokenizer takes and no file can hold."""
+        if (size := sum(map(len, row.words))) > LONGEST:
+            self.report("malformed_lines", row.line, f"the row is {size:,} characters long, at most {LONGEST:,} are taken; are line ends or quotes missing?")
+            return
         for word in (*row.words, *row.labels, row.slice, row.group):
             if not word.isascii() and (half := HALF.search(word)):
                 self.report("malformed_lines", row.line, f"half of a character (\\u{ord(half[0]):04x}) stands in {cut(word)}")

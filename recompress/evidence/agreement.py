@@ -11,17 +11,15 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from recompress.errors import RecompressError
 from recompress.evidence.attestation_agreement import result_rows, summary_rows
 from recompress.evidence.broken import BundleBroken
 from recompress.integrity.digest import FileEntry, sha256_json, sha256_manifest
 from recompress.integrity.model_files import MODEL_FOLDER
-from recompress.integrity.signing import check_signature, read_public_key
 from recompress.ledger import Entry, Head, LedgerBroken
-from recompress.promotion.approvals import PURPOSE, approval_claim, person
+from recompress.promotion.approved import approval_trouble
 from recompress.promotion.pins import FACT, PIN_KINDS, kept_to_pin
 from recompress.promotion.states import OPENERS, PLAN_KINDS, STEPS
-from recompress.records import PromotionPlan
+from recompress.records import ApprovalRule, PromotionPlan
 
 
 class Pair(NamedTuple):
@@ -231,24 +229,11 @@ def _for_others(documents: Documents, files: tuple[FileEntry, ...]) -> Iterator[
 
 
 def _check_approval(documents: Documents) -> None:
-    """Where the plan's rule asks for a person, the record of one; where it knows people's keys, the signature too."""
-    rule = documents.plan["approval"]
-    if not rule["required"]:
-        return
-    entry = next((entry for entry in reversed(documents.entries) if entry.kind == "approval"), None)
-    body = entry.body if entry else {}
-    if entry is None or body.get("approver") != entry.actor:
-        raise BundleBroken("ledger.jsonl", "the plan asks for an approval, and there is none by the person that it names")
-    if rule["not_the_author"] and person(entry.actor) == person(documents.plan["author"]):
-        raise BundleBroken("ledger.jsonl", f"{entry.actor} approved what {documents.plan['author']} proposed, and the rule asks for somebody else")
-    known = rule["signers"].get(entry.actor)
-    if known is None and not rule["signed"]:
-        return
-    try:
-        claim = approval_claim(documents.plan_sha256, entry.actor, str(body["expires"]))
-        check_signature(read_public_key(str(known)), PURPOSE, claim, str(body["signature"]))
-    except (RecompressError, KeyError):
-        raise BundleBroken("ledger.jsonl", f"the approval by {entry.actor} does not carry the signature that the plan's rule asks for") from None
+    """Where the plan's rule asks for a person, the record of one, in time; where it knows people's keys, the signature too."""
+    rule = ApprovalRule(**{name: value for name, value in documents.plan["approval"].items() if name in ApprovalRule.model_fields})
+    trouble = approval_trouble(rule, str(documents.plan["author"]), documents.plan_sha256, documents.entries)
+    if trouble is not None:
+        raise BundleBroken("ledger.jsonl", trouble)
 
 
 def _check_pin(documents: Documents) -> None:

@@ -23,14 +23,14 @@ from recompress.export.answers import Agreement, compare
 from recompress.export.card import card
 from recompress.export.format import Format
 from recompress.export.seal import Exported, check_export, seal
-from recompress.integrity.atomic_directory import new_directory
+from recompress.integrity.atomic_directory import new_directory, refuse_existing
 from recompress.models.checkpoint import read_info
 from recompress.settings.file import unknown
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = ["FORMATS", "Agreement", "Exported", "check_export", "export"]
+__all__ = ["FORMATS", "Agreement", "Exported", "check_asked", "check_export", "export"]
 FORMATS: Mapping[str, Format] = {
     "onnx": onnx_folder.FORMAT,
     "transformers": transformers_folder.FORMAT,
@@ -66,8 +66,7 @@ def export(
     Raises ``InputError`` for an unknown format, a model that the format cannot hold, or a ``target`` that exists, and ``IntegrityError`` where the runtime that
     the folder is for answers otherwise than the model.
     """
-    if to not in FORMATS:
-        raise InputError(unknown("format", to, FORMATS, "--to"))
+    check_asked(target, to)
     shape, info = FORMATS[to], read_info(directory)
     shape.check(directory, info)
     with new_directory(target) as place:
@@ -76,6 +75,13 @@ def export(
         (place / "README.md").write_text(card(shape, info, agreement, facts or {}), encoding="utf-8")
         digest = seal(place, to, facts or {}, key)
     return Export(str(target), to, agreement, digest)
+
+
+def check_asked(target: Path, to: str) -> None:
+    """What can be refused before anything is read: an unknown format, and a target that exists. Raises ``InputError``."""
+    if to not in FORMATS:
+        raise InputError(unknown("format", to, FORMATS, "--to"))
+    refuse_existing(target)
 
 
 sys.modules[__name__].__class__ = CallableRoom

@@ -55,5 +55,11 @@ def copy_text_files(directory: Path, info: Info, target: Path) -> None:
     _write(target / CONFIG_FILE, config)
 
 
+def edit_config(target: Path, changes: dict[str, Any]) -> None:
+    """Say more in the config of a folder that is being written."""
+    config = json.loads((target / CONFIG_FILE).read_text(encoding="utf-8"))
+    _write(target / CONFIG_FILE, config | changes)
+
+
 def _write(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The layout that transformers.js, Text Embeddings Inference and optimum read: the graph below ``onnx/``, config and tokenizer beside it.
 
 A graph whose weights have 8 bits or fewer is ``model_quantized.onnx``, what transformers.js asks for with ``dtype: "q8"``; one in full precision ``model.onnx``.
+Where the weights are more than one file holds, they lie beside it in ``model.onnx_data``, and the config says so for transformers.js.
 It is read back with ONNX Runtime and ``tokenizers`` alone.
 """
 
@@ -14,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from recompress.errors import InputError
-from recompress.export.format import Format, Reader, copy_text_files, one_by_one
+from recompress.export.format import Format, Reader, copy_text_files, edit_config, one_by_one
 from recompress.models.checkpoint import ONNX_FILE, Info, load
-from recompress.models.onnx_graph import write_graph
+from recompress.models.onnx_data import data_file, write_any_size
 from recompress.runtimes import Feature
 
 FOLDER, PLAIN, QUANTIZED = "onnx", "model.onnx", "model_quantized.onnx"
@@ -53,7 +54,9 @@ def _write(directory: Path, info: Info, target: Path) -> None:
     else:
         from recompress.runtimes.export import export_graph
 
-        write_graph(export_graph(load(directory).torch_network), place)
+        write_any_size(export_graph(load(directory).torch_network, one_file=False), place)
+    if data_file(place).exists():
+        edit_config(target, {"transformers.js_config": {"use_external_data_format": {place.name: 1}}})
 
 
 def _reader(target: Path, info: Info) -> Reader:

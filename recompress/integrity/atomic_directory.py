@@ -21,13 +21,13 @@ def new_directory(target: Path) -> Iterator[Path]:
 
     Raises ``InputError`` when ``target`` exists, before and after, and ``StorageError`` when the disk is full or read-only.
     """
-    _refuse_existing(target)
+    refuse_existing(target)
     partial = target.parent / f".{target.name}.partial-{uuid.uuid4().hex}"
     try:
         partial.mkdir(parents=True)
         yield partial
         flush_tree(partial)
-        _refuse_existing(target)
+        refuse_existing(target)
         partial.rename(target)
         for parent in (target.parent, target.parent.parent):
             flush(parent)
@@ -41,8 +41,8 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 def storage_error(error: BaseException, target: Path) -> StorageError | None:
     """The one line for a disk that is full or cannot be written; ``None`` for any other error. Some libraries hide the system's error in their own text."""
-    hidden = re.search(r"os error (\d+)", str(error))
-    code = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
+    hidden = re.search(r"os error (\d+)|\[Errno (\d+)\]", str(error))  # the second is what shutil gathers from a tree
+    code = error.errno if isinstance(error, OSError) and error.errno is not None else int(hidden[1] or hidden[2]) if hidden else None
     if code in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"no space left while writing {target}; free some or write elsewhere")
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -50,6 +50,7 @@ def storage_error(error: BaseException, target: Path) -> StorageError | None:
     return None
 
 
-def _refuse_existing(target: Path) -> None:
+def refuse_existing(target: Path) -> None:
+    """Raises ``InputError`` for whatever stands where something new is to be."""
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")

@@ -71,6 +71,12 @@ class Claim(NamedTuple):
         miss = {"equal": abs(above), "at most": above, "at least": -above}[self.bound]
         return miss <= self.tolerance
 
+    @property
+    def limit(self) -> str:
+        """What was asked, in words; of a limit, where it lies with what it may be missed by: ``at most 0.5``."""
+        beyond = {"equal": 0.0, "at most": self.tolerance, "at least": -self.tolerance}[self.bound]
+        return f"{'' if self.bound == 'equal' else f'{self.bound} '}{self.asked + beyond:g}"
+
     def as_json(self) -> dict[str, Any]:
         return {"what": self.what, "asked": float(self.asked), "measured": float(self.measured), "tolerance": float(self.tolerance), "bound": self.bound}
 

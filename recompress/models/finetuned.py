@@ -15,7 +15,7 @@ from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, In
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
 from recompress.models.padding import reads_before_padding
-from recompress.models.pretrained import ADAPTER_FILE, base_tokenizer, check_room, positions_of
+from recompress.models.pretrained import ADAPTER_FILE, base_tokenizer, check_room, own_tokenizer, positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -35,7 +35,10 @@ def from_finetuned(directory: Path, benchmark: str, labels: Sequence[str]) -> Ch
         checkpoint = load(directory)
         if checkpoint.info.benchmark != benchmark:
             raise InputError(f"model {directory} was made for {checkpoint.info.benchmark}, the data is for {benchmark}")
-        _ = checkpoint.torch_network
+        if isinstance(checkpoint.network, Path):
+            raise InputError(
+                f"model {directory} is an ONNX graph, whose weights nothing compresses any more; a baseline is the model that it was made from, on the torch runtime"
+            )
     else:
         checkpoint = _of_transformers(directory, benchmark)
     check_labels(checkpoint.info.labels, labels, str(directory))
@@ -74,13 +77,7 @@ def _of_transformers(directory: Path, benchmark: str) -> Checkpoint:
 
 def _longest(directory: Path, config: PreTrainedConfig) -> int:
     """The longest sequence that its tokenizer lets through, or as many tokens as it has positions where the tokenizer does not say."""
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            said = int(AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False).model_max_length)
-    except Exception as error:  # each kind of tokenizer file breaks in its own way
-        raise InputError(f"the tokenizer of model {directory} cannot be read: {first_line(error)}") from None
+    said = int(own_tokenizer(directory).model_max_length)
     return min(said, positions_of(config))
 
 

@@ -126,16 +126,24 @@ def _is_of_backbone(name: str, network: PreTrainedModel) -> bool:
 
 def base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, max_length: int) -> PreTrainedTokenizerBase:
     """The tokenizer of a base as models for ``benchmark`` use it. Raises ``InputError``."""
+    plain = plain_tokenizer(own_tokenizer(directory), max_length)
+    complete_padding(plain, config, directory)
+    return spaced_words(plain) if head_of(benchmark).reads_words else plain
+
+
+def own_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies in a directory. Raises ``InputError`` for one that cannot be read, and where there is none: transformers would make one up that knows
+    special tokens alone, to which all text is the same."""
     from transformers import AutoTokenizer
 
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each kind of tokenizer file breaks in its own way
         raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
-    plain = plain_tokenizer(tokenizer, max_length)
-    complete_padding(plain, config, directory)
-    return spaced_words(plain) if head_of(benchmark).reads_words else plain
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise InputError(f"base model {directory} has no tokenizer; put its tokenizer.json there, which lies beside the weights where the model comes from")
+    return tokenizer
 
 
 def positions_of(config: PreTrainedConfig) -> int:

@@ -82,6 +82,7 @@ class Promoter:
             if against is not None:
                 raise effects.refuse(progress, *against)
             version, manifest = self._version(effects, progress, directory)
+            progress = clear(self.ledger, progress, actor=self.actor)  # an upload takes its time, in which an approval may run out
             effects.at(progress, "files-checked")
             try:
                 return self._done(effects.carry_out(progress, version, manifest))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from recompress.records import Evaluation, Selection, Verdict
+from recompress.report.figures import MB, axis_name, change, change_name, megabytes, metric, metric_name, number
 from recompress.report.plots import Point, trade_off
 
 TEMPLATE = Path(__file__).with_name("page.html")
-MB = 1e6
 
 
 def page(
@@ -33,7 +33,14 @@ def page(
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"share": share, "megabytes": megabytes, "number": number, "metric": metric_name}
+    environment.filters |= {
+        "metric": metric,
+        "change": change,
+        "megabytes": megabytes,
+        "number": number,
+        "metric_name": metric_name,
+        "change_name": change_name,
+    }
     return environment.get_template(TEMPLATE.name).render(
         title=title,
         summary=summary,
@@ -90,22 +97,5 @@ def pictures(evaluations: Sequence[Evaluation], primary: str, winner: str | None
             for e in evaluations
             if e.metrics.get(key) and primary in e.metrics
         ]
-        drawn.append({theme: trade_off(points, x=label, y=metric_name(primary), theme=theme) for theme in ("light", "dark")} | {"label": label})
+        drawn.append({theme: trade_off(points, x=label, y=axis_name(primary), theme=theme) for theme in ("light", "dark")} | {"label": label})
     return drawn
-
-
-def share(value: float | None) -> str:
-    """0.8125 as 81.3 (percent, or points of F1)."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def megabytes(value: float | None) -> str:
-    return "–" if value is None else f"{value / MB:.1f}"
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def metric_name(name: str) -> str:
-    return {"f1": "F1", "macro_f1": "macro-F1"}.get(name, name.replace("_", " "))

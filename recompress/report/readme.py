@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recompress.records import Evaluation
+from recompress.report.figures import metric as shown
+from recompress.report.figures import metric_name
 from recompress.report.page import pictures
 
 
@@ -16,11 +18,11 @@ def table(report: dict[str, Any]) -> str:
     """The models of one recompression as a Markdown table: those that answered the test split, then variants that were no finalists, which have no figure there."""
     rows = [Evaluation.model_validate(row) for row in report["evaluations"]]
     metric, base = report["metric"], rows[0].metrics
-    lines = [f"| model | {metric} | MB | × smaller | p50 ms | × faster | verdict |", "|---|---|---|---|---|---|---|"]
+    lines = [f"| model | {metric_name(metric)} | MB | × smaller | p50 ms | × faster | verdict |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         m = row.metrics
         cells = (
-            f"{100 * m[metric]:.1f}",
+            shown(m[metric], metric),
             *_size(m["size_bytes"], base),
             f"{m['latency_p50_ms']:.2f}",
             f"{m['latency_ratio']:.1f}",

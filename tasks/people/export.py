@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from recompress.audit import find_plan
@@ -12,7 +13,7 @@ from recompress.benchmarks import Example
 from recompress.data.splits import draw, read_split
 from recompress.errors import RecompressError
 from recompress.evidence.dossier import origin_of
-from recompress.export import Export, Exported, check_export, export
+from recompress.export import Export, Exported, check_asked, check_export, export
 from recompress.integrity.digest import check_directory
 from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.records import PromotionPlan
@@ -31,6 +32,7 @@ def export_version(project: Project, reference: str, to: str, target: Path, say:
     Raises ``InputError`` for a version that was never promoted or a format that cannot hold it, and ``IntegrityError`` where its files are not what was promoted or
     the exported ones answer otherwise.
     """
+    check_asked(target, to)  # before the version is hashed, which takes its time
     with tempfile.TemporaryDirectory(prefix="recompress-export-") as private:
         checked = check(project, reference, Path(private) / "version")
         chain = project.ledger.entries()
@@ -72,7 +74,7 @@ def tell_export(done: Export) -> str:
     agreement = done.agreement
     return (
         f"{done.folder}: {agreement.texts} texts and random tokens get the same decisions as from the model that was judged, and no logit differs by more than "
-        f"{agreement.largest_change:.2g} of the largest.\nrecompress audit verify {done.folder}"
+        f"{agreement.largest_change:.2g} of the largest.\nrecompress audit verify {quote(done.folder)}"
     )
 
 

@@ -51,8 +51,8 @@ def check_project(folder: Path) -> None:
 def only_recipe(folder: Path) -> Path:
     """The one recipe of a project, relative to it. Raises ``InputError`` where there is none, or a choice."""
     names = sorted(path.name for path in (folder / "recipes").glob("*.yaml"))
+    if not names:
+        raise InputError(f"{folder} has no recipes; write one, or let one be written for your data: recompress data add FILE --base MODEL")
     if len(names) != 1:
-        raise InputError(
-            f"{folder} has {len(names) or 'no'} recipes{': ' * bool(names)}{', '.join(names)}; say which: recompress run recipes/{names[0] if names else 'NAME.yaml'}"
-        )
+        raise InputError(f"{folder} has {len(names)} recipes: {', '.join(names)}; say which: recompress run recipes/{names[0]}")
     return Path("recipes") / names[0]

@@ -11,6 +11,8 @@ from recompress.errors import InputError
 from recompress.integrity.digest import sha256_file
 from recompress.models.architecture import architecture_named
 from recompress.models.base import WEIGHTS, find_base
+from recompress.models.files import read_tensors
+from recompress.models.pretrained import own_tokenizer
 
 FULL_COMMIT = 40
 
@@ -31,21 +33,16 @@ class PinnedBase:
     causal: bool
 
     def lengths(self, texts: list[str]) -> list[int]:
-        """Tokens of each text, special ones included, sorted. Raises ``InputError`` without a fast tokenizer."""
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.directory, local_files_only=True, trust_remote_code=False)
-            tokenizer.model_max_length = 1 << 30  # it would warn of each text that is longer
-            return sorted(map(len, tokenizer(texts, verbose=False)["input_ids"]))
-        except (OSError, ValueError) as error:
-            raise InputError(f"base model {self.model!r} has no tokenizer that can be read: {str(error).splitlines()[0]}") from None
+        """Tokens of each text, special ones included, sorted."""
+        tokenizer = own_tokenizer(self.directory)
+        tokenizer.model_max_length = 1 << 30  # it would warn of each text that is longer
+        return sorted(map(len, tokenizer(texts, verbose=False)["input_ids"]))
 
 
 def pin_base(model: str, folder: Path, here: Path) -> PinnedBase:
     """The base that ``--base`` names: ``package://package/folder``, a folder (seen from ``here``), a hub id, or ``owner/name@commit``.
 
-    A folder inside the project's is named from there, and another one by its whole path. Raises ``InputError``.
+    A folder inside the project's is named from there, and another one by its whole path. Raises ``InputError``, and ``IntegrityError`` for weights that are cut off.
     """
     revision = None
     path = Path(model).expanduser()
@@ -64,6 +61,8 @@ def pin_base(model: str, folder: Path, here: Path) -> PinnedBase:
             )
         directory = find_base(model, revision=revision, root=here)
     config = _config(directory, model)
+    read_tensors(directory / WEIGHTS)
+    own_tokenizer(directory)
     architecture = architecture_named(str(config.get("model_type")))
     return PinnedBase(
         model=model,
@@ -99,7 +98,9 @@ def _config(directory: Path, model: str) -> dict[str, Any]:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"base model {model!r} has no config.json that can be read ({error})") from None
-    return dict(config)
+    if not isinstance(config, dict):
+        raise InputError(f"base model {model!r} has no config.json that can be read (it holds {type(config).__name__}, not an object)")
+    return config
 
 
 def _first(config: dict[str, Any], *names: str) -> int:

@@ -15,6 +15,8 @@ FIRST_LOOK = 0.0125
 POWER = 0.8
 FLIPS = 0.06
 """Share of examples on which a candidate that loses nothing is taken to be right where the baseline is not, or the other way round."""
+BITS, VARIES = 0.02, 0.05
+"""Of a model of language: what 8 bits may cost in bits per byte, of which a small model of English takes about one; and by how much the cost differs from text to text."""
 LEAST_TESTED, USUALLY_TESTED = 100, 300
 """The gate judges no fewer test examples than the first, and by itself asks for the second."""
 TEST_SHARE, MOST_TESTED, DEV_SHARE = 0.2, 0.4, 0.1
@@ -68,11 +70,12 @@ def check_enough(rows: Mapping[str, int]) -> None:
             )
 
 
-def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int) -> Dials:
-    """From the numbers of training and test examples, the sorted lengths of texts in tokens, and the base's layers, width and positions."""
+def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int, causal: bool = False) -> Dials:
+    """From the numbers of training and test examples, the sorted lengths of texts in tokens, and the base's layers, width and positions; ``causal``: for a model of
+    language, which is judged in bits per byte."""
     long = lengths[int(0.99 * (len(lengths) - 1))]
     fits = min(LENGTHS[1], positions)
-    margin = margin_for(tested)
+    margin = margin_in_bits(tested) if causal else margin_for(tested)
     return Dials(
         epochs=next((epochs for rows, epochs in EPOCHS if train < rows), 2),
         learning_rate=f"{next((rate for most, rate in LEARNING_RATES if width <= most), SMALLEST_RATE):.1e}".replace("e-0", "e-"),
@@ -89,3 +92,9 @@ def margin_for(tested: int) -> float:
     """The smallest loss, in steps of half a point and at least 2 points, that so many test examples can rule out 8 times in 10 when nothing is lost."""
     smallest = detectable(math.sqrt(FLIPS / tested), FIRST_LOOK, POWER, tested)
     return max(0.02, math.ceil(200 * smallest) / 200)
+
+
+def margin_in_bits(tested: int) -> float:
+    """The smallest loss in bits per byte, in steps of 0.005, that so many test texts can rule out 8 times in 10 when as much is lost as 8 bits may cost."""
+    smallest = BITS + detectable(VARIES / math.sqrt(tested), FIRST_LOOK, POWER, tested)
+    return math.ceil(200 * smallest) / 200

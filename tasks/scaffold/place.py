@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recompress.errors import InputError
+from recompress.settings.file import SettingsFile
 from tasks.data.dvc_config import dvc_home
 from tasks.running.home import is_project
 
@@ -28,34 +29,39 @@ class Place:
         return self.dvc is None
 
 
-def place_for(folder: Path | None, here: Path, name: str) -> Place:
-    """The folder that was asked for; or ``here``, or, where something that a project brings is here already, the sub-folder ``name`` of it.
+def place_for(folder: Path | None, here: Path, name: str = "") -> Place:
+    """The folder that was asked for; or ``here``, or, where something that a project brings is here already, the sub-folder ``name`` of it. A project without
+    data has no ``name`` yet, and gets no sub-folder.
 
     Raises ``InputError`` for a project that is there already, for what would clash in a folder that was asked for, by name, and for a file in its place.
     """
     chosen = (folder if folder is not None else here).absolute()
-    if folder is None and clashes(chosen, name) and not is_project(chosen):
+    if folder is None and name and clashes(chosen, name) and not is_project(chosen):
         chosen = chosen / name
     if chosen.exists() and not chosen.is_dir():
         raise InputError(f"{chosen} is a file; name a folder for the project")
     if is_project(chosen):
+        SettingsFile(chosen / "dvc.yaml")  # one that cannot be read is told by its line
         raise InputError(
-            f"{chosen} is a Recompress project already, and nothing in it was touched; describe more data in its params.yaml, or name another folder"
+            f"{chosen} is a Recompress project already, and nothing in it was touched; more data goes into it with: recompress data add FILE; "
+            "or name another folder"
         )
     if clash := clashes(chosen, name):
         raise InputError(
             f"{', '.join(clash)} {'is' if len(clash) == 1 else 'are'} in {chosen} already, and nothing there is overwritten; "
-            f"give the project a folder of its own: recompress init {(chosen / name).as_posix()} …"
+            f"give the project a folder of its own: recompress init {(chosen / (name or 'compressed')).as_posix()} …"
         )
     return Place(chosen, nearest_with(chosen, ".git"), dvc_home(chosen))
 
 
 def brought(name: str) -> tuple[str, ...]:
     """What a project brings, by its path; what makes it a project comes last."""
-    return (
-        *(".gitignore", ".dvcignore", f"raw/{name}", f"raw/{name}.dvc", f"prepared/{name}", f"policies/{name}.yaml", f"recipes/{name}.yaml"),
-        *("params.yaml", "dvc.lock", "dvc.yaml"),
-    )
+    return (".gitignore", ".dvcignore", *of_data(name), "params.yaml", "dvc.lock", "dvc.yaml")
+
+
+def of_data(name: str) -> tuple[str, ...]:
+    """What of it belongs to a data set; nothing where a project begins without one."""
+    return (f"raw/{name}", f"raw/{name}.dvc", f"prepared/{name}", f"policies/{name}.yaml", f"recipes/{name}.yaml") if name else ()
 
 
 def clashes(folder: Path, name: str) -> list[str]:

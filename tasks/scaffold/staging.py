@@ -1,4 +1,7 @@
-"""Files that are made aside and appear together: one process at a time, what makes them a project last, and whole also when a kill comes in between."""
+"""Files that are made aside and appear together: one process at a time, what makes them a project last, and whole also when a kill comes in between.
+
+A new project brings all of its files; data that is added to one brings some, and takes the place of ``params.yaml`` and ``dvc.lock``.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from recompress.errors import InputError, StorageError
 from recompress.integrity.atomic_directory import storage_error
 from recompress.integrity.durable import flush_tree
-from tasks.scaffold.place import brought
 
 STAGING = ".recompress-init"
 WHOLE = "whole"
@@ -55,42 +57,40 @@ def held(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Busy(f"another recompress init works in {folder}; wait for it to end") from None
+        raise Busy(f"another recompress init or data add works in {folder}; wait for it to end") from None
     finally:
         os.close(handle)
 
 
-def move(staged: Path, folder: Path) -> None:
-    """Each thing that a project brings to its place, ``dvc.yaml`` last. Raises ``InputError`` for what has come to stand there in the meantime."""
+def move(staged: Path, folder: Path, leaves: Sequence[str], *, replacing: Sequence[str] = ()) -> None:
+    """Each of ``leaves`` that is there to its place, in this order. Raises ``InputError`` for what has come to stand there in the meantime, unless it is to be
+    replaced."""
     whole = staged.parent / WHOLE
     if not whole.exists():
         flush_tree(staged)
         partial = whole.with_suffix(".partial")
-        partial.write_text(json.dumps([leaf for leaf in (".dvc", *brought(name_of(staged))) if (staged / leaf).exists()]), encoding="utf-8")
+        there = [leaf for leaf in leaves if (staged / leaf).exists()]
+        partial.write_text(json.dumps({"leaves": there, "replacing": [*replacing]}), encoding="utf-8")
         partial.rename(whole)
-    for leaf in json.loads(whole.read_text(encoding="utf-8")):
+    plan = json.loads(whole.read_text(encoding="utf-8"))
+    for leaf in plan["leaves"]:
         if not (staged / leaf).exists():  # moved before a kill
             continue
         target = folder / leaf
-        if target.exists() or target.is_symlink():
-            raise InputError(f"{target} was made while the project was, and is not overwritten; take it away, and `recompress init` moves the rest")
+        if (target.exists() or target.is_symlink()) and leaf not in plan["replacing"]:
+            raise InputError(f"{target} was made while the project was, and is not overwritten; take it away, and the same command moves the rest")
         target.parent.mkdir(parents=True, exist_ok=True)
         (staged / leaf).rename(target)
     shutil.rmtree(staged.parent)
 
 
-def name_of(staged: Path) -> str:
-    """What the data set of a project that is still aside is called."""
-    [recipe] = (staged / "recipes").glob("*.yaml")
-    return recipe.stem
-
-
 def finish_if_cut(folder: Path) -> None:
-    """Move the rest of a project of which some was moved when its process was killed. Raises ``InputError`` that says so."""
+    """Move the rest of what was being moved when its process was killed. Raises ``InputError`` that says so."""
     home = folder / STAGING
     if (home / WHOLE).exists():
         with held(folder):
-            move(home / "files", folder)
+            move(home / "files", folder, ())
         raise InputError(
-            f"an earlier recompress init was cut off while its files were moved to {folder}; the rest was moved now, and it is a project: recompress run"
+            f"an earlier command was cut off while its files were moved to {folder}; the rest was moved now, and it is a project with all that belongs to it: "
+            "recompress data status"
         )

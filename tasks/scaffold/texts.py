@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,15 @@ def fixed(name: str) -> str:
     return render(FIXED[name])
 
 
-def params(name: str, project: str, data: Understood, entry: Mapping[str, Any], origin: str, today: str) -> str:
-    """``params.yaml``, which says how the raw files are read."""
+def params(project: str, entry: Sequence[str]) -> str:
+    """``params.yaml``, which says how the raw files are read; ``entry``: the lines of its first data set, where it has one."""
+    return render("params.yaml.j2", project=project, version=version_of("prepare"), entry=entry)
+
+
+def entry_lines(name: str, data: Understood, entry: Mapping[str, Any], origin: str, today: str) -> list[str]:
+    """An entry of ``datasets:``, a line a dial, with why behind it."""
     dials = as_settings(replace(data, entry=dict(entry), comments={key: one_line(why) for key, why in data.comments.items()}))
-    return render("params.yaml.j2", name=name, project=project, version=version_of("prepare"), today=today, origin=one_line(origin), entry=dials)
+    return render("entry.yaml.j2", name=name, today=today, origin=one_line(origin), dials=dials).splitlines()
 
 
 def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: int, long: int, origin: str) -> str:
@@ -53,8 +58,9 @@ def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: i
 
 def policy(name: str, benchmark: str, dials: Dials) -> str:
     """``policies/NAME.yaml``."""
-    smaller = SMALLER["torch" if benchmark == "language-modelling" else "onnx"]
-    return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller)
+    bits = benchmark == "language-modelling"
+    smaller = SMALLER["torch" if bits else "onnx"]
+    return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller, bits=bits)
 
 
 def render(template: str, **values: Any) -> str:

@@ -17,6 +17,7 @@ from recompress.integrity.digest import sha256_file, sha256_json
 from recompress.integrity.durable import flush, flush_tree
 from recompress.integrity.fingerprint import step_key
 from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
+from recompress.report.figures import metric, metric_name
 from recompress.report.page import TEMPLATE
 from tasks.data.validate import DataCheck
 from tasks.ledger.looks import Named, history_of
@@ -103,7 +104,7 @@ def summarise(evaluations: Sequence[Evaluation], selection: Selection, judgement
     return (
         f"{promotion.model} is champion of {promotion.registered} (version {promotion.version}): "
         f"{baseline['size_bytes'] / winner['size_bytes']:.1f} times smaller and {winner['latency_ratio']:.1f} times faster than the baseline, "
-        f"{primary.replace('_', ' ')} {100 * winner[primary]:.1f} against {100 * baseline[primary]:.1f}."
+        f"{metric_name(primary)} {metric(winner[primary], primary)} against {metric(baseline[primary], primary)}."
     )
 
 

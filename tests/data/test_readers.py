@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recompress.data import readers
+from recompress.data import readers, reading
 from recompress.data.readers import Format, Reading, read_rows
 from recompress.errors import DataRefused
 
@@ -134,3 +134,14 @@ def test_plain_text_has_a_sentence_a_line(tmp_path: Path) -> None:
 
 def test_only_a_line_feed_ends_a_line_of_plain_text(tmp_path: Path) -> None:
     assert [row.words for row in read_rows(put(tmp_path, "leo\x85na\u2028kesho\njana\n"), "lines").rows] == [("leo\x85na\u2028kesho",), ("jana",)]
+
+
+def test_a_row_that_is_longer_than_any_text_is_refused_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONGEST", 20)
+    path = tmp_path / "a.txt"
+    path.write_text("kula\n" + "x" * 21 + "\nleo\n")
+    with pytest.raises(DataRefused, match=r"the row is 21 characters long, at most 20 are taken; are line ends or quotes missing\? \(.*a\.txt:2\)"):
+        read_rows(path, "lines")
+    lenient = read_rows(path, "lines", strict=False)
+    assert [row.words for row in lenient.rows] == [("kula",), ("leo",)]
+    assert lenient.count("malformed_lines") == 1

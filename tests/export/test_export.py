@@ -17,6 +17,7 @@ from recompress.export.onnx_folder import QUANTIZED
 from recompress.integrity.signing import public_pem
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
+from recompress.models import onnx_graph
 from recompress.models.checkpoint import read_info, save
 from recompress.runtimes import open_runtime
 from tests.evidence.stories import KEY, OTHER
@@ -132,3 +133,35 @@ def test_a_changed_folder_is_found_and_a_signature_tells_whose_it_is(tmp_path: P
     assert not check_export(tmp_path / "unsigned", None).signed
     with pytest.raises(IntegrityError, match="is not signed"):
         check_export(tmp_path / "unsigned", KEY.public_key())
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_weights_that_one_file_cannot_hold_lie_beside_the_graph(tmp_path: Path, family: str, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two gibibytes are for a real model, a few kilobytes are here."""
+    if to == "openvino":
+        pytest.importorskip("openvino")
+    directory = model(tmp_path, family)
+    monkeypatch.setattr(onnx_graph, "LARGEST", 4000)
+    out = tmp_path / "out"
+    export(directory, out, to, examples=texts(8))
+    assert check_export(out, None).to == to
+    if to == "openvino":
+        assert not list(out.rglob("*_data")), "OpenVINO has its weights in a file of its own"
+        return
+    weights = (directory / "model.safetensors").stat().st_size
+    assert sorted(path.name for path in (out / "onnx").iterdir()) == ["model.onnx", "model.onnx_data"]
+    assert (out / "onnx" / "model.onnx").stat().st_size < weights < 2 * (out / "onnx" / "model.onnx_data").stat().st_size
+    assert len({path.stat().st_mode for path in (out / "onnx").iterdir()}) == 1, "who may read the one may read the other"
+    assert json.loads((out / "config.json").read_text())["transformers.js_config"] == {"use_external_data_format": {"model.onnx": 1}}
+    data = bytearray((out / "onnx" / "model.onnx_data").read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / "onnx" / "model.onnx_data").write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"onnx/model\.onnx_data"):
+        check_export(out, None)
+
+
+def test_a_graph_that_fits_stands_alone(tmp_path: Path) -> None:
+    export(model(tmp_path, "bert"), tmp_path / "out", "onnx", examples=texts(4))
+    assert [path.name for path in (tmp_path / "out" / "onnx").iterdir()] == ["model.onnx"]
+    assert "transformers.js_config" not in json.loads((tmp_path / "out" / "config.json").read_text())

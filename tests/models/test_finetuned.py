@@ -10,23 +10,30 @@ import pytest
 import torch
 
 from recompress.errors import InputError, IntegrityError
+from recompress.methods.runner import run_step
+from recompress.methods.slimming.onnx_fp32 import OnnxFp32
 from recompress.models.checkpoint import load, save
 from recompress.models.finetuned import from_finetuned
+from tests.six import checkpoint_of, inputs_of
 from tests.tiny import TAGS, TOPICS, tiny_checkpoint
 
 TEXT, TOKENS = "text-classification", "token-classification"
 TURNED = ("work", "food", "sport")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A classifier as transformers writes it, its labels in another order than the alphabet's."""
+def write_given(place: Path) -> Path:
+    """A classifier as transformers writes it, its labels in another order than the alphabet's, that reads 24 tokens and cuts on the left."""
     checkpoint = tiny_checkpoint(TEXT)
     checkpoint.torch_network.config.id2label, checkpoint.torch_network.config.label2id = dict(enumerate(TURNED)), {name: i for i, name in enumerate(TURNED)}
-    checkpoint.torch_network.save_pretrained(tmp_path / "given")
-    checkpoint.tokenizer.save_pretrained(tmp_path / "given")
-    edit(tmp_path / "given", "tokenizer_config.json", model_max_length=24, truncation_side="left")
-    return tmp_path / "given"
+    checkpoint.torch_network.save_pretrained(place)
+    checkpoint.tokenizer.save_pretrained(place)
+    edit(place, "tokenizer_config.json", model_max_length=24, truncation_side="left")
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_given(tmp_path / "given")
 
 
 def edit(folder: Path, file: str, **changes: Any) -> None:
@@ -57,6 +64,13 @@ def test_a_model_of_this_project_is_taken_too(tmp_path: Path) -> None:
     assert from_finetuned(tmp_path / "ours", TOKENS, sorted(TAGS)).info.labels == TAGS
     with pytest.raises(InputError, match=f"was made for {TOKENS}, the data is for {TEXT}"):
         from_finetuned(tmp_path / "ours", TEXT, TOPICS)
+
+
+def test_a_graph_that_is_served_is_no_baseline(tmp_path: Path) -> None:
+    save(checkpoint_of("bert"), tmp_path / "ours")
+    run_step("onnx_fp32", OnnxFp32(), tmp_path / "ours", tmp_path / "graph", inputs_of("bert", tmp_path / "work"))
+    with pytest.raises(InputError, match="is an ONNX graph, whose weights nothing compresses any more; a baseline is the model that it was made from"):
+        from_finetuned(tmp_path / "graph", TOKENS, TAGS)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What an int8 graph is, seen in its file and in its answers: the scales of its matrices, what they stand for, what its ranges cut off, how near its answers are.
 
-answers      sum (l' - l)^2 / sum (l - mean l)^2            l: the logits before, on the probe
+answers      sum (l' - l)^2 / max(sum (l - mean l)^2, n LEAST^2)    l: the n logits before, on the probe
 cut off      the share of the inputs of matrix products, over the probe, that lie beyond the range stored for them
 """
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 ANSWERS = 0.5
 """Outliers stretch ranges, so that 8 bits may cost much (a fine-tuned MiniLM stays below 0.01); a graph that says anything is at 1 and more."""
+LEAST = 0.1
+"""Of a logit: answers that lie less far apart decide nothing, because a tenth of a logit moves a probability by 0.025 at most (a quarter, the steepest that a softmax
+is, of 0.1). Rounding is measured against this where the answers themselves say less, as those of a head that was never trained."""
 CUT_OFF = 0.001
 """Rounding one layer moves the inputs of the next: so many of them may leave the range that the text had in floats."""
 
@@ -80,7 +83,7 @@ def answers_claim(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Clai
 
     features = probe_features(before, inputs)
     was, now = (np.concatenate([np.atleast_2d(row) for row in runtime_of(checkpoint).logits(features)]) for checkpoint in (before, after))
-    size = float(np.square(was - was.mean(0)).sum()) or 1.0
+    size = max(float(np.square(was - was.mean(0)).sum()), was.size * LEAST**2)
     return Claim("error of the answers, in shares of how far they lie apart", 0, float(np.square(was - now).sum()) / size, ANSWERS, "at most")
 
 

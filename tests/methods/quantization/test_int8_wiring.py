@@ -10,12 +10,12 @@ import onnx
 import pytest
 import torch
 
-from recompress.methods.quantization.int8_graph import cut_off, products_of
+from recompress.methods.quantization.int8_graph import answers_claim, cut_off, products_of
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models.architecture import encoder_linears, layers_of
 from recompress.models.checkpoint import Checkpoint, load, save
-from recompress.models.onnx_graph import read_graph
+from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.models.surgery import weight_of
 from tests.families import remember_exports
 from tests.methods.quantization.by_hand import inputs_of_linears, rows_of, uneven
@@ -118,3 +118,24 @@ def test_what_lies_beyond_the_ranges_is_counted(tmp_path: Path) -> None:
         if "ln_1.weight" in tensor.name:
             tensor.CopyFrom(onnx.numpy_helper.from_array(4 * onnx.numpy_helper.to_array(tensor), tensor.name))
     assert usual < 0.01 < cut_off(model, features)
+
+
+def test_a_head_that_says_nothing_yet_is_no_obstacle_and_one_that_says_something_must_still_be_met(tmp_path: Path) -> None:
+    """Rounding is held against a tenth of a logit where the answers lie closer together than that: an untrained head's lie closer than rounding moves them."""
+    dense = uneven("bert")
+    head = dense.torch_network.classifier
+    with torch.no_grad():
+        head.weight *= 1e-4
+    save(dense, tmp_path / "source")
+    inputs = inputs_of("bert", tmp_path / "work", 24)
+    run_step("dynamic_int8", get_method("dynamic_int8").config(), tmp_path / "source", tmp_path / "made", inputs)
+    before, after = load(tmp_path / "source"), load(tmp_path / "made")
+    claim = answers_claim(before, after, inputs)
+    assert claim.kept
+    assert claim.limit == "at most 0.5"
+    graph = read_graph(tmp_path / "made" / "model.onnx")
+    for tensor in graph.graph.initializer:
+        if tensor.name.endswith("classifier.bias"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + np.float32(0.2), tensor.name))
+    write_graph(graph, tmp_path / "made" / "model.onnx")
+    assert not answers_claim(before, load(tmp_path / "made"), inputs).kept, "two tenths of a logit are no rounding"

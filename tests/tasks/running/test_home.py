@@ -40,7 +40,7 @@ def test_the_nearest_above_then_the_only_one_below(tmp_path: Path) -> None:
 
 def test_a_recipe_need_not_be_named_where_there_is_but_one(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
-    with pytest.raises(InputError, match="has no recipes; say which: recompress run recipes/NAME.yaml"):
+    with pytest.raises(InputError, match="has no recipes; write one, .*: recompress data add FILE --base MODEL"):
         only_recipe(tmp_path)
     (tmp_path / "recipes" / "b.yaml").touch()
     assert only_recipe(tmp_path) == Path("recipes/b.yaml")

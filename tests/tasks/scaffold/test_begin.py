@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from flows.cli import main
@@ -21,11 +25,14 @@ from tasks.data.pins import measure, tracked
 from tasks.data.workbench import run_dvc
 from tasks.people.doctor import examine
 from tasks.running.home import find_root, only_recipe
-from tasks.scaffold import begin as beginning
+from tasks.scaffold import filling
 from tasks.scaffold.begin import begin
 from tasks.scaffold.dials import margin_for
+from tasks.scaffold.filling import Wanted, slug
+from tasks.scaffold.staging import STAGING
 from tests.tasks.scaffold.conftest import write_tickets
 
+ROOT = Path(__file__).parents[3]
 MADE = {".dvc", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "policies", "prepared", "raw", "recipes", "tickets.csv"}
 
 
@@ -68,7 +75,7 @@ def test_in_a_folder_with_nothing_but_data_the_project_stands(begun: tuple[Path,
     assert [finding for finding in examine(folder) if finding.state == "missing"] == []
     before = contents(folder)
     with pytest.raises(InputError, match="is a Recompress project already, and nothing in it was touched"):
-        begin(None, folder, Path("tickets.csv"), "no matter")
+        begin(None, folder, Wanted(Path("tickets.csv"), "no matter"))
     assert contents(folder) == before
 
 
@@ -98,7 +105,7 @@ def test_in_a_repository_with_dvc_it_is_a_folder_of_its_own_and_shares_the_cache
     assert run_dvc(here, here, "repro").returncode == 0
     subprocess.run(["git", "add", "-A"], cwd=here, check=True)
     before, index = contents(here), (here / ".git" / "index").read_bytes()
-    begun = begin(None, here, Path("tickets.csv"), str(base))
+    begun = begin(None, here, Wanted(Path("tickets.csv"), str(base)))
     assert begun.folder == here / "tickets"
     assert str(here) in begun.place
     after = contents(here)
@@ -120,10 +127,10 @@ def test_a_folder_that_was_asked_for_and_has_such_files_is_refused_by_name(here:
     (other / "params.yaml").write_text("alpha: 1\n")
     (other / "prepared").mkdir()
     with pytest.raises(InputError, match=r"params\.yaml, prepared are in .*other already, and nothing there is overwritten; .*recompress init .*other/tickets"):
-        begin(Path("other"), here, Path("tickets.csv"), str(base))
+        begin(Path("other"), here, Wanted(Path("tickets.csv"), str(base)))
     assert {path.name for path in other.iterdir()} == {"params.yaml", "prepared"}
     with pytest.raises(InputError, match=r"tickets\.csv is a file; name a folder"):
-        begin(Path("tickets.csv"), here, Path("tickets.csv"), str(base))
+        begin(Path("tickets.csv"), here, Wanted(Path("tickets.csv"), str(base)))
 
 
 @pytest.mark.parametrize(
@@ -133,29 +140,47 @@ def test_a_folder_that_was_asked_for_and_has_such_files_is_refused_by_name(here:
         ({"base": "nowhere"}, InputError, "nowhere"),
         ({"base": "package://not_installed_anywhere/model"}, InputError, "is not installed"),
         ({"name": "Übel/../x"}, InputError, "--name is of at most 60"),
+        ({"name": "null"}, InputError, "--name 'null' is no word in YAML, where it will stand, but NoneType; begin it with a word"),
         ({"data": "few.csv"}, DataRefused, "60 rows are too few: the gate judges at least 100"),
+        ({"data": "empty.csv"}, DataRefused, r"empty\.csv is empty"),
+        ({"data": "head.csv"}, DataRefused, "there is no row with a column or key"),
+        (
+            {"data": "one.csv"},
+            InputError,
+            r"no column of text, label tells two or more labels apart, so .* say which column is the label \(--set label=COLUMN\)",
+        ),
+        ({"data": "one.csv", "set": "label=label"}, DataRefused, r"one\.csv has one label, 'food'; a classifier needs two to tell apart"),
+        ({"data": "tickets.csv", "set": "labl=x"}, InputError, "did you mean 'label'"),
     ],
 )
 def test_what_will_not_do_is_refused_and_leaves_nothing(here: Path, base: Path, change: dict[str, str], error: type[Exception], message: str) -> None:
     write_tickets(here / "few.csv", 60)
+    for name, text in (("empty", ""), ("head", "text,label\n"), ("one", "text,label\n" + "".join(f"leo kula {i},food\n" for i in range(300)))):
+        (here / f"{name}.csv").write_text(text)
     before = contents(here)
     given = {"data": "tickets.csv", "base": str(base), **change}
     with pytest.raises(error, match=message) as refused:
-        begin(Path("new/project"), here, Path(given["data"]), given["base"], name=given.get("name"))
+        begin(Path("new/project"), here, Wanted(Path(given["data"]), given["base"], name=given.get("name"), dials=(given["set"],) if "set" in given else ()))
     assert "\n" not in str(refused.value)
     assert contents(here) == before
     assert not (here / "new").exists()
+
+
+def test_a_broken_dvc_yaml_is_told_by_its_line(here: Path, base: Path) -> None:
+    (here / "dvc.yaml").write_text("stages:\n  - [\n")
+    with pytest.raises(InputError, match=r"not valid YAML: .*dvc\.yaml:3"):
+        begin(None, here, Wanted(Path("tickets.csv"), str(base)))
 
 
 def test_data_that_cannot_be_prepared_leaves_nothing(here: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise DataRefused("no")
 
-    monkeypatch.setattr(beginning, "accept", refuse)
+    monkeypatch.setattr(filling, "accept", refuse)
     before = contents(here)
     for folder in (None, Path("new/project")):
         with pytest.raises(DataRefused):
-            begin(folder, here, Path("tickets.csv"), str(base))
+            begin(folder, here, Wanted(Path("tickets.csv"), str(base)))
         assert contents(here) == before
     assert {path.name for path in here.iterdir()} == {"tickets.csv"}
 
@@ -165,3 +190,31 @@ def test_what_is_needed_is_named(given: str) -> None:
     refused = CliRunner().invoke(main, ["init", given, "x"])
     assert refused.exit_code == 2
     assert f"{'--data' if given == '--base' else '--base'} is missing: recompress init --data" in refused.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_ended_in_the_middle_nothing_of_a_project_is_left_and_the_next_one_works(here: Path, base: Path, number: signal.Signals, code: int) -> None:
+    """While DVC prepares the data. A kill that cannot be told of leaves one folder, which the next ``init`` clears away."""
+    command = [sys.executable, "-m", "flows.cli", "init", "--data", "tickets.csv", "--base", str(base)]
+    with subprocess.Popen(
+        command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stderr is not None
+        while "preparing the data" not in (line := process.stderr.readline()):
+            assert line, "it ended before"
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert (process.returncode, "Traceback" in said) == (code, False), said
+    assert {path.name for path in here.iterdir()} == {"tickets.csv"} | ({STAGING} if number == signal.SIGKILL else set())
+    if number == signal.SIGKILL:
+        assert begin(None, here, Wanted(Path("tickets.csv"), str(base))).folder == here
+        assert {path.name for path in here.iterdir()} == MADE
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("Tickets 2024", "tickets-2024"), ("123", "data-123"), ("null", "data-null"), ("2024-01-31", "data-2024-01-31"), ("yes", "data-yes"), ("Größe", "groe")],
+)
+def test_a_name_is_a_word_whatever_the_file_is_called(file: str, name: str) -> None:
+    assert slug(file) == name
+    assert yaml.safe_load(f"{name}: {name}") == {name: name}

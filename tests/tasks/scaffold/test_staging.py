@@ -11,6 +11,7 @@ import pytest
 from recompress.errors import InputError, StorageError
 from tasks.running.home import is_project
 from tasks.scaffold import staging as stages
+from tasks.scaffold.place import brought
 from tasks.scaffold.staging import finish_if_cut, held, move, staging
 
 FILES = (
@@ -41,7 +42,7 @@ def begin(folder: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
         assert all_in(staged) == set()
         fill(staged)
         meanwhile()
-        move(staged, folder)
+        move(staged, folder, brought("toy"))
 
 
 def all_in(folder: Path) -> set[str]:
@@ -65,7 +66,7 @@ def test_a_kill_while_files_move_is_finished_by_the_next(tmp_path: Path, monkeyp
         begin(tmp_path)
     monkeypatch.setattr(Path, "rename", rename)
     assert not is_project(tmp_path), "what makes it a project comes last"
-    with pytest.raises(InputError, match="was cut off while its files were moved .* it is a project: recompress run"):
+    with pytest.raises(InputError, match="was cut off while its files were moved .* it is a project with all that belongs to it"):
         finish_if_cut(tmp_path)
     assert all_in(tmp_path) == {"mine.txt", *FILES}
     assert is_project(tmp_path)
@@ -85,7 +86,7 @@ def test_what_came_to_stand_there_meanwhile_is_not_overwritten(tmp_path: Path) -
         begin(tmp_path, lambda: (tmp_path / "params.yaml").write_text("mine"))
     assert (tmp_path / "params.yaml").read_text() == "mine"
     (tmp_path / "params.yaml").unlink()
-    with pytest.raises(InputError, match="it is a project"):
+    with pytest.raises(InputError, match="it is a project with"):
         finish_if_cut(tmp_path)
     assert all_in(tmp_path) == set(FILES)
 
@@ -103,7 +104,7 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     other.start()
     assert ready.wait(60)
     (tmp_path / stages.STAGING).mkdir()
-    with pytest.raises(StorageError, match="another recompress init works in"), staging(tmp_path):
+    with pytest.raises(StorageError, match="another recompress init or data add works in"), staging(tmp_path):
         pass
     assert (tmp_path / stages.STAGING).is_dir(), "the other's work is left alone"
     end.set()

@@ -1,0 +1,55 @@
+"""A share is shown in percent, and what is no share is not: in the sentence of a run, on the page, and in a README's table."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recompress.records import Evaluation, Selection
+from recompress.report.figures import axis_name, change, change_name, metric, metric_name
+from recompress.report.page import page
+from recompress.report.readme import table
+from tasks.steps.promote import Promotion
+from tasks.steps.report import summarise
+
+BITS = "negative_bits_per_byte"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown", "moved", "called"),
+    [
+        ("accuracy", 0.8125, "81.2", "-1.5", "accuracy"),
+        ("f1", 0.5, "50.0", "-1.5", "F1"),
+        (BITS, -0.99234, "0.992", "+0.015", "bits per byte"),
+    ],
+)
+def test_each_as_people_read_it(name: str, value: float, shown: str, moved: str, called: str) -> None:
+    assert (metric(value, name), change(-0.015, name), metric_name(name)) == (shown, moved, called)
+    assert (metric(None, name), change(None, name)) == ("–", "")
+    assert change_name(name) == ("± bits per byte" if name == BITS else "± points")
+    assert axis_name(BITS) == "negative bits per byte", "up is better in the pictures"
+
+
+def evaluation(model: str, value: float) -> Evaluation:
+    metrics = {BITS: value, "size_bytes": 1e6, "latency_p50_ms": 2.0, "latency_ratio": 1.0}
+    return Evaluation(
+        model=model, model_sha256="a" * 64, dataset_sha256="d" * 64, metrics=metrics, slices={}, machine={}, predictions_uri="p", predictions_sha256="e" * 64
+    )
+
+
+def test_bits_per_byte_stand_as_such_wherever_a_run_is_told() -> None:
+    rows = [evaluation("baseline", -0.944), evaluation("gptq_4", -0.992)]
+    chosen = Promotion(model="gptq_4", registered="stories", version="1")
+    sentence = summarise(rows, Selection(examples=10, trials=()), SimpleNamespace(verdicts={}), chosen, BITS)
+    assert sentence.endswith("bits per byte 0.992 against 0.944.")
+    told: dict[str, Any] = {"title": "t", "summary": sentence, "looks": {}, "verdicts": {}, "facts": {}, "steps": {}, "recipe_text": ""}
+    html = page(primary=BITS, evaluations=rows, selection=Selection(examples=10, trials=()), winner="gptq_4", **told)
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", html)]
+    assert cells[1:3] == ["bits per byte", "± bits per byte"]
+    assert {"0.944", "0.992", "+0.048"} <= set(cells)
+    assert not any("-99" in cell or "99.2" in cell for cell in cells)
+    report = {"metric": BITS, "evaluations": [row.as_json() for row in rows], "dev": {"trials": []}, "verdicts": {}, "promotion": {"model": "gptq_4"}}
+    assert table(report).splitlines()[-1] == "| gptq_4 | 0.992 | 1.0 | 1.0 | 2.00 | 1.0 | – |"
