@@ -23,12 +23,13 @@ from flows.policy import policy
 from flows.shipping import SHIPPING
 from flows.stdout import only_results, write_result
 from flows.terminal import as_json, check_text, need_project, project, read_lines, say, show
+from flows.watching import WATCHING
 from recompress import __version__
 from recompress.errors import InputError, RecompressError, StorageError
 from tasks.ledger.user import give_home
 from tasks.running.home import find_root, only_recipe
 
-NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce"}
+NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce", "plan", "watch"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
 
 
@@ -91,9 +92,10 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.option("--propose", is_flag=True, help="End at the plan: what the gate lets through waits for an approval, whatever the policy says.")
 @as_json
 @click.pass_obj
-def run(root: Path, recipe: Path | None, json_: bool) -> None:
+def run(root: Path, recipe: Path | None, propose: bool, json_: bool) -> None:
     """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page. RECIPE may be left out where the project has but one.
 
     Example:  recompress run recipes/quickstart.yaml
@@ -103,7 +105,7 @@ def run(root: Path, recipe: Path | None, json_: bool) -> None:
 
     recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
-    outcome = run_flow("recompress", root, say, recipe=str(recipe))
+    outcome = run_flow("recompress", root, say, recipe=str(recipe), propose=propose)
     show(outcome.as_json, json_, lambda: outcome.text)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
@@ -202,7 +204,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
     sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
 
 
-for command in (init, data, policy, *PEOPLE, *SHIPPING):
+for command in (init, data, policy, *WATCHING, *PEOPLE, *SHIPPING):
     main.add_command(command)
 
 if __name__ == "__main__":
