@@ -102,10 +102,13 @@ def run(root: Path, recipe: Path | None, propose: bool, json_: bool) -> None:
     """
     from tasks.running.orchestrate import run_flow
     from tasks.running.recompression import read_plan
+    from tasks.watch.tell import begin_telling, tell_people
 
     recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
+    begin_telling(root)
     outcome = run_flow("recompress", root, say, recipe=str(recipe), propose=propose)
+    tell_people(root, say)
     show(outcome.as_json, json_, lambda: outcome.text)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)

@@ -43,12 +43,15 @@ def watch(root: Path, recipes: tuple[Path, ...], once: bool, listen: int | None,
     """
     from recompress.watch.settings import read_watch_settings
     from tasks.watch.loop import look_once, recipes_of, watch_on
+    from tasks.watch.tell import begin_telling, tell_people
     from tasks.watch.watcher import Watcher
 
     here = root.resolve()
+    begin_telling(here)
     if not once:
-        sys.exit(watch_on(here, recipes, say, lambda _: None, port=listen))
+        sys.exit(watch_on(here, recipes, say, lambda: tell_people(here, say), port=listen))
     looks, code = look_once(Watcher(here, read_watch_settings(here), say), recipes_of(here, recipes))
+    tell_people(here, say)
     show(
         {"exit_code": code, "looks": [look.as_json() for look in looks]},
         json_,

@@ -36,10 +36,9 @@ def look_at_sources(root: Path, plan: Plan, settings: WatchSettings, left_alone:
     Places in ``left_alone`` are not asked, for the reason that stands there.
     """
     chosen, look = plan.recipe.dataset, Looking(root, settings, left_alone or {})
-    sights = [look.model("base", plan.recipe.base)]
     given = plan.recipe.baseline.given
-    if given is not None and given != plan.recipe.base:
-        sights.append(look.model("baseline", given))
+    models = {"base": plan.recipe.base} if given != plan.recipe.base else {}  # a model that is fine-tuned already is its own base
+    sights = [look.model(name, choice) for name, choice in (models | ({"baseline": given} if given is not None else {})).items()]
     for name in filter(None, (chosen.name, chosen.unlabelled)):
         sights += look.data(name)
     return [*sights, *_of_the_project(plan)]

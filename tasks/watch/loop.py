@@ -22,7 +22,7 @@ JITTER = 0.1
 SHORTEST_S = 5.0
 """A storm of hints is one hint."""
 Say = Callable[[str], None]
-After = Callable[[Sequence[Looked]], None]
+After = Callable[[], object]
 
 
 def recipes_of(root: Path, named: Sequence[Path]) -> list[Path]:
@@ -59,7 +59,7 @@ def watch_on(root: Path, named: Sequence[Path], say: Say, after: After, *, port:
                 looks = []
             for look in looks:
                 say(look.text())
-            after(looks)
+            after()
             wait = (pause or spread)(seconds_of(watcher.settings.every))
             _rest(wait, sooner, ended)
     return 128 + ended[0]

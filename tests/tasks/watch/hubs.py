@@ -64,6 +64,13 @@ class Repository:
             return (200, self._info(found), {}) if found else (404, {}, {"X-Error-Code": "RevisionNotFound"})
         if path.startswith(f"{api}commits/"):
             return 200, [_listed(commit) for commit in reversed(self.commits)], {}
+        if path.startswith(f"{api}tree/"):
+            found = self._find(path.removeprefix(f"{api}tree/").split("/")[0])
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in (found.files if found else {}).items()
+            ]
+            return 200, tree, {}
         revision, _, name = path.partition("/resolve/")[2].partition("/")
         found = self._find(revision)
         if found is None or name not in found.files:
