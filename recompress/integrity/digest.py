@@ -46,7 +46,8 @@ def sha256_file(path: Path) -> str:
 
 
 def manifest(directory: Path, *, leave_out: Iterable[str] = ()) -> tuple[FileEntry, ...]:
-    """Every file below ``directory``, sorted by path. Links are refused: what they point to is not part of the directory.
+    """Every file below ``directory``, sorted by path. Links are refused: what they point to is not part of the directory. Those of a snapshot in a hub's cache are
+    read: its client keeps the bytes of all snapshots beside them.
 
     Raises ``IntegrityError`` when the directory is missing, empty, or holds a link.
     """
@@ -54,8 +55,8 @@ def manifest(directory: Path, *, leave_out: Iterable[str] = ()) -> tuple[FileEnt
     entries = []
     for parent, folders, files in os.walk(directory):
         for name in (*folders, *files):
-            if (Path(parent) / name).is_symlink():
-                raise IntegrityError(f"{Path(parent) / name} is a link; a directory with a digest holds plain files only")
+            if (link := Path(parent) / name).is_symlink() and not _is_in_hub_cache(link, directory):
+                raise IntegrityError(f"{link} is a link; a directory with a digest holds plain files only")
         for name in files:
             path = Path(parent) / name
             if not path.is_file():
@@ -66,6 +67,12 @@ def manifest(directory: Path, *, leave_out: Iterable[str] = ()) -> tuple[FileEnt
     if not entries:
         raise IntegrityError(f"{directory} is missing or empty; expected a directory with files")
     return tuple(sorted(entries))
+
+
+def _is_in_hub_cache(link: Path, directory: Path) -> bool:
+    """Whether a link of ``…/snapshots/COMMIT`` leads to a file in ``…/blobs``."""
+    home, target = directory.resolve().parent, link.resolve()
+    return home.name == "snapshots" and target.parent == home.parent / "blobs" and target.is_file()
 
 
 def sha256_manifest(entries: Iterable[FileEntry]) -> str:

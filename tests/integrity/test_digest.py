@@ -83,3 +83,20 @@ def test_links_and_empty_directories_have_no_digest(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("a")
     with pytest.raises(IntegrityError, match="is a link"):
         sha256_directory(tmp_path)
+
+
+def test_links_of_a_hub_cache_lead_to_its_own_blobs_and_nowhere_else(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "c", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "1").write_text("same")
+    (snapshot / "config.json").symlink_to("../../blobs/1")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "config.json").write_text("same")
+    assert sha256_directory(snapshot) == sha256_directory(tmp_path / "plain")
+    (tmp_path / "secret").write_text("mine")
+    for target in (tmp_path / "secret", blobs, blobs / "gone"):
+        (snapshot / "more.json").symlink_to(target)
+        with pytest.raises(IntegrityError, match="is a link"):
+            sha256_directory(snapshot)
+        (snapshot / "more.json").unlink()
