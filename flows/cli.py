@@ -1,7 +1,8 @@
 """The person's door: ``recompress COMMAND``.
 
 Results go to stdout (one JSON object with ``--json``), progress and errors to stderr. Exit codes: 0 done · 1 an unexpected failure · 2 the input is wrong ·
-3 the data was refused · 4 the gate refused every variant · 5 something does not match its digest · 6 waiting for approval.
+3 the data was refused · 4 the gate refused every variant · 5 something does not match its digest · 6 waiting for approval · 7 a source is not
+visible (``watch``).
 """
 
 from __future__ import annotations

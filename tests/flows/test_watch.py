@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
 
 from recompress.ledger import Ledger
 from tests.flows.toy_project import ask, environment, make_project
 from tests.tasks.watch.hubs import NAME, Commit, Repository, a_hub
+from tests.tasks.watch.mail import Mailbox, free_port
 from tests.tiny import tiny_checkpoint
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -36,8 +38,8 @@ def base_files(folder: Path, seed: int) -> dict[str, bytes]:
 class Story:
     """A project whose base is on a hub."""
 
-    def __init__(self, folder: Path, hub: Repository, address: str) -> None:
-        self.folder, self.hub, self.address = folder, hub, address
+    def __init__(self, folder: Path, hub: Repository, address: str, tell: str, mails: list[Any]) -> None:
+        self.folder, self.hub, self.address, self.tell, self.mails = folder, hub, address, tell, mails
 
     @property
     def environment(self) -> dict[str, str]:
@@ -89,12 +91,19 @@ def a_story(folder: Path, tmp: Path) -> Iterator[Story]:
     text = recipe.read_text()
     pinned = text[: text.index("base:")] + f"base: {{model: {NAME}, revision: {hub.head.id}}}\n" + text[text.index("seed:") :]
     recipe.write_text(pinned[: pinned.index("variants:")] + VARIANTS + pinned[pinned.index("policy:") :])
+    box, port = Mailbox(), free_port()
+    controller = Controller(box, hostname="127.0.0.1", port=port)
+    controller.start()
+    mail = f"mailto://127.0.0.1:{port}?from=watch@example.org&to=team@example.org&mode=insecure"
     with a_hub(hub) as address:
-        story = Story(folder, hub, address)
+        story = Story(folder, hub, address, mail, box.mails)
         (folder / ".gitignore").write_text((folder / ".gitignore").read_text() + "/.hf\n/evidence\n/base\n")
         story.git("add", ".")
         story.git("commit", "-q", "-m", "a project")
-        yield story
+        try:
+            yield story
+        finally:
+            controller.stop()
 
 
 def test_a_changed_base_is_proposed_merged_and_promoted_and_then_promoted_by_itself(tmp_path: Path) -> None:
@@ -124,8 +133,13 @@ def test_a_changed_base_is_proposed_merged_and_promoted_and_then_promoted_by_its
         trace = ask(story.folder, "audit", "trace", "toy@champion")
         assert (trace["version"], trace["base"]["revision"]) == ("3", third.id)
         assert ask(story.folder, "audit", "verify")["holds"]
-        kinds = [entry.body["source"] for entry in story.ledger.entries("source-seen") if entry.body["revision"] == third.id]
-        assert kinds == ["base"], "from the hub's digest on"
+        seen, claimed, ended = trace["watched"][:3]
+        assert f"saw base {NAME} at {third.id}, digest " in seen, "the story begins with the hub's digest"
+        assert ("claimed run" in claimed, ended.endswith("promoted")) == (True, True)
+        assert {entry.body["event"] for entry in story.ledger.entries("people-told")} >= {"champion changed", "waiting for approval"}
+        subjects = [mail["Subject"] for _, mail in story.mails]
+        assert subjects.count("toy: the champion changed") == 3
+        assert subjects.count("toy: proposed") == 1
 
 
 def test_a_killed_watcher_is_followed_by_another_that_finishes_its_run(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
-from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,9 @@ from aiosmtpd.controller import Controller
 from recompress.ledger import Ledger
 from tasks.watch.tell import begin_telling, tell_people
 from tests.hub import HubHandler, serving
+from tests.tasks.watch.mail import Mailbox, free_port
 
 AWAY = {"recipe": "toy", "source": "base", "place": "some/encoder", "why": "it is gated; accept its terms"}
-
-
-class Mailbox:
-    """What the mail server was given."""
-
-    def __init__(self) -> None:
-        self.mails: list[Any] = []
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
-        self.mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content)))
-        return "250 OK"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture
