@@ -180,7 +180,7 @@ def _lines(run: Rehearsal) -> str:
     dataset, base = _data(run), _base(run)
     if dataset is None or base is None:
         missing = " and ".join(what for what, there in (("the data", dataset), ("the base model", base)) if there is None)
-        return f"{missing} is not here; a run brings it first, and {AFTER}"
+        return f"not here yet: {missing}; a run brings that first, and {AFTER}"
     baseline = run.call(train_baseline, dataset, base)
     models = [baseline]
     for variant in run.plan.steps:

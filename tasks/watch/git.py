@@ -14,16 +14,16 @@ TIMEOUT_S = 30.0
 ZERO = "0" * 40
 
 
-def look_at_import(source: Source, path: str, branch: str = "HEAD") -> Sight:
-    """``source.place`` is the repository's URL, ``source.pinned`` the commit that is imported, ``path`` what of it."""
+def look_at_import(source: Source, url: str, path: str, branch: str = "HEAD") -> Sight:
+    """``url`` is the repository's, which may hold a password, ``source.pinned`` the commit that is imported, ``path`` what of it."""
     try:
-        head = _git(None, "ls-remote", "--exit-code", source.place, branch).split()[0]
+        head = _git(None, "ls-remote", "--exit-code", url, branch).split()[0]
         with tempfile.TemporaryDirectory(prefix="recompress-look-") as place:
             _git(place, "init", "--quiet", "--bare")
-            pinned = _tree(place, source.place, source.pinned, path)
+            pinned = _tree(place, url, source.pinned, path)
             if head == source.pinned:
                 return Sight(source, digest=pinned, pinned_digest=pinned, revision=head)
-            present, moved_at = _tree(place, source.place, head, path), _git(place, "log", "-1", "--format=%cI", head)
+            present, moved_at = _tree(place, url, head, path), _git(place, "log", "-1", "--format=%cI", head)
             seen = Sight(source, digest=present, pinned_digest=pinned, revision=head, moved_at=moved_at)
     except NotThere as error:
         return Sight(source, away=str(error))

@@ -11,7 +11,7 @@ import yaml
 
 from recompress.data.sources import SourceSettings, read_settings_of
 from recompress.data.tables import SIDE_FILES
-from recompress.errors import DataRefused, RecompressError
+from recompress.errors import DataRefused, RecompressError, without_passwords
 from recompress.integrity.digest import sha256_directory, sha256_file, sha256_json
 from recompress.integrity.fingerprint import VERSIONED, code_fingerprint
 from recompress.methods.registry import get_method
@@ -102,9 +102,9 @@ class Looking:
         if raw.url:
             imported = yaml.safe_load((self.root / raw.pointer).read_text(encoding="utf-8"))["deps"][0]
             repository = imported["repo"]
-            source = Source(f"origin of {name}", "DVC import", repository["url"], repository["rev_lock"])
+            source = Source(f"origin of {name}", "DVC import", without_passwords(repository["url"]), repository["rev_lock"])
             branch = self.settings.follow.get(source.place, "HEAD")
-            yield self._unless_left_alone(source, lambda: look_at_import(source, imported["path"], branch))
+            yield self._unless_left_alone(source, lambda: look_at_import(source, repository["url"], imported["path"], branch))
 
     def _data_on_hub(self, name: str, described: SourceSettings) -> Sight:
         hub = described.hub

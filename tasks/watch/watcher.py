@@ -24,7 +24,7 @@ from recompress.watch.settings import WatchSettings, seconds_of
 from recompress.watch.sources import Sight
 from tasks.ledger.access import actor, open_ledger
 from tasks.running.recompression import read_plan
-from tasks.watch.carry_out import Carried, carry_out
+from tasks.watch.carry_out import ELSEWHERE, Carried, carry_out
 from tasks.watch.look import LEFT_ALONE, look_at_sources
 
 Say = Callable[[str], None]
@@ -67,7 +67,9 @@ class Looked:
         lines = [f"{sight.source.name} ({sight.source.place}) is not visible: {sight.away}; the champion stays" for sight in self.decision.away]
         lines += [f"{sight.source.name} ({sight.source.place}) waits for a person: {sight.waits}" for sight in self.decision.waits]
         lines += [f"{sight.source.name} ({sight.source.place}) moved and rests until {until:%Y-%m-%d %H:%M:%S} UTC" for sight, until in self.decision.settling]
-        lines += [run.text for run in self.runs] + [f"another watcher runs {key[:12]}…" for key in self.elsewhere]
+        lines += [run.text for run in self.runs] + [
+            f"run {key[:12]}… waits: another watcher makes it, or somebody runs a recipe of this project" for key in self.elsewhere
+        ]
         return "\n".join(f"{self.recipe}: {line}" for line in lines or ["looked, nothing new"])
 
 
@@ -152,6 +154,9 @@ class Watcher:
                 return
             mode = self.settings.mode_of(_relative(plan.path, self.root))
             carried = self.carry(self.root, plan, due, mode, self.settings, lambda: ledger.leases.beat(lease, seconds), seconds / 4, self.say)
+            if carried.outcome == ELSEWHERE:
+                looked.elsewhere.append(due.key)
+                return
             final = carried.exit_code in FINAL
             body = {"key": due.key, "recipe": due.recipe, "final": final, **carried.as_json()}
             with ledger.transaction() as writer:

@@ -33,7 +33,7 @@ def commit(folder: Path, name: str, text: str) -> str:
 
 
 def look(origin: Path, pinned: str, branch: str = "HEAD") -> Sight:
-    return look_at_import(Source("origin of toy", "DVC import", str(origin), pinned), "data", branch)
+    return look_at_import(Source("origin of toy", "DVC import", "the origin", pinned), str(origin), "data", branch)
 
 
 def test_other_files_wait_for_a_person_and_a_read_me_is_no_change(origin: Path) -> None:
@@ -75,3 +75,9 @@ def test_what_is_not_there_is_not_visible(origin: Path, broken: str) -> None:
     }
     sight = sights[broken]()
     assert (sight.state, sight.moved, "\n" in sight.away) == ("not visible", False, False)
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    source = Source("origin of toy", "DVC import", "the origin", "f" * 40)
+    sight = look_at_import(source, "https://ada:a-secret@127.0.0.1:1/x.git", "data")
+    assert (sight.state == "not visible", "a-secret" in repr(sight)) == (True, False)

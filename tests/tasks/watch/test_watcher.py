@@ -13,7 +13,9 @@ import pytest
 
 from recompress.ledger import Ledger
 from recompress.watch.decide import Due
+from recompress.watch.pins import changed_lines
 from recompress.watch.settings import WatchSettings
+from tasks.running.lock import BUSY
 from tasks.watch.carry_out import Carried
 from tasks.watch.watcher import Looked, Watcher
 from tests.tasks.watch.hubs import NAME, Repository, a_hub, client_asks, first_commit
@@ -135,7 +137,9 @@ def test_what_goes_back_within_the_settle_time_ends_in_nothing(project: Path, re
     assert len(runs.made) == 1, "what has rested is run"
 
 
-def test_fifty_watchers_at_once_make_one_run(project: Path, repository: Repository) -> None:
+def test_fifty_watchers_at_once_make_one_run(project: Path, repository: Repository, where: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECOMPRESS_LEDGER", str(where))
+    Ledger(where).append("policy-recorded", {"recipe": "toy", "policy_sha256": "0" * 64}, actor="somebody")
     runs, errors = Runs(), list[BaseException]()
     look(project, runs)
     repository.commit(b"second weights")
@@ -155,7 +159,7 @@ def test_fifty_watchers_at_once_make_one_run(project: Path, repository: Reposito
         thread.join()
     assert errors == []
     assert len(runs.made) == 1
-    ledger = Ledger(project / "ledger" / "ledger.db")
+    ledger = Ledger(where)
     claims = [entry for entry in ledger.entries("watch-run") if entry.body["proposal"]]
     assert [claim.body["key"] for claim in claims] == [runs.made[0].key]
     assert len(ledger.entries("source-seen", source="base")) == 2
@@ -257,6 +261,22 @@ def test_a_run_that_failed_is_tried_again_later_and_one_that_was_refused_is_not(
     assert look(project, runs).exit_code == 4
     look(project, runs)
     assert [due.key for due in runs.made] == [runs.made[0].key] * 2
+
+
+def test_a_run_waits_while_somebody_runs_a_recipe_and_that_is_no_failure(project: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    look(project, Runs())
+    repository.commit(b"second weights")
+    busy = {"error": BUSY, "kind": "StorageError", "exit_code": 1}
+    monkeypatch.setattr("tasks.watch.carry_out._run", lambda *_: (1, busy))
+    watcher = Watcher(project, NOW, lambda _: None)
+    looked = watcher.look(RECIPE)
+    assert (looked.exit_code, len(looked.elsewhere), kinds(project).count("watch-run-ended")) == (0, 1, 1), "the one is where watching began"
+    monkeypatch.setattr("tasks.watch.carry_out._run", lambda *_: (4, {"summary": "Nothing was promoted.", "promotion": {}}))
+    [run] = watcher.look(RECIPE).runs
+    assert (run.outcome, run.key) == ("refused", looked.elsewhere[0])
+    recipe = project / ".recompress" / "watch" / run.key[:16] / "toy.yaml"
+    changed = changed_lines((project / RECIPE).read_text(), recipe.read_text())
+    assert (len(changed), repository.head.id in changed[1]) == (2, True)
 
 
 def test_a_run_whose_watcher_is_gone_is_taken_up_when_its_lease_runs_out(project: Path, repository: Repository) -> None:
