@@ -16,7 +16,7 @@ from functools import cached_property
 from recompress.integrity.digest import sha256_json
 from recompress.ledger.body import read_time
 from recompress.watch.history import WatchHistory
-from recompress.watch.sources import Sight
+from recompress.watch.sources import ORIGINS, Sight
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ class Decision:
 def decide(recipe: str, sights: Sequence[Sight], history: WatchHistory, now: datetime, settle: timedelta, *, ran_before: bool) -> Decision:
     """What to do. ``ran_before``: whether the recipe was ever run, so that a first look at one that was starts from what is there.
 
-    While a source cannot be seen, or one that a run needs as it is here waits for a person, nothing is run: nothing is retrained on a guess.
+    While a source cannot be seen, or one that a run needs as it is here waits for a person, nothing is run: nothing is retrained on a guess. The origin of data that
+    is pinned here is no such source.
     """
     away, waits = tuple(s for s in sights if s.away), tuple(s for s in sights if s.waits)
-    if away or not all(map(as_it_stands, sights)):
+    if any(sight.source.kind not in ORIGINS for sight in away) or not all(map(as_it_stands, sights)):
         return Decision(away=away, waits=waits)
     rested = {sight.source.name: _rested(sight, history, now, settle) for sight in sights}
     here = {sight.source.name: as_it_stands(sight) for sight in sights}

@@ -14,6 +14,10 @@ from recompress.integrity.digest import sha256_json
 Kind = Literal["hub model", "hub data set", "folder", "package", "registry", "DVC import", "data", "recipe", "policy", "code", "packages"]
 
 
+ORIGINS: tuple[Kind, ...] = ("hub data set", "DVC import")
+"""Where data came from. What a run reads is pinned here, so that it does not wait for an origin that cannot be seen."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One thing that a recipe depends on."""

@@ -93,6 +93,10 @@ def test_nothing_is_run_while_a_source_is_away_or_waits_and_is_needed() -> None:
     assert len(due(begun(), BASE, edited)) == 1
     assert due(begun(), Sight(BASE.source, away="503"), edited) == []
     assert due(begun(), Sight(Source("data toy", "data", "raw/toy"), waits="it was changed"), BASE, edited) == []
+    origin = Sight(Source("origin of toy", "DVC import", "a repository", "c9"), away="no network")
+    now = Records().ran(Due("toy", HERE | {"origin of toy": "c9"}))
+    assert len(due(now, origin, BASE, edited)) == 1, "the data itself is pinned here, and a watch would not accept other data"
+    assert due(now, origin, BASE, RECIPE) == []
     licence = replace(moved("B", "c2"), waits="its licence changed")
     assert [run.moved for run in due(begun(), licence, edited)] == [()], "the pinned model may be used, the new one may not"
 
