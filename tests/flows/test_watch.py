@@ -147,8 +147,9 @@ def test_a_killed_watcher_is_followed_by_another_that_finishes_its_run(tmp_path:
         story.settings("settle: 0s\nlease: 3s\n")
         with subprocess.Popen(story.command, cwd=story.folder, env=story.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as watcher:
             until = time.monotonic() + 300
-            while time.monotonic() < until and not list((story.folder / "mlflow" / "store" / "artifacts").glob("*/*/artifacts/steps/*")):
+            while time.monotonic() < until and not any("baseline ·" in log.read_text() for log in (story.folder / ".recompress" / "watch").glob("*.log")):
                 time.sleep(0.2)
+            assert watcher.poll() is None
             os.kill(watcher.pid, signal.SIGKILL)
         time.sleep(3.5)
         [run] = story.watch(0)["runs"]
