@@ -22,6 +22,7 @@ from recompress.policy import Approval, Comparison, Examples, Limits, Policy
 from recompress.recipe import BaseChoice, BaselineChoice, DatasetChoice, Recipe, RegisterChoice, Waiver
 from recompress.settings.allowed import allowed_at
 from recompress.settings.base import Settings
+from recompress.watch.settings import Forge, RecipeWatch, WatchSettings
 
 DOCS = Path(__file__).parent
 MADE = "Made from the code by `make docs`.\n"
@@ -42,6 +43,7 @@ SETTINGS: tuple[tuple[str, tuple[tuple[str, type[Settings]], ...]], ...] = (
         (("", Policy), ("baseline and champion", Comparison), ("min_examples", Examples), ("limits", Limits), ("approval", Approval)),
     ),
     ("Data: `datasets` in `params.yaml`", (("an entry", SourceSettings), ("hub", HubSource), ("split_off, each", SplitOff))),
+    ("Watching: `watch.yaml`", (("", WatchSettings), ("recipes, each", RecipeWatch), ("forge", Forge))),
 )
 UNLESS = {(Recipe, "base"): "*needed*, unless `baseline` names a model"}
 """What a class cannot say of a key, because it is settled while the file is read."""

@@ -1,7 +1,8 @@
 """The person's door: ``recompress COMMAND``.
 
 Results go to stdout (one JSON object with ``--json``), progress and errors to stderr. Exit codes: 0 done · 1 an unexpected failure · 2 the input is wrong ·
-3 the data was refused · 4 the gate refused every variant · 5 something does not match its digest · 6 waiting for approval.
+3 the data was refused · 4 the gate refused every variant · 5 something does not match its digest · 6 waiting for approval · 7 a source is not
+visible (``watch``).
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from flows.policy import policy
 from flows.shipping import SHIPPING
 from flows.stdout import only_results, write_result
 from flows.terminal import Terminated, as_json, check_text, clearing_up, need_project, project, read_lines, say, show
+from flows.watching import WATCHING
 from recompress import __version__
 from recompress.errors import InputError, RecompressError, StorageError
 from tasks.ledger.user import give_home
 from tasks.running.home import find_root, only_recipe
 
-NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce"}
+NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce", "plan", "watch"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
 
 
@@ -94,19 +96,23 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.option("--propose", is_flag=True, help="End at the plan: what the gate lets through waits for an approval, whatever the policy says.")
 @as_json
 @click.pass_obj
-def run(root: Path, recipe: Path | None, json_: bool) -> None:
+def run(root: Path, recipe: Path | None, propose: bool, json_: bool) -> None:
     """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page. RECIPE may be left out where the project has but one.
 
     Example:  recompress run recipes/quickstart.yaml
     """
     from tasks.running.orchestrate import run_flow
     from tasks.running.recompression import read_plan
+    from tasks.watch.tell import begin_telling, tell_people
 
     recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
-    outcome = run_flow("recompress", root, say, recipe=str(recipe))
+    begin_telling(root)
+    outcome = run_flow("recompress", root, say, recipe=str(recipe), propose=propose)
+    tell_people(root, say)
     show(outcome.as_json, json_, lambda: outcome.text)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
@@ -206,7 +212,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
     sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
 
 
-for command in (init, data, policy, *PEOPLE, *SHIPPING):
+for command in (init, data, policy, *WATCHING, *PEOPLE, *SHIPPING):
     main.add_command(command)
 
 if __name__ == "__main__":

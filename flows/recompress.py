@@ -22,9 +22,9 @@ from tasks.steps.trainings import train_again
 
 
 @flow(name="recompress", flow_run_name="{recipe}", validate_parameters=False, persist_result=False)
-def recompress(recipe: str, root: str = ".") -> Outcome:
-    """Bring every variant of a recipe up to date, and promote the best one that passes its policy."""
-    with recompression(recipe, root) as run:
+def recompress(recipe: str, root: str = ".", propose: bool = False) -> Outcome:
+    """Bring every variant of a recipe up to date, and promote the best one that passes its policy; with ``propose`` a person decides about that."""
+    with recompression(recipe, root, propose=propose) as run:
         dataset = bring_data(run)
         checks = check_data(run, dataset)
 

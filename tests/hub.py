@@ -79,7 +79,7 @@ class ModelHub(HubHandler):
 def serving(handler: type[HubHandler]) -> Iterator[str]:
     """The address of a hub on this machine's loopback, for as long as the block runs."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

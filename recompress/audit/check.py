@@ -16,6 +16,7 @@ from recompress.promotion.effects import champion_by_ledger
 from recompress.promotion.pins import PIN_KINDS, kept_to_pin, standing_in
 from recompress.promotion.registry import HEAD_TAG, MANIFEST_TAG, ModelRegistry, tags_of
 from recompress.promotion.states import UNFINISHED, Progress, progress_of
+from recompress.watch.silence import silences
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,17 @@ def check_all(ledger: Ledger, registry: ModelRegistry, anchors: Iterable[tuple[s
             troubles.append(Trouble(f"{model} version {version}", "broken", str(error)))
     for model, champion in champions.items():
         troubles += _registry(ledger, entries, registry, model, champion)
-    return AuditReport(head, len(heads), champions, (*_anchors(entries, heads), *troubles, *_guards(ledger)))
+    return AuditReport(head, len(heads), champions, (*_anchors(entries, heads), *troubles, *_guards(ledger), *_silences(ledger, entries)))
 
 
 def _broken_chain(error: LedgerBroken) -> Trouble:
     return Trouble("ledger", "broken", str(error))
+
+
+def _silences(ledger: Ledger, entries: list[Entry]) -> Iterator[Trouble]:
+    """Times in which a watch that had begun did not look: what changed then was seen late, or by nobody."""
+    for gap in silences(entries, ledger.clock()):
+        yield Trouble(f"watch of {gap.recipe}", "notice", f"{gap.text} (behind ledger record {gap.record.sequence})")
 
 
 def _guards(ledger: Ledger) -> Iterator[Trouble]:

@@ -12,6 +12,7 @@ from recompress.ledger import Entry
 from recompress.promotion.registry import MANIFEST_TAG, MODEL_TAG
 from recompress.promotion.states import Progress
 from recompress.records import Look, PromotionPlan, Record
+from recompress.watch.story import story_of
 
 
 class Trace(Record):
@@ -49,6 +50,8 @@ class Trace(Record):
     instead_of: str | None
     rollback: str = ""
     """Why it was put back, where it was."""
+    watched: tuple[str, ...] = ()
+    """How a watch came to it, from what it saw on; empty where a person ran the recipe."""
     ledger_head: str
     disagreements: tuple[str, ...] = ()
     """Where the registry says something else than the ledger."""
@@ -108,6 +111,7 @@ def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str
         approved_at=approval.time if approval else None,
         instead_of=expected.version if expected else None,
         rollback=progress.plan.reason,
+        watched=story_of(entries, plan),
         ledger_head=str(progress.entries[-1].head),
         disagreements=(*(_alias(entries, model, version) if by_alias else ()), *_disagreements(plan.model_sha256, committed, plan.digests, tags)),
     )

@@ -54,6 +54,13 @@ NEEDED: dict[str, dict[str, Types]] = {
     "promotion-undo": {**_STEP, "reason": TEXT, "expected": OBJECT},
     "promotion-rolled-back": {**_STEP, "champion": MAYBE},
     "model-exported": dict.fromkeys(("model", "version", "to", "manifest_sha256"), TEXT),
+    "source-seen": dict.fromkeys(("recipe", "source", "place", "digest", "revision"), TEXT),
+    "source-not-visible": dict.fromkeys(("recipe", "source", "place", "why"), TEXT),
+    "source-waits": dict.fromkeys(("recipe", "source", "place", "why"), TEXT),
+    "watch-looked": {"recipe": TEXT},
+    "watch-run": {"key": TEXT, "recipe": TEXT, "sources": (dict,), "after": TEXT},
+    "watch-run-ended": dict.fromkeys(("key", "recipe", "outcome"), TEXT),
+    "people-told": dict.fromkeys(("about", "event"), TEXT),
     "alias-moved-outside": {"model": TEXT, "ledger": MAYBE, "registry": MAYBE},
     "recovery": {**_STEP, "state": TEXT, "champion": MAYBE, "action": TEXT},
 }
@@ -61,6 +68,9 @@ NEEDED: dict[str, dict[str, Types]] = {
 IF_SAID: dict[str, Types] = {
     **dict.fromkeys(("reason", "key", "signature", "metric", "promoted_before"), TEXT),
     **dict.fromkeys(("score", "spent_loss_after"), NUMBER),
+    **dict.fromkeys(("proposal", "final"), (bool,)),
+    **dict.fromkeys(("every_s", "exit_code"), NUMBER),
+    "superseded": (list,),
     "rows": (dict,),
 }
 """Keys that those kinds may leave out."""

@@ -52,6 +52,13 @@ KINDS = {
     "promotion-rolled-back": "the alias is back where it was",
     "alias-moved-outside": "the registry's champion is not the one that the ledger knows",
     "recovery": "a promotion that was cut off was found and taken up",
+    "source-seen": "a look saw a source otherwise than the look before: its digest, or a commit that changes nothing that is read",
+    "source-not-visible": "a source could not be seen; nothing follows from that but that people are told",
+    "source-waits": "a source changed in a way that a person has to look at first",
+    "watch-looked": "a look was made and saw nothing new; written once a day, so that silence shows",
+    "watch-run": "a watch claims a run; its key is the digest of recipe and sources, and there is one for each key",
+    "watch-run-ended": "how that run ended, or failed and will be tried again",
+    "people-told": "a message about a record went out; the body names the record and the event",
     "model-exported": "a promoted version was written for another runtime; the digest of the exported folder's list",
 }
 """Every kind of record that may be written, and what it says. Kinds that a later version adds verify here too."""

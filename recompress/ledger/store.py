@@ -15,6 +15,7 @@ from recompress.errors import IntegrityError
 from recompress.integrity.digest import canonical_json
 from recompress.ledger.database import Database, ledger
 from recompress.ledger.entry import GENESIS, Entry, Head, make_entry, verify
+from recompress.ledger.leases import Leases
 
 Clock = Callable[[], datetime]
 BATCH = 1000
@@ -102,6 +103,11 @@ class Ledger:
         """Hold the lock of promotions. It is let go when the block ends or the process dies. Raises ``StorageError`` after ``timeout`` seconds."""
         with self._database.promotion_lock(timeout) as connection:
             yield Lock(connection)
+
+    @property
+    def leases(self) -> Leases:
+        """Who works on what: kept beside the records, and no part of them."""
+        return Leases(self._database)
 
     def head(self) -> Head:
         with self._database.reading() as connection:

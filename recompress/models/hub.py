@@ -42,3 +42,10 @@ def snapshot(kind: Literal["model", "dataset"], name: str, revision: str, files:
             raise StorageError(f"no space left while fetching {called}; free some, or set HF_HOME to a larger disk") from None
         log.debug("hub: %s", error)
         raise InputError(f"{called} is neither in the local cache nor can the hub be reached; connect, {otherwise}") from None
+
+
+def is_cached(name: str, revision: str, file: str) -> bool:
+    """Whether the client's cache holds a file of a model's repository at a commit. The hub is not asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, file, revision=revision), str)

@@ -113,10 +113,11 @@ def bring_data(run: Recompression) -> DatasetRef:
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
-    return task(task_run_name="bring data", cache_policy=NO_CACHE, persist_result=False)(_bring_data)(run)
+    return task(task_run_name="bring data", cache_policy=NO_CACHE, persist_result=False)(choose_data)(run)
 
 
-def _bring_data(run: Recompression) -> DatasetRef:
+def choose_data(run: Recompression) -> DatasetRef:
+    """The same without Prefect: brought, and held against what the recipe asks of it. Raises ``InputError`` and ``DataRefused``."""
     recipe = run.plan.recipe
     settings = recipe.dataset
     dataset = bring(run.root, settings.name, settings.slices, say=run.say).dataset

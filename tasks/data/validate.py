@@ -21,9 +21,9 @@ from recompress.data.splits import preparation
 from recompress.data.together import what_bounds_mean
 from recompress.errors import DataRefused
 from recompress.integrity.digest import canonical_json
-from recompress.integrity.fingerprint import step_key
 from tasks.data.bring import Brought, bring
 from tasks.data.pins import pins_of
+from tasks.running.step_keys import step_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,7 +174,6 @@ def _check_data(run: Recompression, dataset: DatasetRef) -> DataCheck:
 def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waivers: Sequence[Waiver]) -> DataCheck:
     """One data set, once for each state of its bytes, its rules and its waivers."""
     source = read_settings_of(run.root, name)
-    raw, prepared = pins_of(run.root, name, source.source)
     waived = [waiver.model_dump(mode="json") for waiver in waivers]
 
     def do(folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -183,13 +182,7 @@ def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waiv
         (folder / "data.json").write_bytes(canonical_json(record.as_json()))
         return {"record": record.as_json()}, {"page": folder / "data.html", "json": folder / "data.json"}
 
-    key = step_key(
-        "check data",
-        modules=["recompress.data.observe", "recompress.data.checks", "recompress.data.checks_page", "recompress.data.together"],
-        config={"waive": waived, "source": source.model_dump(mode="json")},
-        inputs=[raw.md5, prepared.md5, *(slices or ())],
-        seed=0,
-    )
+    key = check_key(run.root, name, slices, waivers)
     result = run.step(f"check {name}", key=key, run="", do=do, label="what the raw files hold, and whether the prepared splits are free of it")
     record = DataCheck.model_validate(result["record"])
     page = _publish(run, name, result)
@@ -201,6 +194,19 @@ def _check_one(run: Recompression, name: str, slices: Sequence[str] | None, waiv
     if record.together:
         run.say(f"{name}: {record.together}")
     return record
+
+
+def check_key(root: Path, name: str, slices: Sequence[str] | None, waivers: Sequence[Waiver]) -> str:
+    """What makes two checks of a data set the same: the pinned bytes, the rules, and what was waived."""
+    source = read_settings_of(root, name)
+    raw, prepared = pins_of(root, name, source.source)
+    return step_key(
+        "check data",
+        modules=["recompress.data.observe", "recompress.data.checks", "recompress.data.checks_page", "recompress.data.together"],
+        config={"waive": [waiver.model_dump(mode="json") for waiver in waivers], "source": source.model_dump(mode="json")},
+        inputs=[raw.md5, prepared.md5, *(slices or ())],
+        seed=0,
+    )
 
 
 def _publish(run: Recompression, name: str, result: dict[str, Any]) -> Path:

@@ -43,10 +43,17 @@ def actor() -> str:
 
 def record_policy(ledger: Ledger, plan: Plan) -> None:
     """Record the policy before anything is measured. Raises ``GateRefused`` when it was changed after models of this recipe were measured under another."""
+    if not check_policy(ledger, plan):
+        body = {"recipe": plan.recipe.name, "policy_sha256": plan.policy.sha256, "policy": plan.policy.as_json()}
+        ledger.append("policy-recorded", body, actor=actor())
+
+
+def check_policy(ledger: Ledger, plan: Plan) -> bool:
+    """Whether the policy is recorded already. Raises ``GateRefused`` when models of this recipe were measured under another since."""
     recipe, policy = plan.recipe.name, plan.policy.sha256
     last = ledger.last("policy-recorded", recipe=recipe)
     if last is not None and last.body["policy_sha256"] == policy:
-        return
+        return True
     measured = ledger.last("variant-measured", recipe=recipe)
     if last is not None and measured is not None and measured.sequence > last.sequence:
         before = last.body["policy_sha256"]
@@ -54,7 +61,7 @@ def record_policy(ledger: Ledger, plan: Plan) -> None:
             f"the policy {plan.recipe.policy} was edited after models had been measured under it (sha256 {before[:12]}…, now {policy[:12]}…); "
             f"put it back, or say why: recompress policy accept {plan.path} --reason '…'"
         )
-    ledger.append("policy-recorded", {"recipe": recipe, "policy_sha256": policy, "policy": plan.policy.as_json()}, actor=actor())
+    return False
 
 
 def recorded_policy(ledger: Ledger, plan: Plan) -> str:

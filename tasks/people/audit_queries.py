@@ -207,6 +207,7 @@ def tell_trace(traced: Trace) -> str:
         ("Approved by", f"{traced.approver} at {traced.approved_at}" if traced.approver else "nobody was asked"),
         ("Champion since", f"{traced.promoted_at}, by {traced.promoted_by}, instead of {f'version {traced.instead_of}' if traced.instead_of else 'none'}"),
         ("Put back because", traced.rollback),
+        *(("Watch", line) for line in traced.watched),
         ("Plan", traced.plan_sha256),
         ("Ledger head", traced.ledger_head),
         *(("✗", line) for line in traced.disagreements),

@@ -22,6 +22,7 @@ OUT_OF_ROOM = {
     errno.EMFILE: "too many open files (ulimit -n)",
 }
 """What is no fault of the code or of the input, in words."""
+BUSY = "another recompression is running in this project; wait for it to end"
 _taken: set[Path] = set()
 """Projects that this process holds for a recompression that is about to begin."""
 
@@ -44,7 +45,7 @@ def project_held(home: Path) -> Iterator[None]:
         _taken.discard(home)
         yield
         return
-    with locked(home / ".recompress" / "lock", busy="another recompression is running in this project; wait for it to end"):
+    with locked(home / ".recompress" / "lock", busy=BUSY):
         yield
 
 

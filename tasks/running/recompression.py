@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -24,6 +25,7 @@ from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
 from tasks.running.home import check_project
 from tasks.running.lock import OUT_OF_ROOM, out_of_room, project_held
+from tasks.running.step_keys import made_of
 from tasks.tracking.memory import Memory
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result, Store
@@ -48,6 +50,8 @@ class Recompression:
     def __init__(self, root: Path, plan: Plan) -> None:
         self.root = root
         self.plan = plan
+        self.propose = False
+        """Whether a person decides about the promotion, whatever the policy says."""
         self.training = 1
         """Counts the trainings of this recipe; the first is the one that may be promoted."""
         self.store = Store(root)
@@ -80,6 +84,10 @@ class Recompression:
     def called(self, name: str) -> str:
         """The name of a model or of a step of this training."""
         return name if self.training == 1 or not name else f"{name} (training {self.training})"
+
+    def call(self, task: Any, *arguments: Any, **named: Any) -> Any:
+        """Do a line of the flow from within another one. A rehearsal does it without Prefect."""
+        return task(self, *arguments, **named)
 
     def say(self, line: str) -> None:
         log.info(line)
@@ -178,6 +186,7 @@ class Recompression:
             self.say(f"{name} is done again: {why}")
         self.say(f"{name}" + (f" · {label}" if label else ""))
         folder = self.work / key[:24]
+        begun = time.monotonic()
         try:
             _clear(folder)
             result, files = do(folder)
@@ -188,7 +197,8 @@ class Recompression:
                 ) from None
             raise
         place = f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}"
-        stored = self.memory.keep(key, name, self.run_of(run), place, result, files, folder)
+        about = {"recipe": self.plan.recipe.name, "seconds": round(time.monotonic() - begun, 1), "made_of": made_of(key)}
+        stored = self.memory.keep(key, name, self.run_of(run), place, result, files, folder, about)
         shutil.rmtree(folder, ignore_errors=True)
         self.done.append(name)
         return stored
@@ -210,13 +220,16 @@ def read_plan(recipe: str, home: Path) -> Plan:
 
 
 @contextmanager
-def recompression(recipe: str, root: str) -> Iterator[Recompression]:
-    """Read the recipe and hold the project for as long as it runs. Raises ``InputError`` before anything is written."""
+def recompression(recipe: str, root: str, *, propose: bool = False) -> Iterator[Recompression]:
+    """Read the recipe and hold the project for as long as it runs. Raises ``InputError`` before anything is written.
+
+    With ``propose`` what the gate lets through waits for an approval, whatever the policy says."""
     home = Path(root).resolve()
     plan = read_plan(recipe, home)
     approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
     with out_of_room(home), project_held(home):
         run = Recompression(home, plan)
+        run.propose = propose
         Promoter(run.ledger, open_registry(run.store), actor()).settle(plan.recipe.register_.model)  # before hours of work, and again before judging
         name = plan.recipe.register_.model
         check_recipe(standing(run.ledger, name), plan.policy, name)

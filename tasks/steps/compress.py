@@ -10,12 +10,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
-from recompress.integrity.fingerprint import step_key
 from recompress.methods.registry import Inputs, get_method
 from recompress.recipe import Step
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.recompression import Recompression
+from tasks.running.step_keys import step_key
 from tasks.steps.train import make_teacher_outputs
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
     others = {"teacher": _teacher_of(step, models), "base": run.base}
     needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
     dataset = _text_for(step, dataset, run.plan.recipe.seed)
-    taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
+    taught = run.call(make_teacher_outputs, dataset, needed["teacher"]) if "teacher" in needed else None
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.methods.runner import run_step

@@ -11,11 +11,11 @@ from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
 from recompress.gate.rounds import rounds_needed, too_busy
-from recompress.integrity.fingerprint import step_key
 from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef, Split
 from tasks.data.bring import examples_of
 from tasks.running.recompression import Recompression
+from tasks.running.step_keys import step_key
 from tasks.tracking.track import Result
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
 from recompress.gate import select
 from recompress.integrity.digest import sha256_json
-from recompress.integrity.fingerprint import step_key
 from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
 from tasks.ledger.looks import Named, split_digest
 from tasks.running.recompression import Recompression
+from tasks.running.step_keys import step_key
 from tasks.steps.evaluate import measure_quality, measure_speeds
 from tasks.steps.judge import Champion
 from tasks.steps.settled import NAMED, key_then

@@ -13,7 +13,6 @@ from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.gate import choose
 from recompress.integrity.digest import sha256_json
-from recompress.integrity.fingerprint import step_key
 from recompress.ledger import Ledger
 from recompress.measure.quality import group_numbers
 from recompress.promotion import HEAD_TAG, Promoter, progress_of
@@ -24,6 +23,7 @@ from tasks.data.bring import examples_of
 from tasks.ledger.access import actor
 from tasks.ledger.looks import Named, check_looks, named_finalists
 from tasks.running.recompression import Recompression
+from tasks.running.step_keys import step_key
 from tasks.steps.accepted import Accepted, accepted_baseline
 from tasks.steps.settled import JUDGED, key_then
 from tasks.steps.trainings import Trained
@@ -65,6 +65,11 @@ class Judgement:
 def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champion:
     """Who is to be beaten. Raises ``IntegrityError`` when it is not what the ledger promoted; what a killed promotion left open is finished or undone first."""
     Promoter(run.ledger, open_registry(run.store), actor()).settle(run.plan.recipe.register_.model)
+    return champion_among(run, variants)
+
+
+def champion_among(run: Recompression, variants: Sequence[ModelRef]) -> Champion:
+    """Who is champion by the registry, as the ledger promoted it. Raises ``IntegrityError`` for a version that it did not promote; nothing is written."""
     champion = champion_of(run.store, run.plan.recipe.register_.model)
     if champion is None:
         return Champion()

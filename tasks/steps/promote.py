@@ -122,6 +122,7 @@ def plan_for(
 ) -> PromotionPlan:
     """What shall become champion, instead of what, and on which evidence."""
     recipe, policy = run.plan.recipe, run.plan.policy
+    rule = approval_rule(run.root, policy.approval)
     pin = standing(run.ledger, recipe.register_.model)
     facts = {
         "evidence": judgement.evidence,
@@ -151,7 +152,7 @@ def plan_for(
         policy_sha256=policy.sha256,
         digests={"data": dataset.sha256, "base": base.sha256, "recipe": run.plan.sha256, "code": code_fingerprint(*CODE)},
         facts={key: value for key, value in facts.items() if value},
-        approval=approval_rule(run.root, policy.approval),
+        approval=rule.model_copy(update={"required": True}) if run.propose else rule,
     )
 
 

@@ -15,13 +15,13 @@ from recompress.benchmarks import get_benchmark
 from recompress.gate.looks_left import left_after
 from recompress.integrity.digest import sha256_file, sha256_json
 from recompress.integrity.durable import flush, flush_tree
-from recompress.integrity.fingerprint import step_key
 from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
 from recompress.report.figures import metric, metric_name
 from recompress.report.page import TEMPLATE
 from tasks.data.validate import DataCheck
 from tasks.ledger.looks import Named, history_of
 from tasks.running.recompression import Outcome, Recompression
+from tasks.running.step_keys import step_key
 from tasks.steps.judge import Judgement
 from tasks.steps.promote import Promotion
 from tasks.tracking.track import Result

@@ -9,14 +9,15 @@ from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
 from recompress.integrity.digest import sha256_directory
-from recompress.integrity.fingerprint import step_key
 from recompress.methods.registry import get_method
-from recompress.models.base import check_base, find_base, numbers_of
+from recompress.models.base import WEIGHTS, check_base, find_base, numbers_of
+from recompress.models.hub import is_cached
 from recompress.models.onnx_graph import check_fits
 from recompress.recipe import BaseChoice, Plan
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.recompression import Recompression
+from tasks.running.step_keys import step_key
 
 
 @task(task_run_name="find base", cache_policy=NO_CACHE, persist_result=False)
@@ -40,6 +41,15 @@ def _found(run: Recompression, base: BaseChoice) -> Path:
         check_base(directory, base.model, base.sha256)
         return directory
     return find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
+
+
+def is_at_hand(run: Recompression, base: BaseChoice) -> bool:
+    """Whether a pinned model is on this machine already, so that nothing has to be fetched for it. What is no hub id is looked for where it must be."""
+    if base.model.startswith("models:/"):
+        return run.store.is_local and run.store.exists
+    if base.model.startswith("package://") or (run.root / base.model).is_dir() or base.revision is None:
+        return True
+    return is_cached(base.model, base.revision, WEIGHTS)
 
 
 def check_graphs_fit(plan: Plan, base: Path) -> None:

@@ -38,10 +38,10 @@ def train_again(run: Recompression, dataset: DatasetRef, base: ModelRef, finalis
 
 
 def _train(run: Recompression, dataset: DatasetRef, base: ModelRef, finalists: Sequence[str]) -> Trained:
-    baseline = train_baseline(run, dataset, base)
+    baseline = run.call(train_baseline, dataset, base)
     variants: list[ModelRef] = []
     for name in needed(run.plan, finalists):
-        variants.append(compress(run, name, [baseline, *variants], dataset))
+        variants.append(run.call(compress, name, [baseline, *variants], dataset))
     evaluations = {model.name: _measure(run, model, dataset) for model in [baseline, *variants] if model.name in ("baseline", *finalists)}
     return Trained(run.seed, evaluations.pop("baseline"), evaluations)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recompress.errors import IntegrityError
 from recompress.ledger import Entry, Ledger
@@ -58,13 +59,18 @@ class Memory:
         """Whether the ledger knows of a result of this step, whatever became of it."""
         return self.ledger.last(KIND, key=key) is not None
 
-    def keep(self, key: str, step: str, run_id: str, place: str, result: Result, files: Mapping[str, Path], folder: Path) -> Result:
-        """Store a step's result: its files, then the ledger's record, then the tag. What is cut off in between is done again or found, and never half believed."""
+    def keep(
+        self, key: str, step: str, run_id: str, place: str, result: Result, files: Mapping[str, Path], folder: Path, about: Mapping[str, Any] | None = None
+    ) -> Result:
+        """Store a step's result: its files, then the ledger's record, then the tag. What is cut off in between is done again or found, and never half believed.
+
+        ``about`` is what the record says besides: how long the step took, and what its key is made of."""
         if self.store.is_own and not self.knows(key):
             self.store.retire_step(key)  # before the record: or what an earlier version left would look forged once the ledger knows the step
 
         def anchor(sha256: str) -> None:
             body = {
+                **(about or {}),
                 "key": key,
                 "step": step,
                 "run": run_id,

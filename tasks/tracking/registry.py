@@ -189,7 +189,7 @@ def fetch_model(store: Store, uri: str, ledger: Ledger | None = None) -> Path:
     registry = MlflowRegistry(store)
     if ledger is not None and uri.endswith(f"@{ALIAS}"):
         check_alias(ledger, registry, uri.removeprefix("models:/").removesuffix(f"@{ALIAS}"))
-    name, version = _resolve(registry, uri)
+    name, version = version_of(registry, uri)
     tags = registry.tags(name, version) or {}
     committed = ledger.last("promotion-committed", model=name, version=version) if ledger else None
     expected = committed.body["manifest_sha256"] if committed else tags.get(MANIFEST_TAG)
@@ -221,7 +221,7 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[[list[
     return lambda texts: [{**answer, "summary": summary(answer)} for answer in predictor(texts)]
 
 
-def _resolve(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
+def version_of(registry: MlflowRegistry, uri: str) -> tuple[str, str]:
     """Name and version that a ``models:/`` uri means. Raises ``InputError``."""
     reference = uri.removeprefix("models:/")
     name, at, alias = reference.partition("@")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def test_all_is_well(project: Project) -> None:
 
 def test_an_empty_ledger_holds(tmp_path: Path) -> None:
     assert check(Project(tmp_path)).troubles == ()
+
+
+def test_a_watch_that_was_silent_is_named_and_breaks_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.ledger.append("watch-looked", {"recipe": "ner", "every_s": 900.0}, actor="watcher")
+    number = project.ledger.head().sequence
+    assert check(project).troubles == ()
+    now = project.ledger.clock()
+    monkeypatch.setattr(project.ledger, "clock", lambda: now + timedelta(days=2, minutes=1))
+    [trouble] = check(project).troubles
+    assert (trouble.where, trouble.kind) == ("watch of ner", "notice")
+    assert f"until now (behind ledger record {number})" in trouble.detail
 
 
 @pytest.mark.parametrize("to", ["1", None, "7"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recompress.integrity.digest import sha256_file
 from tests.audit.forging import Forger
 from tests.flows.toy_project import ask, environment, make_project, run
 
@@ -26,9 +27,10 @@ MOMENTS = ("baseline ·", "small/3 distill", "timing", "promotion ·")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A project in which the recipe was run once, and what came out."""
     folder = make_project(tmp_path_factory.mktemp("project"))
+    planned = ask(folder, "plan", "recipe.yaml")
     outcome = run(folder, "run", "recipe.yaml")
     assert outcome["promotion"]["model"], outcome["summary"]
-    return folder, outcome
+    return folder, outcome | {"planned": planned}
 
 
 def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, dict[str, Any]]) -> None:
@@ -45,6 +47,42 @@ def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, di
     assert small["metrics"]["latency_ratio"] > 0
     assert small["slices"].keys() == {"east", "west"}
     check_looks(project, before, outcome)
+
+
+def files_of(project: Path) -> dict[str, str]:
+    """Every file of a project, its stores included, by its digest."""
+    return {str(path.relative_to(project)): sha256_file(path) for path in sorted(project.rglob("*")) if path.is_file() and ".git" not in path.parts}
+
+
+def test_a_plan_says_what_a_run_then_does_and_why_and_changes_nothing(first: tuple[Path, dict[str, Any]]) -> None:
+    project, before = first
+    new = {step["step"] for step in before["planned"]["steps"] if step["state"] == "new"}
+    assert new == {step for step in before["done"] if "/" in step and step.split("/")[1][0].isdigit()} | {"check toy", "check words", "baseline", "teacher"}
+    assert before["planned"]["seconds_last_time"] is None
+    as_it_was = files_of(project)
+    plan = ask(project, "plan", "recipe.yaml")
+    assert {step["state"] for step in plan["steps"]} == {"found"}
+    assert {step["step"] for step in plan["steps"]} == set(before["done"]) - {"report", "promotion"}
+    assert f"{before['promotion']['model']} is champion of toy already, and stays (version 1)" == plan["then"]
+    assert all(step["seconds"] >= 0 for step in plan["steps"])
+    assert {source["state"] for source in plan["sources"] if source["name"] in ("base", "data toy", "data words")} == {"as pinned"}
+    recipe = project / "recipe.yaml"
+    text = recipe.read_text()
+    try:
+        recipe.write_text(
+            text.replace("distill: {epochs: 2", "distill: {epochs: 3").replace("variants:\n", "variants:\n  other:\n    - magnitude: {sparsity: 0.6}\n")
+        )
+        plan = ask(project, "plan", "recipe.yaml")
+    finally:
+        recipe.write_text(text)
+    states = {step["step"]: (step["state"], step["because"]) for step in plan["steps"] if step["state"] != "found"}
+    assert states == {
+        "other/1 magnitude": ("new", []),
+        "small/3 distill": ("changed", ["epochs: 2 → 3"]),
+        "small/4 dynamic_int8": ("changed", ["what small/3 distill leaves"]),
+    }
+    assert plan["seconds_last_time"] > 0
+    assert files_of(project) == as_it_was
 
 
 def check_looks(project: Path, before: dict[str, Any], outcome: dict[str, Any]) -> None:

@@ -59,6 +59,13 @@ SAID: dict[str, dict[str, Any]] = {
     "promotion-undo": {"reason": "a file", "expected": None},
     "promotion-rolled-back": {"champion": "1"},
     "alias-moved-outside": {"ledger": "1", "registry": None},
+    "source-seen": {"recipe": "ner", "source": "base", "place": "owner/name", "digest": SHA, "revision": "1"},
+    "source-not-visible": {"recipe": "ner", "source": "base", "place": "owner/name", "why": "it is gated"},
+    "source-waits": {"recipe": "ner", "source": "base", "place": "owner/name", "why": "its licence changed"},
+    "watch-looked": {"recipe": "ner", "every_s": 900},
+    "watch-run": {"recipe": "ner", "key": SHA, "sources": {"recipe": SHA}, "after": "", "proposal": True, "superseded": []},
+    "watch-run-ended": {"recipe": "ner", "key": SHA, "outcome": "promoted", "exit_code": 0, "final": True},
+    "people-told": {"about": SHA, "event": "champion changed"},
     "model-exported": {"version": "1", "to": "onnx", "manifest_sha256": SHA},
     "recovery": {"state": "intent", "champion": None, "action": "withdraw"},
 }

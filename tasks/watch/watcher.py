@@ -1,0 +1,240 @@
+"""A watcher: looks, writes down what it saw, and sees to it that each change is run once, by whichever watcher gets to it first.
+
+    look → record → decide → claim (unique in the ledger) → lease → run → record how it ended
+
+A watcher may be killed anywhere. What it had claimed is taken up by the next one as soon as its lease runs out; what had ended is not run again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from recompress.ledger import Ledger
+from recompress.ledger.store import Reader, Writer
+from recompress.recipe import Plan
+from recompress.watch.decide import Decision, Due, decide
+from recompress.watch.history import AWAY, ENDED, LOOKED, RUN, SEEN, WAITS, WATCH_KINDS, WatchHistory, history_of
+from recompress.watch.settings import WatchSettings, seconds_of
+from recompress.watch.sources import Sight
+from tasks.ledger.access import actor, open_ledger
+from tasks.running.recompression import read_plan
+from tasks.watch.carry_out import ELSEWHERE, Carried, carry_out
+from tasks.watch.look import LEFT_ALONE, look_at_sources
+
+Say = Callable[[str], None]
+LONGEST_PAUSE_S = 6 * 3600.0
+A_DAY_S = 86_400.0
+NOT_VISIBLE = 7
+"""The exit code of a look that could not see a source."""
+WORST_FIRST = (1, 5, 3, 2, 4, NOT_VISIBLE, 6, 0)
+FINAL = (0, 2, 3, 4, 5, 6)
+"""Exit codes of a run that would end in the same way again."""
+
+
+@dataclass
+class Looked:
+    """What one look at one recipe came to."""
+
+    recipe: str
+    sights: list[Sight]
+    decision: Decision
+    runs: list[Carried] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    """Runs that another watcher is making."""
+
+    @property
+    def exit_code(self) -> int:
+        codes = {run.exit_code for run in self.runs} | ({NOT_VISIBLE} if self.decision.away else set()) | ({6} if self.decision.waits else set())
+        return next((code for code in WORST_FIRST if code in codes), 1 if codes else 0)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe,
+            "exit_code": self.exit_code,
+            "sources": [sight.as_json() for sight in self.sights],
+            "settling": [{"source": sight.source.name, "until": until.isoformat()} for sight, until in self.decision.settling],
+            "runs": [run.as_json() for run in self.runs],
+            "elsewhere": self.elsewhere,
+        }
+
+    def text(self) -> str:
+        lines = [f"{sight.source.name} ({sight.source.place}) is not visible: {sight.away}; the champion stays" for sight in self.decision.away]
+        lines += [f"{sight.source.name} ({sight.source.place}) waits for a person: {sight.waits}" for sight in self.decision.waits]
+        lines += [f"{sight.source.name} ({sight.source.place}) moved and rests until {until:%Y-%m-%d %H:%M:%S} UTC" for sight, until in self.decision.settling]
+        lines += [run.text for run in self.runs] + [
+            f"run {key[:12]}… waits: another watcher makes it, or somebody runs a recipe of this project" for key in self.elsewhere
+        ]
+        return "\n".join(f"{self.recipe}: {line}" for line in lines or ["looked, nothing new"])
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Looks at the recipes of one project. ``carry`` makes a run; the tests give another."""
+
+    root: Path
+    settings: WatchSettings
+    say: Say
+    carry: Callable[..., Carried] = carry_out
+
+    @property
+    def ledger(self) -> Ledger:
+        return open_ledger(self.root)
+
+    def look(self, recipe: Path) -> Looked:
+        """One look at one recipe, with all that follows from it. Raises ``InputError`` for a recipe that cannot be read, and ``StorageError``."""
+        plan, ledger = read_plan(str(recipe), self.root), self.ledger
+        name = plan.recipe.name
+        sights = look_at_sources(self.root, plan, self.settings, self._left_alone(ledger, name))
+        for sight in sights:
+            self._pace(ledger, sight)
+        history = self._record(ledger, name, sights)
+        settle = timedelta(seconds=seconds_of(self.settings.settle))
+        ran_before = ledger.last("policy-recorded", recipe=name) is not None
+        decision = decide(name, sights, history, ledger.clock(), settle, ran_before=ran_before)
+        if decision.begins is not None:
+            self._begin(ledger, decision.begins)
+        looked = Looked(name, sights, decision)
+        for due in decision.due:
+            self._run(ledger, plan, due, looked)
+        self._say_that_it_looked(ledger, name)
+        return looked
+
+    def _left_alone(self, ledger: Ledger, recipe: str) -> dict[str, str]:
+        """Places that could not be seen lately and are not to be asked yet."""
+        history = _history(ledger, recipe)
+        places = {entry.body["place"]: entry.body["why"] for entry in history.open.values() if entry.kind == AWAY}
+        pauses = {place: ledger.leases.paused(f"look at {place}") for place in places}
+        return {place: f"{places[place]}; it is asked again in {seconds:.0f} s" for place, seconds in pauses.items() if seconds > 0}
+
+    def _pace(self, ledger: Ledger, sight: Sight) -> None:
+        """Leave a place alone that could not be seen, longer each time."""
+        if sight.away and sight.retry_after_s != LEFT_ALONE:
+            ledger.leases.pause(f"look at {sight.source.place}", seconds_of(self.settings.every), LONGEST_PAUSE_S, sight.retry_after_s)
+
+    def _record(self, ledger: Ledger, recipe: str, sights: Sequence[Sight]) -> WatchHistory:
+        """Write down what is seen otherwise than before, once for all watchers, and give the history with it."""
+        history = _history(ledger, recipe)
+        if not _news(history, recipe, sights):
+            return history
+        with ledger.transaction() as writer:
+            for kind, body in _news(_history(writer, recipe), recipe, sights):
+                writer.append(kind, body, actor=actor())
+                if kind == SEEN:
+                    self.say(f"{recipe}: {body['source']} is seen at {body['revision'][:12] or body['digest'][:12]}")
+            after = _history(writer, recipe)
+        for sight in sights:
+            if not sight.away and sight.source.name in history.open:
+                ledger.leases.resume(f"look at {sight.source.place}")
+        return after
+
+    def _begin(self, ledger: Ledger, due: Due) -> None:
+        """What was run before it was watched is where watching begins."""
+        with ledger.transaction() as writer:
+            if _history(writer, due.recipe).last_run is None:
+                writer.append(RUN, _claim(due), actor=actor())
+                writer.append(ENDED, {"key": due.key, "recipe": due.recipe, "outcome": "run before it was watched", "final": True}, actor=actor())
+
+    def _run(self, ledger: Ledger, plan: Plan, due: Due, looked: Looked) -> None:
+        """Make a run that is due, unless another watcher makes or has made it."""
+        if ledger.leases.paused(f"run {due.key}") > 0:
+            return
+        seconds = seconds_of(self.settings.lease)
+        lease = ledger.leases.take(f"watch {due.recipe}", f"{actor()} {socket.gethostname()}:{os.getpid()}", seconds)
+        if lease is None:
+            looked.elsewhere.append(due.key)
+            return
+        try:
+            if not self._claimed(ledger, due):
+                return
+            mode = self.settings.mode_of(_relative(plan.path, self.root))
+            carried = self.carry(self.root, plan, due, mode, self.settings, lambda: ledger.leases.beat(lease, seconds), seconds / 4, self.say)
+            if carried.outcome == ELSEWHERE:
+                looked.elsewhere.append(due.key)
+                return
+            final = carried.exit_code in FINAL
+            body = {"key": due.key, "recipe": due.recipe, "final": final, **carried.as_json()}
+            with ledger.transaction() as writer:
+                if due.key not in _history(writer, due.recipe).ended:
+                    writer.append(ENDED, body, actor=actor())
+                if carried.moved_pins and due.moved:
+                    self._now_the_project(writer, due)
+            looked.runs.append(carried)
+            if not final:
+                pause = ledger.leases.pause(f"run {due.key}", seconds_of(self.settings.every), LONGEST_PAUSE_S)
+                self.say(f"{due.recipe}: the run failed; it is tried again in {pause:.0f} s")
+        finally:
+            ledger.leases.give_back(lease)
+
+    def _claimed(self, ledger: Ledger, due: Due) -> bool:
+        """Write the claim, or find that this run was claimed and has not ended: then whoever claimed it is gone, and it is taken up. False where it has ended."""
+        with ledger.transaction() as writer:
+            history = _history(writer, due.recipe)
+            if due.key in history.ended:
+                return False
+            if due.key not in history.runs:
+                writer.append(RUN, _claim(due), actor=actor())
+                return True
+        self.say(f"{due.recipe}: taking up a run that was cut off ({due.key[:12]}…)")
+        return True
+
+    def _now_the_project(self, writer: Writer, due: Due) -> None:
+        """The pin moved with the promotion, so the project as it stands now is what was run."""
+        last = _history(writer, due.recipe).last_run
+        stands = Due(due.recipe, due.sources, after=last["key"] if last else "")
+        writer.append(RUN, _claim(stands), actor=actor())
+        writer.append(ENDED, {"key": stands.key, "recipe": due.recipe, "outcome": "the pin moved with the promotion", "final": True}, actor=actor())
+
+    def _say_that_it_looked(self, ledger: Ledger, recipe: str) -> None:
+        """Once a day, so that silence is not taken for peace."""
+        every = seconds_of(self.settings.every)
+        last = _history(ledger, recipe).looked_at
+        if last is None or (ledger.clock() - last).total_seconds() >= max(0.0, A_DAY_S - 1.1 * every):
+            ledger.append(LOOKED, {"recipe": recipe, "every_s": every}, actor=actor())
+
+
+def _history(reader: Reader | Ledger, recipe: str) -> WatchHistory:
+    return history_of(reader.entries(*WATCH_KINDS, recipe=recipe), recipe)
+
+
+def _claim(due: Due) -> dict[str, Any]:
+    return {
+        "key": due.key,
+        "recipe": due.recipe,
+        "sources": dict(due.sources),
+        "after": due.after,
+        "proposal": bool(due.moved),
+        "superseded": due.superseded,
+        "why": list(due.why),
+    }
+
+
+def _news(history: WatchHistory, recipe: str, sights: Sequence[Sight]) -> list[tuple[str, dict[str, Any]]]:
+    """The records that a look adds: one for each source that is seen otherwise, and one when a source begins to be out of sight or to wait."""
+    news = list[tuple[str, dict[str, Any]]]()
+    for sight in sights:
+        name, opened = sight.source.name, history.open.get(sight.source.name)
+        about = {"recipe": recipe, "source": name, "place": sight.source.place}
+        if sight.away:
+            if opened is None or opened.kind != AWAY:
+                news.append((AWAY, about | {"why": sight.away}))
+        elif sight.waits:
+            if opened is None or (opened.kind, opened.body["why"]) != (WAITS, sight.waits):
+                news.append((WAITS, about | {"why": sight.waits}))
+        else:
+            seen = {"digest": sight.digest, "revision": sight.revision}
+            last = history.seen.get(name)
+            if opened is not None or last is None or {key: last.body[key] for key in seen} != seen:
+                relevant = last is None or last.body["digest"] != sight.digest
+                news.append((SEEN, about | seen | {"pinned": sight.source.pinned, "relevant": relevant}))
+    return news
+
+
+def _relative(path: Path, root: Path) -> str:
+    resolved = path.resolve()
+    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else str(path)

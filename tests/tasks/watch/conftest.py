@@ -1,0 +1,1 @@
+from tests.ledger.stores import where  # noqa: F401
