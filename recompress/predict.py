@@ -60,7 +60,7 @@ class Predictor:
 
     @property
     def _tagged(self) -> bool:
-        return self.info.benchmark == "token-classification"
+        return self.benchmark.head.tagged
 
     def _example(self, text: str) -> Example:
         return Example(self.benchmark.split(as_prepared(text, running=isinstance(self.benchmark, ReadsOn))))

@@ -12,7 +12,11 @@ from recompress.errors import InputError
 
 __all__ = ["ALL_BENCHMARKS", "Benchmark", "BenchmarkName", "Example", "ReadsOn", "get_benchmark"]
 
-BenchmarkName = Literal["token-classification", "text-classification", "language-modelling"]
+BenchmarkName = Literal[
+    "token-classification",
+    "text-classification",
+    "language-modelling",
+]
 ALL_BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
 
 
@@ -22,7 +26,11 @@ def get_benchmark(name: str) -> Benchmark:
     from recompress.benchmarks.text_classification import TextClassification
     from recompress.benchmarks.token_classification import TokenClassification
 
-    every: tuple[Benchmark, ...] = (TokenClassification(), TextClassification(), LanguageModelling())
+    every: tuple[Benchmark, ...] = (
+        TokenClassification(),
+        TextClassification(),
+        LanguageModelling(),
+    )
     known = {benchmark.name: benchmark for benchmark in every}
     if name not in known:
         from recompress.settings.file import unknown

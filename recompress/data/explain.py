@@ -8,6 +8,7 @@ from typing import Any
 
 from recompress.data.looking import Understood
 from recompress.data.reading import Row
+from recompress.models.heads import head_of
 
 WIDEST = 110
 """Characters of a text that are shown."""
@@ -18,7 +19,7 @@ def explain(understood: Understood) -> str:
     lines = [f"{understood.path}: {understood.benchmark}", "", *as_settings(understood), ""]
     lines += [f"rows      {_counts(understood.rows)}"]
     if understood.labels:
-        lines.append(f"{'entities' if understood.benchmark == 'token-classification' else 'labels  '}  {_counts(understood.labels, 12)}")
+        lines.append(f"{'entities' if head_of(understood.benchmark).tagged else 'labels  '}  {_counts(understood.labels, 12)}")
     if len(understood.slices) > 1:
         lines.append(f"slices    {_counts(understood.slices, 12)}")
     lines.append(f"letters   {', '.join(f'{name} {share:.1%}' for name, share in understood.scripts.items()) or 'none'}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from recompress.models.heads import head_of
 from recompress.settings.base import Settings
 
 Format = Literal["conll", "tsv", "quoted_tsv", "csv", "json", "jsonl", "parquet", "datasets", "lines"]
@@ -93,7 +94,7 @@ class Layout(Settings):
     @property
     def tagged(self) -> bool:
         """Whether each word has a label of its own."""
-        return self.benchmark == "token-classification"
+        return head_of(self.benchmark).tagged
 
     @property
     def two_columns(self) -> bool:
@@ -102,4 +103,4 @@ class Layout(Settings):
 
     @property
     def labelled(self) -> bool:
-        return self.benchmark != "language-modelling"
+        return head_of(self.benchmark).labelled

@@ -32,6 +32,7 @@ from recompress.data.shape import labels_in, lengths, scripts
 from recompress.data.sources import RawPart, SourceSettings, named_files, read_files
 from recompress.data.tables import SIDE_FILES
 from recompress.errors import DataRefused, InputError
+from recompress.models.heads import head_of
 from recompress.records import Split
 from recompress.settings.file import unknown
 
@@ -98,7 +99,7 @@ def look_at(path: Path, *, name: str = "", **dials: Any) -> Understood:
     if others:
         notes.append(f"not taken for data: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}")
     understood = understand(files, entry, path)
-    entry, drawn = _with_splits(entry, understood.rows, understood.labels if entry["benchmark"] == "text-classification" else {})
+    entry, drawn = _with_splits(entry, understood.rows, understood.labels if head_of(entry["benchmark"]).answer == "label" else {})
     comments |= {"split_off": "drawn from train by digests of the texts, the same wherever it runs"} if "split_off" in entry else {}
     entry = {key: entry[key] for key in ORDER if key in entry} | {key: value for key, value in entry.items() if key not in ORDER}
     return replace(understood, entry=entry, comments=comments, notes=(*notes, *drawn, *understood.notes, *_warnings(understood)))
@@ -188,7 +189,7 @@ def _with_splits(entry: dict[str, Any], rows: Mapping[Split, int], labels: Mappi
 def _warnings(understood: Understood) -> list[str]:
     notes = []
     numbers = [label for label in understood.labels if _NUMBER.fullmatch(label)]
-    if understood.benchmark == "text-classification" and len(numbers) == len(understood.labels) > 20:
+    if head_of(understood.benchmark).answer == "label" and len(numbers) == len(understood.labels) > 20:
         notes.append(f"the labels are {len(numbers):,} different numbers; as classes none of them is nearer to another")
     if (total := sum(understood.rows.values())) < FEW:
         notes.append(f"{total:,} rows are few: the gate can rule out only large losses with a test split of that")

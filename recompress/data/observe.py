@@ -100,7 +100,7 @@ def _from_characters(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 
 def _from_labels(part: RawPart, settings: SourceSettings, known: frozenset[str]) -> dict[str, list[int]]:
-    labelled = int(settings.benchmark != "language-modelling")
+    labelled = int(settings.labelled)
     empty = [
         0 if example.words and all(map(str.strip, example.words)) else max(1, sum(not word.strip() for word in example.words)) for example in part.examples
     ]
@@ -162,7 +162,7 @@ def observe_balance(parts: Iterable[RawPart], settings: SourceSettings) -> pd.Da
     by_slice: dict[str, list[RawPart]] = {}
     for part in parts:
         by_slice.setdefault(part.slice, []).append(part)
-    compared = {name: splits for name, splits in by_slice.items() if len(splits) > 1 and settings.benchmark != "language-modelling"}
+    compared = {name: splits for name, splits in by_slice.items() if len(splits) > 1 and settings.labelled}
     rows = [{"split": "all", "slice": name, **_compare(splits, settings.tagged)} for name, splits in compared.items()]
     return pd.DataFrame(rows, columns=["split", "slice", "entity_density", "label_balance", "labels_train_lacks"])
 

@@ -10,12 +10,10 @@ from recompress.export.onnx_folder import QUANTIZED, graph_name
 from recompress.models.checkpoint import Info
 from recompress.models.heads import head_of
 
-TASKS = {"text-classification": "text-classification", "token-classification": "token-classification", "language-modelling": "text-generation"}
-
 
 def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str]) -> str:
     """Markdown with the head that hubs read."""
-    task, file = TASKS[info.benchmark], graph_name(info)
+    task, file = head_of(info.benchmark).pipeline, graph_name(info)
     usage = shape.usage.format(task=task, file=file, dtype="q8" if file == QUANTIZED else "fp32", auto_class=head_of(info.benchmark).auto_class)
     rows = {
         "made for": info.benchmark,

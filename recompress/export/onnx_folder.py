@@ -53,7 +53,8 @@ def _write(directory: Path, info: Info, target: Path) -> None:
     else:
         from recompress.runtimes.export import export_graph
 
-        write_graph(export_graph(load(directory).torch_network), place)
+        checkpoint = load(directory)
+        write_graph(export_graph(checkpoint.torch_network, segments=checkpoint.reads_segments), place)
 
 
 def _reader(target: Path, info: Info) -> Reader:
@@ -63,7 +64,7 @@ def _reader(target: Path, info: Info) -> Reader:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(target / FOLDER / graph_name(info)), options, providers=["CPUExecutionProvider"])
-    names = {given.name for given in session.get_inputs()}
+    names = [given.name for given in session.get_inputs()]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
         return [session.run(None, given)[0][0] for given in one_by_one(features, names)]

@@ -56,7 +56,7 @@ def _reader(target: Path, info: Info) -> Reader:
         model = openvino.Core().compile_model(str(target / XML), "CPU", EXACT)
     except RuntimeError as error:
         raise IntegrityError(f"OpenVINO cannot run what was written: {first_line(error)}; export it --to onnx") from None
-    names = {given.get_any_name() for given in model.inputs}
+    names = [given.get_any_name() for given in model.inputs]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
         return [np.array(model(given)[0][0]) for given in one_by_one(features, names)]

@@ -8,6 +8,7 @@ from typing import Any
 from recompress.benchmarks import Benchmark, Example, get_benchmark
 from recompress.errors import InputError
 from recompress.library.load import Model
+from recompress.models.heads import head_of
 
 Rows = Iterable[Any]
 """Each a text, ``(text, label)``, ``(words, tags)``, ``{"text": …, "label": …}``, ``{"words": …, "tags": …}`` or an ``Example``."""
@@ -46,6 +47,6 @@ def probes(model: Model) -> list[Example]:
     vocabulary = sorted(model.tokenizer.get_vocab(), key=len, reverse=True)
     words = [word.strip("#▁Ġ") for word in vocabulary[: PROBES * 4]]
     return [
-        Example(tuple(words[i : i + 4])) if model.info.benchmark == "token-classification" else Example((" ".join(words[i : i + 4]),))
+        Example(tuple(words[i : i + 4])) if head_of(model.info.benchmark).reads_words else Example((" ".join(words[i : i + 4]),))
         for i in range(0, len(words), 4)
     ]

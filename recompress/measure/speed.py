@@ -19,6 +19,7 @@ from recompress.measure.size import parameters, size_bytes
 from recompress.models.checkpoint import read_info
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import inputs_of
 
 Metrics = dict[str, float]
 TEXTS = 32
@@ -127,4 +128,4 @@ def _encoded(directory: Path, examples: Sequence[Example]) -> tuple[Feature, ...
     """The examples as the model's own tokenizer sees them, without what only training and judging need."""
     info = read_info(directory)
     features = get_benchmark(info.benchmark).encode(load_tokenizer(directory), examples, info.labels, info.max_length)
-    return tuple({name: feature[name] for name in ("input_ids", "attention_mask")} for feature in features)
+    return tuple(inputs_of(feature) for feature in features)

@@ -21,8 +21,9 @@ from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.heads import head_of
 from recompress.models.padding import check_padding
-from recompress.models.tokenizer import load_tokenizer, save_tokenizer
+from recompress.models.tokenizer import SEGMENTS, load_tokenizer, save_tokenizer
 from recompress.records import Runtime
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Checkpoint:
         if isinstance(self.network, Path):
             raise InputError(f"{self.network.parent} is an ONNX model; its weights cannot be changed any more")
         return self.network
+
+    @property
+    def reads_segments(self) -> bool:
+        """Whether the network is told which of two texts a token belongs to."""
+        return head_of(self.info.benchmark).texts > 1 and SEGMENTS in self.tokenizer.model_input_names
 
 
 def read_info(directory: Path) -> Info:
@@ -132,7 +138,6 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     from recompress.models.factored import fit_factored, tie_factored
-    from recompress.models.heads import head_of
     from recompress.models.packed import Packed, fit_packed, tie_packed
     from recompress.models.shared_layers import fit_shares
     from recompress.models.surgery import fit_shapes

@@ -13,7 +13,7 @@ from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, In
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
 from recompress.models.padding import complete_padding, reads_before_padding
-from recompress.models.tokenizer import plain_tokenizer, spaced_words
+from recompress.models.tokenizer import plain_tokenizer, spaced_words, with_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -135,6 +135,8 @@ def base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, ma
         raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
     plain = plain_tokenizer(tokenizer, max_length)
     complete_padding(plain, config, directory)
+    if head_of(benchmark).texts > 1:
+        plain = with_segments(plain, getattr(config, "type_vocab_size", None) or 0)
     return spaced_words(plain) if head_of(benchmark).reads_words else plain
 
 

@@ -19,7 +19,7 @@ MEGABATCH = 50
 
 
 def collate(features: Sequence[Feature], pad_token_id: int) -> dict[str, Tensor]:
-    """Pad features into tensors: ``input_ids``, ``attention_mask`` and ``labels``, and, where features carry what a teacher said, ``teacher``.
+    """Pad features into tensors: ``input_ids``, ``attention_mask`` and ``labels``, and, where features have them, ``token_type_ids`` and, of what a teacher said, ``teacher``.
 
     ``teacher`` is ``[batch, units, labels]`` with each unit's logits at its position and zeros elsewhere.
     """
@@ -28,6 +28,8 @@ def collate(features: Sequence[Feature], pad_token_id: int) -> dict[str, Tensor]
         "attention_mask": _padded([feature["attention_mask"] for feature in features], 0),
         "labels": _padded([feature["labels"] for feature in features], NO_LABEL),
     }
+    if "token_type_ids" in features[0]:
+        batch["token_type_ids"] = _padded([feature["token_type_ids"] for feature in features], 0)
     if "teacher" in features[0]:
         batch["teacher"] = _teacher(features, batch["labels"].shape[1])
     return batch

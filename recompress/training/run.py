@@ -70,7 +70,8 @@ def train(
     number, ``EffectMissing`` when no weight moved, and ``StorageError`` when ``workdir`` cannot be written.
     """
     from recompress.training.callbacks import StopEarly, Watch
-    from recompress.training.trainer import SteadyTrainer, arguments, label_loss
+    from recompress.training.losses import losses_of
+    from recompress.training.trainer import SteadyTrainer, arguments
     from recompress.training.zeros import hold_zeros
 
     network, benchmark = checkpoint.torch_network, get_benchmark(checkpoint.info.benchmark)
@@ -95,7 +96,8 @@ def train(
         train=features,
         dev=dev_features,
         pad_token_id=padding_of(network),
-        objective=objective or label_loss,
+        objective=objective,
+        losses=losses_of(checkpoint.info),
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
         reduce=token_costs if reads_on else None,
         callbacks=[watch, early, *callbacks],

@@ -19,6 +19,7 @@ from typing import Any
 from recompress.data.looking import Understood, look_at
 from recompress.data.splits import draw, preparation, read_split
 from recompress.errors import InputError
+from recompress.models.heads import head_of
 from recompress.recipe import read_recipe
 from tasks.data.bring import accept
 from tasks.data.pins import measure
@@ -119,7 +120,7 @@ def write(staged: Path, place: Place, name: str, data: Understood, base: PinnedB
 def entry_of(data: Understood) -> dict[str, Any]:
     """The entry of ``params.yaml``, with shares for the splits that are missing that leave enough to judge by. Raises ``DataRefused`` for too few rows."""
     missing = data.entry.get("split_off", {})
-    if not missing or data.benchmark == "language-modelling":
+    if not missing or not head_of(data.benchmark).labelled:
         return data.entry
     chosen = shares(data.rows["train"], dev="dev" in missing, test="test" in missing)
     return data.entry | {"split_off": {split: {**missing[split], "share": share} for split, share in chosen.items()}}
@@ -127,7 +128,8 @@ def entry_of(data: Understood) -> dict[str, Any]:
 
 def check_fits(base: PinnedBase, benchmark: str) -> None:
     """Raises ``InputError`` for a decoder where words are tagged, and for an encoder where text is to be continued."""
-    if (benchmark == "language-modelling" and not base.causal) or (benchmark == "token-classification" and base.causal):
+    head = head_of(benchmark)
+    if (head.pretrained and not base.causal) or (head.tagged and base.causal):
         kind = "a decoder" if base.causal else "an encoder"
         raise InputError(f"base model {base.model!r} is {kind}, and the data is for {benchmark}; give another model with --base, or other data")
 

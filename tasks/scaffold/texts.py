@@ -53,7 +53,7 @@ def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: i
 
 def policy(name: str, benchmark: str, dials: Dials) -> str:
     """``policies/NAME.yaml``."""
-    smaller = SMALLER["torch" if benchmark == "language-modelling" else "onnx"]
+    smaller = SMALLER["torch" if get_benchmark(benchmark).head.pretrained else "onnx"]
     return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller)
 
 

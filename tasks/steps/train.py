@@ -44,7 +44,7 @@ def _found(run: Recompression, base: BaseChoice) -> Path:
 
 def check_graphs_fit(plan: Plan, base: Path) -> None:
     """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
-    numbers = numbers_of(base, heads=plan.recipe.benchmark == "language-modelling")
+    numbers = numbers_of(base, heads=get_benchmark(plan.recipe.benchmark).head.pretrained)
     for name, steps in plan.steps.items():
         if steps and get_method(steps[0].method).gives == "onnx":
             check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")

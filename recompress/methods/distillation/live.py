@@ -21,6 +21,7 @@ from recompress.methods.distillation.losses import columns
 from recompress.models.checkpoint import Checkpoint, load, read_info
 from recompress.models.heads import head_of
 from recompress.models.padding import padding_of
+from recompress.runtimes.batches import inputs_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ class LiveTeacher:
             given = self.numbers.to(given.device)[given]
         given = given.masked_fill(batch["attention_mask"] == 0, padding_of(self.network))  # its own, whatever the student's batches are filled up with
         with torch.no_grad():
-            logits: Tensor = self.network(input_ids=given, attention_mask=batch["attention_mask"]).logits
+            logits: Tensor = self.network(**inputs_of(batch) | {"input_ids": given}).logits
         return columns(logits, self.numbers) if self.answers_tokens else logits
 
 

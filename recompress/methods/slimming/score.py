@@ -12,6 +12,7 @@ from recompress.methods.pruning.by_loss import mean_loss
 from recompress.models.checkpoint import Checkpoint
 from recompress.runtimes import runtime_of
 from recompress.training.judge import training_features
+from recompress.training.losses import losses_of
 
 
 class Score(NamedTuple):
@@ -32,4 +33,4 @@ def dev_score(checkpoint: Checkpoint, dev: Sequence[Example], label: str) -> Sco
         answers = [benchmark.decide(row, info.labels) for row in predict(runtime, benchmark, features, label)]
     totals = benchmark.counts([example.labels for example in ordered], answers, info.labels).sum(axis=0)
     metric = float(benchmark.metrics(totals, info.labels)[benchmark.primary])
-    return Score(metric if math.isfinite(metric) else -math.inf, -mean_loss(checkpoint.torch_network, features))
+    return Score(metric if math.isfinite(metric) else -math.inf, -mean_loss(checkpoint.torch_network, features, losses_of(info)))
