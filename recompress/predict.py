@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Example, ReadsOn, get_benchmark
+from recompress.benchmarks import Example, ReadsOn, benchmark_of
 from recompress.data.characters import HALF, LOST, repaired, to_nfc, without_hidden
 from recompress.errors import DataRefused
 from recompress.models.checkpoint import read_info
@@ -38,7 +38,7 @@ class Predictor:
 
     def __init__(self, directory: Path, threads: int = 1) -> None:
         self.info = read_info(directory)
-        self.benchmark = get_benchmark(self.info.benchmark)
+        self.benchmark = benchmark_of(self.info)
         self.tokenizer = load_tokenizer(directory)
         self.runtime = open_runtime(directory, threads)
 

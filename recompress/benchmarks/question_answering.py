@@ -13,7 +13,7 @@ Source: Rajpurkar et al. 2018, arXiv:1806.03822 (no answer, and its threshold); 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import regex
@@ -58,9 +58,15 @@ class QuestionAnswering:
     name = "question-answering"
     primary = "f1"
     head = SPANS
+    Dials = Answering
 
     def __init__(self, dials: Answering | None = None) -> None:
         self.dials = dials or Answering()
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The dials as plain values, for a model to name."""
+        return self.dials.model_dump(mode="json")
 
     def split(self, text: str) -> tuple[str, ...]:
         """A text that nobody asks anything about."""

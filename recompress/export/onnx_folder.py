@@ -18,6 +18,7 @@ from recompress.export.format import Format, Reader, copy_text_files, one_by_one
 from recompress.models.checkpoint import ONNX_FILE, Info, load
 from recompress.models.onnx_graph import write_graph
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import one_answer
 
 FOLDER, PLAIN, QUANTIZED = "onnx", "model.onnx", "model_quantized.onnx"
 USAGE = """With transformers.js: `pipeline("{task}", "FOLDER OR REPOSITORY", {{ dtype: "{dtype}" }})`.
@@ -67,7 +68,7 @@ def _reader(target: Path, info: Info) -> Reader:
     names = [given.name for given in session.get_inputs()]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
-        return [session.run(None, given)[0][0] for given in one_by_one(features, names)]
+        return [one_answer(session.run(None, given))[0] for given in one_by_one(features, names)]
 
     return answer
 

@@ -16,6 +16,7 @@ from recompress.export.format import Format, Reader, copy_text_files, one_by_one
 from recompress.models.checkpoint import Info
 from recompress.models.files import first_line
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import one_answer
 
 XML = "openvino_model.xml"
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -59,7 +60,7 @@ def _reader(target: Path, info: Info) -> Reader:
     names = [given.get_any_name() for given in model.inputs]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
-        return [np.array(model(given)[0][0]) for given in one_by_one(features, names)]
+        return [one_answer([np.array(output) for output in model(given).values()])[0] for given in one_by_one(features, names)]
 
     return answer
 

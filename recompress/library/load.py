@@ -81,8 +81,8 @@ class Model:
 def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
     """A model to be compressed, measured or exported.
 
-    ``model`` is a folder that this project wrote, a folder of transformers with a trained head (``…ForSequenceClassification``, ``…ForTokenClassification`` or
-    ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order are those of its config, the
+    ``model`` is a folder that this project wrote, a folder of transformers with a trained head (``…ForSequenceClassification``, ``…ForTokenClassification``,
+    ``…ForQuestionAnswering`` or ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order are those of its config, the
     longest sequence that of its tokenizer.
 
     Raises ``InputError`` for a model that is none of these, and ``IntegrityError`` for broken files.
@@ -120,7 +120,8 @@ def _of_folder(folder: Path) -> Model:
 
     config = read_config(folder)
     benchmark = _benchmark_of(folder)
-    labels = () if head_of(benchmark).pretrained else tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    head = head_of(benchmark)
+    labels = () if head.pretrained else head.outputs or tuple(str(config.id2label[i]) for i in sorted(config.id2label))
     return kept(from_finetuned(folder, benchmark, labels))
 
 

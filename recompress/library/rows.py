@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from recompress.benchmarks import Benchmark, Example, get_benchmark
+from recompress.benchmarks import Benchmark, Example, benchmark_of
 from recompress.errors import InputError
 from recompress.library.load import Model
 from recompress.models.heads import head_of
@@ -17,7 +17,7 @@ PROBES = 8
 
 def examples_of(model: Model, rows: Rows, what: str) -> list[Example]:
     """Raises ``InputError`` that names the first row which is none of these, or has a label that the model does not know."""
-    benchmark = get_benchmark(model.info.benchmark)
+    benchmark = benchmark_of(model.info)
     return [_example(benchmark, model.info.labels, row, f"row {number} of {what}") for number, row in enumerate(rows, start=1)]
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import Example, benchmark_of, first_of_each
 from recompress.errors import DataRefused
 from recompress.measure.request import Request, ask
 from recompress.measure.rounds import ratios
@@ -125,7 +125,7 @@ def _memory(model: Path, request: Request, folder: Path) -> Metrics:
 
 
 def _encoded(directory: Path, examples: Sequence[Example]) -> tuple[Feature, ...]:
-    """The examples as the model's own tokenizer sees them, without what only training and judging need."""
+    """The examples as the model's own tokenizer sees them, without what only training and judging need; of those that are read in windows the first."""
     info = read_info(directory)
-    features = get_benchmark(info.benchmark).encode(load_tokenizer(directory), examples, info.labels, info.max_length)
-    return tuple(inputs_of(feature) for feature in features)
+    features = benchmark_of(info).encode(load_tokenizer(directory), examples, info.labels, info.max_length)
+    return tuple(inputs_of(feature) for feature in first_of_each(features))

@@ -13,7 +13,7 @@ import torch
 from recompress.benchmarks import Example
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.checkpoint import Checkpoint
-from recompress.runtimes.batches import inputs_of
+from recompress.runtimes.asking import units_of
 from recompress.training.batches import Feature, collate
 from recompress.training.judge import training_features
 from recompress.training.losses import ONE_LABEL, Losses, losses_of
@@ -67,7 +67,7 @@ def _loss(checkpoint: Checkpoint, features: Sequence[Feature]) -> float:
     for start in range(0, len(features), size):
         batch = collate(features[start : start + size], checkpoint.tokenizer.pad_token_id or 0)
         with torch.no_grad():
-            logits = network(**inputs_of(batch)).logits.float()
-        total += float(kind.each(logits if logits.ndim == 3 else logits[:, None], batch["labels"]).sum())
+            units = units_of(network, batch).float()
+        total += float(kind.each(units, batch["labels"]).sum())
         count += int(kind.carries(batch["labels"]).sum())
     return total / count if count else float("nan")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 INFO_FILE = "recompress.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
+LATER = ("answering",)
+"""What a later version says of models that have it; of others the file stays as it was."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Info:
     """Channels of an attention head, where that is not what the config says."""
     shares: tuple[int, ...] = ()
     """For each layer the one whose weights it uses, where any uses another's."""
+    answering: dict[str, Any] = field(default_factory=dict)
+    """Dials of the benchmark that it was made for, so that it is served as it was measured: stride and threshold of question answering …"""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 
@@ -130,7 +134,8 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
         save_file(distinct_tensors(checkpoint.network), directory / WEIGHTS_FILE, metadata={"format": "pt"})
         (directory / WEIGHTS_FILE).chmod((directory / CONFIG_FILE).stat().st_mode)  # safetensors makes a file that only its owner may read
         info = replace(info, **_odd_shapes(checkpoint.network))
-    (directory / INFO_FILE).write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    values = {name: value for name, value in asdict(info).items() if name not in LATER or value}
+    (directory / INFO_FILE).write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _load_network(directory: Path, info: Info) -> PreTrainedModel:

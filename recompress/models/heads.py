@@ -1,4 +1,4 @@
-"""What stands on top of a network: a head for one label a text, one label a token, or the next token. A benchmark names the one that its models have."""
+"""What stands on top of a network: a head for one label a text, one label a token, the next token, or the ends of an answer. A benchmark names the one of its models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, Literal
 from recompress.errors import InputError
 from recompress.settings.file import unknown
 
-Answer = Literal["label", "tags", "nothing"]
-"""What a row of data says beside its text, and what a head's numbers mean: one label of several, such a label for each word, or nothing, because the text is its own."""
+Answer = Literal["label", "tags", "span", "nothing"]
+"""What a row of data says beside its text, and what a head's numbers mean: one label of several, such a label for each word, a part of the
+text (its beginning and its end), or nothing, because the text is its own."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Head:
     """Whether the base model's own head is used and there are no labels, or a fresh one is made for the labels."""
     reads_words: bool = False
     """Whether it is asked about text that is split into words."""
+    outputs: tuple[str, ...] = ()
+    """The names of its outputs, where these are the same whatever the data says; otherwise the data's labels."""
     texts: int = 1
     """Texts of an example; of two, the tokenizer makes one sequence with a segment for each."""
 
@@ -33,6 +36,11 @@ class Head:
     def tagged(self) -> bool:
         """Whether each word has a label of its own."""
         return self.answer == "tags"
+
+    @property
+    def finds_spans(self) -> bool:
+        """Whether the answer is a part of the text."""
+        return self.answer == "span"
 
     @property
     def labelled(self) -> bool:
@@ -49,11 +57,13 @@ class Head:
 SEQUENCE = Head("AutoModelForSequenceClassification", "label", "text-classification")
 TOKENS = Head("AutoModelForTokenClassification", "tags", "token-classification", reads_words=True)
 CAUSAL = Head("AutoModelForCausalLM", "nothing", "text-generation", pretrained=True)
+SPANS = Head("AutoModelForQuestionAnswering", "span", "question-answering", outputs=("start", "end"), texts=2)
 
 HEADS: Mapping[str, Head] = {
     "token-classification": TOKENS,
     "text-classification": SEQUENCE,
     "language-modelling": CAUSAL,
+    "question-answering": SPANS,
 }
 """By the name of the benchmark, which is what a model directory notes."""
 

@@ -26,6 +26,11 @@ def with_all(batch: Batch, names: Sequence[str]) -> Batch:
     return {name: batch[name] if name in batch else np.zeros_like(batch["input_ids"]) for name in names}
 
 
+def one_answer(outputs: Sequence[Float[np.ndarray, "batch ..."]]) -> Float[np.ndarray, "batch ..."]:
+    """The outputs of a graph as one: logits as they are, those of beginnings and of ends as two columns, ``[batch, length, 2]``."""
+    return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
+
+
 def pad_batch(features: Sequence[Feature], pad_id: int) -> Batch:
     """Features padded on the right to the longest of them. Only what a model takes is kept; the mask is 0 where there is padding."""
     length = max(len(feature["input_ids"]) for feature in features)

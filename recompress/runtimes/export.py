@@ -15,7 +15,8 @@ from recompress.models.architecture import layers_of
 from recompress.models.onnx_graph import check_fits, strip
 from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
-from recompress.runtimes.batches import INPUTS
+from recompress.runtimes.asking import OUTPUTS, finds_spans, logits_of
+from recompress.runtimes.batches import INPUTS, one_answer
 from recompress.runtimes.turned import turn_constants
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ CLOSE = 1e-4
 
 def export_graph(network: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProto:
     """The network as a graph from ``input_ids`` and ``attention_mask``, and with ``segments`` from ``token_type_ids`` too (all ``[batch, sequence]``, any
-    sizes), to ``logits``. The same network gives the same bytes.
+    sizes), to ``logits``, or to ``start_logits`` and ``end_logits`` of a head that finds spans. The same network gives the same bytes.
 
     Raises ``InputError`` for a network that no graph can hold, and ``IntegrityError`` when the graph answers differently from the network.
     """
@@ -41,10 +42,11 @@ def export_graph(network: PreTrainedModel, *, segments: bool = False) -> onnx.Mo
             super().__init__()
             self.network = network
 
-        def forward(self, *given: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.network(**dict(zip(names, given, strict=True))).logits
-            return logits
+        def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            answered = self.network(**dict(zip(names, given, strict=True)))
+            return tuple(answered[name] for name in outputs)
 
+    outputs = OUTPUTS if finds_spans(network) else ("logits",)
     names = INPUTS if segments else INPUTS[:2]
     ids = torch.ones((2, 5), dtype=torch.long)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
@@ -61,7 +63,7 @@ def export_graph(network: PreTrainedModel, *, segments: bool = False) -> onnx.Mo
                 dynamo=True,
                 verbose=False,
                 input_names=list(names),
-                output_names=["logits"],
+                output_names=list(outputs),
                 dynamic_shapes=((free,) * len(names),),
             )
         model: onnx.ModelProto = program.model_proto
@@ -104,9 +106,9 @@ def _check_same(model: onnx.ModelProto, network: PreTrainedModel, names: Sequenc
         ids[-1, length - 1] = padding_of(network)
         mask[-1, length - 1] = 0
         given = dict(zip(names, (ids, mask, (np.arange(length) > length // 2) * mask), strict=False))
-        [logits] = session.run(None, given)
+        logits = one_answer(session.run(None, given))
         with torch.inference_mode():
-            expected = network(**{name: torch.from_numpy(rows) for name, rows in given.items()}).logits.numpy()
+            expected = logits_of(network, {name: torch.from_numpy(rows) for name, rows in given.items()}).numpy()
         if logits.shape != expected.shape or not np.abs(logits - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
             raise IntegrityError(f"the exported graph does not answer like the network on {batch} × {length} tokens")
 

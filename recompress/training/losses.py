@@ -1,6 +1,7 @@
 """What a network's numbers cost, by the kind of answer that its head gives. Trainings, methods that read labels or gradients, and proofs ask here.
 
     label    - ln p of the label, p = softmax(logits)                                        guess: the entropy of the labels' frequencies
+    ends     the same of the two ends of an answer, whose labels are tokens                  guess: ln of the number of tokens
 
 *each* is the loss of a unit (a text, a word, a token) that carries a label, and 0 for one that carries none; *apart* is how far a student's answer is from its
 teacher's, 0 where they are the same; *guess* is the mean loss of whoever knows the answers' frequencies and nothing of the text.
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recompress.benchmarks.scores import NO_LABEL
+from recompress.models.heads import head_of
 
 if TYPE_CHECKING:
     from recompress.models.checkpoint import Info
@@ -60,12 +62,20 @@ class OneLabel:
         return float(-(frequencies * np.log(frequencies)).sum())
 
 
+class Ends(OneLabel):
+    """The beginning and the end of an answer, each one token of several: as above. Who knows nothing of the text takes any token."""
+
+    def guess(self, features: Sequence[dict[str, Any]]) -> float:
+        lengths = [len(feature["input_ids"]) for feature in features for label in feature["labels"] if label != NO_LABEL]
+        return float(np.log(lengths).mean())
+
+
 ONE_LABEL = OneLabel()
 
 
 def losses_of(info: Info) -> Losses:
     """The losses of a model, by the benchmark that it was made for."""
-    return ONE_LABEL
+    return Ends() if head_of(info.benchmark).finds_spans else ONE_LABEL
 
 
 def mean_loss(losses: Losses, logits: Float[Tensor, "batch units labels"], labels: Labels) -> Float[Tensor, ""]:

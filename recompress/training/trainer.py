@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from recompress.errors import StorageError, TrainingDiverged
-from recompress.runtimes.batches import inputs_of
+from recompress.runtimes.asking import by_unit, logits_of
 from recompress.training.batches import EpochOrder, collate
 from recompress.training.callbacks import SaveInTime, step_at
 from recompress.training.losses import ONE_LABEL, Losses, mean_loss
@@ -144,8 +144,8 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        logits = model(**inputs_of(inputs)).logits
-        units = logits if logits.ndim == 3 else logits[:, None]
+        logits = logits_of(model, inputs)
+        units = by_unit(model, logits, inputs["attention_mask"])
         loss = self.objective(units, inputs) if model.training else self.label_loss(units, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
 

@@ -28,7 +28,7 @@ from recompress.models.factored import FactoredLinear
 from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
-from recompress.runtimes.batches import inputs_of
+from recompress.runtimes.asking import units_of
 
 
 class FisherSvd(Rank):
@@ -73,8 +73,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
         with bar(label, len(features), "example") as progress, torch.enable_grad():
             for feature in features:
                 batch = collate([feature], padding_of(network))
-                logits = network(**inputs_of(batch)).logits
-                loss: Any = label_loss(logits if logits.ndim == 3 else logits[:, None], batch, losses)
+                loss: Any = label_loss(units_of(network, batch), batch, losses)
                 loss.backward()
                 for name, linear in linears.items():
                     squares = linear.weight.grad.double().square()

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from recompress.methods.pruning.importance import Parts, check_finite, norms_of
 from recompress.models.architecture import Layer, architecture_of
 from recompress.models.padding import padding_of
-from recompress.runtimes.batches import Feature, inputs_of
+from recompress.runtimes.asking import units_of
+from recompress.runtimes.batches import Feature
 from recompress.training.batches import collate
 from recompress.training.losses import ONE_LABEL, Losses
 
@@ -104,8 +105,8 @@ def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> Iterator[
     ordered = sorted(features, key=lambda feature: len(feature["input_ids"]))
     for start in range(0, len(ordered), BATCH_SIZE):
         batch = collate(ordered[start : start + BATCH_SIZE], padding_of(network))
-        logits = model(**{name: rows.to(model.device) for name, rows in inputs_of(batch).items()}).logits
-        yield logits if logits.ndim == 3 else logits[:, None], batch["labels"].to(model.device)
+        batch = {name: rows.to(model.device) for name, rows in batch.items()}
+        yield units_of(model, batch), batch["labels"]
 
 
 @contextmanager

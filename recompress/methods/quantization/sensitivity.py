@@ -29,6 +29,7 @@ from recompress.models.architecture import encoder_linears
 from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
+from recompress.runtimes.asking import by_unit, finds_spans, logits_of
 from recompress.runtimes.batches import Feature, batches_of
 from recompress.training.losses import ONE_LABEL, Losses
 from recompress.training.run import weights_sha256
@@ -78,10 +79,11 @@ def measure_anew(network: PreTrainedModel, features: Sequence[Feature], configs:
 
 
 def answers(network: PreTrainedModel, batch: Mapping[str, Tensor]) -> Float[Tensor, "answers choices"]:
-    """The logits at each token of the text, without padding, or of each text."""
-    model: Any = network.eval()
-    logits: Tensor = model(**batch).logits
-    if logits.ndim == 3:
+    """The logits at each token of the text, without padding, or of each text; or of the two ends of an answer, which are chosen among tokens."""
+    logits = logits_of(network.eval(), batch)
+    if finds_spans(network):
+        logits = by_unit(network, logits, batch["attention_mask"]).flatten(0, 1)
+    elif logits.ndim == 3:
         text: Bool[Tensor, "batch length"] = batch["attention_mask"].bool()
         logits = logits[text]
     if not logits.isfinite().all():
