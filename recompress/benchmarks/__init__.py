@@ -17,7 +17,19 @@ from recompress.settings.base import Settings
 if TYPE_CHECKING:
     from recompress.models.checkpoint import Info
 
-__all__ = ["ALL_BENCHMARKS", "Benchmark", "BenchmarkName", "Example", "InWindows", "ReadsOn", "answers_of", "benchmark_of", "dials_of", "first_of_each", "get_benchmark"]
+__all__ = [
+    "ALL_BENCHMARKS",
+    "Benchmark",
+    "BenchmarkName",
+    "Example",
+    "InWindows",
+    "ReadsOn",
+    "answers_of",
+    "benchmark_of",
+    "dials_of",
+    "first_of_each",
+    "get_benchmark",
+]
 
 BenchmarkName = Literal[
     "token-classification",

@@ -50,12 +50,18 @@ def written(span: Span | None) -> str:
 
 def read(label: str) -> Span | None:
     """What ``written`` gave. Raises ``DataRefused`` for anything else."""
-    start, colon, text = label.partition(":")
+    start, _, text = label.partition(":")
     if label == NOTHING:
         return None
-    if not colon or not start.isdecimal():
+    if not is_written(label):
         raise DataRefused(f"an answer is written as 'first character:text', or as nothing where there is none, got {label[:60]!r}")
     return Span(int(start), text)
+
+
+def is_written(label: str) -> bool:
+    """Whether ``read`` takes it."""
+    start, colon, _ = label.partition(":")
+    return label == NOTHING or (bool(colon) and start.isdecimal())
 
 
 def text_of(label: str) -> str:

@@ -83,7 +83,9 @@ class InWindows(Protocol):
     """A benchmark whose examples may be longer than what a model reads at once: ``encode`` gives several features of an example, one after the other, each with the
     number of its ``example``."""
 
-    def answers(self, units: Sequence[Float[np.ndarray, "units labels"]], features: Sequence[dict[str, list[int]]], examples: Sequence[Example]) -> list[tuple[str, ...]]:
+    def answers(
+        self, units: Sequence[Float[np.ndarray, "units labels"]], features: Sequence[dict[str, list[int]]], examples: Sequence[Example]
+    ) -> list[tuple[str, ...]]:
         """What ``Benchmark.decide`` is for others: the answer to each example, from ``Benchmark.unit_logits`` of all features."""
 
     def by_example(

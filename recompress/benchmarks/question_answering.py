@@ -81,7 +81,12 @@ class QuestionAnswering:
         questions, texts = ([example.words[i] for example in examples] for i in range(2))
         windows = windows_of(tokenizer, questions, texts, max_length, self.dials.stride)
         return [
-            {**window, "labels": _labels(window, example), "units": [0, *range(window["context"][0], window["context"][0] + len(window["begins"]))], "example": [i]}
+            {
+                **window,
+                "labels": _labels(window, example),
+                "units": [0, *range(window["context"][0], window["context"][0] + len(window["begins"]))],
+                "example": [i],
+            }
             for i, (example, parts) in enumerate(zip(examples, windows, strict=True))
             for window in parts
         ]

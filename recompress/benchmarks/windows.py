@@ -109,7 +109,9 @@ def best_span(begin: Float[np.ndarray, " tokens"], end: Float[np.ndarray, " toke
     return chosen
 
 
-def tokens_of(window: Feature, starts: Int[np.ndarray, " places"], ends: Int[np.ndarray, " places"]) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
+def tokens_of(
+    window: Feature, starts: Int[np.ndarray, " places"], ends: Int[np.ndarray, " places"]
+) -> tuple[Int[np.ndarray, " places"], Int[np.ndarray, " places"]]:
     """For pieces of the text, by their first character and the one behind their last, the positions of the tokens that begin and end them; -1 for those that are not
     in this window as a whole."""
     begins, behind = np.asarray(window["begins"]), np.asarray(window["ends"])

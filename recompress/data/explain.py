@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recompress.data.looking import Understood
+from recompress.data.questions import is_question
 from recompress.data.reading import Row
 from recompress.models.heads import head_of
 
@@ -65,6 +66,9 @@ def _row(row: Row) -> str:
     head = f"  {row.split}{'' if row.slice in ('', 'all') else f' {row.slice}'}, line {row.line}: "
     if len(row.labels) == len(row.words) > 1 or (row.labels and row.labels[0][:2] in ("B-", "I-")) or row.labels == ("O",):
         return head + _cut(" ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in zip(row.words, row.labels, strict=True)))
+    if is_question(row):
+        answers = ", ".join(repr(_cut(label)) for label in row.labels if label) or "no answer"
+        return f"{head}{_cut(row.words[0])!r}  {answers} in {_cut(row.words[1])!r}  (group {row.group})"
     return head + (f"{row.labels[0]!r}  " if row.labels else "") + repr(_cut(row.words[0])) + (f"  (group {row.group})" if row.group else "")
 
 

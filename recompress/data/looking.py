@@ -27,6 +27,7 @@ from recompress.data.infer_format import infer_format
 from recompress.data.infer_tags import infer_conll
 from recompress.data.layout import WITHOUT_COLUMNS, Layout
 from recompress.data.prepare import REFUSING, UNKNOWN_LABELS_LIMIT
+from recompress.data.questions import QUESTION_ANSWERING
 from recompress.data.reading import HARMLESS, Reading, Row, text_of
 from recompress.data.shape import labels_in, lengths, scripts
 from recompress.data.sources import RawPart, SourceSettings, named_files, read_files
@@ -37,7 +38,23 @@ from recompress.records import Split
 from recompress.settings.file import unknown
 
 ORDER = (
-    *("benchmark", "format", "source", "files", "rename", "ignore", "encoding", "delimiter", "header", "text", "label", "names", "tags"),
+    *(
+        "benchmark",
+        "format",
+        "source",
+        "files",
+        "rename",
+        "ignore",
+        "encoding",
+        "delimiter",
+        "header",
+        "text",
+        "label",
+        "names",
+        "tags",
+        "question",
+        "answer_start",
+    ),
     *("word_column", "tag_column", "comment", "group", "slice", "split", "where", "labels", "split_off", "malformed", "running_text"),
 )
 """In which a person reads an entry."""
@@ -147,6 +164,8 @@ def _inferred(files: Mapping[str, Path], dials: Mapping[str, Any]) -> tuple[dict
     notes: list[str] = []
     if entry["format"] == "lines":
         entry["benchmark"] = "language-modelling"
+    elif entry["format"] == "squad":
+        entry, comments = entry | {"benchmark": QUESTION_ANSWERING}, comments | {"format": "articles with paragraphs, and questions about them"}
     elif entry["format"] == "conll":
         columns, why = infer_conll(text_of(Reading(first, strict=False), encoding), dict(dials))
         entry, comments = entry | {"benchmark": "token-classification"} | columns, comments | why

@@ -14,17 +14,24 @@ Source: Rajpurkar et al. 2016, arXiv:1606.05250; Rajpurkar et al. 2018, arXiv:18
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
-from recompress.benchmarks.answers import NOTHING, Span, read, written
+from recompress.benchmarks.answers import NOTHING, Span, is_written, read, written
 from recompress.benchmarks.question_answering import QuestionAnswering
 from recompress.data.reading import cut
-from recompress.errors import DataRefused
 from recompress.integrity.digest import sha256_bytes
 
-TITLE = "title"
-"""The column that names an article, where there is one and nothing else is named."""
+QUESTION_ANSWERING = QuestionAnswering.name
+KINDS = ("unanswerable", "answerable")
+"""What a question is called that has no answer, or one."""
+TITLE, CONTEXT, QUESTION, ANSWERS = "title", "context", "question", "answers"
+"""What SQuAD calls an article's name, a text, a question and its answers."""
+QUESTIONS = ["id", TITLE, "is_impossible", "answer_start"]
+"""Columns that say something of a question, where a table has them."""
+LONGEST_NAME = 80
+"""Characters of a group's name; one that is longer, a whole text for example, is called by its digest."""
 NEAR = 40
 """Characters of the context that a message shows."""
 
@@ -33,10 +40,43 @@ class NoQuestion(ValueError):
     """Why a record is no question about a text, in words."""
 
 
-def articles(whole: Any) -> bool:
+class Asked(NamedTuple):
+    """A question as an example has it."""
+
+    words: tuple[str, str]
+    """The question and the text."""
+    labels: tuple[str, ...]
+    group: str
+    """The article, or the text, where nothing else is named."""
+
+
+class HasWords(Protocol):
+    """An example, or a row of a reader."""
+
+    @property
+    def words(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+def is_question(row: HasWords) -> bool:
+    """Whether a row is a question and a text with answers, and not two words with a tag each."""
+    return len(row.words) == 2 and bool(row.labels) and all(map(is_written, row.labels))
+
+
+def is_squad(whole: Any) -> bool:
     """Whether a JSON document is SQuAD's."""
     data = whole.get("data") if isinstance(whole, Mapping) else None
     return isinstance(data, list) and bool(data) and all(isinstance(article, Mapping) and isinstance(article.get("paragraphs"), list) for article in data)
+
+
+def looks_like_squad(text: str) -> bool:
+    """The same of a document that nobody has read yet."""
+    if '"paragraphs"' not in text:
+        return False
+    with suppress(ValueError, RecursionError):
+        return is_squad(json.loads(text))
+    return False
 
 
 def flattened(articles: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -52,8 +92,8 @@ def flattened(articles: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, {TITLE: title, "context": paragraph.get("context") if isinstance(paragraph, Mapping) else None, **whole}
 
 
-def question_of(record: Mapping[str, Any], question: Any, context: Any, answers: Any, start: Any, default_group: bool) -> tuple[tuple[str, str], tuple[str, ...], str]:
-    """Question and text, the right answers as labels, and the group where none was named. Raises ``NoQuestion``."""
+def question_of(record: Mapping[str, Any], question: Any, context: Any, answers: Any, start: Any = None) -> Asked:
+    """Question and text with the right answers as labels, and what it belongs to. Raises ``NoQuestion``."""
     name = _name_of(record)
     if not isinstance(question, str) or not question.strip() or not isinstance(context, str) or not context.strip():
         raise NoQuestion(f"{name} lacks its question or the text that it is asked about: {cut(json.dumps(dict(record), ensure_ascii=False, default=str))}")
@@ -62,8 +102,21 @@ def question_of(record: Mapping[str, Any], question: Any, context: Any, answers:
     for span in spans:
         _check(span, context, name)
     labels = tuple(dict.fromkeys(map(written, spans))) or (NOTHING,)
-    group = str(record.get(TITLE) or sha256_bytes(context.encode("utf-8", "surrogatepass"))[:16]) if default_group else ""
-    return (question, context), labels, group
+    return Asked((question, context), labels, short(str(record.get(TITLE) or context)))
+
+
+def short(name: str) -> str:
+    """A name that fits into a list: a long one is called by its digest."""
+    return name if len(name) <= LONGEST_NAME and "\n" not in name else sha256_bytes(name.encode("utf-8", "surrogatepass"))[:16]
+
+
+def answers_stand(records: Sequence[Mapping[str, Any]], question: str, context: str, answers: str, start: str | None) -> bool:
+    """Whether these columns are questions, texts, and answers that stand in them, in nine rows of ten."""
+    asked = []
+    for record in records:
+        with suppress(NoQuestion):
+            asked.append(question_of(record, record.get(question), record.get(context), record.get(answers), record.get(start) if start else None))
+    return any(any(one.labels) for one in asked) and len(asked) >= 0.9 * len(records)
 
 
 def _name_of(record: Mapping[str, Any]) -> str:
@@ -72,10 +125,8 @@ def _name_of(record: Mapping[str, Any]) -> str:
 
 def _spans(answers: Any, start: Any, context: str, name: str) -> list[Span]:
     if isinstance(answers, str) and answers.lstrip()[:1] in ("{", "["):
-        try:
+        with suppress(ValueError):  # an answer may begin with a bracket
             answers = json.loads(answers)
-        except ValueError:
-            pass  # an answer that begins with a bracket
     if answers is None or answers == "":
         return []
     if isinstance(answers, str):
@@ -115,7 +166,7 @@ def _check(span: Span, context: str, name: str) -> None:
     raise NoQuestion(f"the answer {cut(span.text)} of {name} should begin at character {span.start}, where {cut(found)} stands; {there}")
 
 
-def moved(labels: Sequence[str], context: str, clean_context: str, clean: Any) -> tuple[str, ...]:
+def moved(labels: Sequence[str], context: str, clean_context: str, clean: Callable[[str], str]) -> tuple[str, ...]:
     """The answers in a context whose characters were repaired by ``clean(text)``; those that are not to be found any more are left out."""
     if context == clean_context:
         return tuple(labels)
@@ -129,14 +180,3 @@ def moved(labels: Sequence[str], context: str, clean_context: str, clean: Any) -
         if places:
             kept.append(written(Span(min(places, key=lambda place: abs(place - start)), text)))
     return tuple(dict.fromkeys(kept))
-
-
-def check_labels(labels: Sequence[str], where: str) -> None:
-    """Raises ``DataRefused`` for labels that are no answers."""
-    if not labels:
-        raise DataRefused(f"{where} has no answer; one empty label says that there is none")
-    for label in labels:
-        read(label)
-
-
-BENCHMARK = QuestionAnswering.name

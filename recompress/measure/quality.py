@@ -54,7 +54,9 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
         features = benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
         units = predict(runtime, benchmark, features, label)
         if broken := sum(not np.isfinite(row).all() for row in units):
-            raise IntegrityError(f"{directory} gives logits that are not finite for {broken} of {len(features)} {'windows' if isinstance(benchmark, InWindows) else 'examples'}")
+            raise IntegrityError(
+                f"{directory} gives logits that are not finite for {broken} of {len(features)} {'windows' if isinstance(benchmark, InWindows) else 'examples'}"
+            )
         answers = answers_of(benchmark, units, features, examples, info.labels)
     counts = benchmark.counts([example.labels for example in examples], answers, info.labels)
     write_predictions(predictions, examples, answers, counts, benchmark, info.labels)

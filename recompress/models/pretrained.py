@@ -25,9 +25,7 @@ CONSTANTS = ("position_ids", "token_type_ids", "inv_freq", "attn.bias", "attn.ma
 """Ends of the names of tensors that older versions of transformers stored and that nobody has learned."""
 
 
-def from_base(
-    directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int, answering: Mapping[str, Any] | None = None
-) -> Checkpoint:
+def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int, answering: Mapping[str, Any] | None = None) -> Checkpoint:
     """A pretrained encoder with a fresh head for ``labels``, or, for language modelling, a pretrained decoder with its own. The same seed gives the same head.
     ``answering`` are dials of the benchmark that the model is to keep.
 

@@ -1,7 +1,7 @@
 """One way to ask a torch network, wherever it learns, teaches, is calibrated or answers: what its answer is made of.
 
-    logits      [batch, labels], [batch, length, labels], or, of a head that finds spans, [batch, length, 2]: how likely each token begins and ends the answer
-    by unit     [batch, units, choices]: what a loss compares. A text or a token chooses among labels; the beginning and the end of an answer among tokens
+logits      [batch, labels], [batch, length, labels], or, of a head that finds spans, [batch, length, 2]: how likely each token begins and ends the answer
+by unit     [batch, units, choices]: what a loss compares. A text or a token chooses among labels; the beginning and the end of an answer among tokens
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ def test_what_is_no_question_or_no_answer_is_refused() -> None:
 def test_real_questions_are_answered_by_whoever_knows_the_tokens(mirror: Path) -> None:
     """An oracle that points at the first and last token of each right answer reaches what tokens allow: all but answers that end inside of one."""
     articles = json.loads((mirror / "xquad" / "xquad.en.json").read_text(encoding="utf-8"))["data"][:6]
-    rows = [question_of(record, record["question"], record["context"], record["answers"], None, True) for _, record in flattened(articles)]
+    rows = [question_of(record, record["question"], record["context"], record["answers"]) for _, record in flattened(articles)]
     examples = [Example(words, labels, "en", group) for words, labels, group in rows]
     benchmark = QuestionAnswering(Answering(stride=48, longest_answer=80))
     features = benchmark.encode(tokenizer_of("bert"), examples, (), 192)
