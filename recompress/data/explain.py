@@ -64,11 +64,11 @@ def _other(word: str) -> bool:
 
 def _row(row: Row) -> str:
     head = f"  {row.split}{'' if row.slice in ('', 'all') else f' {row.slice}'}, line {row.line}: "
-    if len(row.labels) == len(row.words) > 1 or (row.labels and row.labels[0][:2] in ("B-", "I-")) or row.labels == ("O",):
-        return head + _cut(" ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in zip(row.words, row.labels, strict=True)))
     if is_question(row):
         answers = ", ".join(repr(_cut(label)) for label in row.labels if label) or "no answer"
         return f"{head}{_cut(row.words[0])!r}  {answers} in {_cut(row.words[1])!r}  (group {row.group})"
+    if len(row.labels) == len(row.words) > 1 or (row.labels and row.labels[0][:2] in ("B-", "I-")) or row.labels == ("O",):
+        return head + _cut(" ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in zip(row.words, row.labels, strict=True)))
     return head + (f"{row.labels[0]!r}  " if row.labels else "") + repr(_cut(row.words[0])) + (f"  (group {row.group})" if row.group else "")
 
 

@@ -30,8 +30,8 @@ import onnxruntime, tokenizers
 
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 session = onnxruntime.InferenceSession("onnx/{file}")
-ids = tokenizer.encode("…").ids
-[logits] = session.run(None, {{"input_ids": [ids], "attention_mask": [[1] * len(ids)]}})
+text = tokenizer.encode({texts})
+{outputs} = session.run(None, {{"input_ids": [text.ids], "attention_mask": [[1] * len(text.ids)]{segments}}})
 ```
 """
 

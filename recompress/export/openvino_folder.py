@@ -25,8 +25,8 @@ USAGE = """```python
 import openvino, tokenizers
 
 model = openvino.Core().compile_model("openvino_model.xml", "CPU", {{"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}})
-ids = tokenizers.Tokenizer.from_file("tokenizer.json").encode("…").ids
-logits = model({{"input_ids": [ids], "attention_mask": [[1] * len(ids)]}})[0]
+text = tokenizers.Tokenizer.from_file("tokenizer.json").encode({texts})
+{outputs} = model({{"input_ids": [text.ids], "attention_mask": [[1] * len(text.ids)]{segments}}}).values()
 ```
 """
 

@@ -85,6 +85,11 @@ class Checkpoint:
         return head_of(self.info.benchmark).texts > 1 and SEGMENTS in self.tokenizer.model_input_names
 
 
+def reads_segments(directory: Path, info: Info) -> bool:
+    """The same of a directory."""
+    return head_of(info.benchmark).texts > 1 and SEGMENTS in load_tokenizer(directory).model_input_names
+
+
 def read_info(directory: Path) -> Info:
     """Raises ``InputError`` when there is none and ``IntegrityError`` when it cannot be read."""
     path = directory / INFO_FILE

@@ -168,9 +168,9 @@ def rolled_back(ledger: Ledger, name: str, model_sha256: str) -> str | None:
     return None
 
 
-def predict(root: Path, model: str, lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Ask a model folder, or a registered model by ``name`` or ``name@alias``, after its manifest was checked."""
+def predict(root: Path, model: str, lines: Sequence[str], context: str | None = None) -> list[dict[str, Any]]:
+    """Ask a model folder, or a registered model by ``name`` or ``name@alias``, after its manifest was checked. ``context`` is what lines are questions about."""
     from tasks.tracking.registry import load_for_prediction
 
     store = Store(root)
-    return load_for_prediction(store, root, model)(list(lines))
+    return load_for_prediction(store, root, model)(lines, context)

@@ -95,7 +95,13 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
         save(from_finetuned(directory, dataset.benchmark, dataset.labels, dials), folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
 
-    key = step_key("given baseline", modules=["recompress.models.finetuned"], config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}), inputs=[sha256, *dataset.labels], seed=0)
+    key = step_key(
+        "given baseline",
+        modules=["recompress.models.finetuned"],
+        config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}),
+        inputs=[sha256, *dataset.labels],
+        seed=0,
+    )
     artifact = run.step("baseline", key=key, run="baseline", do=do, label=f"taking {given.model} as it is")["artifacts"]["model"]
     body = {"model_sha256": artifact["sha256"], "base_sha256": sha256, "dataset_sha256": dataset.sha256}
     run.note("baseline-trained", key, body)
