@@ -33,6 +33,7 @@ from recompress.data.shape import labels_in, lengths, scripts
 from recompress.data.sources import RawPart, SourceSettings, named_files, read_files
 from recompress.data.tables import SIDE_FILES
 from recompress.errors import DataRefused, InputError
+from recompress.gate.groups import FEWEST
 from recompress.models.heads import head_of
 from recompress.records import Split
 from recompress.settings.file import unknown
@@ -59,6 +60,8 @@ ORDER = (
 )
 """In which a person reads an entry."""
 REFUSED = "lines that cannot be read refuse the data; malformed: leave_out leaves them out and counts them"
+MOST_OF_TEST = 0.4
+"""The greatest share of the data that is drawn as test split."""
 FIRST, SELDOM, FEW = 2, 10, 1000
 """Rows of a part that are shown; fewer rows of a label than can be in three splits; fewer rows than tell much."""
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -141,9 +144,24 @@ def understand(files: Mapping[str, Path], entry: Mapping[str, Any], path: Path) 
         scripts=scripts([example for part in parts for example in part.examples]),
         lengths=lengths([example for part in parts for example in part.examples]),
         problems=(*map(str, problems[:10]), *more),
-        notes=(REFUSED,) if any(problem.kind in REFUSING for problem in problems) else (),
+        notes=(*_few_groups(settings, parts), *((REFUSED,) if any(problem.kind in REFUSING for problem in problems) else ())),
         first=tuple(row for part in parts[:6] for row in _first(part)),
     )
+
+
+def _few_groups(settings: SourceSettings, parts: list[RawPart]) -> tuple[str, ...]:
+    """Questions are in groups although nobody named any; where these are too few for a bound, a person has to know before anything is trained."""
+    if not settings.finds_spans:
+        return ()
+    groups, texts = ({pick(example) for part in parts for example in part.examples} for pick in (lambda one: one.group, lambda one: one.words[1]))
+    if len(groups) * MOST_OF_TEST >= FEWEST:
+        return ()
+    ways = (
+        f"; group: context would draw its {len(texts):,} texts instead, of which those of one article may then be in several splits"
+        if len(texts) > len(groups)
+        else ""
+    )
+    return (f"the questions belong to {len(groups):,} articles, and a bound needs {FEWEST} in the test split alone{ways}",)
 
 
 def _settings(entry: Mapping[str, Any]) -> SourceSettings:

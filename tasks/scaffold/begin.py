@@ -127,9 +127,9 @@ def entry_of(data: Understood) -> dict[str, Any]:
 
 
 def check_fits(base: PinnedBase, benchmark: str) -> None:
-    """Raises ``InputError`` for a decoder where words are tagged, and for an encoder where text is to be continued."""
+    """Raises ``InputError`` for a decoder where words are tagged or answers are found, and for an encoder where text is to be continued."""
     head = head_of(benchmark)
-    if (head.pretrained and not base.causal) or (head.tagged and base.causal):
+    if (head.pretrained and not base.causal) or ((head.tagged or head.finds_spans) and base.causal):
         kind = "a decoder" if base.causal else "an encoder"
         raise InputError(f"base model {base.model!r} is {kind}, and the data is for {benchmark}; give another model with --base, or other data")
 

@@ -11,9 +11,12 @@ from typing import Any
 import jinja2
 
 from recompress.benchmarks import get_benchmark
+from recompress.benchmarks.question_answering import Answering
 from recompress.data.explain import as_settings
 from recompress.data.looking import Understood
+from recompress.data.questions import KINDS
 from recompress.data.version import version_of
+from recompress.models.heads import head_of
 from tasks.scaffold.base import PinnedBase
 from tasks.scaffold.dials import Dials
 
@@ -48,7 +51,24 @@ def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: i
         train=f"{train:,}",
         long=long,
         origin=one_line(origin),
+        answering=answering(data) if head_of(data.benchmark).finds_spans else None,
     )
+
+
+def answering(data: Understood) -> dict[str, Any]:
+    """The dials of question answering that fit the data."""
+    dials = Answering()
+    unanswerable = data.labels.get(KINDS[False], 0)
+    latin = max(data.scripts, key=lambda name: data.scripts[name], default="Latin") == "Latin"
+    return {
+        "stride": dials.stride,
+        "longest_answer": dials.longest_answer,
+        "threshold": dials.threshold if unanswerable else "null",
+        "why": "logits by which 'no answer' has to be likelier than the best one"
+        if unanswerable
+        else "every question of the data has an answer, so there is always one",
+        "normalisation": "squad" if latin else "unicode",
+    }
 
 
 def policy(name: str, benchmark: str, dials: Dials) -> str:

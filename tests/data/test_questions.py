@@ -26,7 +26,12 @@ from recompress.errors import DataRefused
 
 TEXTS = ("Asha Juma alikwenda Nairobi jana.", "Kisumu ni mji. Bibi anakaa Kisumu, na Asha pia.")
 ASKED: list[dict[str, Any]] = [
-    {"id": "a1", "question": "Nani alikwenda?", "context": TEXTS[0], "answers": [{"text": "Asha Juma", "answer_start": 0}, {"text": "Asha", "answer_start": 0}]},
+    {
+        "id": "a1",
+        "question": "Nani alikwenda?",
+        "context": TEXTS[0],
+        "answers": [{"text": "Asha Juma", "answer_start": 0}, {"text": "Asha", "answer_start": 0}],
+    },
     {"id": "a2", "question": "Wapi?", "context": TEXTS[0], "answers": [{"text": "Nairobi", "answer_start": 20}]},
     {"id": "b1", "question": "Bibi anakaa wapi?", "context": TEXTS[1], "answers": [{"text": "Kisumu", "answer_start": 27}]},
     {"id": "b2", "question": "Kesho?", "context": TEXTS[1], "answers": []},
@@ -97,7 +102,9 @@ def test_every_layout_gives_the_same_rows(layout: str, tmp_path: Path) -> None:
         (words, labels[:1] if first_only else labels) for words, labels in EXPECTED
     ]
     assert rows[0].group == rows[1].group != rows[2].group == rows[3].group
-    assert all(text[span.start : span.end] == span.text for (_, text), labels in ((row.words, row.labels) for row in rows) for span in map(read, labels) if span)
+    assert all(
+        text[span.start : span.end] == span.text for (_, text), labels in ((row.words, row.labels) for row in rows) for span in map(read, labels) if span
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -126,7 +133,10 @@ def test_squad_without_unanswerable_questions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "answers, why",
     [
-        ([{"text": "Nairobi", "answer_start": 19}], r"the answer 'Nairobi' of question 'a2' should begin at character 19, where ' Nairob' stands; it stands at 20"),
+        (
+            [{"text": "Nairobi", "answer_start": 19}],
+            r"the answer 'Nairobi' of question 'a2' should begin at character 19, where ' Nairob' stands; it stands at 20",
+        ),
         ([{"text": "Mombasa", "answer_start": 20}], "it does not stand in the text at all"),
         ([{"text": "Nairobi", "answer_start": "here"}], "is a number of characters, got 'here'"),
         ([{"text": "Nairobi", "answer_start": -1}], "is a number of characters"),
@@ -209,7 +219,13 @@ def many(articles: int) -> dict[str, Any]:
 
 def settings_for(folder: Path, **more: Any) -> SourceSettings:
     return SourceSettings.model_validate(
-        {"benchmark": "question-answering", "format": "squad", "source": str(folder), "files": "{slice}.json", "split_off": {"test": {"share": 0.3}, "dev": {"share": 0.2}}}
+        {
+            "benchmark": "question-answering",
+            "format": "squad",
+            "source": str(folder),
+            "files": "{slice}.json",
+            "split_off": {"test": {"share": 0.3}, "dev": {"share": 0.2}},
+        }
         | more
     )
 
