@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +66,9 @@ class Model:
 
         return Predictor(self.folder)
 
-    def predict(self, texts: list[str]) -> list[dict[str, Any]]:
-        """An answer for each text, as ``recompress predict`` gives it: label and score, or words, tags and entities, or how well a text is foreseen."""
+    def predict(self, texts: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
+        """An answer for each text, as ``recompress predict`` gives it: label and score, or words, tags and entities, or how well a text is foreseen; or for each
+        ``{"question": …, "context": …}`` its answer and place."""
         return self._predictor(texts)
 
     def save(self, folder: str | Path) -> Model:
