@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import regex
 from jaxtyping import Float, Int, Num
 from pydantic import Field
 
 from recompress.benchmarks.answers import NOTHING, Normalisation, Span, best, read, text_of, written
+from recompress.benchmarks.pieces import NEVER, at_tokens, by_piece, null_of
 from recompress.benchmarks.scores import NO_LABEL, Feature, ratio, scores
-from recompress.benchmarks.windows import Found, best_span, positions_of, tokens_of, windows_of
+from recompress.benchmarks.windows import Found, best_span, positions_of, windows_of
 from recompress.errors import DataRefused
 from recompress.models.heads import SPANS
 from recompress.settings.base import Settings
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from recompress.benchmarks.benchmark import Example
 
 MICRO = 1e-6
-NEVER = -1e4
-"""The logit of what cannot be chosen."""
-# What a teacher speaks about, whatever tokens it has: words, single characters of scripts without spaces, and marks.
-_PIECE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]|[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]")
 
 
 class Answering(Settings):
@@ -97,7 +93,7 @@ class QuestionAnswering:
     def decide(self, unit_logits: Float[np.ndarray, "units 2"], labels: Sequence[str]) -> tuple[str, ...]:
         """The first and the last token of the answer in one window alone, counted among those of its text; nothing where there is none. ``answers`` looks at all."""
         found = self._found(unit_logits, None)
-        return (NOTHING,) if found is None or self._is_nothing(_null(unit_logits), found.score) else (str(found.first), str(found.last))
+        return (NOTHING,) if found is None or self._is_nothing(null_of(unit_logits), found.score) else (str(found.first), str(found.last))
 
     def answers(self, units: Sequence[Float[np.ndarray, "units 2"]], features: Sequence[Feature], examples: Sequence[Example]) -> list[tuple[str, ...]]:
         """The answer to each example, over all of its windows, written as labels are."""
@@ -107,10 +103,10 @@ class QuestionAnswering:
         """The same with a probability: that of its beginning times that of its end, in the window that it is found in."""
         answers = []
         for example, windows in zip(examples, _by_example(features, len(examples)), strict=True):
-            null = min(windows, key=lambda i: _null(units[i]))
+            null = min(windows, key=lambda i: null_of(units[i]))
             found = [(found, i) for i in windows if (found := self._found(units[i], features[i])) is not None]
             best_one, place = max(found, key=lambda one: one[0].score, default=(None, null))
-            if best_one is None or self._is_nothing(_null(units[null]), best_one.score):
+            if best_one is None or self._is_nothing(null_of(units[null]), best_one.score):
                 answers.append(Answer(None, _probability(units[null], 0, 0)))
                 continue
             begin, end = features[place]["begins"][best_one.first], features[place]["ends"][best_one.last]
@@ -130,35 +126,15 @@ class QuestionAnswering:
     def by_example(
         self, units: Sequence[Float[np.ndarray, "units 2"]], features: Sequence[Feature], examples: Sequence[Example]
     ) -> list[Float[np.ndarray, "pieces 2"]]:
-        """What a teacher says about each example, whatever its tokens: the logits of no answer (of the window where it is least likely), and of each word of the text as
-        the answer's first and as its last (of the window where that is likeliest)."""
-        tables = []
-        for example, windows in zip(examples, _by_example(features, len(examples)), strict=True):
-            starts, ends = _pieces(example)
-            table = np.full((1 + len(starts), 2), NEVER, dtype=np.float32)
-            table[0] = units[min(windows, key=lambda i: _null(units[i]))][0]
-            for i in windows:
-                for column, positions in enumerate(tokens_of(features[i], starts, ends)):
-                    inside = positions >= 0
-                    logits = units[i][1 + positions[inside] - features[i]["context"][0], column]
-                    table[1:, column][inside] = np.maximum(table[1:, column][inside], logits)
-            tables.append(table)
-        return tables
+        """What a teacher says about each example, whatever its tokens; see ``recompress.benchmarks.pieces``."""
+        windows = _by_example(features, len(examples))
+        return [by_piece(example.words[1], [(units[i], features[i]) for i in places]) for example, places in zip(examples, windows, strict=True)]
 
     def for_features(
         self, taught: Sequence[Float[np.ndarray, "pieces 2"]], features: Sequence[Feature], examples: Sequence[Example]
     ) -> list[Float[np.ndarray, "length 2"]]:
-        """The other way round: for each window of a student what ``by_example`` gave, at the student's tokens. A token inside of a word is neither its first nor last."""
-        rows = []
-        for feature in features:
-            [i] = feature["example"]
-            row = np.full((len(feature["input_ids"]), 2), NEVER, dtype=np.float32)
-            for column, positions in enumerate(tokens_of(feature, *_pieces(examples[i]))):
-                inside = positions >= 0
-                np.maximum.at(row[:, column], positions[inside], taught[i][1:, column][inside])
-            row[0] = taught[i][0]
-            rows.append(row)
-        return rows
+        """The other way round: for each window of a student what ``by_example`` gave, at the student's tokens."""
+        return [at_tokens(examples[i].words[1], taught[i], feature) for feature in features for i in feature["example"]]
 
     def count_names(self, labels: Sequence[str]) -> tuple[str, ...]:
         return ("answerable", "answerable.exact", "answerable.f1_millionths", "unanswerable", "unanswerable.found", "answered_with_nothing")
@@ -216,10 +192,6 @@ def _labels(window: Feature, example: Example) -> list[int]:
     return list(positions_of(window, read(example.labels[0]))) if example.labels else [NO_LABEL, NO_LABEL]
 
 
-def _null(units: Float[np.ndarray, "units 2"]) -> float:
-    return float(units[0].sum())
-
-
 def _probability(units: Float[np.ndarray, "units 2"], first: int, last: int) -> float:
     raised = np.exp(units.astype(np.float64) - units.max(axis=0))
     shares = raised / raised.sum(axis=0)
@@ -232,9 +204,3 @@ def _by_example(features: Sequence[Feature], count: int) -> Iterator[list[int]]:
     for i, feature in enumerate(features):
         places[feature["example"][0]].append(i)
     yield from places
-
-
-def _pieces(example: Example) -> tuple[Int[np.ndarray, " pieces"], Int[np.ndarray, " pieces"]]:
-    """First character and the one behind the last of each piece of the text."""
-    spans = np.array([match.span() for match in _PIECE.finditer(example.words[1])], dtype=np.int64).reshape(-1, 2)
-    return spans[:, 0], spans[:, 1]

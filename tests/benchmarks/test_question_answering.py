@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.answers import NOTHING, Span, read, written
-from recompress.benchmarks.question_answering import NEVER, Answering, QuestionAnswering
+from recompress.benchmarks.pieces import NEVER
+from recompress.benchmarks.question_answering import Answering, QuestionAnswering
 from recompress.benchmarks.windows import best_span, windows_of
 from recompress.data.questions import flattened, question_of
 from recompress.errors import DataRefused, InputError

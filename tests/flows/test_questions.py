@@ -44,7 +44,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     text = re.sub(r"epochs: \d+ .*", "epochs: 6", text, count=1).replace("distill: {epochs: 5}", "distill: {epochs: 3, learning_rate: 3.0e-3, precision: fp32}")
     recipe.write_text(re.sub(r"batch_size: 32", "batch_size: 16\n  precision: fp32", text, count=1))
     policy = folder / "policies" / "asked.yaml"
-    policy.write_text(re.sub(r"margin: [0-9.]+", "margin: 0.2", policy.read_text()).replace("times_smaller: 2.0", "times_smaller: 1.2").replace("loss_budget: 0.1", "loss_budget: 0.5 #"))
+    policy.write_text(
+        re.sub(r"margin: [0-9.]+", "margin: 0.2", policy.read_text())
+        .replace("times_smaller: 2.0", "times_smaller: 1.2")
+        .replace("loss_budget: 0.1", "loss_budget: 0.5 #")
+    )
     return folder, run(folder, "run")
 
 

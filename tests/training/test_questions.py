@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recompress.benchmarks import Example, benchmark_of
-from recompress.benchmarks.question_answering import NEVER
+from recompress.benchmarks.pieces import NEVER
 from recompress.errors import InputError
 from recompress.measure.quality import evaluate_quality
 from recompress.methods.distillation.teacher import teacher_outputs, unit_logits
