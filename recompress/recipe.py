@@ -223,7 +223,7 @@ def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:
 
 
 def _check_chains(file: SettingsFile, recipe: Recipe, steps: dict[str, tuple[Step, ...]]) -> None:
-    from recompress.methods.runner import check_chain
+    from recompress.methods.chain import check_chain
 
     for variant, chain in steps.items():
         try:

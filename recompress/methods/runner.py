@@ -7,7 +7,6 @@ its name. A method that reports success and changed nothing fails here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -17,9 +16,9 @@ import numpy as np
 
 from recompress.errors import EffectMissing, InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
+from recompress.methods.chain import check_next
 from recompress.methods.examples import is_blank, telling
-from recompress.methods.registry import Claim, Inputs, Method, all_methods, get_method
-from recompress.models.architecture import architecture_named
+from recompress.methods.registry import Claim, Inputs, Method, get_method
 from recompress.models.checkpoint import Checkpoint, load, read_info, write
 from recompress.models.onnx_graph import numbers_in, read_graph
 from recompress.records import Record
@@ -61,13 +60,8 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
     method = get_method(method_name)
     started = perf_counter()
     info = read_info(source)
-    _check_takes(method, info.runtime, info.steps)
-    _check_losses(method, config, info.steps)
-    _check_order(method, info.steps)
+    check_next(method, config, info.runtime, info.steps, inputs.benchmark.name, _family(source))
     before = load(source)
-    _check_supported(method, inputs.benchmark.name, _family(source))
-    if method.check is not None:
-        method.check(config)
     inputs.workdir.mkdir(parents=True, exist_ok=True)
     done = method.run(load(source), config, inputs)
     done.info = replace(done.info, runtime=method.gives, steps=(*done.info.steps, method.name))
@@ -94,34 +88,6 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
     return report
 
 
-def check_chain(steps: Sequence[tuple[str, Settings]], benchmark: str, architecture: str | None) -> None:
-    """Refuse a chain of steps that makes no sense, before anything runs: unknown methods, wrong runtimes, unsupported benchmarks and architectures.
-
-    ``architecture`` is a config's ``model_type``; ``None`` while the base model has not been looked at. Raises ``InputError``.
-    """
-    if not steps:
-        raise InputError("a variant needs at least one step")
-    if architecture is not None:
-        architecture_named(architecture)
-    runtime, zeros = "torch", 0.0
-    done: list[str] = []
-    for place, (name, config) in enumerate(steps):
-        method = get_method(name)
-        if not isinstance(config, method.config):
-            raise InputError(f"{name} takes settings of the class {method.config.__name__}, got {type(config).__name__}")
-        _check_takes(method, runtime, done)
-        _check_losses(method, config, done)
-        _check_order(method, done)
-        _check_supported(method, benchmark, architecture)
-        if method.check is not None:
-            method.check(config)
-        if method.check_steps is not None:
-            method.check_steps(config, steps[:place])
-        zeros = _check_zeros(method, config, zeros)
-        runtime = method.gives
-        done.append(name)
-
-
 def parameters_in(checkpoint: Checkpoint) -> int:
     """Numbers stored in the weights; a tensor that is used twice counts once, scales and zero points of a quantized graph do not count."""
     if isinstance(checkpoint.network, Path):
@@ -130,52 +96,6 @@ def parameters_in(checkpoint: Checkpoint) -> int:
     from recompress.models.packed import numbers_in as numbers_in_tensors
 
     return numbers_in_tensors(distinct_tensors(checkpoint.network))
-
-
-def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:
-    if method.takes == runtime:
-        return
-    if runtime == "torch" and method.takes == "packed":
-        raise InputError(f"{method.name} needs weights that are packed; put a step that packs them, like rtn or gptq, right before it")
-    if steps:
-        raise InputError(f"{method.name} cannot follow {steps[-1]}, which leaves the {method.takes} runtime; put it before")
-    raise InputError(f"{method.name} needs a model on the {method.takes} runtime, this one is on {runtime}")
-
-
-def _check_losses(method: Method, config: Settings, steps: Sequence[str]) -> None:
-    lost = [step for step in steps if method.loses is not None and method.loses(config, step)]
-    if lost:
-        raise InputError(f"{method.name} begins anew, so that what {lost[-1]} did before it would be lost; put {method.name} first, or leave {lost[-1]} out")
-
-
-def _check_order(method: Method, steps: Sequence[str]) -> None:
-    known = all_methods()
-    for step in steps:
-        reason = method.not_after.get(step) or (known[step].not_before.get(method.name) if step in known else None)
-        if reason:
-            raise InputError(f"{method.name} cannot follow {step}: {reason}")
-
-
-def _check_zeros(method: Method, config: Settings, before: float) -> float:
-    """The share of zeros that is sure to be there after a step, where ``before`` was sure before it. A step that asks for fewer is refused."""
-    asked, pattern = getattr(config, "sparsity", None), getattr(config, "pattern", None)
-    if asked is None or method.family != "pruning":
-        return before if method.family == "training" else 0.0  # any other step may change what there is to be zero
-    if pattern is not None:
-        remaining, _, group = pattern.partition(":")
-        asked = 1 - int(remaining) / int(group)
-    elif 0 < asked < before and getattr(config, "block", None) is None:  # single zeros make no block
-        raise InputError(
-            f"{method.name}: sparsity {asked:g} is less than the {before:g} that a step before it asks for; ask for more, or leave one of them out"
-        )
-    return max(asked, before)
-
-
-def _check_supported(method: Method, benchmark: str, architecture: str | None) -> None:
-    if benchmark not in method.benchmarks:
-        raise InputError(f"{method.name} does not support the benchmark {benchmark!r}; it supports {', '.join(method.benchmarks)}")
-    if architecture is not None and architecture not in method.architectures:
-        raise InputError(f"{method.name} does not support the architecture {architecture!r}; it supports {', '.join(method.architectures)}")
 
 
 def _family(directory: Path) -> str:

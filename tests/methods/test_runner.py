@@ -17,8 +17,9 @@ import torch
 from recompress.benchmarks import get_benchmark
 from recompress.errors import EffectMissing, InputError, IntegrityError
 from recompress.integrity.digest import sha256_directory
+from recompress.methods.chain import check_chain
 from recompress.methods.registry import Claim, Inputs, Method, all_methods, get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.models.checkpoint import Checkpoint, load
 from recompress.settings.base import Settings
 from tests.families import checkpoint_of, inputs_of, remember_exports, saved

@@ -13,8 +13,9 @@ import torch
 
 from recompress.errors import InputError, IntegrityError
 from recompress.methods import runner
+from recompress.methods.chain import check_chain
 from recompress.methods.registry import Claim, Inputs, Method, all_methods, get_method
-from recompress.methods.runner import StepReport, check_chain, parameters_in, run_step
+from recompress.methods.runner import StepReport, parameters_in, run_step
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.settings.base import Settings
 from tests.families import inputs_of, saved

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from recompress.errors import DataRefused, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.distillation.dials import Correction, Shape
 from recompress.methods.distillation.distill import Distill
 from recompress.methods.distillation.distill_base import DistillBase, distill_base
 from recompress.methods.registry import Inputs, get_method
-from recompress.methods.runner import check_chain, run_step
+from recompress.methods.runner import run_step
 from recompress.methods.training.finetune import Finetune
 from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import load, save

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from recompress.errors import DataRefused, EffectMissing, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.distillation import correction
 from recompress.methods.distillation.dials import Correction, Shape
 from recompress.methods.distillation.distill import Distill, distill
 from recompress.methods.registry import Inputs, get_method
-from recompress.methods.runner import check_chain, run_step
+from recompress.methods.runner import run_step
 from recompress.models.checkpoint import load, save
 from recompress.settings.file import read_settings
 from recompress.training.run import weights_sha256

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from recompress.errors import EffectMissing, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, parameters_in, run_step
+from recompress.methods.runner import StepReport, parameters_in, run_step
 from recompress.models.checkpoint import load, save
 from recompress.models.factored import FactoredEmbedding, FactoredOutput, token_table
 from tests.six import DECODERS, HIDDEN, SIX, checkpoint_of, inputs_of

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from recompress.errors import EffectMissing, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.low_rank import split
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, parameters_in, run_step
+from recompress.methods.runner import StepReport, parameters_in, run_step
 from recompress.models.architecture import encoder_linears, layers_of
 from recompress.models.checkpoint import load, save
 from recompress.models.factored import FactoredLinear, is_factored

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from recompress.errors import InputError
 from recompress.methods.catalogue import example
+from recompress.methods.chain import check_chain
 from recompress.methods.pruning import dynamic_sparse, movement, wanda
 from recompress.methods.pruning.gradual import Gradual
 from recompress.methods.pruning.in_training import beside, cubic, spaced
@@ -25,7 +26,7 @@ from recompress.methods.pruning.mask import smallest, sparsity
 from recompress.methods.pruning.scope import zeros_of
 from recompress.methods.pruning.structure import PruneStructure
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.methods.training.finetune import Finetune
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import load, save

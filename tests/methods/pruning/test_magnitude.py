@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from recompress.errors import EffectMissing, InputError
 from recompress.integrity.digest import sha256_file
+from recompress.methods.chain import check_chain
 from recompress.methods.pruning import magnitude, mask, scope
 from recompress.methods.pruning.magnitude import Magnitude, stage
 from recompress.methods.pruning.mask import sparsity
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.methods.training.finetune import Finetune
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import load, save

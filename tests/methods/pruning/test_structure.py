@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.digest import sha256_file
 from recompress.methods.calibration import calibration_features
+from recompress.methods.chain import check_chain
 from recompress.methods.pruning.by_loss import without_each_layer
 from recompress.methods.pruning.cut import strongest
 from recompress.methods.pruning.how_many import removed
 from recompress.methods.pruning.importance import by_magnitude
 from recompress.methods.pruning.structure import PruneStructure, chosen_layers
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint, load, read_info, save
 from recompress.models.heads import head_of

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from recompress.errors import InputError
 from recompress.layerwise.second_order import inverse_root, permute
+from recompress.methods.chain import check_chain
 from recompress.methods.quantization import awq, column_by_column, grid
 from recompress.methods.quantization.gptq import Gptq
 from recompress.methods.quantization.grid import FewBits, Grid
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import load, save
 from recompress.models.packed import PackedLinear, Quantized, packed_linear

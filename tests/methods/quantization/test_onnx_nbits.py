@@ -12,10 +12,11 @@ import pytest
 from onnx import numpy_helper
 
 from recompress.errors import EffectMissing, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.quantization import onnx_nbits
 from recompress.methods.quantization.onnx_nbits import OnnxNbits, prove
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.models.checkpoint import load, save
 from recompress.models.onnx_graph import numbers_in, read_graph, weights_in, write_graph
 from recompress.models.packed import PackedEmbedding, packed_linears

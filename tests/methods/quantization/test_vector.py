@@ -17,10 +17,11 @@ from torch import Tensor
 
 from recompress.errors import InputError, IntegrityError
 from recompress.layerwise import engine
+from recompress.methods.chain import check_chain
 from recompress.methods.quantization import codebooks, vector
 from recompress.methods.quantization.vector import Vector
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import load, save
 from recompress.models.packed import Vectors, packed_embedding, packed_linear

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from recompress.errors import EffectMissing, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, parameters_in, run_step
+from recompress.methods.runner import StepReport, parameters_in, run_step
 from recompress.methods.sharing.share_layers import ShareLayers, shared_weights, shares_for
 from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import load, save

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from recompress.errors import InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.methods.sharing.tie_embeddings import TieEmbeddings, prove, tied_weight
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.runtimes import runtime_of

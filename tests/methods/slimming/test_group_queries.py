@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from recompress.errors import EffectMissing, InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.pruning.structure import PruneStructure
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.methods.slimming import group_queries
 from recompress.methods.slimming.group_queries import GroupQueries
 from recompress.models.architecture import layers_of

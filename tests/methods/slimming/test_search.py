@@ -23,11 +23,12 @@ from pydantic import ValidationError
 
 from recompress.errors import EffectMissing, InputError, StorageError, TrainingDiverged
 from recompress.integrity.digest import sha256_file
+from recompress.methods.chain import check_chain
 from recompress.methods.pruning.cut import apply_cut
 from recompress.methods.pruning.importance import by_chance
 from recompress.methods.pruning.structure import PruneStructure
 from recompress.methods.registry import Inputs, get_method
-from recompress.methods.runner import StepReport, check_chain, run_step
+from recompress.methods.runner import StepReport, run_step
 from recompress.methods.slimming.score import Score
 from recompress.methods.slimming.search import Search, candidates, cut_to
 from recompress.methods.slimming.shapes import Shape, shape_now, shapes_within, sizes_of
