@@ -88,7 +88,7 @@ def _without_spaces(text: str, begin: int, end: int) -> tuple[int, int]:
 def question_is_cut(tokenizer: PreTrainedTokenizerBase, question: str, max_length: int) -> bool:
     """Whether a question has more tokens than the half of a window that it may take."""
     backend: Any = tokenizer.backend_tokenizer
-    return len(backend.encode(question, add_special_tokens=False)) > (max_length - backend.num_special_tokens_to_add(True)) // 2
+    return bool(len(backend.encode(question, add_special_tokens=False)) > (max_length - backend.num_special_tokens_to_add(True)) // 2)
 
 
 def positions_of(window: Feature, span: Span | None) -> tuple[int, int]:

@@ -153,7 +153,8 @@ def _few_groups(settings: SourceSettings, parts: list[RawPart]) -> tuple[str, ..
     """Questions are in groups although nobody named any; where these are too few for a bound, a person has to know before anything is trained."""
     if not settings.finds_spans:
         return ()
-    groups, texts = ({pick(example) for part in parts for example in part.examples} for pick in (lambda one: one.group, lambda one: one.words[1]))
+    examples = [example for part in parts for example in part.examples]
+    groups, texts = {example.group for example in examples}, {example.words[1] for example in examples}
     if len(groups) * MOST_OF_TEST >= FEWEST:
         return ()
     ways = (
