@@ -13,7 +13,7 @@ have the tag ``None``.
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,9 @@ def _place(span: Span | None, context: str, prepared: str) -> Answer:
         return {"answer": None, "start": None, "end": None}
     start, end = span.start, span.end
     if context != prepared:
-        start, end = (bisect_left(range(len(context)), place, key=lambda i: len(as_prepared(context[:i], running=True))) for place in (start, end))
+        places = range(len(context) + 1)
+        start = bisect_right(places, span.start, key=lambda i: len(as_prepared(context[:i], running=True))) - 1
+        end = bisect_left(places, True, key=lambda i: as_prepared(context[:i], running=True)[: span.end] == prepared[: span.end])
     return {"answer": span.text, "start": start, "end": end}
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from recompress.benchmarks import Example, benchmark_of
+from recompress.benchmarks.answers import Span
 from recompress.benchmarks.pieces import NEVER
+from recompress.data.characters import has_hidden
 from recompress.errors import InputError
 from recompress.measure.quality import evaluate_quality
 from recompress.methods.distillation.teacher import teacher_outputs, unit_logits
@@ -20,7 +22,7 @@ from recompress.methods.runner import run_step
 from recompress.models.checkpoint import Checkpoint, load, read_info, save
 from recompress.models.finetuned import from_finetuned
 from recompress.models.pretrained import from_base
-from recompress.predict import Predictor, rows_of, summary
+from recompress.predict import Predictor, _place, as_prepared, rows_of, summary
 from recompress.runtimes import open_runtime, runtime_of
 from recompress.runtimes.asking import units_of
 from recompress.training.batches import collate
@@ -70,6 +72,16 @@ def test_it_answers_with_a_place_in_the_context_as_it_was_given(reader: Path) ->
     [cut] = predictor([{"question": "kwa " * 30, "context": "leo asha"}])
     assert cut["truncated"]
     assert "half of what the model reads" in summary(cut)
+
+
+@pytest.mark.parametrize("given", ["\u200bashá\u200b leo", "le\u0301o \u00ada\u200bsha\u0301 leo", "leo asha\u0301\u200b", "leo  ashá"], ids=ascii)
+def test_a_place_is_counted_in_what_was_given(given: str) -> None:
+    """Marks that preparation joins to their letters, and what it drops, stand in the characters that a person sent."""
+    prepared = as_prepared(given, running=True)
+    place = _place(Span(prepared.index("ashá"), "ashá"), given, prepared)
+    found = given[place["start"] : place["end"]]
+    assert as_prepared(found) == "ashá"
+    assert not has_hidden(found[0] + found[-1]), "nothing hidden before it or behind it"
 
 
 @pytest.mark.parametrize("row", ["leo", {"question": "kwa"}, {"text": "leo"}, {"question": "kwa", "context": 3}], ids=str)
