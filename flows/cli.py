@@ -121,12 +121,15 @@ def run(root: Path, recipe: Path | None, propose: bool, json_: bool) -> None:
 @main.command()
 @click.argument("model")
 @click.argument("text", nargs=-1)
+@click.option("--context", help='The text that questions are asked about. Without it, each line is JSON: {"question": …, "context": …}.')
 @as_json
 @click.pass_obj
-def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
+def predict(root: Path, model: str, text: tuple[str, ...], context: str | None, json_: bool) -> None:
     """Ask a model: a registered one (name or name@alias) or a model folder. Reads lines from stdin when no text is given.
 
     Example:  recompress predict quickstart@champion "Return the shortest path between two nodes."
+
+    A model that finds answers takes questions:  recompress predict xquad@champion "Who won?" --context "The Broncos won."
     """
     from tasks.tracking.registry import load_for_prediction
     from tasks.tracking.track import Store
@@ -135,7 +138,7 @@ def predict(root: Path, model: str, text: tuple[str, ...], json_: bool) -> None:
     empty = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
     if not lines or empty is not None:
         raise InputError("there is no text to predict; give some as arguments or on stdin" if not lines else f"text {empty} is empty; leave it out")
-    answers = load_for_prediction(Store(root), root, model)(list(lines))
+    answers = load_for_prediction(Store(root), root, model)(list(lines), context)
     show(
         {"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True))
     )

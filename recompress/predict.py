@@ -3,6 +3,7 @@
 predictor = Predictor(directory)
 predictor(["habari za leo"])      # [{"label": "news", "score": 0.93}]  or  [{"words": […], "tags": […], "entities": […]}]
                                   # or, of a model of language, [{"tokens": 5, "bytes": 14, "bits_per_byte": 2.31, "perplexity": 88.4}]
+predictor([{"question": "Who won?", "context": "The Broncos won."}])      # [{"answer": "The Broncos", "score": 0.83, "start": 0, "end": 11}], or no answer: None
 
 A text is read as data preparation would have left it, because that is what the model was trained and measured on: composed characters (NFC), nothing hidden,
 no wrong decodings, and single spaces where the text is no running text. Of what is longer than the model reads, the answer says so: ``truncated`` is true, and words that were not read
@@ -11,16 +12,21 @@ have the tag ``None``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Example, ReadsOn, get_benchmark
+from recompress.benchmarks import Example, ReadsOn, benchmark_of
+from recompress.benchmarks.answers import Span
+from recompress.benchmarks.question_answering import QuestionAnswering
+from recompress.benchmarks.windows import question_is_cut
 from recompress.data.characters import HALF, LOST, repaired, to_nfc, without_hidden
-from recompress.errors import DataRefused
+from recompress.errors import DataRefused, InputError
 from recompress.models.checkpoint import read_info
 from recompress.models.light_tokenizer import LightTokenizer
 from recompress.models.tokenizer import load_tokenizer
@@ -39,13 +45,25 @@ class Predictor:
 
     def __init__(self, directory: Path, threads: int = 1) -> None:
         self.info = read_info(directory)
-        self.benchmark = get_benchmark(self.info.benchmark)
+        self.benchmark = benchmark_of(self.info)
         # on ONNX Runtime nothing else needs transformers, whose import takes longer than most questions
         self.tokenizer: Any = LightTokenizer(directory) if self.info.runtime == "onnx" else load_tokenizer(directory)
         self.runtime = open_runtime(directory, threads)
 
-    def __call__(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer for each text, in order: label and score of a text, or words, tags and entities, or how well a model of language foresees it."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What each row has to name: nothing but a text, or a question and its context."""
+        return ("question", "context") if isinstance(self.benchmark, QuestionAnswering) else ("text",)
+
+    def __call__(self, texts: Sequence[str | Mapping[str, str]]) -> list[Answer]:
+        """An answer for each text, in order: label and score of a text, or words, tags and entities, or how well a model of language foresees it; or, of a model that finds
+        answers, for each question and context the part that answers. Raises ``InputError`` for rows of another kind."""
+        rows = [_row(text, self.columns, number) for number, text in enumerate(texts, 1)]
+        if isinstance(self.benchmark, QuestionAnswering):
+            return self._found(self.benchmark, [(row["question"], row["context"]) for row in rows])
+        return self._about([row["text"] for row in rows])
+
+    def _about(self, texts: Sequence[str]) -> list[Answer]:
         labels = self.info.labels
         if isinstance(self.benchmark, ReadsOn):
             return [self._foreseen(self.benchmark.pieces, text) for text in texts]
@@ -62,7 +80,7 @@ class Predictor:
 
     @property
     def _tagged(self) -> bool:
-        return self.info.benchmark == "token-classification"
+        return self.benchmark.head.tagged
 
     def _example(self, text: str) -> Example:
         return Example(self.benchmark.split(as_prepared(text, running=isinstance(self.benchmark, ReadsOn))))
@@ -73,6 +91,17 @@ class Predictor:
             return False
         [whole] = self.benchmark.encode(self.tokenizer, [example], self.info.labels, NO_LIMIT)
         return len(whole["input_ids"]) > len(feature["input_ids"])
+
+    def _found(self, benchmark: QuestionAnswering, asked: Sequence[tuple[str, str]]) -> list[Answer]:
+        """The part of each context that answers its question, over all of its windows, with its place in the context as it was given."""
+        examples = [Example((as_prepared(question), as_prepared(context, running=True))) for question, context in asked]
+        features = benchmark.encode(self.tokenizer, examples, self.info.labels, self.info.max_length)
+        units = [benchmark.unit_logits(logits, feature) for logits, feature in zip(self.runtime.logits(features), features, strict=True)]
+        answers = []
+        for (_, context), example, found in zip(asked, examples, benchmark.best_answers(units, features, examples), strict=True):
+            cut = {"truncated": True} if question_is_cut(self.tokenizer, example.words[0], self.info.max_length) else {}
+            answers.append({**_place(found.span, context, example.words[1]), "score": round(found.probability, 6), **cut})
+        return answers
 
     def _foreseen(self, pieces: Callable[..., list[Feature]], text: str) -> Answer:
         """What the text costs a model of language, in windows as its benchmark makes them; nothing is known of a text without a second token."""
@@ -88,6 +117,46 @@ class Predictor:
         return {"tokens": int(totals[1]), "bytes": int(totals[2]), **costs}
 
 
+def rows_of(lines: Sequence[str], columns: Sequence[str], context: str | None) -> list[str | dict[str, str]]:
+    """What a person wrote in lines, as a model is asked: as they are, with the context that all are asked about, or as the JSON that they are.
+
+    Raises ``InputError`` for a context that a model does not read, and for lines that are no such JSON.
+    """
+    if len(columns) == 1 and context is not None:
+        raise InputError("this model reads texts alone; leave --context out")
+    if len(columns) == 1:
+        return [*lines]
+    if context is not None:
+        return [{"question": line, "context": context} for line in lines]
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise InputError(f'line {number} is no question with its context; give --context, or {{"question": …, "context": …}} on each line') from None
+    return rows
+
+
+def _row(text: str | Mapping[str, str], columns: Sequence[str], number: int) -> Mapping[str, str]:
+    row = text if isinstance(text, Mapping) else {"text": text}
+    if set(row) != set(columns) or not all(isinstance(value, str) for value in row.values()):
+        wanted = "a question and the context that it is asked about" if len(columns) > 1 else "a text alone"
+        raise InputError(f"row {number} has {', '.join(map(str, row)) or 'nothing'}; this model is asked with {wanted} ({', '.join(columns)})")
+    return row
+
+
+def _place(span: Span | None, context: str, prepared: str) -> Answer:
+    """An answer with its characters in the context as it was given, where preparation left out or joined some before it."""
+    if span is None:
+        return {"answer": None, "start": None, "end": None}
+    start, end = span.start, span.end
+    if context != prepared:
+        places = range(len(context) + 1)
+        start = bisect_right(places, span.start, key=lambda i: len(as_prepared(context[:i], running=True))) - 1
+        end = bisect_left(places, True, key=lambda i: as_prepared(context[:i], running=True)[: span.end] == prepared[: span.end])
+    return {"answer": span.text, "start": start, "end": end}
+
+
 def as_prepared(text: str, *, running: bool = False) -> str:
     """The text as ``recompress.data.clean`` would have left it; ``running`` text keeps its spaces. What preparation would leave out as a row is answered all the same."""
     text = HALF.sub(LOST, text)
@@ -97,14 +166,17 @@ def as_prepared(text: str, *, running: bool = False) -> str:
 
 
 def summary(answer: Answer) -> str:
-    """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, or ``2.31 bits per byte, perplexity 88.4``."""
-    return _summary(answer) + (" (truncated: the rest of the text is longer than the model reads)" if answer.get("truncated") else "")
+    """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, ``The Broncos 0.83``, or ``2.31 bits per byte, perplexity 88.4``."""
+    cut = "the question is longer than half of what the model reads" if "answer" in answer else "the rest of the text is longer than the model reads"
+    return _summary(answer) + (f" (truncated: {cut})" if answer.get("truncated") else "")
 
 
 def _summary(answer: Answer) -> str:
     if "perplexity" in answer:
         known = answer["perplexity"] is not None
         return f"{answer['bits_per_byte']:.2f} bits per byte, perplexity {answer['perplexity']:.4g}" if known else "too short to be foreseen"
+    if "answer" in answer:
+        return "no answer" if answer["answer"] is None else f"{answer['answer']} {answer['score']:.2f}"
     if "label" in answer:
         return f"{answer['label']} {answer['score']:.2f}"
     return " · ".join(f"{entity['type']} {entity['text']}" for entity in answer["entities"]) or "no entity"

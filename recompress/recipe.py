@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from recompress.benchmarks import BenchmarkName
+from recompress.benchmarks import Benchmark, BenchmarkName, dials_of, get_benchmark
 from recompress.errors import InputError
 from recompress.integrity.digest import sha256_json
 from recompress.methods.registry import all_methods
@@ -123,12 +123,28 @@ class Recipe(Settings):
     base: BaseChoice
     seed: int = 0
     """Every random choice follows from it: the head's first weights, the order of examples, the draws of the bootstrap."""
+    answering: dict[str, Any] = {}
+    """Dials of the benchmark, for one that has some: how a model is asked, and which answer is taken. Every model of the recipe keeps them."""
     baseline: BaselineChoice
     """How the uncompressed model is fine-tuned, or which one is fine-tuned already."""
     variants: Annotated[dict[Slug, tuple[dict[str, object], ...]], Field(min_length=1)]
     policy: str
     """The policy file, relative to the project's folder."""
     register_: Annotated[RegisterChoice, Field(alias="register")]
+
+    @property
+    def measured_on(self) -> Benchmark:
+        """The benchmark, with the dials that the recipe sets."""
+        return get_benchmark(self.benchmark, self.answering)
+
+    @property
+    def kept_dials(self) -> dict[str, Any]:
+        """All dials of the benchmark, for models to keep; none where it has none."""
+        return dict(getattr(self.measured_on, "answering", {}))
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("answering",))
 
     @field_validator("variants")
     @classmethod
@@ -163,6 +179,7 @@ def read_recipe(path: Path, root: Path) -> Plan:
     file = SettingsFile(path)
     _complete_base(file)
     recipe = file.read_as(Recipe)
+    _check_answering(file, recipe)
     steps = {name: _steps(file, name, len(chain)) for name, chain in recipe.variants.items()}
     _check_chains(file, recipe, steps)
     _check_teachers(file, steps)
@@ -175,6 +192,14 @@ def read_recipe(path: Path, root: Path) -> Plan:
     if not policy_path.is_file():
         raise InputError(f"policy {recipe.policy!r} does not exist ({file.where(('policy',))})")
     return Plan(path, recipe, steps, read_policy(root / recipe.policy))
+
+
+def _check_answering(file: SettingsFile, recipe: Recipe) -> None:
+    dials = dials_of(recipe.benchmark)
+    if recipe.answering and dials is None:
+        raise InputError(f"{recipe.benchmark} has no dials of its own; leave answering out ({file.where(('answering',))})")
+    if recipe.answering and dials is not None:
+        file.read_as(dials, ("answering",))
 
 
 def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:

@@ -140,13 +140,13 @@ def remember_exports(monkeypatch: Any) -> None:
 
     real = export.export_graph
 
-    def remembered(network: Any) -> onnx.ModelProto:
+    def remembered(network: Any, *, segments: bool = False) -> onnx.ModelProto:
         tensors = network.state_dict().items()
-        content = hashlib.sha256(repr([type(network), network.config.to_json_string()]).encode())
+        content = hashlib.sha256(repr([type(network), network.config.to_json_string(), segments]).encode())
         for name, tensor in tensors:
             content.update(name.encode() + tensor.numpy().tobytes())
         if content.hexdigest() not in _graphs:
-            _graphs[content.hexdigest()] = real(network).SerializeToString()
+            _graphs[content.hexdigest()] = real(network, segments=segments).SerializeToString()
         return onnx.load_from_string(_graphs[content.hexdigest()])
 
     for user in ("methods.quantization.int8", "methods.quantization.onnx_nbits", "methods.slimming.onnx_fp32"):

@@ -20,19 +20,23 @@ DECODERS = ("gpt2", "llama")
 SIX = (*ENCODERS, *DECODERS)
 CLASSIFIERS = ("gpt2-classifier", "llama-classifier")
 """Decoders with a head for labels; the tokenizer has a padding token of its own, which is not number 0."""
-LANGUAGE = "language-modelling"
+READERS = ("bert-reader",)
+"""An encoder with a head that finds answers in a text; its tokenizer gives segments."""
+LANGUAGE, ANSWERS = "language-modelling", "question-answering"
 HIDDEN, NEURONS, LAYERS, HEADS = 32, 64, 2, 4
 LENGTH = 16
 
 
 def benchmark_of(family: str) -> str:
     """Both kinds of head are met."""
+    if family in READERS:
+        return ANSWERS
     return LANGUAGE if family in DECODERS else "token-classification" if family in ("bert", "xlm-roberta") else "text-classification"
 
 
 def architecture_in(family: str) -> str:
     """The config's ``model_type``."""
-    return family.removesuffix("-classifier")
+    return family.removesuffix("-classifier").removesuffix("-reader")
 
 
 def byte_tokenizer(padding: str | None = "<end>") -> PreTrainedTokenizerBase:
@@ -73,7 +77,7 @@ def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
 
     benchmark = benchmark_of(family)
     tokenizer = byte_tokenizer() if benchmark == LANGUAGE else byte_tokenizer("<pad>") if family in CLASSIFIERS else tiny_tokenizer()
-    labels = {"token-classification": TAGS, "text-classification": TOPICS, LANGUAGE: ()}[benchmark]
+    labels = {"token-classification": TAGS, "text-classification": TOPICS, LANGUAGE: (), ANSWERS: head_of(ANSWERS).outputs}[benchmark]
     config = config_of(family, len(tokenizer), len(labels) or 2, **{"pad_token_id": tokenizer.pad_token_id} | changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

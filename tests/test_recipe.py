@@ -58,3 +58,31 @@ def test_what_says_nothing_or_two_things_is_refused_by_line(tmp_path: Path, base
     if "epoch" in baseline and "model" not in baseline:
         with pytest.raises(InputError, match="base is missing"):
             read(tmp_path, "{epochs: 2}")
+
+
+def test_dials_of_a_benchmark_are_read_with_it_and_kept_by_models(tmp_path: Path) -> None:
+    asked = RECIPE.replace("text-classification", "question-answering\nanswering: {stride: 64, threshold: null}")
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("accuracy", "f1"))
+    (tmp_path / "recipe.yaml").write_text(asked.replace("BASELINE", "{epochs: 2}").replace("BASE", "base: {model: bert}"))
+    recipe = read_recipe(tmp_path / "recipe.yaml", tmp_path).recipe
+    assert recipe.kept_dials == {"stride": 64, "longest_answer": 30, "threshold": None, "normalisation": "squad"}
+    plain = read(tmp_path, "{epochs: 2}", "base: {model: bert}").recipe
+    assert plain.kept_dials == {}
+    assert "answering" not in plain.model_dump(mode="json"), "recipes of before keep their digests"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "answering", "message"),
+    [
+        ("question-answering", "{strid: 3}", r"unknown key 'strid'.*recipe\.yaml:4\).*did you mean 'stride'"),
+        ("question-answering", "{stride: -1}", r"stride .*-1 \(.*recipe\.yaml:4\)"),
+        ("question-answering", "{normalisation: english}", r"normalisation .*'english' \(.*recipe\.yaml:4\)"),
+        ("text-classification", "{stride: 3}", r"text-classification has no dials of its own; leave answering out \(.*recipe\.yaml:4\)"),
+    ],
+)
+def test_dials_that_a_benchmark_does_not_have_are_refused_by_line(tmp_path: Path, benchmark: str, answering: str, message: str) -> None:
+    asked = RECIPE.replace("text-classification", f"{benchmark}\nanswering: {answering}")
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "recipe.yaml").write_text(asked.replace("BASELINE", "{epochs: 2}").replace("BASE", "base: {model: bert}"))
+    with pytest.raises(InputError, match=message):
+        read_recipe(tmp_path / "recipe.yaml", tmp_path)

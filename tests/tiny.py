@@ -19,6 +19,8 @@ MORE = {"LOC": ("mjini", "kaskazini"), "PER": ("otieno", "kamau")}
 PLAIN = ("na", "ya", "kwa", "alikwenda", "nyumba", "kula", "cheza", "kazi", "leo", "jana", ".", ",")
 TOPIC_WORDS = {"food": "kula", "sport": "cheza", "work": "kazi"}
 PIECES = ("##ni", "##s", "##la")
+ASKED = {"PER": "kwa", "LOC": "ya"}
+"""What a question asks for; these words stand in no text that is asked about."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
@@ -34,7 +36,7 @@ def tiny_checkpoint(benchmark: str = "token-classification", *, seed: int = 0, l
     import torch
     from transformers import BertConfig
 
-    labels = TAGS if benchmark == "token-classification" else TOPICS
+    labels = head_of(benchmark).outputs or (TAGS if benchmark == "token-classification" else TOPICS)
     tokenizer = tiny_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -58,7 +60,7 @@ def tiny_checkpoint(benchmark: str = "token-classification", *, seed: int = 0, l
 def tiny_examples(count: int, benchmark: str = "token-classification", *, seed: int = 0) -> list[Example]:
     """Sentences whose labels follow from their words, so that a small model can learn them."""
     draw = random.Random(seed)
-    make = _tagged if benchmark == "token-classification" else _text
+    make = _tagged if benchmark == "token-classification" else _question if benchmark == "question-answering" else _text
     return [make(draw) for _ in range(count)]
 
 
@@ -82,3 +84,18 @@ def _text(draw: random.Random) -> Example:
     words = [*draw.choices(NAMES["PER"] + NAMES["LOC"], k=draw.randint(1, 6)), TOPIC_WORDS[topic]]
     draw.shuffle(words)
     return Example((" ".join(words),), (topic,), draw.choice(("swa", "yor")))
+
+
+def _question(draw: random.Random) -> Example:
+    """Who or where? A name of that kind stands in the text once, or, in one question of five, not at all."""
+    kind = draw.choice(("PER", "LOC"))
+    words = draw.choices([word for word in PLAIN if word not in (".", ",", *ASKED.values())], k=draw.randint(3, 9))
+    answer = ""
+    if draw.random() < 0.8:
+        answer = draw.choice(NAMES[kind]) + (f" {draw.choice(MORE[kind])}" if draw.random() < 0.5 else "")
+        words.insert(draw.randint(0, len(words)), answer)
+    if draw.random() < 0.5:  # somebody of the other kind, who is not asked for
+        words.insert(0, draw.choice(NAMES["LOC" if kind == "PER" else "PER"]))
+    text = " ".join(words)
+    label = f"{text.index(answer)}:{answer}" if answer else ""
+    return Example((ASKED[kind], text), (label,), draw.choice(("swa", "yor")))

@@ -5,27 +5,78 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from recompress.benchmarks.benchmark import Benchmark, Example, ReadsOn
-from recompress.errors import InputError
+from pydantic import ValidationError
 
-__all__ = ["ALL_BENCHMARKS", "Benchmark", "BenchmarkName", "Example", "ReadsOn", "get_benchmark"]
+from recompress.benchmarks.benchmark import Benchmark, Example, InWindows, ReadsOn, answers_of, first_of_each
+from recompress.errors import InputError, IntegrityError
+from recompress.settings.base import Settings
 
-BenchmarkName = Literal["token-classification", "text-classification", "language-modelling"]
+if TYPE_CHECKING:
+    from recompress.models.checkpoint import Info
+
+__all__ = [
+    "ALL_BENCHMARKS",
+    "Benchmark",
+    "BenchmarkName",
+    "Example",
+    "InWindows",
+    "ReadsOn",
+    "answers_of",
+    "benchmark_of",
+    "dials_of",
+    "first_of_each",
+    "get_benchmark",
+]
+
+BenchmarkName = Literal[
+    "token-classification",
+    "text-classification",
+    "language-modelling",
+    "question-answering",
+]
 ALL_BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
 
 
-def get_benchmark(name: str) -> Benchmark:
-    """Raises ``InputError`` for a name that is not known."""
+def benchmark_of(info: Info) -> Benchmark:
+    """The benchmark that a model was made for, with the dials that the model names. Raises ``InputError`` and, for dials that it does not have, ``IntegrityError``."""
+    try:
+        return get_benchmark(info.benchmark, info.answering)
+    except ValidationError as error:
+        raise IntegrityError(f"the model names dials that {info.benchmark} does not have: {error.errors()[0]['msg']}") from None
+
+
+def dials_of(name: str) -> type[Settings] | None:
+    """The settings class of a benchmark's own dials, where it has any: what ``answering`` of a recipe says."""
+    return getattr(get_benchmark(name), "Dials", None)
+
+
+def get_benchmark(name: str, answering: Mapping[str, Any] | None = None) -> Benchmark:
+    """The benchmark of that name; ``answering`` are its own dials, for those that have some.
+
+    Raises ``InputError`` for a name that is not known, and for dials of a benchmark without any; pydantic's ``ValidationError`` for dials that are wrong.
+    """
     from recompress.benchmarks.language_modelling import LanguageModelling
+    from recompress.benchmarks.question_answering import QuestionAnswering
     from recompress.benchmarks.text_classification import TextClassification
     from recompress.benchmarks.token_classification import TokenClassification
 
-    every: tuple[Benchmark, ...] = (TokenClassification(), TextClassification(), LanguageModelling())
+    every: tuple[Benchmark, ...] = (
+        TokenClassification(),
+        TextClassification(),
+        LanguageModelling(),
+        QuestionAnswering(),
+    )
     known = {benchmark.name: benchmark for benchmark in every}
     if name not in known:
         from recompress.settings.file import unknown
 
         raise InputError(unknown("benchmark", name, known, "benchmark"))
-    return known[name]
+    benchmark = known[name]
+    if not answering:
+        return benchmark
+    if not isinstance(benchmark, QuestionAnswering):
+        raise InputError(f"{name} has no dials of its own; leave answering out")
+    return QuestionAnswering(QuestionAnswering.Dials.model_validate(dict(answering)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Example:
     """One example. For token classification ``words`` are the words and ``labels`` has one for each; for text classification ``words`` holds the
-    whole text as its only member and ``labels`` one label. ``labels`` is empty for unlabelled text, and for language modelling, where the text is its own."""
+    whole text as its only member and ``labels`` one label; for question answering ``words`` are the question and the text, and ``labels`` all right answers. ``labels`` is empty for unlabelled text, and for language modelling, where the text is its own."""
 
     words: tuple[str, ...]
     labels: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Benchmark(Protocol):
         """Plain text as the ``words`` of an ``Example``, for text that no data set has split."""
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[dict[str, list[int]]]:
-        """One feature dict for each example: ``input_ids``, ``attention_mask``, ``labels`` (-100 where a position carries none), and ``units``: for each
+        """One feature dict for each example (several, where it is read ``InWindows``): ``input_ids``, ``attention_mask``, ``labels`` (-100 where a position carries none), and ``units``: for each
         unit the position in the sequence that speaks for it (text classification: ``[0]``), -1 when truncation cut it off."""
 
     def unit_logits(self, logits: Float[np.ndarray, "..."], feature: dict[str, list[int]]) -> Float[np.ndarray, "units labels"]:
@@ -76,3 +76,45 @@ class ReadsOn(Protocol):
 
     def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
         """What ``Benchmark.decide`` gives for each example; ``label`` names the progress bar."""
+
+
+@runtime_checkable
+class InWindows(Protocol):
+    """A benchmark whose examples may be longer than what a model reads at once: ``encode`` gives several features of an example, one after the other, each with the
+    number of its ``example``."""
+
+    def answers(
+        self, units: Sequence[Float[np.ndarray, "units labels"]], features: Sequence[dict[str, list[int]]], examples: Sequence[Example]
+    ) -> list[tuple[str, ...]]:
+        """What ``Benchmark.decide`` is for others: the answer to each example, from ``Benchmark.unit_logits`` of all features."""
+
+    def by_example(
+        self, units: Sequence[Float[np.ndarray, "units labels"]], features: Sequence[dict[str, list[int]]], examples: Sequence[Example]
+    ) -> list[Float[np.ndarray, "pieces labels"]]:
+        """What a teacher says about each example, for students that may read it in other windows."""
+
+    def for_features(
+        self, taught: Sequence[Float[np.ndarray, "pieces labels"]], features: Sequence[dict[str, list[int]]], examples: Sequence[Example]
+    ) -> list[Float[np.ndarray, "length labels"]]:
+        """What ``by_example`` gave, for each feature of a student."""
+
+
+def answers_of(
+    benchmark: Benchmark,
+    units: Sequence[Float[np.ndarray, "units labels"]],
+    features: Sequence[dict[str, list[int]]],
+    examples: Sequence[Example],
+    labels: Sequence[str],
+) -> list[tuple[str, ...]]:
+    """The answer to each example, in order, from the logits of the units of all features."""
+    if isinstance(benchmark, InWindows):
+        return benchmark.answers(units, features, examples)
+    return [benchmark.decide(row, labels) for row in units]
+
+
+def first_of_each(features: Sequence[dict[str, list[int]]]) -> list[dict[str, list[int]]]:
+    """One feature for each example: of those that are read in windows the first."""
+    first: dict[int, dict[str, list[int]]] = {}
+    for i, feature in enumerate(features):
+        first.setdefault(feature["example"][0] if "example" in feature else i, feature)
+    return list(first.values())

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from recompress.benchmarks import Example
 from recompress.data.bio import continues_nothing, valid_bio
 from recompress.data.characters import LOST, has_broken, has_half, has_hidden, is_nfc, repaired, to_nfc, without_hidden
+from recompress.data.questions import moved
 
 Tally = Counter[str]
 Key = tuple[str, ...]
@@ -30,16 +31,19 @@ def likeness(example: Example) -> str:
     return NO_LETTERS.sub(" ", text).strip() or text
 
 
-def clean(examples: Iterable[Example], labels: frozenset[str] | None, tally: Tally, *, tagged: bool, running: bool = False) -> list[Example]:
+def clean(
+    examples: Iterable[Example], labels: frozenset[str] | None, tally: Tally, *, tagged: bool, running: bool = False, spans: bool = False
+) -> list[Example]:
     """Rows with whole characters, composed, without empty words, with known labels and entities that begin. ``tagged``: each word has a tag of its own;
     otherwise the only word is a whole text. ``running``: the rows follow on each other, so that a line of punctuation stays, and spaces as they are.
+    ``spans``: a question, and a text whose parts are its answers; these move with the characters that are repaired before them, and spaces stay.
 
     Counted in words: ``not_nfc``, ``hidden_characters``, ``broken_characters``, ``empty_words``; in tags: ``invalid_bio``; in rows left out:
-    ``lost_characters``, ``unknown_labels``, ``no_words`` (nothing but punctuation in a row without labels, or nothing at all).
+    ``lost_characters``, ``unknown_labels``, ``lost_answers`` (in a repaired text not found again), ``no_words`` (nothing but punctuation in a row without labels, or nothing at all).
     """
     kept = []
     for example in examples:
-        row = _clean_row(example, labels, tally, tagged, running)
+        row = _clean_question(example, tally) if spans else _clean_row(example, labels, tally, tagged, running)
         if row is None:
             continue
         if not row.labels and not running and not any(character.isalpha() for character in row.words[0]):
@@ -73,6 +77,19 @@ def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tag
         tally["invalid_bio"] += len(wrong)
         labels = valid_bio(labels)
     return Example(words, labels, example.slice, example.group)
+
+
+def _clean_question(example: Example, tally: Tally) -> Example | None:
+    question, context = example.words
+    if LOST in question + context or has_half(" ".join((question, context, *example.labels, example.slice, example.group))):
+        tally["lost_characters"] += 1
+        return None
+    question, text = " ".join(_clean_text(question, tally).split()), _clean_text(context, tally)
+    labels = moved(example.labels, context, text, lambda part: _clean_text(part, Counter()))
+    if not question or not text.strip() or (example.labels and not labels):
+        tally["lost_answers" if question and text.strip() else "no_words"] += 1
+        return None
+    return Example((question, text), labels, example.slice, example.group)
 
 
 def _clean_text(text: str, tally: Tally) -> str:

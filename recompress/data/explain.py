@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from recompress.data.looking import Understood
+from recompress.data.questions import is_question
 from recompress.data.reading import Row
+from recompress.models.heads import head_of
 
 WIDEST = 110
 """Characters of a text that are shown."""
@@ -18,7 +20,7 @@ def explain(understood: Understood) -> str:
     lines = [f"{understood.path}: {understood.benchmark}", "", *as_settings(understood), ""]
     lines += [f"rows      {_counts(understood.rows)}"]
     if understood.labels:
-        lines.append(f"{'entities' if understood.benchmark == 'token-classification' else 'labels  '}  {_counts(understood.labels, 12)}")
+        lines.append(f"{'entities' if head_of(understood.benchmark).tagged else 'labels  '}  {_counts(understood.labels, 12)}")
     if len(understood.slices) > 1:
         lines.append(f"slices    {_counts(understood.slices, 12)}")
     lines.append(f"letters   {', '.join(f'{name} {share:.1%}' for name, share in understood.scripts.items()) or 'none'}")
@@ -62,6 +64,9 @@ def _other(word: str) -> bool:
 
 def _row(row: Row) -> str:
     head = f"  {row.split}{'' if row.slice in ('', 'all') else f' {row.slice}'}, line {row.line}: "
+    if is_question(row):
+        answers = ", ".join(repr(_cut(label)) for label in row.labels if label) or "no answer"
+        return f"{head}{_cut(row.words[0])!r}  {answers} in {_cut(row.words[1])!r}  (group {row.group})"
     if len(row.labels) == len(row.words) > 1 or (row.labels and row.labels[0][:2] in ("B-", "I-")) or row.labels == ("O",):
         return head + _cut(" ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in zip(row.words, row.labels, strict=True)))
     return head + (f"{row.labels[0]!r}  " if row.labels else "") + repr(_cut(row.words[0])) + (f"  (group {row.group})" if row.group else "")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally
+from recompress.data.questions import KINDS, is_question
 from recompress.integrity.digest import sha256_bytes
 
 
@@ -35,8 +36,13 @@ def whole_groups(rows: Sequence[Example], share: float, decided: dict[str, bool]
 
 def _label(rows: Sequence[Example]) -> tuple[str, ...]:
     """The label that most rows of a group have; nothing for rows with a label for each word, which are all different."""
-    labels: Counter[tuple[str, ...]] = Counter(row.labels for row in rows if len(row.labels) == 1)
+    labels: Counter[tuple[str, ...]] = Counter(stratum(row) for row in rows if len(row.labels) == 1 or is_question(row))
     return min(labels, key=lambda label: (-labels[label], label)) if labels else ()
+
+
+def stratum(row: Example) -> tuple[str, ...]:
+    """What is to have the same share in all splits: a row's label, or whether a question has an answer. Answers themselves are all different."""
+    return (KINDS[any(row.labels)],) if is_question(row) else row.labels
 
 
 def with_whole_groups(rows: Sequence[Example], taken: set[int]) -> set[int]:

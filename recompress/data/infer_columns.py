@@ -12,6 +12,7 @@ from recompress.data import delimited, json_files, tables
 from recompress.data.infer_files import split_column
 from recompress.data.infer_tags import infer_scheme
 from recompress.data.layout import DELIMITED, Layout
+from recompress.data.questions import QUESTION_ANSWERING, answers_stand
 from recompress.data.reading import Reading, text_of
 from recompress.data.records import Written, value_at
 from recompress.data.spans import read_spans
@@ -26,6 +27,8 @@ SPAN_LISTS = ("spans", "entities", "label", "labels", "annotations")
 SLICES, SPLIT_NAMES = ("slice", "language", "lang", "locale"), ("split", "partition", "subset", "fold", "set")
 GROUPS = ("group", "document_id", "doc_id", "document", "doc", "author", "author_id", "user", "user_id", "conversation_id", "thread_id", "session_id")
 KNOWN = frozenset((*TEXTS, *LABELS, *TOKENS, *TAG_LISTS, *SPAN_LISTS, *SLICES, *SPLIT_NAMES, "id"))
+QUESTIONS, CONTEXTS = ("question", "query", "query_text"), ("context", "passage", "paragraph", "document", "text", "article")
+ANSWERS, STARTS = ("answers", "answer", "answer_text"), ("answer_start", "start", "answer_begin")
 MOST_LABELS = 1000
 SLICE_ROWS = 100
 """A language with fewer rows than this is no slice of its own."""
@@ -63,7 +66,7 @@ def infer_columns(records: Records, names: Mapping[str, Sequence[str]], given: M
     if not columns:
         raise DataRefused("there is no row with a column or key")
     dials, why, notes = _kind(records, columns, names, given)
-    used = {dials.get("text"), dials.get("label")}
+    used = {dials.get("text"), dials.get("label"), dials.get("question"), dials.get("answer_start")}
     _sides(records, [column for column in columns if column not in used], dials, why, notes)
     return dials, why, notes
 
@@ -72,12 +75,33 @@ def _kind(
     records: Records, columns: list[str], names: Mapping[str, Sequence[str]], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     wanted = given.get("benchmark")
+    if wanted in (None, QUESTION_ANSWERING) and (answer := _questions(records, columns, given)):
+        return answer
+    if wanted == QUESTION_ANSWERING:
+        names_of_three = "question:, text: and label: name them"
+        raise DataRefused(f"no three columns are questions, texts and answers that stand in them; there are: {', '.join(columns)} ({names_of_three})")
     for find in (_token_lists, _spans):
         if wanted in (None, "token-classification") and (answer := find(records, columns, names, given)):
             return answer
     if wanted == "token-classification":
         raise DataRefused(f"no two columns are words and tags, and none is a list of spans; there are: {', '.join(columns)} (text: and label: name them)")
     return _texts(records, columns, names, given)
+
+
+def _questions(records: Records, columns: list[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]] | None:
+    """Three columns of which the third holds parts of the second, for nearly all rows."""
+    texts = [column for column in columns if _is_text(records, column)]
+    starts = [given["answer_start"]] if "answer_start" in given else [column for column in columns if column.lower() in STARTS] + [None]
+    for question in [given["question"]] if "question" in given else [column for column in texts if column.lower() in QUESTIONS]:
+        for text in [given["text"]] if "text" in given else [column for column in _by_name(texts, CONTEXTS) if column != question]:
+            for label in [given["label"]] if "label" in given else [column for column in columns if column.lower() in ANSWERS]:
+                for start in starts:
+                    if label not in (question, text, start) and answers_stand(records[:200], question, text, label, start):
+                        dials = {"benchmark": QUESTION_ANSWERING, "question": question, "text": text, "label": label}
+                        why = {"question": "what is asked", "text": "what it is asked about", "label": "answers, which stand in that text"}
+                        plain = any(isinstance(value_at(record, label), str) for record in records[:50])
+                        return dials | ({"answer_start": start} if start and plain else {}), why, []
+    return None
 
 
 def _token_lists(

@@ -10,6 +10,7 @@ from typing import Any
 
 from recompress.data.conll_columns import columns_of
 from recompress.data.infer_columns import KNOWN
+from recompress.data.questions import looks_like_squad
 from recompress.data.reading import Reading, text_of
 from recompress.data.tag_schemes import TAGS
 from recompress.errors import DataRefused
@@ -28,6 +29,8 @@ def infer_format(path: Path, encoding: str, given: str | None = None) -> dict[st
     """
     with path.open("rb") as file:
         start = file.read(8)
+    if given == "squad":
+        return {"format": given}
     kind = given or ("parquet" if start.startswith(b"PAR1") else BY_ENDING.get(path.suffix.lower()))
     if kind in ("parquet", "datasets", "conll", "jsonl", "lines"):
         return {"format": kind}
@@ -35,7 +38,7 @@ def infer_format(path: Path, encoding: str, given: str | None = None) -> dict[st
     if not text.strip():
         raise DataRefused(f"{path} is empty")
     if kind == "json" or (kind is None and text.lstrip()[:1] in ("{", "[")):
-        return {"format": kind or ("json" if _is_document(text) else "jsonl")}
+        return {"format": "squad" if kind is None and looks_like_squad(text) else kind or ("json" if _is_document(text) else "jsonl")}
     if kind in ("csv", "tsv", "quoted_tsv") or (kind is None and path.suffix.lower() in (".csv", ".tsv", ".tab")):
         return _delimited(path, text, kind)
     if looks_like_conll(text):

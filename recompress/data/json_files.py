@@ -1,4 +1,4 @@
-"""JSON lines, and JSON documents: a list of objects, alone or under one key, or the columns that pandas writes.
+"""JSON lines, and JSON documents: a list of objects, alone or under one key, the columns that pandas writes, or the articles of SQuAD.
 
 Numbers stay as they are written, NaN and Infinity are missing values. A key that stands twice in an object is refused, because nobody knows which was meant.
 """
@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from recompress.data.layout import Layout
+from recompress.data.questions import ANSWERS, CONTEXT, QUESTION, flattened, is_squad
 from recompress.data.reading import Reading, cut
 from recompress.data.records import Written, add_record
 from recompress.errors import DataRefused
@@ -62,6 +63,21 @@ def read_json(reading: Reading, content: str, layout: Layout) -> None:
             reading.report(
                 "malformed_lines", number, f"expected an object with the strings {layout.text!r} and {layout.label!r}, got {cut(json.dumps(record))}"
             )
+
+
+def read_squad(reading: Reading, content: str, layout: Layout) -> None:
+    """Raises ``DataRefused`` for a document that is no JSON, or not SQuAD's. Problems name the question by its id, and by its number in the file in place of a line."""
+    try:
+        whole = _DECODER.decode(content)
+    except json.JSONDecodeError as error:
+        raise DataRefused(f"not JSON ({error.msg}, column {error.colno}) ({reading.path}:{error.lineno})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataRefused(f"not JSON ({error}) ({reading.path}:1)") from None
+    if not is_squad(whole):
+        raise DataRefused(f'expected SQuAD\'s JSON, {{"data": [{{"paragraphs": …}}]}}, got {cut(json.dumps(whole))} ({reading.path}:1)')
+    names = {"text": CONTEXT, "label": ANSWERS, "question": QUESTION}
+    for number, record in flattened(whole["data"]):
+        add_record(reading, layout.model_copy(update=names), number, record)
 
 
 def records(reading: Reading, content: str) -> Iterator[tuple[int, Any]]:

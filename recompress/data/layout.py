@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from recompress.models.heads import head_of
 from recompress.settings.base import Settings
 
-Format = Literal["conll", "tsv", "quoted_tsv", "csv", "json", "jsonl", "parquet", "datasets", "lines"]
+Format = Literal["conll", "tsv", "quoted_tsv", "csv", "json", "jsonl", "parquet", "datasets", "lines", "squad"]
 Tags = Literal["iob2", "iob1", "io", "bioes", "bilou", "spans"]
 DELIMITED: tuple[Format, ...] = ("tsv", "quoted_tsv", "csv")
-WITHOUT_COLUMNS: tuple[Format, ...] = ("conll", "lines")
-"""Formats whose rows have no column or key with a name of its own."""
+WITHOUT_COLUMNS: tuple[Format, ...] = ("conll", "lines", "squad")
+"""Formats whose rows have no column or key that has to be named."""
 
 
 def _quoted(value: Any) -> Any:
@@ -34,16 +35,22 @@ class Layout(Settings):
     format: Format
     """``conll``: a word and its tag a line, a blank line after each sentence. ``tsv``: tabs, where quotes are characters like any other. ``quoted_tsv`` and
     ``csv``: RFC 4180, with quotes around fields that hold a delimiter, a quote or a line end. ``json``: one document. ``jsonl``: an object a line.
-    ``parquet``. ``datasets``: the Arrow files that ``save_to_disk`` of the datasets library writes. ``lines``: a text a line."""
+    ``parquet``. ``datasets``: the Arrow files that ``save_to_disk`` of the datasets library writes. ``lines``: a text a line. ``squad``: the JSON of
+    SQuAD, articles with paragraphs and questions about them."""
     encoding: str = "utf-8"
     """How characters are written in text files, in Python's name for it: utf-8, utf-16, cp1252, shift_jis. Nothing but UTF-8 is read without being named."""
     text: str = "text"
     """Column or key of the text, or of the list of words; dots lead inside: ``data.text``, ``result.0.value``."""
     label: str = "label"
     """Column or key of the label, of the list of tags, or of the spans."""
+    question: str = "question"
+    """Question answering: column or key of the question. ``text`` names that of the text which it is asked about, ``label`` that of its answers."""
+    answer_start: str | None = None
+    """Question answering, in tables whose answers are plain text: the column of an answer's first character, counted from 0."""
     group: str | None = None
     """What rows belong to (a document, an author, a conversation): the column or key that names it, or (CoNLL) the word that begins the line before each
-    document, e.g. ``-DOCSTART-``. A group stays in one split, and has one name in all files. Without it every row stands for itself."""
+    document, e.g. ``-DOCSTART-``. A group stays in one split, and has one name in all files. Without it every row stands for itself; questions stand with those about the same
+    article (``title``), or about the same text."""
     slice: str | None = None
     """Column or key that names the slice (a language, a region) of a row, where the path does not. In JSON lines ``slice`` when nothing is set."""
     split: str | None = None
@@ -93,7 +100,12 @@ class Layout(Settings):
     @property
     def tagged(self) -> bool:
         """Whether each word has a label of its own."""
-        return self.benchmark == "token-classification"
+        return head_of(self.benchmark).tagged
+
+    @property
+    def finds_spans(self) -> bool:
+        """Whether rows are questions, answered by parts of a text."""
+        return head_of(self.benchmark).finds_spans
 
     @property
     def two_columns(self) -> bool:
@@ -102,4 +114,4 @@ class Layout(Settings):
 
     @property
     def labelled(self) -> bool:
-        return self.benchmark != "language-modelling"
+        return head_of(self.benchmark).labelled

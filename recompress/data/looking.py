@@ -27,20 +27,41 @@ from recompress.data.infer_format import infer_format
 from recompress.data.infer_tags import infer_conll
 from recompress.data.layout import WITHOUT_COLUMNS, Layout
 from recompress.data.prepare import REFUSING, UNKNOWN_LABELS_LIMIT
+from recompress.data.questions import QUESTION_ANSWERING
 from recompress.data.reading import HARMLESS, Reading, Row, text_of
 from recompress.data.shape import labels_in, lengths, scripts
 from recompress.data.sources import RawPart, SourceSettings, named_files, read_files
 from recompress.data.tables import SIDE_FILES
 from recompress.errors import DataRefused, InputError
+from recompress.gate.groups import FEWEST
+from recompress.models.heads import head_of
 from recompress.records import Split
 from recompress.settings.file import unknown
 
 ORDER = (
-    *("benchmark", "format", "source", "files", "rename", "ignore", "encoding", "delimiter", "header", "text", "label", "names", "tags"),
+    *(
+        "benchmark",
+        "format",
+        "source",
+        "files",
+        "rename",
+        "ignore",
+        "encoding",
+        "delimiter",
+        "header",
+        "text",
+        "label",
+        "names",
+        "tags",
+        "question",
+        "answer_start",
+    ),
     *("word_column", "tag_column", "comment", "group", "slice", "split", "where", "labels", "split_off", "malformed", "running_text"),
 )
 """In which a person reads an entry."""
 REFUSED = "lines that cannot be read refuse the data; malformed: leave_out leaves them out and counts them"
+MOST_OF_TEST = 0.4
+"""The greatest share of the data that is drawn as test split."""
 FIRST, SELDOM, FEW = 2, 10, 1000
 """Rows of a part that are shown; fewer rows of a label than can be in three splits; fewer rows than tell much."""
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -98,7 +119,7 @@ def look_at(path: Path, *, name: str = "", **dials: Any) -> Understood:
     if others:
         notes.append(f"not taken for data: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}")
     understood = understand(files, entry, path)
-    entry, drawn = _with_splits(entry, understood.rows, understood.labels if entry["benchmark"] == "text-classification" else {})
+    entry, drawn = _with_splits(entry, understood.rows, understood.labels if head_of(entry["benchmark"]).answer == "label" else {})
     comments |= {"split_off": "drawn from train by digests of the texts, the same wherever it runs"} if "split_off" in entry else {}
     entry = {key: entry[key] for key in ORDER if key in entry} | {key: value for key, value in entry.items() if key not in ORDER}
     return replace(understood, entry=entry, comments=comments, notes=(*notes, *drawn, *understood.notes, *_warnings(understood)))
@@ -123,9 +144,25 @@ def understand(files: Mapping[str, Path], entry: Mapping[str, Any], path: Path) 
         scripts=scripts([example for part in parts for example in part.examples]),
         lengths=lengths([example for part in parts for example in part.examples]),
         problems=(*map(str, problems[:10]), *more),
-        notes=(REFUSED,) if any(problem.kind in REFUSING for problem in problems) else (),
+        notes=(*_few_groups(settings, parts), *((REFUSED,) if any(problem.kind in REFUSING for problem in problems) else ())),
         first=tuple(row for part in parts[:6] for row in _first(part)),
     )
+
+
+def _few_groups(settings: SourceSettings, parts: list[RawPart]) -> tuple[str, ...]:
+    """Questions are in groups although nobody named any; where these are too few for a bound, a person has to know before anything is trained."""
+    if not settings.finds_spans:
+        return ()
+    examples = [example for part in parts for example in part.examples]
+    groups, texts = {example.group for example in examples}, {example.words[1] for example in examples}
+    if len(groups) * MOST_OF_TEST >= FEWEST:
+        return ()
+    ways = (
+        f"; group: context would draw its {len(texts):,} texts instead, of which those of one article may then be in several splits"
+        if len(texts) > len(groups)
+        else ""
+    )
+    return (f"the questions belong to {len(groups):,} articles, and a bound needs {FEWEST} in the test split alone{ways}",)
 
 
 def _settings(entry: Mapping[str, Any]) -> SourceSettings:
@@ -146,6 +183,8 @@ def _inferred(files: Mapping[str, Path], dials: Mapping[str, Any]) -> tuple[dict
     notes: list[str] = []
     if entry["format"] == "lines":
         entry["benchmark"] = "language-modelling"
+    elif entry["format"] == "squad":
+        entry, comments = entry | {"benchmark": QUESTION_ANSWERING}, comments | {"format": "articles with paragraphs, and questions about them"}
     elif entry["format"] == "conll":
         columns, why = infer_conll(text_of(Reading(first, strict=False), encoding), dict(dials))
         entry, comments = entry | {"benchmark": "token-classification"} | columns, comments | why
@@ -188,7 +227,7 @@ def _with_splits(entry: dict[str, Any], rows: Mapping[Split, int], labels: Mappi
 def _warnings(understood: Understood) -> list[str]:
     notes = []
     numbers = [label for label in understood.labels if _NUMBER.fullmatch(label)]
-    if understood.benchmark == "text-classification" and len(numbers) == len(understood.labels) > 20:
+    if head_of(understood.benchmark).answer == "label" and len(numbers) == len(understood.labels) > 20:
         notes.append(f"the labels are {len(numbers):,} different numbers; as classes none of them is nearer to another")
     if (total := sum(understood.rows.values())) < FEW:
         notes.append(f"{total:,} rows are few: the gate can rule out only large losses with a test split of that")

@@ -16,6 +16,7 @@ from recompress.data.bio import continues_nothing
 from recompress.data.characters import has_broken, has_hidden, is_nfc
 from recompress.data.clean import Key, likeness, tells_something
 from recompress.data.groups import groups_of
+from recompress.data.questions import KINDS, is_question
 from recompress.data.sources import RawPart, SourceSettings
 from recompress.data.splits import preparation, read_split
 from recompress.records import Split
@@ -100,15 +101,20 @@ def _from_characters(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 
 def _from_labels(part: RawPart, settings: SourceSettings, known: frozenset[str]) -> dict[str, list[int]]:
-    labelled = int(settings.benchmark != "language-modelling")
+    labelled = int(settings.labelled)
     empty = [
         0 if example.words and all(map(str.strip, example.words)) else max(1, sum(not word.strip() for word in example.words)) for example in part.examples
     ]
     empty[0] += part.count("empty_words")
     return {
         "empty_words": empty,
-        "missing_labels": [abs(len(example.labels) - (len(example.words) if settings.tagged else labelled)) for example in part.examples],
-        "unknown_labels": [0 if known.issuperset(example.labels) else sum(label not in known for label in example.labels) for example in part.examples],
+        "missing_labels": [
+            int(not example.labels) if settings.finds_spans else abs(len(example.labels) - (len(example.words) if settings.tagged else labelled))
+            for example in part.examples
+        ],
+        "unknown_labels": [
+            0 if settings.finds_spans or known.issuperset(example.labels) else sum(label not in known for label in example.labels) for example in part.examples
+        ],
         "invalid_bio": [len(continues_nothing(example.labels)) if settings.tagged else 0 for example in part.examples],
     }
 
@@ -162,7 +168,7 @@ def observe_balance(parts: Iterable[RawPart], settings: SourceSettings) -> pd.Da
     by_slice: dict[str, list[RawPart]] = {}
     for part in parts:
         by_slice.setdefault(part.slice, []).append(part)
-    compared = {name: splits for name, splits in by_slice.items() if len(splits) > 1 and settings.benchmark != "language-modelling"}
+    compared = {name: splits for name, splits in by_slice.items() if len(splits) > 1 and settings.labelled}
     rows = [{"split": "all", "slice": name, **_compare(splits, settings.tagged)} for name, splits in compared.items()]
     return pd.DataFrame(rows, columns=["split", "slice", "entity_density", "label_balance", "labels_train_lacks"])
 
@@ -181,6 +187,8 @@ def _compare(splits: Sequence[RawPart], tagged: bool) -> dict[str, float]:
 
 
 def _label_counts(part: RawPart, tagged: bool) -> Counter[str]:
-    """Entities by type, or texts by label."""
+    """Entities by type, texts by label, or questions by whether they have an answer."""
+    if any(map(is_question, part.examples[:1])):
+        return Counter(KINDS[any(example.labels)] for example in part.examples)
     counts = Counter(chain.from_iterable(example.labels for example in part.examples))
     return Counter({label[2:]: count for label, count in counts.items() if label[:2] == "B-"}) if tagged else counts

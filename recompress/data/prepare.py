@@ -20,13 +20,14 @@ from typing import Any
 
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
-from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
+from recompress.data.groups import groups_of, stratum, whole_groups, with_whole_groups, without_groups
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
 from recompress.data.version import check_version
 from recompress.errors import DataRefused, RecompressError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_bytes
+from recompress.models.heads import head_of
 from recompress.records import Split
 from recompress.settings.file import SettingsFile
 
@@ -72,7 +73,7 @@ def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[E
     tally["read"] = len(part.examples)
     tally["untidy_labels"] = part.untidy_labels
     known = frozenset(settings.known_labels) if settings.known_labels else None
-    rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text)
+    rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text, spans=settings.finds_spans)
     if tally["unknown_labels"] > UNKNOWN_LABELS_LIMIT * len(part.examples):
         strange = sorted({label for example in part.examples for label in example.labels} - (known or frozenset()))
         raise DataRefused(f"{part.split} of {part.slice!r} has labels that params.yaml does not list: {', '.join(map(repr, strange[:5]))}")
@@ -106,10 +107,10 @@ def _tail(rows: list[Example], share: float) -> set[int]:
 
 
 def _smallest_digests(rows: list[Example], share: float) -> set[int]:
-    """The same share of every label."""
+    """The same share of every label, or of questions with an answer and of those without."""
     labelled: dict[tuple[str, ...], list[tuple[str, int]]] = {}
     for i, row in enumerate(rows):
-        labelled.setdefault(row.labels, []).append((sha256_bytes("\n".join(row.words).encode()), i))
+        labelled.setdefault(stratum(row), []).append((sha256_bytes("\n".join(row.words).encode()), i))
     return {i for group in labelled.values() for _, i in sorted(group)[: math.ceil(share * len(group))]}
 
 
@@ -137,7 +138,9 @@ def summary(splits: Splits, counts: Counts, settings: SourceSettings) -> dict[st
     seen = {label for row in (row for slices in splits.values() for rows in slices.values() for row in rows) for label in row.labels}
     return {
         "benchmark": settings.benchmark,
-        "labels": [label for label in settings.known_labels if label in seen] if settings.known_labels else sorted(seen),
+        "labels": list(
+            head_of(settings.benchmark).outputs or ([one for one in settings.known_labels if one in seen] if settings.known_labels else sorted(seen))
+        ),
         "slices": sorted({name for slices in splits.values() for name in slices}),
         "rows": {split: sum(map(len, slices.values())) for split, slices in splits.items()},
         "counts": {split: {name: {k: n for k, n in sorted(tally.items()) if n} for name, tally in slices.items()} for split, slices in counts.items()},

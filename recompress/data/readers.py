@@ -1,6 +1,6 @@
 """Read raw files as they come, and say where they are broken.
 
-CoNLL, TSV, CSV, JSON, JSON lines, Parquet, datasets folders and plain text (``recompress.data.layout`` says what each is, and which dials it has).
+CoNLL, TSV, CSV, JSON, JSON lines, SQuAD's JSON, Parquet, datasets folders and plain text (``recompress.data.layout`` says what each is, and which dials it has).
 
 Rows may say which group they belong to (a document, an author): in a column or key, or in CoNLL by a line before the first sentence of each document that begins
 with a mark, like ``-DOCSTART- O``.
@@ -19,7 +19,7 @@ from typing import Any
 
 from recompress.data.conll_columns import read_columns
 from recompress.data.delimited import read_delimited
-from recompress.data.json_files import read_json, read_json_lines
+from recompress.data.json_files import read_json, read_json_lines, read_squad
 from recompress.data.layout import Format, Layout
 from recompress.data.reading import HARMLESS, Problem, ProblemKind, Reading, Row, cut, text_of
 from recompress.data.tables import read_table
@@ -37,7 +37,7 @@ def read_rows(path: Path, kind: Format, *, strict: bool = True, **dials: Any) ->
 
     Raises ``DataRefused``: the file is missing, empty, without a whole row, or (when ``strict``) broken anywhere.
     """
-    usual = {"conll": "token-classification", "lines": "language-modelling"}.get(kind, "text-classification")
+    usual = {"conll": "token-classification", "lines": "language-modelling", "squad": "question-answering"}.get(kind, "text-classification")
     return read_file(path, Layout.model_validate({"benchmark": usual, "format": kind, **dials}), strict=strict)
 
 
@@ -121,6 +121,7 @@ _READERS: dict[Format, Callable[[Reading, str, Layout], None]] = {
     "csv": read_delimited,
     "json": read_json,
     "jsonl": read_json_lines,
+    "squad": read_squad,
     "lines": _read_lines,
 }
 _EXPECTED: dict[Format, str] = {
@@ -133,4 +134,5 @@ _EXPECTED: dict[Format, str] = {
     "parquet": "rows",
     "datasets": "rows",
     "lines": "a sentence a line",
+    "squad": "articles with paragraphs and questions about them",
 }

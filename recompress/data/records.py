@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recompress.data.layout import Layout
+from recompress.data.questions import question_of, short
 from recompress.data.reading import Reading, Row, cut
 from recompress.data.spans import read_spans, words_and_tags
 from recompress.data.tag_schemes import LOOKS, TAGS, to_iob2
@@ -39,6 +40,11 @@ def add_record(reading: Reading, layout: Layout, number: int, record: Record, na
         if layout.format == "jsonl" and layout.slice is None:
             place["slice"] = (_plain(record.get("slice")) or "").strip()
         text = value_at(record, layout.text)
+        if layout.finds_spans:
+            start = value_at(record, layout.answer_start) if layout.answer_start else None
+            asked = question_of(record, value_at(record, layout.question), text, value_at(record, layout.label), start)
+            reading.add(Row(asked.words, asked.labels, number, **place | {"group": asked.group if layout.group is None else short(place["group"])}))
+            return
         labels = layout.names or (names or {}).get(layout.label)
         if layout.tagged:
             words, tags = _tagged(layout, record, text, labels)

@@ -9,6 +9,7 @@ from functools import cache
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.text import words_of
+from recompress.data.questions import KINDS, is_question
 
 SAMPLE = 2000
 """Examples, evenly taken, whose letters and words are counted."""
@@ -32,12 +33,17 @@ def _script(letter: str) -> str:
 
 def lengths(examples: Sequence[Example]) -> dict[str, int]:
     """Quantiles of the number of words of an example; texts are cut as served text is. No less than so many words are in that share of examples."""
-    counts = sorted(len(example.words) if len(example.words) != 1 else len(words_of(example.words[0])) for example in _sample(examples))
+    counts = sorted(
+        sum(len(words_of(text)) for text in example.words) if len(example.words) == 1 or is_question(example) else len(example.words)
+        for example in _sample(examples)
+    )
     return {name: counts[min(len(counts) - 1, int(share * len(counts)))] for name, share in QUANTILES.items()} if counts else {}
 
 
 def labels_in(examples: Sequence[Example], *, tagged: bool) -> Counter[str]:
-    """How often each label occurs; of tags each entity counts once, by its type."""
+    """How often each label occurs; of tags each entity counts once, by its type; of questions whether they have an answer."""
+    if any(map(is_question, examples[:1])):
+        return Counter(KINDS[any(example.labels)] for example in examples)
     counts = Counter(label for example in examples for label in example.labels)
     return Counter({label[2:]: count for label, count in counts.items() if label[:2] == "B-"}) if tagged else counts
 

@@ -41,7 +41,23 @@ class SplitOff(Settings):
     """``hash``: those whose text has the smallest digests, the same wherever and in whatever order the rows come. ``tail``: the last, for running text."""
 
 
-LATER = ("encoding", "slice", "split", "where", "names", "tags", "word_column", "tag_column", "comment", "delimiter", "header", "ignore", "hub")
+LATER = (
+    "encoding",
+    "slice",
+    "split",
+    "where",
+    "names",
+    "tags",
+    "word_column",
+    "tag_column",
+    "comment",
+    "delimiter",
+    "header",
+    "ignore",
+    "hub",
+    "question",
+    "answer_start",
+)
 """Dials that came after data sets had been checked: the checks of these are found again."""
 
 
@@ -195,7 +211,7 @@ def read_files(files: Sequence[RawFile], settings: SourceSettings, where: str, *
         for place, row in zip(places, reading.rows, strict=True):
             part = parts.setdefault(place, RawPart(*place))
             group = f"{name}:{row.group}" if row.group and settings.format == "conll" else row.group
-            labels = tuple(map(tidy, row.labels))
+            labels = row.labels if settings.finds_spans else tuple(map(tidy, row.labels))  # answers are parts of their text, spaces and all
             part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
             part.examples.append(Example(row.words, labels, part.slice, group))
             part.places.append((path, row.line))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from recompress.benchmarks import Example
 from recompress.errors import DataRefused
+from recompress.models.heads import head_of
 from recompress.records import Split
 from recompress.settings.file import unknown
 
@@ -85,17 +86,20 @@ def read_table(directory: Path, split: Split) -> pa.Table:
 
 
 def labels_of(directory: Path, slices: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The labels that training shows, in the order that ``preparation.json`` gives them.
+    """The labels that training shows, in the order that ``preparation.json`` gives them; what the head's outputs are called, where these are no labels.
 
     Raises ``DataRefused`` when dev or test has a label that training never shows.
     """
+    document = preparation(directory)
+    if outputs := head_of(document["benchmark"]).outputs:
+        return outputs
     shown = _labels(directory, "train", slices)
     for split in ("dev", "test"):
         if (directory / f"{split}.parquet").is_file():
             strange = sorted(_labels(directory, split, slices) - shown)
             if strange:
                 raise DataRefused(f"{split} has labels that train lacks: {', '.join(strange)} ({directory}); choose other slices or correct the data")
-    order = preparation(directory)["labels"]
+    order = document["labels"]
     return tuple(sorted(shown, key=lambda label: (order.index(label) if label in order else len(order), label)))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.data.layout import Layout
+from recompress.data.questions import QUESTIONS
 from recompress.data.reading import Reading, bytes_of, cut
 from recompress.data.records import add_record
 from recompress.errors import DataRefused
@@ -30,10 +31,12 @@ def read_table(reading: Reading, layout: Layout) -> None:
         *([layout.label] if layout.labelled else []),
         *(column for column in (layout.group, layout.slice, layout.split) if column),
         *layout.where,
+        *([layout.question] if layout.finds_spans else []),
     ]
     for column in wanted:
         if column not in schema.names and column.split(".")[0] not in schema.names:
             raise DataRefused(f"expected a column {column!r}, got {cut(', '.join(schema.names))} ({reading.path}:1)")
+    wanted += QUESTIONS if layout.finds_spans else []
     keep = [name for name in schema.names if any(name in (column, column.split(".")[0]) for column in wanted)]
     names, number = class_names(reading.path, schema), 0
     for batch in batches:

@@ -24,7 +24,7 @@ from recompress.export.card import card
 from recompress.export.format import Format
 from recompress.export.seal import Exported, check_export, seal
 from recompress.integrity.atomic_directory import new_directory, refuse_existing
-from recompress.models.checkpoint import read_info
+from recompress.models.checkpoint import read_info, reads_segments
 from recompress.settings.file import unknown
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def export(
     with new_directory(target) as place:
         shape.write(directory, info, place)
         agreement = compare(directory, shape.reader(place, info), examples, close=shape.close(info))
-        (place / "README.md").write_text(card(shape, info, agreement, facts or {}), encoding="utf-8")
+        (place / "README.md").write_text(card(shape, info, agreement, facts or {}, segments=reads_segments(directory, info)), encoding="utf-8")
         digest = seal(place, to, facts or {}, key)
     return Export(str(target), to, agreement, digest)
 

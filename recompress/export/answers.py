@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recompress.benchmarks import Benchmark, Example, ReadsOn, get_benchmark
+from recompress.benchmarks import Benchmark, Example, ReadsOn, benchmark_of
 from recompress.errors import IntegrityError
 from recompress.export.format import Reader
 from recompress.models.checkpoint import read_info
@@ -32,7 +32,7 @@ class Agreement:
 def compare(directory: Path, reader: Reader, examples: Sequence[Example], *, close: float) -> Agreement:
     """Ask the model in ``directory`` and the foreign ``reader``. Raises ``IntegrityError`` that names the first text on which they differ."""
     info, tokenizer = read_info(directory), load_tokenizer(directory)
-    benchmark = get_benchmark(info.benchmark)
+    benchmark = benchmark_of(info)
     draw = np.random.default_rng(0)
     features: list[Feature] = [{"input_ids": draw.integers(0, len(tokenizer), length).tolist()} for length in range(2, 2 + RANDOM)]
     real = (

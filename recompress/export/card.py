@@ -10,23 +10,30 @@ from recompress.export.onnx_folder import QUANTIZED, graph_name
 from recompress.models.checkpoint import Info
 from recompress.models.heads import head_of
 
-TASKS = {"text-classification": "text-classification", "token-classification": "token-classification", "language-modelling": "text-generation"}
 
-
-def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str]) -> str:
-    """Markdown with the head that hubs read."""
-    task, file = TASKS[info.benchmark], graph_name(info)
-    usage = shape.usage.format(task=task, file=file, dtype="q8" if file == QUANTIZED else "fp32", auto_class=head_of(info.benchmark).auto_class)
+def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str], *, segments: bool = False) -> str:
+    """Markdown with the head that hubs read. ``segments``: whether the model is told which of two texts a token belongs to."""
+    head, file = head_of(info.benchmark), graph_name(info)
+    usage = shape.usage.format(
+        task=head.pipeline,
+        file=file,
+        dtype="q8" if file == QUANTIZED else "fp32",
+        auto_class=head.auto_class,
+        texts='"question", "context"' if head.finds_spans else '"…"',
+        segments=', "token_type_ids": [text.type_ids]' if segments else "",
+        outputs="start_logits, end_logits" if head.finds_spans else "[logits]",
+    )
     rows = {
         "made for": info.benchmark,
-        "labels": ", ".join(info.labels),
+        "labels": "" if head.outputs else ", ".join(info.labels),
+        "answers": ", ".join(f"{name} {value}" for name, value in info.answering.items()),
         "longest sequence": f"{info.max_length} tokens",
         "steps": " ".join(info.steps) or "none",
         **facts,
     }
     lines = [
         "---",
-        f"pipeline_tag: {task}",
+        f"pipeline_tag: {head.pipeline}",
         "tags: [recompress]",
         *([f"base_model: {facts['base model']}"] if facts.get("base model", "").count("/") == 1 else []),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from recompress.models.checkpoint import Info
 from recompress.models.files import CONFIG_FILE
 from recompress.models.tokenizer import BACKEND_FILE, SETTINGS_FILE
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import inputs_of, pad_batch, with_all
 
 Reader = Callable[[Sequence[Feature]], list[Float[np.ndarray, "..."]]]
 """Logits for each feature, as ``recompress.runtimes.Runtime.logits`` gives them, by the foreign runtime, one text at a time."""
@@ -36,12 +37,10 @@ class Format:
     """How a person uses the folder, as Markdown."""
 
 
-def one_by_one(features: Sequence[Feature], names: Iterable[str]) -> Iterator[dict[str, Int[np.ndarray, "1 length"]]]:
+def one_by_one(features: Sequence[Feature], names: Sequence[str]) -> Iterator[dict[str, Int[np.ndarray, "1 length"]]]:
     """What a graph with inputs of these names is given for each text alone."""
     for feature in features:
-        ids = np.array([feature["input_ids"]])
-        given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        yield {name: given[name] for name in names}
+        yield with_all(pad_batch([inputs_of(feature)], 0), names)
 
 
 def copy_text_files(directory: Path, info: Info, target: Path) -> None:

@@ -19,6 +19,7 @@ from recompress.export.format import Format, Reader, copy_text_files, edit_confi
 from recompress.models.checkpoint import ONNX_FILE, Info, load
 from recompress.models.onnx_data import data_file, write_any_size
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import one_answer
 
 FOLDER, PLAIN, QUANTIZED = "onnx", "model.onnx", "model_quantized.onnx"
 USAGE = """With transformers.js: `pipeline("{task}", "FOLDER OR REPOSITORY", {{ dtype: "{dtype}" }})`.
@@ -30,8 +31,8 @@ import onnxruntime, tokenizers
 
 tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 session = onnxruntime.InferenceSession("onnx/{file}")
-ids = tokenizer.encode("…").ids
-[logits] = session.run(None, {{"input_ids": [ids], "attention_mask": [[1] * len(ids)]}})
+text = tokenizer.encode({texts})
+{outputs} = session.run(None, {{"input_ids": [text.ids], "attention_mask": [[1] * len(text.ids)]{segments}}})
 ```
 """
 
@@ -54,7 +55,8 @@ def _write(directory: Path, info: Info, target: Path) -> None:
     else:
         from recompress.runtimes.export import export_graph
 
-        write_any_size(export_graph(load(directory).torch_network, one_file=False), place)
+        checkpoint = load(directory)
+        write_any_size(export_graph(checkpoint.torch_network, one_file=False, segments=checkpoint.reads_segments), place)
     if data_file(place).exists():
         edit_config(target, {"transformers.js_config": {"use_external_data_format": {place.name: 1}}})
 
@@ -66,10 +68,10 @@ def _reader(target: Path, info: Info) -> Reader:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(target / FOLDER / graph_name(info)), options, providers=["CPUExecutionProvider"])
-    names = {given.name for given in session.get_inputs()}
+    names = [given.name for given in session.get_inputs()]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
-        return [session.run(None, given)[0][0] for given in one_by_one(features, names)]
+        return [one_answer(session.run(None, given))[0] for given in one_by_one(features, names)]
 
     return answer
 

@@ -16,6 +16,7 @@ from recompress.export.format import Format, Reader, copy_text_files, one_by_one
 from recompress.models.checkpoint import Info
 from recompress.models.files import first_line
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import one_answer
 
 XML = "openvino_model.xml"
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -24,8 +25,8 @@ USAGE = """```python
 import openvino, tokenizers
 
 model = openvino.Core().compile_model("openvino_model.xml", "CPU", {{"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}})
-ids = tokenizers.Tokenizer.from_file("tokenizer.json").encode("…").ids
-logits = model({{"input_ids": [ids], "attention_mask": [[1] * len(ids)]}})[0]
+text = tokenizers.Tokenizer.from_file("tokenizer.json").encode({texts})
+{outputs} = model({{"input_ids": [text.ids], "attention_mask": [[1] * len(text.ids)]{segments}}}).values()
 ```
 """
 
@@ -56,10 +57,10 @@ def _reader(target: Path, info: Info) -> Reader:
         model = openvino.Core().compile_model(str(target / XML), "CPU", EXACT)
     except RuntimeError as error:
         raise IntegrityError(f"OpenVINO cannot run what was written: {first_line(error)}; export it --to onnx") from None
-    names = {given.get_any_name() for given in model.inputs}
+    names = [given.get_any_name() for given in model.inputs]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
-        return [np.array(model(given)[0][0]) for given in one_by_one(features, names)]
+        return [one_answer([np.array(output) for output in model(given).values()])[0] for given in one_by_one(features, names)]
 
     return answer
 

@@ -15,6 +15,8 @@ from recompress.models.checkpoint import WEIGHTS_FILE, Info
 from recompress.models.files import quiet_transformers, read_tensors
 from recompress.models.heads import head_of
 from recompress.runtimes import Feature
+from recompress.runtimes.asking import logits_of
+from recompress.runtimes.batches import inputs_of
 
 USAGE = """```python
 from transformers import {auto_class}, AutoTokenizer
@@ -58,7 +60,7 @@ def _reader(target: Path, info: Info) -> Reader:
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
         with torch.inference_mode():
-            return [network(input_ids=torch.tensor([feature["input_ids"]])).logits[0].numpy() for feature in features]
+            return [logits_of(network, {name: torch.tensor([row]) for name, row in inputs_of(feature).items()})[0].numpy() for feature in features]
 
     return answer
 

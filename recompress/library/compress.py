@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.benchmarks import get_benchmark
+from recompress.benchmarks import benchmark_of
 from recompress.errors import InputError
 from recompress.library.load import Model, Place, load
 from recompress.library.rows import Rows, examples_of, probes
@@ -63,7 +63,7 @@ def compress(
     place = Place()
     here = place.path
     inputs = Inputs(
-        benchmark=get_benchmark(start.info.benchmark),
+        benchmark=benchmark_of(start.info),
         train=rows,
         dev=examples_of(start, dev, "dev") or rows,
         seed=seed,
@@ -80,7 +80,7 @@ def compress(
 
 def _asked(method: Method, teacher: Model, rows: list[Any], place: Path) -> TeacherOutputs | None:
     """What the teacher says about the text, for methods that learn from it; of models of language students ask themselves."""
-    if "teacher" not in method.needs or get_benchmark(teacher.info.benchmark).head.pretrained:
+    if "teacher" not in method.needs or benchmark_of(teacher.info).head.pretrained:
         return None
     from recompress.methods.distillation.teacher import teacher_outputs
     from recompress.training.teacher_outputs import TeacherOutputs

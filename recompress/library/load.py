@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +66,9 @@ class Model:
 
         return Predictor(self.folder)
 
-    def predict(self, texts: list[str]) -> list[dict[str, Any]]:
-        """An answer for each text, as ``recompress predict`` gives it: label and score, or words, tags and entities, or how well a text is foreseen."""
+    def predict(self, texts: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
+        """An answer for each text, as ``recompress predict`` gives it: label and score, or words, tags and entities, or how well a text is foreseen; or for each
+        ``{"question": …, "context": …}`` its answer and place."""
         return self._predictor(texts)
 
     def save(self, folder: str | Path) -> Model:
@@ -81,8 +83,8 @@ class Model:
 def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
     """A model to be compressed, measured or exported.
 
-    ``model`` is a folder that this project wrote, a folder of transformers with a trained head (``…ForSequenceClassification``, ``…ForTokenClassification`` or
-    ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order are those of its config, the
+    ``model`` is a folder that this project wrote, a folder of transformers with a trained head (``…ForSequenceClassification``, ``…ForTokenClassification``,
+    ``…ForQuestionAnswering`` or ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order are those of its config, the
     longest sequence that of its tokenizer.
 
     Raises ``InputError`` for a model that is none of these, and ``IntegrityError`` for broken files.
@@ -120,7 +122,8 @@ def _of_folder(folder: Path) -> Model:
 
     config = read_config(folder)
     benchmark = _benchmark_of(folder)
-    labels = () if head_of(benchmark).pretrained else tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    head = head_of(benchmark)
+    labels = () if head.pretrained else head.outputs or tuple(str(config.id2label[i]) for i in sorted(config.id2label))
     return kept(from_finetuned(folder, benchmark, labels))
 
 

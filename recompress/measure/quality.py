@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from jaxtyping import Float, Int
 
-from recompress.benchmarks import Benchmark, Example, ReadsOn, get_benchmark
+from recompress.benchmarks import Benchmark, Example, InWindows, ReadsOn, answers_of, benchmark_of
 from recompress.errors import DataRefused, IntegrityError
 from recompress.progress import bar
 from recompress.runtimes import Feature, Runtime, runtime_of
@@ -46,7 +46,7 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
     if not examples:
         raise DataRefused("the test split is empty; there is nothing to measure quality on")
     checkpoint = load(directory)
-    info, benchmark = checkpoint.info, get_benchmark(checkpoint.info.benchmark)
+    info, benchmark = checkpoint.info, benchmark_of(checkpoint.info)
     runtime = runtime_of(checkpoint, threads=psutil.cpu_count(logical=True) or 1)
     if isinstance(benchmark, ReadsOn):
         answers = benchmark.read(runtime, checkpoint.tokenizer, examples, info.max_length, label)
@@ -54,8 +54,10 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
         features = benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
         units = predict(runtime, benchmark, features, label)
         if broken := sum(not np.isfinite(row).all() for row in units):
-            raise IntegrityError(f"{directory} gives logits that are not finite for {broken} of {len(examples)} examples")
-        answers = [benchmark.decide(row, info.labels) for row in units]
+            raise IntegrityError(
+                f"{directory} gives logits that are not finite for {broken} of {len(features)} {'windows' if isinstance(benchmark, InWindows) else 'examples'}"
+            )
+        answers = answers_of(benchmark, units, features, examples, info.labels)
     counts = benchmark.counts([example.labels for example in examples], answers, info.labels)
     write_predictions(predictions, examples, answers, counts, benchmark, info.labels)
     return summarise(benchmark, counts, [example.slice for example in examples], info.labels)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import Example, benchmark_of, first_of_each
 from recompress.errors import DataRefused
 from recompress.measure.request import Request, ask
 from recompress.measure.rounds import ratios
@@ -19,6 +19,7 @@ from recompress.measure.size import parameters, size_bytes
 from recompress.models.checkpoint import read_info
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature
+from recompress.runtimes.batches import inputs_of
 
 Metrics = dict[str, float]
 TEXTS = 32
@@ -124,7 +125,7 @@ def _memory(model: Path, request: Request, folder: Path) -> Metrics:
 
 
 def _encoded(directory: Path, examples: Sequence[Example]) -> tuple[Feature, ...]:
-    """The examples as the model's own tokenizer sees them, without what only training and judging need."""
+    """The examples as the model's own tokenizer sees them, without what only training and judging need; of those that are read in windows the first."""
     info = read_info(directory)
-    features = get_benchmark(info.benchmark).encode(load_tokenizer(directory), examples, info.labels, info.max_length)
-    return tuple({name: feature[name] for name in ("input_ids", "attention_mask")} for feature in features)
+    features = benchmark_of(info).encode(load_tokenizer(directory), examples, info.labels, info.max_length)
+    return tuple(inputs_of(feature) for feature in first_of_each(features))

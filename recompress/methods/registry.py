@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from recompress.errors import InputError
+from recompress.models.heads import HEADS
 from recompress.records import Runtime
 from recompress.settings.base import Settings
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Family = Literal["pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training"]
 Need = Literal["calibration", "training", "teacher", "base"]
 Bound = Literal["equal", "at most", "at least"]
+LABELLED = tuple(name for name, head in HEADS.items() if head.labelled)
+"""Benchmarks whose data says what is right."""
 FAMILIES = ("pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training")
 
 
@@ -100,7 +103,7 @@ class Method:
     needs: tuple[Need, ...] = ()
     takes: Runtime = "torch"
     gives: Runtime = "torch"
-    benchmarks: tuple[str, ...] = ("token-classification", "text-classification")
+    benchmarks: tuple[str, ...] = LABELLED
     architectures: tuple[str, ...] = ("bert", "roberta", "xlm-roberta", "distilbert")
     shrinks: str = ""
     speeds_up: str = ""

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from recompress.benchmarks import Example
-from recompress.benchmarks.scores import NO_LABEL
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.checkpoint import Checkpoint
+from recompress.runtimes.asking import units_of
 from recompress.training.batches import Feature, collate
 from recompress.training.judge import training_features
+from recompress.training.losses import ONE_LABEL, Losses, losses_of
 
 EXAMPLES, TOKENS = 64, 8192
 """So many examples (or windows of text) are looked at, and so many tokens with their padding."""
@@ -27,7 +28,7 @@ KNOWS = 0.1
 
 
 def losses(checkpoints: Sequence[Checkpoint], examples: Sequence[Example]) -> list[float]:
-    """The mean cross-entropy of labels or next tokens, in nats, of each network in evaluation mode; all see the same text. NaN where nothing has a label."""
+    """The mean loss of labels or next tokens (in nats, where these are classes) of each network in evaluation mode; all see the same text. NaN where nothing has a label."""
     return [_loss(checkpoint, some_features(checkpoint, examples)) for checkpoint in checkpoints]
 
 
@@ -39,12 +40,9 @@ def some_features(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[F
     return features[: max(1, min(EXAMPLES, TOKENS // longest))]
 
 
-def guess(features: Sequence[Feature]) -> float:
-    """The loss of whoever answers with the frequencies of what there is to answer, in nats."""
-    answers = np.concatenate([np.asarray(feature["labels"]) for feature in features])
-    counts = np.unique(answers[answers != NO_LABEL], return_counts=True)[1]
-    frequencies = counts / counts.sum()
-    return float(-(frequencies * np.log(frequencies)).sum())
+def guess(features: Sequence[Feature], losses: Losses = ONE_LABEL) -> float:
+    """The loss of whoever answers with the frequencies of what there is to answer."""
+    return losses.guess(features)
 
 
 def learned(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
@@ -56,7 +54,7 @@ def learned(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
 def not_chance(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
     """The claim that the network knows more than frequencies on dev, a tenth of what it knew before at least; or, where it knew no more, is no worse."""
     was, now = losses((before, after), inputs.dev)
-    chance = guess(some_features(before, inputs.dev))
+    chance = guess(some_features(before, inputs.dev), losses_of(before.info))
     limit = chance - KNOWS * (chance - was) if was < chance else was
     return Claim("loss on dev, below that of a guess", limit, now, 0.0 if was < chance else SLACK + SHARE * was, "at most")
 
@@ -64,12 +62,12 @@ def not_chance(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
 def _loss(checkpoint: Checkpoint, features: Sequence[Feature]) -> float:
     network = checkpoint.torch_network.eval()
     size = max(1, BATCH_TOKENS // max(len(feature["input_ids"]) for feature in features))
+    kind = losses_of(checkpoint.info)
     total, count = 0.0, 0
     for start in range(0, len(features), size):
         batch = collate(features[start : start + size], checkpoint.tokenizer.pad_token_id or 0)
         with torch.no_grad():
-            logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
-        units = (logits if logits.ndim == 3 else logits[:, None]).flatten(0, 1)
-        total += float(torch.nn.functional.cross_entropy(units, batch["labels"].flatten(), ignore_index=NO_LABEL, reduction="sum"))
-        count += int((batch["labels"] != NO_LABEL).sum())
+            units = units_of(network, batch).float()
+        total += float(kind.each(units, batch["labels"]).sum())
+        count += int(kind.carries(batch["labels"]).sum())
     return total / count if count else float("nan")

@@ -43,7 +43,7 @@ class Architecture:
     """The linear layer whose inputs are the neurons."""
     token_embedding: str
     pooler: str | None = None
-    head: tuple[str, ...] = ("classifier",)
+    head: tuple[str, ...] = ("classifier", "qa_outputs")
     """Modules of the whole network that stand after the backbone."""
     neurons_setting: str = "intermediate_size"
     """The config's name for the number of neurons."""
@@ -94,7 +94,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             neurons_in=("ffn.lin1",),
             neurons_out="ffn.lin2",
             token_embedding="embeddings.word_embeddings",
-            head=("pre_classifier", "classifier"),
+            head=("pre_classifier", "classifier", "qa_outputs"),
             neurons_setting="hidden_dim",
             heads_attributes=("n_heads",),
             width_attributes=("dim",),

@@ -21,8 +21,9 @@ from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.heads import head_of
 from recompress.models.padding import check_padding
-from recompress.models.tokenizer import load_tokenizer, save_tokenizer
+from recompress.models.tokenizer import SEGMENTS, load_tokenizer, save_tokenizer
 from recompress.records import Runtime
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 INFO_FILE = "recompress.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
+LATER = ("answering",)
+"""What a later version says of models that have it; of others the file stays as it was."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Info:
     """Channels of an attention head, where that is not what the config says."""
     shares: tuple[int, ...] = ()
     """For each layer the one whose weights it uses, where any uses another's."""
+    answering: dict[str, Any] = field(default_factory=dict)
+    """Dials of the benchmark that it was made for, so that it is served as it was measured: stride and threshold of question answering …"""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 
@@ -73,6 +78,16 @@ class Checkpoint:
         if isinstance(self.network, Path):
             raise InputError(f"{self.network.parent} is an ONNX model; its weights cannot be changed any more")
         return self.network
+
+    @property
+    def reads_segments(self) -> bool:
+        """Whether the network is told which of two texts a token belongs to."""
+        return head_of(self.info.benchmark).texts > 1 and SEGMENTS in self.tokenizer.model_input_names
+
+
+def reads_segments(directory: Path, info: Info) -> bool:
+    """The same of a directory."""
+    return head_of(info.benchmark).texts > 1 and SEGMENTS in load_tokenizer(directory).model_input_names
 
 
 def read_info(directory: Path) -> Info:
@@ -124,7 +139,8 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
         save_file(distinct_tensors(checkpoint.network), directory / WEIGHTS_FILE, metadata={"format": "pt"})
         (directory / WEIGHTS_FILE).chmod((directory / CONFIG_FILE).stat().st_mode)  # safetensors makes a file that only its owner may read
         info = replace(info, **_odd_shapes(checkpoint.network))
-    (directory / INFO_FILE).write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    values = {name: value for name, value in asdict(info).items() if name not in LATER or value}
+    (directory / INFO_FILE).write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _load_network(directory: Path, info: Info) -> PreTrainedModel:
@@ -132,7 +148,6 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     from recompress.models.factored import fit_factored, tie_factored
-    from recompress.models.heads import head_of
     from recompress.models.packed import Packed, fit_packed, tie_packed
     from recompress.models.shared_layers import fit_shares
     from recompress.models.surgery import fit_shapes

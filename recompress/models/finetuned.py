@@ -5,7 +5,8 @@ Nothing of it is drawn anew or guessed: what is missing in it, and what does not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, In
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
 from recompress.models.padding import reads_before_padding
-from recompress.models.pretrained import ADAPTER_FILE, base_tokenizer, check_room, own_tokenizer, positions_of
+from recompress.models.pretrained import ADAPTER_FILE, base_tokenizer, check_room, check_sees_all, own_tokenizer, positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,8 +25,9 @@ OTHER_PROBLEMS = ("multi_label_classification", "regression")
 SHOWN = 8
 
 
-def from_finetuned(directory: Path, benchmark: str, labels: Sequence[str]) -> Checkpoint:
-    """The model of a directory of transformers or of this project, for data with these ``labels`` (in any order; none for language modelling).
+def from_finetuned(directory: Path, benchmark: str, labels: Sequence[str], answering: Mapping[str, Any] | None = None) -> Checkpoint:
+    """The model of a directory of transformers or of this project, for data with these ``labels`` (in any order; none for language modelling). ``answering`` are dials of
+    the benchmark that it is to be measured and served with, where somebody said some.
 
     Raises ``InputError`` for a model that was made for something else, without a trained head, or with other labels than the data, and ``IntegrityError`` for broken files.
     """
@@ -41,6 +43,8 @@ def from_finetuned(directory: Path, benchmark: str, labels: Sequence[str]) -> Ch
             )
     else:
         checkpoint = _of_transformers(directory, benchmark)
+    if answering:
+        checkpoint.info = replace(checkpoint.info, answering=dict(answering))
     check_labels(checkpoint.info.labels, labels, str(directory))
     return checkpoint
 
@@ -63,7 +67,9 @@ def _of_transformers(directory: Path, benchmark: str) -> Checkpoint:
     config = read_config(directory)
     if (problem := getattr(config, "problem_type", None)) in OTHER_PROBLEMS:
         raise InputError(f"model {directory} was trained for {problem} (problem_type in its config.json), the data is for {benchmark}")
-    labels = () if head_of(benchmark).pretrained else tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    check_sees_all(directory, config, benchmark)
+    head = head_of(benchmark)
+    labels = () if head.pretrained else head.outputs or tuple(str(config.id2label[i]) for i in sorted(config.id2label))
     if len(set(labels)) != len(labels):
         raise InputError(f"model {directory} gives two outputs one name under id2label in its config.json: {_listed(labels)}")
     longest = _longest(directory, config)

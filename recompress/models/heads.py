@@ -1,13 +1,17 @@
-"""What stands on top of a network: a head for one label a text, one label a token, or the next token. A benchmark names the one that its models have."""
+"""What stands on top of a network: a head for one label a text, one label a token, the next token, or the ends of an answer. A benchmark names the one of its models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from recompress.errors import InputError
 from recompress.settings.file import unknown
+
+Answer = Literal["label", "tags", "span", "nothing"]
+"""What a row of data says beside its text, and what a head's numbers mean: one label of several, such a label for each word, a part of the
+text (its beginning and its end), or nothing, because the text is its own."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +20,32 @@ class Head:
 
     auto_class: str
     """The transformers auto class of networks that have it."""
+    answer: Answer
+    pipeline: str
+    """What hubs and transformers' pipelines call its work."""
     pretrained: bool = False
     """Whether the base model's own head is used and there are no labels, or a fresh one is made for the labels."""
     reads_words: bool = False
     """Whether it is asked about text that is split into words."""
+    outputs: tuple[str, ...] = ()
+    """The names of its outputs, where these are the same whatever the data says; otherwise the data's labels."""
+    texts: int = 1
+    """Texts of an example; of two, the tokenizer makes one sequence with a segment for each."""
+
+    @property
+    def tagged(self) -> bool:
+        """Whether each word has a label of its own."""
+        return self.answer == "tags"
+
+    @property
+    def finds_spans(self) -> bool:
+        """Whether the answer is a part of the text."""
+        return self.answer == "span"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data says something beside the text."""
+        return self.answer != "nothing"
 
     def auto_model(self) -> Any:
         """The class itself, e.g. ``AutoModelForTokenClassification``."""
@@ -28,11 +54,17 @@ class Head:
         return getattr(transformers, self.auto_class)
 
 
-SEQUENCE = Head("AutoModelForSequenceClassification")
-TOKENS = Head("AutoModelForTokenClassification", reads_words=True)
-CAUSAL = Head("AutoModelForCausalLM", pretrained=True)
+SEQUENCE = Head("AutoModelForSequenceClassification", "label", "text-classification")
+TOKENS = Head("AutoModelForTokenClassification", "tags", "token-classification", reads_words=True)
+CAUSAL = Head("AutoModelForCausalLM", "nothing", "text-generation", pretrained=True)
+SPANS = Head("AutoModelForQuestionAnswering", "span", "question-answering", outputs=("start", "end"), texts=2)
 
-HEADS: Mapping[str, Head] = {"token-classification": TOKENS, "text-classification": SEQUENCE, "language-modelling": CAUSAL}
+HEADS: Mapping[str, Head] = {
+    "token-classification": TOKENS,
+    "text-classification": SEQUENCE,
+    "language-modelling": CAUSAL,
+    "question-answering": SPANS,
+}
 """By the name of the benchmark, which is what a model directory notes."""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from recompress.errors import InputError, IntegrityError
 from recompress.models.architecture import architecture_named
-from recompress.models.heads import SEQUENCE, head_of
+from recompress.models.heads import head_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -26,7 +26,7 @@ def padding_of(network: PreTrainedModel) -> int:
 
 def reads_before_padding(config: PreTrainedConfig, benchmark: str) -> bool:
     """Whether models for ``benchmark`` find the place of their answer by the padding token: decoders that classify texts."""
-    return architecture_named(config.model_type).causal and head_of(benchmark) == SEQUENCE
+    return architecture_named(config.model_type).causal and head_of(benchmark).auto_class.endswith("ForSequenceClassification")
 
 
 def complete_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, directory: Path) -> None:

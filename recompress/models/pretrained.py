@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, In
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
 from recompress.models.padding import complete_padding, reads_before_padding
-from recompress.models.tokenizer import plain_tokenizer, spaced_words
+from recompress.models.tokenizer import plain_tokenizer, spaced_words, with_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -25,8 +25,9 @@ CONSTANTS = ("position_ids", "token_type_ids", "inv_freq", "attn.bias", "attn.ma
 """Ends of the names of tensors that older versions of transformers stored and that nobody has learned."""
 
 
-def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int) -> Checkpoint:
+def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, seed: int, answering: Mapping[str, Any] | None = None) -> Checkpoint:
     """A pretrained encoder with a fresh head for ``labels``, or, for language modelling, a pretrained decoder with its own. The same seed gives the same head.
+    ``answering`` are dials of the benchmark that the model is to keep.
 
     Raises ``InputError`` for an unknown architecture, a base without safetensors, or more tokens than it has positions, ``IntegrityError`` for broken files.
     """
@@ -40,9 +41,11 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
         raise InputError(f"beside the weights of base model {directory} lies an adapter ({ADAPTER_FILE}); merge it into them, or move it away")
     if head_of(benchmark).pretrained:
         return _whole_base(directory, benchmark, labels, max_length)
+    labels = head_of(benchmark).outputs or labels
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
     config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
+    check_sees_all(directory, config, benchmark)
     tokenizer = base_tokenizer(directory, config, benchmark, max_length)
     check_room(directory, config, tokenizer, max_length)
     if reads_before_padding(config, benchmark):
@@ -63,7 +66,13 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     shapes = {f"{prefix}.{name}": tensor.shape for name, tensor in tensors.items()}
     fit_shapes(network, shapes, layers_of(base)[0].head_size)
     network.base_model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False)
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length))
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length, answering=dict(answering or {})))
+
+
+def check_sees_all(directory: Path, config: PreTrainedConfig, benchmark: str) -> None:
+    """Raises ``InputError`` for a decoder where answers are found in a text: its tokens do not see what comes behind them, and the first sees nothing."""
+    if head_of(benchmark).finds_spans and architecture_named(config.model_type).causal:
+        raise InputError(f"{benchmark} needs an encoder, and {directory} is a {config.model_type}, whose tokens see only what stands before them")
 
 
 def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int) -> Checkpoint:
@@ -128,6 +137,8 @@ def base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, ma
     """The tokenizer of a base as models for ``benchmark`` use it. Raises ``InputError``."""
     plain = plain_tokenizer(own_tokenizer(directory), max_length)
     complete_padding(plain, config, directory)
+    if head_of(benchmark).texts > 1:
+        plain = with_segments(plain, getattr(config, "type_vocab_size", None) or 0)
     return spaced_words(plain) if head_of(benchmark).reads_words else plain
 
 

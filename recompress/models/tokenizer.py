@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BACKEND_FILE = "tokenizer.json"
 SETTINGS_FILE = "tokenizer_config.json"
+SEGMENTS = "token_type_ids"
+"""The input that says which of two texts a token belongs to. Models that have an embedding for it name it among their tokenizer's inputs."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -70,6 +72,12 @@ def with_backend(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrai
     from tokenizers import Tokenizer
 
     return _assemble(Tokenizer.from_str(definition), _settings(tokenizer))
+
+
+def with_segments(tokenizer: PreTrainedTokenizerBase, kinds: int) -> PreTrainedTokenizerBase:
+    """The tokenizer for a network with embeddings for so many kinds of segments; it names them only where there are two."""
+    names = [name for name in tokenizer.model_input_names if name != SEGMENTS or kinds > 1]
+    return _assemble(tokenizer.backend_tokenizer, _settings(tokenizer) | {"model_input_names": names})
 
 
 def spaced_words(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,6 +12,23 @@ Feature = dict[str, list[int]]
 Batch = dict[str, Int[np.ndarray, "batch length"]]
 BATCH_SIZE = 32
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""All that a network may be given. Which text of a pair a token belongs to (its segment) stands only in features of models that know segments."""
+T = TypeVar("T")
+
+
+def inputs_of(batch: Mapping[str, T]) -> dict[str, T]:
+    """What of a batch, or of a feature, a network is given; the rest is for losses and for reading its answers."""
+    return {name: batch[name] for name in INPUTS if name in batch}
+
+
+def with_all(batch: Batch, names: Sequence[str]) -> Batch:
+    """What a graph with these inputs is given: of segments that a batch does not tell, all are the first."""
+    return {name: batch[name] if name in batch else np.zeros_like(batch["input_ids"]) for name in names}
+
+
+def one_answer(outputs: Sequence[Float[np.ndarray, "batch ..."]]) -> Float[np.ndarray, "batch ..."]:
+    """The outputs of a graph as one: logits as they are, those of beginnings and of ends as two columns, ``[batch, length, 2]``."""
+    return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=-1)
 
 
 def pad_batch(features: Sequence[Feature], pad_id: int) -> Batch:

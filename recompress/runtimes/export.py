@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +16,21 @@ from recompress.models.onnx_data import session_of
 from recompress.models.onnx_graph import check_fits, strip
 from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
+from recompress.runtimes.asking import OUTPUTS, finds_spans, logits_of
+from recompress.runtimes.batches import INPUTS, one_answer
 from recompress.runtimes.turned import turn_constants
 
 if TYPE_CHECKING:
     import onnx
     from transformers import PreTrainedModel
 
-INPUTS = ("input_ids", "attention_mask")
 CLOSE = 1e-4
 """The largest difference of a logit, relative to the largest logit, that another order of the same sums may give."""
 
 
-def export_graph(network: PreTrainedModel, *, one_file: bool = True) -> onnx.ModelProto:
-    """The network as a graph from ``input_ids`` and ``attention_mask`` (both ``[batch, sequence]``, any sizes) to ``logits``. The same network gives the
-    same bytes.
+def export_graph(network: PreTrainedModel, *, one_file: bool = True, segments: bool = False) -> onnx.ModelProto:
+    """The network as a graph from ``input_ids`` and ``attention_mask``, and with ``segments`` from ``token_type_ids`` too (all ``[batch, sequence]``, any
+    sizes), to ``logits``, or to ``start_logits`` and ``end_logits`` of a head that finds spans. The same network gives the same bytes.
 
     Raises ``InputError`` for a network that no graph in ``one_file`` can hold, and ``IntegrityError`` when the graph answers differently from the network.
     """
@@ -43,10 +44,12 @@ def export_graph(network: PreTrainedModel, *, one_file: bool = True) -> onnx.Mod
             super().__init__()
             self.network = network
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask).logits
-            return logits
+        def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            answered = self.network(**dict(zip(names, given, strict=True)))
+            return tuple(answered[name] for name in outputs)
 
+    outputs = OUTPUTS if finds_spans(network) else ("logits",)
+    names = INPUTS if segments else INPUTS[:2]
     ids = torch.ones((2, 5), dtype=torch.long)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     usual, usual_cache = network.config._attn_implementation, getattr(network.config, "use_cache", None)
@@ -58,12 +61,12 @@ def export_graph(network: PreTrainedModel, *, one_file: bool = True) -> onnx.Mod
         with quiet_export(), torch.no_grad():
             program: Any = torch.onnx.export(
                 Logits(network.eval()).eval(),
-                (ids, torch.ones_like(ids)),
+                (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(names)],
                 dynamo=True,
                 verbose=False,
-                input_names=list(INPUTS),
-                output_names=["logits"],
-                dynamic_shapes=(free, free),
+                input_names=list(names),
+                output_names=list(outputs),
+                dynamic_shapes=((free,) * len(names),),
             )
         model: onnx.ModelProto = program.model_proto
     finally:
@@ -74,7 +77,7 @@ def export_graph(network: PreTrainedModel, *, one_file: bool = True) -> onnx.Mod
         model = _stored_once(model)
     turn_constants(model)
     strip(model)
-    _check_same(model, network)
+    _check_same(model, network, names)
     return model
 
 
@@ -89,7 +92,7 @@ def _stored_once(model: onnx.ModelProto) -> onnx.ModelProto:
     return once
 
 
-def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
+def _check_same(model: onnx.ModelProto, network: PreTrainedModel, names: Sequence[str]) -> None:
     """Two shapes that were not shown to the exporter, with padding: a graph that has frozen a size fails here."""
     import onnxruntime
     import torch
@@ -104,9 +107,10 @@ def _check_same(model: onnx.ModelProto, network: PreTrainedModel) -> None:
             mask = np.ones_like(ids)
             ids[-1, length - 1] = padding_of(network)
             mask[-1, length - 1] = 0
-            [logits] = session.run(None, {"input_ids": ids, "attention_mask": mask})
+            given = dict(zip(names, (ids, mask, (np.arange(length) > length // 2) * mask), strict=False))
+            logits = one_answer(session.run(None, given))
             with torch.inference_mode():
-                expected = network(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+                expected = logits_of(network, {name: torch.from_numpy(rows) for name, rows in given.items()}).numpy()
             if logits.shape != expected.shape or not np.abs(logits - expected).max() <= CLOSE * max(1.0, float(np.abs(expected).max())):
                 raise IntegrityError(f"the exported graph does not answer like the network on {batch} × {length} tokens")
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from recompress.errors import InputError, IntegrityError
 from recompress.records import Runtime as RuntimeName
-from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer
+from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer, one_answer, with_all
 from recompress.runtimes.processor import int8_overflows
 
 if TYPE_CHECKING:
@@ -60,5 +60,4 @@ class OnnxRuntime:
         return answer(features, self._run, self.pad_id, 1 if self.asks_alone else batch_size)
 
     def _run(self, batch: Batch) -> Float[np.ndarray, "batch ..."]:
-        logits: Float[np.ndarray, "batch ..."] = self.session.run(None, {name: batch[name] for name in self._inputs})[0]
-        return logits
+        return one_answer(self.session.run(None, with_all(batch, self._inputs)))

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from recompress.models.padding import padding_of
 from recompress.records import Runtime as RuntimeName
+from recompress.runtimes.asking import logits_of
 from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer
 
 if TYPE_CHECKING:
@@ -46,5 +47,5 @@ class TorchRuntime:
             return answer(features, self._run, self.pad_id, batch_size)
 
     def _run(self, batch: Batch) -> Float[np.ndarray, "batch ..."]:
-        logits: Float[np.ndarray, "batch ..."] = self.network(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
+        logits: Float[np.ndarray, "batch ..."] = logits_of(self.network, {name: torch.from_numpy(values) for name, values in batch.items()}).numpy()
         return logits

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from recompress.benchmarks.scores import NO_LABEL
+from recompress.runtimes.asking import NEVER
 
 Feature = dict[str, Any]
 MEGABATCH = 50
@@ -19,15 +20,17 @@ MEGABATCH = 50
 
 
 def collate(features: Sequence[Feature], pad_token_id: int) -> dict[str, Tensor]:
-    """Pad features into tensors: ``input_ids``, ``attention_mask`` and ``labels``, and, where features carry what a teacher said, ``teacher``.
+    """Pad features into tensors: ``input_ids``, ``attention_mask`` and ``labels``, and, where features have them, ``token_type_ids`` and, of what a teacher said, ``teacher``.
 
-    ``teacher`` is ``[batch, units, labels]`` with each unit's logits at its position and zeros elsewhere.
+    ``teacher`` is ``[batch, units, labels]`` with each unit's logits at its position and zeros elsewhere, or ``[batch, 2, length]`` where ends are found.
     """
     batch = {
         "input_ids": _padded([feature["input_ids"] for feature in features], pad_token_id),
         "attention_mask": _padded([feature["attention_mask"] for feature in features], 0),
         "labels": _padded([feature["labels"] for feature in features], NO_LABEL),
     }
+    if "token_type_ids" in features[0]:
+        batch["token_type_ids"] = _padded([feature["token_type_ids"] for feature in features], 0)
     if "teacher" in features[0]:
         batch["teacher"] = _teacher(features, batch["labels"].shape[1])
     return batch
@@ -41,11 +44,21 @@ def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def _teacher(features: Sequence[Feature], positions: int) -> Float[Tensor, "batch units labels"]:
+    if "begins" in features[0]:
+        return _teacher_of_ends(features)
     table = np.zeros((len(features), positions, features[0]["teacher"].shape[1]), dtype=np.float32)
     for i, feature in enumerate(features):
         units = np.asarray(feature["units"])
         seen = units >= 0
         table[i, units[seen]] = feature["teacher"][seen]
+    return torch.from_numpy(table)
+
+
+def _teacher_of_ends(features: Sequence[Feature]) -> Float[Tensor, "batch 2 length"]:
+    """Of beginnings and ends, which are chosen among tokens: ``[batch, 2, length]``; no padding is ever chosen."""
+    table = np.full((len(features), 2, max(len(feature["input_ids"]) for feature in features)), NEVER, dtype=np.float32)
+    for i, feature in enumerate(features):
+        table[i, :, : len(feature["teacher"])] = feature["teacher"].T
     return torch.from_numpy(table)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from recompress.benchmarks import Benchmark, Example, ReadsOn, get_benchmark
+from recompress.benchmarks import Benchmark, Example, InWindows, ReadsOn, answers_of, benchmark_of
 from recompress.errors import DataRefused
 
 if TYPE_CHECKING:
@@ -30,13 +30,21 @@ def training_features(checkpoint: Checkpoint, examples: Sequence[Example], dev: 
     for name, split in (("train", examples), ("dev", dev)):
         if not split:
             raise DataRefused(f"{label}: the {name} split is empty; training needs examples to learn from and examples to be judged by")
-    info, benchmark = checkpoint.info, get_benchmark(checkpoint.info.benchmark)
+    info, benchmark = checkpoint.info, benchmark_of(checkpoint.info)
     if isinstance(benchmark, ReadsOn):
         learned, judged = (benchmark.pieces(checkpoint.tokenizer, split, info.max_length) for split in (examples, dev))
         return [*learned], [*judged], []
     ordered = sorted(dev, key=lambda example: sum(map(len, example.words)))  # like lengths in one batch
     learned, judged = (benchmark.encode(checkpoint.tokenizer, split, info.labels, info.max_length) for split in (examples, ordered))
     return [*learned], [*judged], ordered
+
+
+def taught(
+    benchmark: Benchmark, features: Sequence[dict[str, Any]], soft_labels: Sequence[Float[np.ndarray, "units labels"]], examples: Sequence[Example]
+) -> Features:
+    """Features that carry, as ``teacher``, what one said about their examples."""
+    rows = benchmark.for_features(soft_labels, features, examples) if isinstance(benchmark, InWindows) else soft_labels
+    return [{**feature, "teacher": row} for feature, row in zip(features, rows, strict=True)]
 
 
 def token_costs(logits: Float[Tensor, "batch length vocabulary"], labels: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length"]:
@@ -57,5 +65,5 @@ def dev_metrics(benchmark: Benchmark, labels: Sequence[str], dev: Sequence[Examp
     else:
         units = [benchmark.unit_logits(row, feature) for row, feature in zip(rows, features, strict=True)]
         references = [example.labels for example in dev]
-    totals = benchmark.counts(references, [benchmark.decide(each, labels) for each in units], labels).sum(axis=0)
+    totals = benchmark.counts(references, answers_of(benchmark, units, features, dev, labels), labels).sum(axis=0)
     return {name: float(value) for name, value in benchmark.metrics(totals, labels).items()}

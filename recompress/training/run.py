@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Example, ReadsOn, get_benchmark
+from recompress.benchmarks import Example, ReadsOn, benchmark_of
 from recompress.errors import EffectMissing
 from recompress.integrity.digest import sha256_bytes
 from recompress.models.padding import padding_of
-from recompress.training.judge import dev_metrics, token_costs, training_features
+from recompress.training.judge import dev_metrics, taught, token_costs, training_features
 from recompress.training.precision import choose_precision
 from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
 from recompress.training.settings import Schedule
@@ -70,10 +70,11 @@ def train(
     number, ``EffectMissing`` when no weight moved, and ``StorageError`` when ``workdir`` cannot be written.
     """
     from recompress.training.callbacks import StopEarly, Watch
-    from recompress.training.trainer import SteadyTrainer, arguments, label_loss
+    from recompress.training.losses import losses_of
+    from recompress.training.trainer import SteadyTrainer, arguments
     from recompress.training.zeros import hold_zeros
 
-    network, benchmark = checkpoint.torch_network, get_benchmark(checkpoint.info.benchmark)
+    network, benchmark = checkpoint.torch_network, benchmark_of(checkpoint.info)
     features, dev_features, dev = training_features(checkpoint, examples, dev, label)
     reads_on = isinstance(benchmark, ReadsOn)
     precision = choose_precision(schedule.precision)
@@ -85,7 +86,7 @@ def train(
         stamp = _stamp(network, features, dev_features, dials)
         resumed = open_folder(workdir, stamp)
     if soft_labels is not None:
-        features = [{**feature, "teacher": rows} for feature, rows in zip(features, soft_labels, strict=True)]
+        features = taught(benchmark, features, soft_labels, examples)
     watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs, counts_from)
     usual_cache = getattr(network.config, "use_cache", None)  # Trainer switches it off in the config, which is stored
     trainer = SteadyTrainer(
@@ -95,7 +96,8 @@ def train(
         train=features,
         dev=dev_features,
         pad_token_id=padding_of(network),
-        objective=objective or label_loss,
+        objective=objective,
+        losses=losses_of(checkpoint.info),
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
         reduce=token_costs if reads_on else None,
         callbacks=[watch, early, *callbacks],

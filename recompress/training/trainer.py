@@ -17,10 +17,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from recompress.benchmarks.scores import NO_LABEL
 from recompress.errors import StorageError, TrainingDiverged
+from recompress.runtimes.asking import by_unit, logits_of
 from recompress.training.batches import EpochOrder, collate
 from recompress.training.callbacks import SaveInTime, step_at
+from recompress.training.losses import ONE_LABEL, Losses, mean_loss
 from recompress.training.resume import PREFIX, keep_only, seal
 from recompress.training.settings import Schedule
 
@@ -35,13 +36,13 @@ UNDECAYED = ("scale", "scales")
 
 
 def cross_entropy(logits: Float[Tensor, "batch units labels"], labels: Int[Tensor, "batch units"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the units that carry a label; 0 where none does (transformers' own gives NaN)."""
-    total = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
-    return total / (labels != NO_LABEL).sum().clamp(min=1)
+    """Mean cross-entropy over the units that carry a label; 0 where none does."""
+    return mean_loss(ONE_LABEL, logits, labels)
 
 
-def label_loss(logits: Tensor, batch: Batch) -> Tensor:
-    return cross_entropy(logits, batch["labels"])
+def label_loss(logits: Tensor, batch: Batch, losses: Losses = ONE_LABEL) -> Tensor:
+    """What the labels of a batch cost; ``losses`` are those of the model's head."""
+    return mean_loss(losses, logits, batch["labels"])
 
 
 def rate_at(step: int, warmup: int, steps: int) -> float:
@@ -92,7 +93,8 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         train: Sequence[dict[str, Any]],
         dev: Sequence[dict[str, Any]],
         pad_token_id: int,
-        objective: Objective,
+        objective: Objective | None,
+        losses: Losses,
         judge: Callable[[Any], dict[str, float]],
         reduce: Callable[[Tensor, Tensor], Tensor] | None,
         callbacks: list[TrainerCallback],
@@ -100,7 +102,8 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         minutes: float,
     ) -> None:
         self.order = EpochOrder([len(f["input_ids"]) for f in train], args.train_batch_size, args.seed, group_by_length=schedule.group_by_length)
-        self.objective = objective
+        self.label_loss = functools.partial(label_loss, losses=losses)
+        self.objective = objective or self.label_loss
         self.counts_from = counts_from
         super().__init__(
             model=network,
@@ -141,9 +144,9 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-        units = logits if logits.ndim == 3 else logits[:, None]
-        loss = self.objective(units, inputs) if model.training else label_loss(units, inputs)
+        logits = logits_of(model, inputs)
+        units = by_unit(model, logits, inputs["attention_mask"])
+        loss = self.objective(units, inputs) if model.training else self.label_loss(units, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:

@@ -15,6 +15,7 @@ import yaml
 from recompress.data.looking import Understood, look_at
 from recompress.data.splits import draw, preparation, read_split
 from recompress.errors import DataRefused, InputError
+from recompress.models.heads import head_of
 from recompress.recipe import read_recipe
 from tasks.data.bring import accept
 from tasks.data.explain import as_dials
@@ -70,7 +71,7 @@ class Filling:
     def entry(self) -> dict[str, Any]:
         """The entry of ``params.yaml``, with shares for the splits that are missing that leave enough to judge by. Raises ``DataRefused`` for too few rows."""
         missing = self.data.entry.get("split_off", {})
-        if not missing or self.base is None or self.data.benchmark == "language-modelling":
+        if not missing or self.base is None or not head_of(self.data.benchmark).labelled:
             return self.data.entry
         chosen = shares(self.data.rows["train"], dev="dev" in missing, test="test" in missing)
         return self.data.entry | {"split_off": {split: {**missing[split], "share": share} for split, share in chosen.items()}}
@@ -94,15 +95,16 @@ def look(wanted: Wanted, name: str, folder: Path, here: Path, say: Say) -> Filli
 
 
 def check_fits(base: PinnedBase, data: Understood) -> None:
-    """Raises ``InputError`` for a decoder where words are tagged, and for an encoder where text is to be continued."""
-    if data.benchmark == "language-modelling" and not base.causal:
+    """Raises ``InputError`` for a decoder where words are tagged or answers are found, and for an encoder where text is to be continued."""
+    head = head_of(data.benchmark)
+    if head.pretrained and not base.causal:
         unlabelled = f"no column of {', '.join(data.columns)} tells two or more labels apart, so " if data.columns else ""
         way_out = "say which column is the label (--set label=COLUMN), or " if data.columns else ""
         raise InputError(
-            f"{unlabelled}the data is for language-modelling, and base model {base.model!r} is an encoder; {way_out}give a decoder with --base, or other data"
+            f"{unlabelled}the data is for {data.benchmark}, and base model {base.model!r} is an encoder; {way_out}give a decoder with --base, or other data"
         )
-    if data.benchmark == "token-classification" and base.causal:
-        raise InputError(f"base model {base.model!r} is a decoder, and the data is for token-classification; give an encoder with --base, or other data")
+    if (head.tagged or head.finds_spans) and base.causal:
+        raise InputError(f"base model {base.model!r} is a decoder, and the data is for {data.benchmark}; give an encoder with --base, or other data")
 
 
 def check_labels(data: Understood) -> None:
@@ -152,7 +154,7 @@ def write_recipe(staged: Path, filling: Filling, base: PinnedBase, rows: Mapping
         layers=base.layers,
         width=base.width,
         positions=base.positions,
-        causal=data.benchmark == "language-modelling",
+        causal=head_of(data.benchmark).pretrained,
     )
     long = lengths[int(0.99 * (len(lengths) - 1))]
     recipe = texts.recipe(name, data, base, dials, rows["train"], long, filling.origin)

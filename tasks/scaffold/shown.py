@@ -16,7 +16,11 @@ def lines_of(data: Understood) -> Iterator[str]:
     files = f"{len(data.files)} file{'s' if len(data.files) > 1 else ''}"
     yield f"format     {entry['format']}, {files} ({entry['files']})"
     if data.columns:
-        used = [entry.get(key, key) for key in ("text", "label", "group", "slice", "split") if key in ("text", "label") or entry.get(key)]
+        used = [
+            entry.get(key, key)
+            for key in ("question", "text", "label", "answer_start", "group", "slice", "split")
+            if key in ("text", "label") or entry.get(key)
+        ]
         yield f"columns    {', '.join(data.columns)}; read: {', '.join(str(column) for column in used if column in data.columns)}"
     yield f"benchmark  {data.benchmark}"
     if data.labels:

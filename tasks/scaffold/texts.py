@@ -11,9 +11,12 @@ from typing import Any
 import jinja2
 
 from recompress.benchmarks import get_benchmark
+from recompress.benchmarks.question_answering import Answering
 from recompress.data.explain import as_settings
 from recompress.data.looking import Understood
+from recompress.data.questions import KINDS
 from recompress.data.version import version_of
+from recompress.models.heads import head_of
 from tasks.scaffold.base import PinnedBase
 from tasks.scaffold.dials import Dials
 
@@ -53,14 +56,31 @@ def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: i
         train=f"{train:,}",
         long=long,
         origin=one_line(origin),
+        answering=answering(data) if head_of(data.benchmark).finds_spans else None,
     )
+
+
+def answering(data: Understood) -> dict[str, Any]:
+    """The dials of question answering that fit the data."""
+    dials = Answering()
+    unanswerable = data.labels.get(KINDS[False], 0)
+    latin = max(data.scripts, key=lambda name: data.scripts[name], default="Latin") == "Latin"
+    return {
+        "stride": dials.stride,
+        "longest_answer": dials.longest_answer,
+        "threshold": dials.threshold if unanswerable else "null",
+        "why": "logits by which 'no answer' has to be likelier than the best one"
+        if unanswerable
+        else "every question of the data has an answer, so there is always one",
+        "normalisation": "squad" if latin else "unicode",
+    }
 
 
 def policy(name: str, benchmark: str, dials: Dials) -> str:
     """``policies/NAME.yaml``."""
-    bits = benchmark == "language-modelling"
-    smaller = SMALLER["torch" if bits else "onnx"]
-    return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller, bits=bits)
+    causal = get_benchmark(benchmark).head.pretrained
+    smaller = SMALLER["torch" if causal else "onnx"]
+    return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller, bits=causal)
 
 
 def render(template: str, **values: Any) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from recompress.benchmarks import get_benchmark
 from recompress.methods.registry import Inputs, get_method
 from recompress.recipe import Step
 from recompress.records import DatasetRef, ModelRef
@@ -34,7 +33,7 @@ def compress(run: Recompression, variant: str, models: Sequence[ModelRef], datas
 def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, models: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
     """One step: run by the core's runner, which saves, reads back and proves; kept in MLflow with its claims."""
     method = get_method(step.method)
-    benchmark = get_benchmark(run.plan.recipe.benchmark)
+    benchmark = run.plan.recipe.measured_on
     name = f"{variant}/{number} {step.method}"
     others = {"teacher": _teacher_of(step, models), "base": run.base}
     needed = {need: other for need, other in others.items() if need in method.needs and other is not None}

@@ -54,7 +54,7 @@ def is_at_hand(run: Recompression, base: BaseChoice) -> bool:
 
 def check_graphs_fit(plan: Plan, base: Path) -> None:
     """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
-    numbers = numbers_of(base, heads=plan.recipe.benchmark == "language-modelling")
+    numbers = numbers_of(base, heads=get_benchmark(plan.recipe.benchmark).head.pretrained)
     for name, steps in plan.steps.items():
         if steps and get_method(steps[0].method).gives == "onnx":
             check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")
@@ -66,14 +66,14 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     recipe = run.plan.recipe
     if recipe.baseline.given is not None:
         return _take_baseline(run, dataset, recipe.baseline.given)
-    benchmark = get_benchmark(recipe.benchmark)
+    benchmark = recipe.measured_on
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.models.checkpoint import save
         from recompress.models.pretrained import from_base
         from recompress.training import train
 
-        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, run.seed)
+        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, run.seed, recipe.kept_dials)
         train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
         trained = train(started, train_rows, dev_rows, recipe.baseline, run.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
         save(trained, folder / "model")
@@ -82,7 +82,7 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
     key = step_key(
         "baseline",
         modules=["recompress.training", "recompress.models.pretrained", type(benchmark).__module__],
-        config=recipe.baseline.model_dump(mode="json"),
+        config=recipe.baseline.model_dump(mode="json") | ({"answering": recipe.kept_dials} if recipe.kept_dials else {}),
         inputs=[base.sha256, *dataset.training_digests],
         seed=run.seed,
     )
@@ -96,15 +96,22 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     """Raises ``InputError`` for a model that does not fit the data, with what differs."""
     directory = _found(run, given)
     sha256 = sha256_directory(directory)
+    dials = run.plan.recipe.kept_dials if run.plan.recipe.answering else {}
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.models.checkpoint import save
         from recompress.models.finetuned import from_finetuned
 
-        save(from_finetuned(directory, dataset.benchmark, dataset.labels), folder / "model")
+        save(from_finetuned(directory, dataset.benchmark, dataset.labels, dials), folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
 
-    key = step_key("given baseline", modules=["recompress.models.finetuned"], config={"benchmark": dataset.benchmark}, inputs=[sha256, *dataset.labels], seed=0)
+    key = step_key(
+        "given baseline",
+        modules=["recompress.models.finetuned"],
+        config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}),
+        inputs=[sha256, *dataset.labels],
+        seed=0,
+    )
     artifact = run.step("baseline", key=key, run="baseline", do=do, label=f"taking {given.model} as it is")["artifacts"]["model"]
     body = {"model_sha256": artifact["sha256"], "base_sha256": sha256, "dataset_sha256": dataset.sha256}
     run.note("baseline-trained", key, body)

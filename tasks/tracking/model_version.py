@@ -10,8 +10,11 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import recompress
+from recompress.models.checkpoint import read_info
+from recompress.models.heads import head_of
 from recompress.records import Runtime
 
 NEEDED = ("mlflow", "numpy", "pandas", "jaxtyping", "pydantic", "rfc8785", "regex", "tokenizers", "transformers")
@@ -28,7 +31,10 @@ def write_version(directory: Path, root: Path) -> None:
     package, model = root.parent / "recompress", root.parent / "model"
     shutil.copytree(directory, model, copy_function=_link)  # MLflow copies it under the name that it has here, and follows no links out of its folder
     shutil.copytree(Path(recompress.__file__).parent, package, ignore=_only_python)
-    text_in = ModelSignature(inputs=Schema([ColSpec("string")]), outputs=Schema([ColSpec(AnyType())]))  # type: ignore[no-untyped-call]
+    columns: list[Any] = (
+        [ColSpec("string", name) for name in ("question", "context")] if head_of(read_info(directory).benchmark).finds_spans else [ColSpec("string")]
+    )
+    text_in = ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec(AnyType())]))  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow would like an example; the signature says it all
         save_model(
@@ -57,7 +63,5 @@ def _only_python(folder: str, names: list[str]) -> set[str]:
 
 
 def _requirements(directory: Path) -> list[str]:
-    from recompress.models.checkpoint import read_info
-
     names = NEEDED + NEEDED_BY[read_info(directory).runtime]
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]

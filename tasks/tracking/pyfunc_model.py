@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ from recompress.integrity.model_files import MODEL_FOLDER, check_version
 from recompress.predict import Predictor
 
 log = logging.getLogger("recompress.served")
-COLUMN = "text"
 
 
 class ServedModel(PythonModel):
-    """Plain text in; labels and scores, or words, tags and entities out."""
+    """Plain text in; labels and scores, or words, tags and entities out. Or questions with their contexts in, and answers with their places out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Hash the version, then open its model. Raises ``IntegrityError`` when a file is not what the manifest says."""
@@ -43,18 +43,28 @@ class ServedModel(PythonModel):
         self.predictor = Predictor(model, int(config.get("threads") or 1))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        return self.predictor(texts_of(model_input))
+        return self.predictor(rows_of(model_input, self.predictor.columns))
 
 
-def texts_of(model_input: Any) -> list[str]:
+def rows_of(model_input: Any, columns: Sequence[str]) -> list[str | dict[str, str]]:
+    """The rows in what MLflow hands over, as the model is asked. Raises ``ValueError`` for anything else."""
+    if len(columns) == 1:
+        return [*texts_of(model_input, columns[0])]
+    if not hasattr(model_input, "columns") or not set(columns) <= set(model_input.columns):
+        raise ValueError(f"the model is asked with a table of the columns {' and '.join(columns)}")
+    rows: list[str | dict[str, str]] = model_input[list(columns)].to_dict("records")
+    return rows
+
+
+def texts_of(model_input: Any, column: str = "text") -> list[str]:
     """The texts in what MLflow hands over: a text, several, or a table with one column of them. Raises ``ValueError`` for anything else."""
     if isinstance(model_input, str):
         return [model_input]
     if hasattr(model_input, "columns"):
         names = list(model_input.columns)
-        if COLUMN not in names and (len(names) != 1 or isinstance(names[0], str)):
-            raise ValueError(f"the table needs a column {COLUMN!r}, it has {', '.join(map(str, names))}")
-        model_input = model_input[COLUMN if COLUMN in names else names[0]]
+        if column not in names and (len(names) != 1 or isinstance(names[0], str)):
+            raise ValueError(f"the table needs a column {column!r}, it has {', '.join(map(str, names))}")
+        model_input = model_input[column if column in names else names[0]]
     texts = list(model_input)
     for number, text in enumerate(texts):
         if not isinstance(text, str):

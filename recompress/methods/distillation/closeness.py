@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from recompress.benchmarks import Example
+from recompress.benchmarks import Example, benchmark_of
 from recompress.benchmarks.scores import NO_LABEL
 from recompress.methods.distillation.dials import Imitation
 from recompress.methods.distillation.imitation import Batch, Objective, imitating
@@ -29,8 +29,10 @@ from recompress.methods.distillation.losses import distillation_loss, next_token
 from recompress.methods.registry import Claim
 from recompress.methods.training_probe import EXAMPLES, TOKENS
 from recompress.models.checkpoint import Checkpoint
+from recompress.runtimes.asking import units_of
 from recompress.training.batches import Feature, collate
-from recompress.training.judge import training_features
+from recompress.training.judge import taught, training_features
+from recompress.training.losses import losses_of
 
 SLACK, SHARE = 1e-3, 0.05
 """How far a distance may lie above its limit, absolutely and as a share: training took its own measure, on other examples and in its own precision."""
@@ -96,10 +98,10 @@ def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | N
 def _distances(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None) -> Distances:
     features, _, _ = training_features(student, probe, probe[:1], "a probe")
     if answers is not None:
-        features = [{**feature, "teacher": rows} for feature, rows in zip(features, answers, strict=True)]
+        features = taught(benchmark_of(student.info), features, answers, probe)
     features = features[: max(2, TOKENS // max(len(feature["input_ids"]) for feature in features))]
     student.torch_network.eval()
-    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False) as objective, torch.no_grad():
+    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False, losses=losses_of(student.info)) as objective, torch.no_grad():
         pairs = [_pair(student, objective, features[i], features[(i + 1) % len(features)]) for i in range(len(features))]
     return Distances(*np.asarray(pairs).T)
 
@@ -119,7 +121,7 @@ def _apart(objective: Objective, mine: Batch, foreign: Batch) -> float:
     """How far the teacher's answers to one example are from those to the other."""
     config = objective.config
     if "teacher" in mine:
-        return config.answers * float(distillation_loss(mine["teacher"], foreign["teacher"], temperature=config.temperature))
+        return config.answers * float(distillation_loss(mine["teacher"], foreign["teacher"], temperature=config.temperature, losses=objective.losses))
     assert objective.teacher is not None
     text = foreign["attention_mask"].bool() & (foreign["labels"] != NO_LABEL)
     both = objective.teacher.ask(mine), objective.teacher.ask(foreign)
@@ -127,5 +129,4 @@ def _apart(objective: Objective, mine: Batch, foreign: Batch) -> float:
 
 
 def _distance(student: Checkpoint, objective: Objective, read: Batch, compared: Batch) -> float:
-    logits = student.torch_network(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
-    return float(objective.distance(logits if logits.ndim == 3 else logits[:, None], compared))
+    return float(objective.distance(units_of(student.torch_network, read), compared))

@@ -23,6 +23,7 @@ from recompress.methods.distillation.layer_map import partners
 from recompress.methods.distillation.live import LiveTeacher
 from recompress.methods.distillation.losses import columns, distillation_loss, next_token_loss, relation_loss, states_loss
 from recompress.models.architecture import architecture_of, layers_of
+from recompress.training.losses import ONE_LABEL, Losses, mean_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +44,8 @@ class Objective:
     pairs: dict[int, int] = field(default_factory=dict)
     heads: int = 1
     causal: bool = False
+    losses: Losses = ONE_LABEL
+    """Those of the student's head."""
     projections: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     student_inside: Inside = field(default_factory=Inside)
     teacher_inside: Inside = field(default_factory=Inside)
@@ -51,11 +54,11 @@ class Objective:
 
     def __call__(self, logits: Tensor, batch: Batch) -> Float[Tensor, ""]:
         """The whole formula."""
-        from recompress.training.trainer import cross_entropy
 
         config = self.config
         loss = self.distance(logits, batch, config.answers * (1 - config.hard_labels))
-        return loss if config.answers * config.hard_labels == 0 else loss + config.answers * config.hard_labels * cross_entropy(logits, batch["labels"])
+        hard = config.answers * config.hard_labels
+        return loss if hard == 0 else loss + hard * mean_loss(self.losses, logits, batch["labels"])
 
     def distance(self, logits: Tensor, batch: Batch, answers: float | None = None) -> Float[Tensor, ""]:
         """What the teacher alone asks for: the formula without hard labels."""
@@ -88,7 +91,7 @@ class Objective:
     def _answers(self, logits: Tensor, asked: Tensor | None, batch: Batch) -> Float[Tensor, ""]:
         """Soft labels that were kept, where the batch carries them, and the teacher's next tokens otherwise."""
         if "teacher" in batch:
-            return distillation_loss(logits.float(), batch["teacher"], temperature=self.config.temperature)
+            return distillation_loss(logits.float(), batch["teacher"], temperature=self.config.temperature, losses=self.losses)
         assert asked is not None
         text = batch["attention_mask"].bool() & (batch["labels"] != NO_LABEL)
         if not text.any():
@@ -102,12 +105,14 @@ class Objective:
 
 
 @contextmanager
-def imitating(student: PreTrainedModel, teacher: LiveTeacher | None, config: Imitation, *, seed: int, use_bf16: bool) -> Iterator[Objective]:
+def imitating(
+    student: PreTrainedModel, teacher: LiveTeacher | None, config: Imitation, *, seed: int, use_bf16: bool, losses: Losses = ONE_LABEL
+) -> Iterator[Objective]:
     """The objective, ready for ``student``, which has its projections for as long as the block runs.
 
     Raises ``InputError`` for a layer map or relation heads that do not fit the two networks.
     """
-    objective = Objective(config, teacher, use_bf16)
+    objective = Objective(config, teacher, use_bf16, losses=losses)
     with ExitStack() as stack:
         if teacher is not None:
             objective.pairs, objective.heads = fit(config, student, teacher.network)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from recompress.benchmarks import Example
+from recompress.benchmarks import Example, benchmark_of
 from recompress.errors import DataRefused, EffectMissing
 from recompress.methods.distillation.dials import Imitation
 from recompress.methods.distillation.imitation import Objective, imitating
@@ -19,8 +19,10 @@ from recompress.methods.registry import Inputs
 from recompress.methods.training_step import was_pruned
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.padding import padding_of
+from recompress.runtimes.asking import units_of
 from recompress.training.batches import collate
-from recompress.training.judge import training_features
+from recompress.training.judge import taught, training_features
+from recompress.training.losses import losses_of
 from recompress.training.precision import choose_precision
 from recompress.training.run import train
 
@@ -65,7 +67,7 @@ def learn(
     Raises ``EffectMissing`` when it came no closer, ``InputError`` when the two cannot be compared, and what ``train`` raises.
     """
     use_bf16 = choose_precision(config.precision) == "bf16"
-    with imitating(student.torch_network, teacher, config, seed=inputs.seed, use_bf16=use_bf16) as objective:
+    with imitating(student.torch_network, teacher, config, seed=inputs.seed, use_bf16=use_bf16, losses=losses_of(student.info)) as objective:
         features = _sample(student, text, soft_labels, label)
         far = _distance(student, features, objective, config.batch_size)
         trained = train(
@@ -95,7 +97,7 @@ def _sample(student: Checkpoint, text: Sequence[Example], soft_labels: SoftLabel
     places = np.linspace(0, len(text) - 1, num=min(SAMPLE, len(text)), dtype=np.int64)
     some = [text[i] for i in places]
     features, _, _ = training_features(student, some, some, label)  # dev is not looked at here
-    return features if soft_labels is None else [{**feature, "teacher": soft_labels[i]} for feature, i in zip(features, places, strict=True)]
+    return features if soft_labels is None else taught(benchmark_of(student.info), features, [soft_labels[i] for i in places], some)
 
 
 def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective: Objective, batch_size: int) -> float:
@@ -110,8 +112,7 @@ def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective
             for start in range(0, len(features), batch_size):
                 rows = features[start : start + batch_size]
                 batch = {name: tensor.to(device) for name, tensor in collate(rows, padding_of(network)).items()}
-                logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                total += float(objective.distance(logits if logits.ndim == 3 else logits[:, None], batch, soft)) * len(rows)
+                total += float(objective.distance(units_of(network, batch), batch, soft)) * len(rows)
     finally:
         network.to("cpu")
     return total / len(features)

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recompress.benchmarks import Example, get_benchmark
+from recompress.benchmarks import Example, benchmark_of
 from recompress.errors import InputError
 from recompress.methods.distillation.losses import columns
 from recompress.models.checkpoint import Checkpoint, load, read_info
 from recompress.models.heads import head_of
 from recompress.models.padding import padding_of
+from recompress.runtimes.asking import logits_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ class LiveTeacher:
             given = self.numbers.to(given.device)[given]
         given = given.masked_fill(batch["attention_mask"] == 0, padding_of(self.network))  # its own, whatever the student's batches are filled up with
         with torch.no_grad():
-            logits: Tensor = self.network(input_ids=given, attention_mask=batch["attention_mask"]).logits
+            logits = logits_of(self.network, batch | {"input_ids": given})
         return columns(logits, self.numbers) if self.answers_tokens else logits
 
 
@@ -104,7 +105,7 @@ def numbers_of(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBas
 
 def _check_same_cut(student: Checkpoint, teacher: Checkpoint, examples: Sequence[Example]) -> None:
     """Texts whose tokens both know are cut into the same ones; a text with a token that was trimmed away may be cut otherwise."""
-    benchmark, known = get_benchmark(student.info.benchmark), student.tokenizer.get_vocab()
+    benchmark, known = benchmark_of(student.info), student.tokenizer.get_vocab()
     cuts = []
     for checkpoint in (teacher, student):
         features = benchmark.encode(checkpoint.tokenizer, examples, checkpoint.info.labels, student.info.max_length)

@@ -20,19 +20,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax
 
+from recompress.training.losses import ONE_LABEL, Losses
+
 StatesLoss = Literal["mse", "cosine"]
 
 
 def divergence(student: Float[Tensor, "*units labels"], teacher: Float[Tensor, "*units labels"], *, temperature: float) -> Float[Tensor, "*units"]:
     """KL(teacher || student) of each unit in nats, both softened by ``temperature``."""
-    wanted, given = log_softmax(teacher / temperature, dim=-1), log_softmax(student / temperature, dim=-1)
-    return (wanted.exp() * (wanted - given)).sum(dim=-1)
+    return ONE_LABEL.apart(student, teacher, temperature=temperature)
 
 
-def distillation_loss(student: Float[Tensor, "batch units labels"], teacher: Float[Tensor, "batch units labels"], *, temperature: float) -> Float[Tensor, ""]:
-    """T^2 * KL, the mean over units that the teacher spoke about (its row is not all zeros); 0 where it spoke about none."""
+def distillation_loss(
+    student: Float[Tensor, "batch units labels"], teacher: Float[Tensor, "batch units labels"], *, temperature: float, losses: Losses = ONE_LABEL
+) -> Float[Tensor, ""]:
+    """T^2 times how far the two are apart by ``losses`` (KL, where the answer is one label of several), the mean over units that the teacher spoke about (its
+    row is not all zeros); 0 where it spoke about none."""
     taught = (teacher != 0).any(dim=-1)
-    each = divergence(student, teacher, temperature=temperature)
+    each = losses.apart(student, teacher, temperature=temperature)
     return temperature**2 * torch.where(taught, each, 0.0).sum() / taught.sum().clamp(min=1)
 
 

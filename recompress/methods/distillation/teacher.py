@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Benchmark, Example, get_benchmark
+from recompress.benchmarks import Benchmark, Example, InWindows, benchmark_of
 from recompress.errors import DataRefused, InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_directory
@@ -45,7 +45,7 @@ def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path)
         if (there.teacher_sha256, there.examples_sha256) == (metadata["teacher"], metadata["examples"]):
             return there
     checkpoint = load(teacher)
-    benchmark = get_benchmark(checkpoint.info.benchmark)
+    benchmark = benchmark_of(checkpoint.info)
     if benchmark.head.pretrained:
         raise InputError(f"the teacher {teacher} gives a vocabulary of answers for each token, too much to be kept; let it be asked while the student learns")
     rows = unit_logits(checkpoint, benchmark, examples)
@@ -63,6 +63,7 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
     import torch
 
     from recompress.models.padding import padding_of
+    from recompress.runtimes.asking import logits_of
     from recompress.runtimes.batches import answer
     from recompress.training.precision import choose_precision
 
@@ -74,7 +75,7 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
 
     def ask(batch: dict[str, Any]) -> Float[np.ndarray, "batch ..."]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            logits = network(**{name: torch.from_numpy(rows).to(device) for name, rows in batch.items()}).logits
+            logits = logits_of(network, {name: torch.from_numpy(rows).to(device) for name, rows in batch.items()})
         progress.update(len(logits))
         answers: Float[np.ndarray, "batch ..."] = logits.float().cpu().numpy()
         return answers
@@ -85,7 +86,8 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
             answers = answer(features, ask, padding_of(network), BATCH_SIZE)
         finally:
             network.to("cpu")
-    return [np.ascontiguousarray(benchmark.unit_logits(logits, feature)) for logits, feature in zip(answers, features, strict=True)]
+    rows = [np.ascontiguousarray(benchmark.unit_logits(logits, feature)) for logits, feature in zip(answers, features, strict=True)]
+    return benchmark.by_example(rows, features, examples) if isinstance(benchmark, InWindows) else rows
 
 
 def unlabelled_examples(texts: Iterable[str], benchmark: Benchmark) -> list[Example]:

@@ -28,6 +28,7 @@ from recompress.models.factored import FactoredLinear
 from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
+from recompress.runtimes.asking import units_of
 
 
 class FisherSvd(Rank):
@@ -54,6 +55,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
     """h of each linear layer. Raises ``InputError`` where no example carries a label or there is only one label, and ``IntegrityError`` for gradients that
     are not finite."""
     from recompress.training.batches import collate
+    from recompress.training.losses import losses_of
     from recompress.training.trainer import label_loss
 
     if len(checkpoint.info.labels) == 1:
@@ -61,6 +63,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
             f"with {checkpoint.info.labels[0]} as its only label a model is never wrong, and no input matters to its loss; use svd or activation_svd"
         )
     network: Any = checkpoint.torch_network.eval()
+    losses = losses_of(checkpoint.info)
     importance = {name: torch.zeros(shape_of(linear)[1], dtype=torch.float64) for name, linear in linears.items()}
     wanted = {id(linear.weight) for linear in linears.values()}
     usual = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
@@ -70,8 +73,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
         with bar(label, len(features), "example") as progress, torch.enable_grad():
             for feature in features:
                 batch = collate([feature], padding_of(network))
-                logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                loss: Any = label_loss(logits if logits.ndim == 3 else logits[:, None], batch)
+                loss: Any = label_loss(units_of(network, batch), batch, losses)
                 loss.backward()
                 for name, linear in linears.items():
                     squares = linear.weight.grad.double().square()

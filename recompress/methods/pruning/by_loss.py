@@ -21,15 +21,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from recompress.benchmarks.scores import NO_LABEL
 from recompress.methods.pruning.importance import Parts, check_finite, norms_of
 from recompress.models.architecture import Layer, architecture_of
 from recompress.models.padding import padding_of
+from recompress.runtimes.asking import units_of
 from recompress.runtimes.batches import Feature
 from recompress.training.batches import collate
+from recompress.training.losses import ONE_LABEL, Losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,10 +39,9 @@ BATCH_SIZE = 8
 """Examples that are computed together: their activations and these activations' gradients are held."""
 
 
-def example_losses(logits: Float[Tensor, "batch units labels"], labels: Int[Tensor, "batch units"]) -> Float[Tensor, " batch"]:
-    """Mean cross-entropy over the labels of each example; 0 where it has none."""
-    each = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=NO_LABEL, reduction="none")
-    return each.sum(1) / (labels != NO_LABEL).sum(1).clamp(min=1)
+def example_losses(logits: Float[Tensor, "batch units labels"], labels: Tensor, losses: Losses = ONE_LABEL) -> Float[Tensor, " batch"]:
+    """Mean loss over the labels of each example; 0 where it has none. ``losses`` are those of the model's head, here and below."""
+    return losses.each(logits, labels).sum(1) / losses.carries(labels).sum(1).clamp(min=1)
 
 
 def gates(handed: Float[Tensor, "batch length parts"], gradient: Float[Tensor, "batch length parts"]) -> Float[Tensor, "batch parts"]:
@@ -49,7 +49,7 @@ def gates(handed: Float[Tensor, "batch length parts"], gradient: Float[Tensor, "
     return (handed.detach().double() * gradient.double()).sum(1)
 
 
-def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Sequence[Feature]) -> Parts:
+def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Sequence[Feature], losses: Losses = ONE_LABEL) -> Parts:
     """First-order scores of heads, neurons and hidden dimensions. Only activations get gradients, never weights. Raises ``IntegrityError`` for NaN."""
     norms = [norm for layer in layers for norm in norms_of(layer)]
     linears = [linear for layer in layers for linear in (layer.out, layer.neurons_out)]
@@ -66,7 +66,7 @@ def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Seque
     try:
         with _weights_at_rest(network), torch.enable_grad():
             for logits, labels in _answers(network, features):
-                torch.autograd.backward(example_losses(logits, labels).sum())
+                torch.autograd.backward(example_losses(logits, labels, losses).sum())
                 for module, tensor in handed.items():
                     assert tensor.grad is not None
                     gradients = gates(tensor, tensor.grad)
@@ -82,31 +82,31 @@ def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Seque
     return Parts([sums[layer.out] for layer in layers], [sums[layer.neurons_out] for layer in layers], hidden)
 
 
-def without_each_layer(network: PreTrainedModel, count: int, features: Sequence[Feature]) -> Float[Tensor, " layers"]:
+def without_each_layer(network: PreTrainedModel, count: int, features: Sequence[Feature], losses: Losses = ONE_LABEL) -> Float[Tensor, " layers"]:
     """The mean loss without each of the ``count`` layers. Raises ``IntegrityError`` when one is no number."""
-    losses = []
+    every = []
     for i in range(count):
         with _without(network, i):
-            losses.append(mean_loss(network, features))
-    return torch.tensor(losses, dtype=torch.float64)
+            every.append(mean_loss(network, features, losses))
+    return torch.tensor(every, dtype=torch.float64)
 
 
-def mean_loss(network: PreTrainedModel, features: Sequence[Feature]) -> float:
+def mean_loss(network: PreTrainedModel, features: Sequence[Feature], losses: Losses = ONE_LABEL) -> float:
     """The mean over examples of their losses. Raises ``IntegrityError`` when it is no number."""
     with torch.no_grad():
-        loss = torch.cat([example_losses(logits, labels) for logits, labels in _answers(network, features)]).double().mean()
+        loss = torch.cat([example_losses(logits, labels, losses) for logits, labels in _answers(network, features)]).double().mean()
     check_finite(loss)
     return float(loss)
 
 
-def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> Iterator[tuple[Float[Tensor, "batch units labels"], Int[Tensor, "batch units"]]]:
+def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> Iterator[tuple[Float[Tensor, "batch units labels"], Tensor]]:
     """Logits and labels, batch after batch, examples of like length together."""
     model: Any = network.eval()
     ordered = sorted(features, key=lambda feature: len(feature["input_ids"]))
     for start in range(0, len(ordered), BATCH_SIZE):
         batch = collate(ordered[start : start + BATCH_SIZE], padding_of(network))
-        logits = model(input_ids=batch["input_ids"].to(model.device), attention_mask=batch["attention_mask"].to(model.device)).logits
-        yield logits if logits.ndim == 3 else logits[:, None], batch["labels"].to(model.device)
+        batch = {name: rows.to(model.device) for name, rows in batch.items()}
+        yield units_of(model, batch), batch["labels"]
 
 
 @contextmanager

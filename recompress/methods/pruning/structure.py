@@ -39,6 +39,7 @@ from recompress.models.architecture import SIX, Layer, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import refuse_bound
 from recompress.settings.base import Settings, Share
+from recompress.training.losses import losses_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -208,7 +209,7 @@ def _importance(checkpoint: Checkpoint, layers: Sequence[Layer], config: PruneSt
         parts = seen if "activation" in uses else parts
         worth = influences if "influence" in uses else worth
     if "taylor" in uses:
-        parts = by_taylor(network, layers, features)
+        parts = by_taylor(network, layers, features, losses_of(checkpoint.info))
     if "loss" in uses:
-        worth = without_each_layer(network, len(layers), features)
+        worth = without_each_layer(network, len(layers), features, losses_of(checkpoint.info))
     return parts, worth

@@ -56,7 +56,7 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     network = checkpoint.torch_network
-    model = exported(network)
+    model = exported(network, segments=checkpoint.reads_segments)
     path = inputs.workdir / ONNX_FILE
     with quiet_export():
         quantize_dynamic(

@@ -53,9 +53,9 @@ def reduces(config: Int8) -> bool:
     return int8_overflows() if config.reduce_range == "auto" else config.reduce_range
 
 
-def exported(network: PreTrainedModel) -> onnx.ModelProto:
+def exported(network: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProto:
     """The graph that ONNX Runtime's quantizers take."""
-    model = export_graph(network)
+    model = export_graph(network, segments=segments)
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else they ask for a step that changes nothing here
     return model
 

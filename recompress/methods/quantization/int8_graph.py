@@ -17,8 +17,7 @@ from recompress.methods.probe import probe_features
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.onnx_graph import read_graph
-from recompress.runtimes.batches import Feature, pad_batch
-from recompress.runtimes.export import INPUTS
+from recompress.runtimes.batches import Feature, pad_batch, with_all
 
 if TYPE_CHECKING:
     import onnx
@@ -107,10 +106,11 @@ def cut_off(model: onnx.ModelProto, features: Sequence[Feature]) -> float:
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
     beyond = count = 0
     for feature in features:
         row = pad_batch([feature], 0)
-        for values, node in zip(session.run(list(nodes), {name: row[name] for name in INPUTS}), nodes.values(), strict=True):
+        for values, node in zip(session.run(list(nodes), with_all(row, names)), nodes.values(), strict=True):
             scale, zero = float(stored[node.input[1]]), int(stored[node.input[2]])
             beyond += int(((values < (-1 - zero) * scale) | (values > (256 - zero) * scale)).sum())
             count += values.size

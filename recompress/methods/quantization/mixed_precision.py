@@ -32,6 +32,7 @@ from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import PackedLinear, Quantized, packed_linear, place
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Settings
+from recompress.training.losses import losses_of
 
 log = logging.getLogger(__name__)
 BITS: tuple[Literal[2, 3, 4, 8], ...] = (2, 3, 4, 8)
@@ -125,7 +126,7 @@ def _damage_claim(before: Checkpoint, after: Checkpoint, config: MixedPrecision,
     shapes = {name: shape_of(linear) for name, linear in encoder_linears(before.torch_network)}
     now = {name: getattr(after.torch_network.get_submodule(name), "bits", None) for name in shapes}
     features = calibration_features(before, inputs, config.calibration_examples)
-    damages = measure_anew(before.torch_network, features[:: -(-len(features) // PROVED)], [config.stored_in(bits) for bits in BITS])
+    damages = measure_anew(before.torch_network, features[:: -(-len(features) // PROVED)], [config.stored_in(bits) for bits in BITS], losses_of(before.info))
     least, chosen = (sum(damages[name][str(n)] for name, n in bits.items() if n is not None) for bits in (choose(shapes, damages, config), now))
     return Claim("damage of the layers, each alone, against the best choice", least, chosen, DRAWN * least + 1e-6, "at most")
 
@@ -149,7 +150,7 @@ def quantize_mixed_precision(checkpoint: Checkpoint, config: MixedPrecision, inp
     choose(shapes, {name: {str(bits): 0.0 for bits in BITS} for name in shapes}, config)  # refuses a budget that is too small before anything is measured
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     label = inputs.label or "mixed_precision"
-    chosen = choose(shapes, measure(network, features, [config.stored_in(bits) for bits in BITS], inputs.workdir, label), config)
+    chosen = choose(shapes, measure(network, features, [config.stored_in(bits) for bits in BITS], inputs.workdir, label, losses_of(checkpoint.info)), config)
     log.info("%s: %s", label, ", ".join(f"{name} {bits or 'untouched'}" for name, bits in chosen.items()))
     if config.rounding == "rtn":
         for name, linear in list(encoder_linears(network)):

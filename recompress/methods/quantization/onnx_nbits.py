@@ -198,7 +198,7 @@ def export_nbits(checkpoint: Checkpoint, config: OnnxNbits, inputs: Inputs) -> C
     """Packed weights as an ONNX graph that multiplies their codes, none of them rounded again; runs on ONNX Runtime."""
     network = checkpoint.torch_network
     blocks = packed_blocks(network)
-    model = export_graph(in_floats(network))
+    model = export_graph(in_floats(network), segments=checkpoint.reads_segments)
     use_blocks(model, network, blocks, config.accuracy_level)
     path = inputs.workdir / ONNX_FILE
     write_graph(model, path)

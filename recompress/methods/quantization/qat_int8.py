@@ -35,6 +35,7 @@ from recompress.models.files import distinct_tensors, read_tensors
 from recompress.models.onnx_graph import read_graph
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
+from recompress.training.losses import ONE_LABEL, Losses, losses_of, mean_loss
 from recompress.training.settings import Precision, Schedule
 
 if TYPE_CHECKING:
@@ -59,15 +60,13 @@ class QatInt8(Int8, Schedule):
     """Softens what the baseline and the network say: the higher, the more the unlikely labels count."""
 
 
-def objective_of(config: QatInt8) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
+def objective_of(config: QatInt8, losses: Losses = ONE_LABEL) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
     """``objective(logits, batch)``: the formula, where batches carry ``teacher`` unless labels alone count."""
 
     def objective(logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        from recompress.training.trainer import cross_entropy
-
         hard = config.hard_labels
-        soft = distillation_loss(logits.float(), batch["teacher"], temperature=config.temperature) if hard < 1 else logits.new_zeros(())
-        return (1 - hard) * soft + (hard * cross_entropy(logits, batch["labels"]) if hard > 0 else 0)
+        soft = distillation_loss(logits.float(), batch["teacher"], temperature=config.temperature, losses=losses) if hard < 1 else logits.new_zeros(())
+        return (1 - hard) * soft + (hard * mean_loss(losses, logits, batch["labels"]) if hard > 0 else 0)
 
     return objective
 
@@ -151,7 +150,14 @@ def train_qat_int8(checkpoint: Checkpoint, config: QatInt8, inputs: Inputs) -> C
     network = checkpoint.torch_network
     with as_int8(network, per_channel=config.per_channel, reduced=reduces(config), embeddings=config.embeddings):
         trained = train_in_step(
-            checkpoint, config, inputs, "qat_int8", depends_on=depends_on, soft_labels=soft_labels, objective=objective_of(config), hold=False
+            checkpoint,
+            config,
+            inputs,
+            "qat_int8",
+            depends_on=depends_on,
+            soft_labels=soft_labels,
+            objective=objective_of(config, losses_of(checkpoint.info)),
+            hold=False,
         )
     save_file(distinct_tensors(trained.torch_network), inputs.workdir / TRAINED)
     graph = DynamicInt8(per_channel=config.per_channel, embeddings=config.embeddings, reduce_range=reduces(config))

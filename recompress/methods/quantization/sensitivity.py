@@ -29,7 +29,9 @@ from recompress.models.architecture import encoder_linears
 from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
+from recompress.runtimes.asking import by_unit, finds_spans, logits_of
 from recompress.runtimes.batches import Feature, batches_of
+from recompress.training.losses import ONE_LABEL, Losses
 from recompress.training.run import weights_sha256
 
 if TYPE_CHECKING:
@@ -40,8 +42,10 @@ Damages = dict[str, dict[str, float]]
 """By layer and bits."""
 
 
-def measure(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits], workdir: Path, label: str) -> Damages:
-    """The damage of each linear layer with each of ``configs``, by name and bits. The network is left as it was.
+def measure(
+    network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits], workdir: Path, label: str, losses: Losses = ONE_LABEL
+) -> Damages:
+    """The damage of each linear layer with each of ``configs``, by name and bits. The network is left as it was; ``losses`` are those of its head.
 
     Raises ``IntegrityError`` for answers that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
@@ -61,35 +65,35 @@ def measure(network: PreTrainedModel, features: Sequence[Feature], configs: Sequ
                 for config in configs:
                     grid = grid_of(original, config.bits, config.group_size, symmetric=config.symmetric)
                     weight.copy_(values_of(codes_on(original, grid, config.bits), grid))
-                    sums[name][str(config.bits)] += divergence(reference, answers(network, tensors))
+                    sums[name][str(config.bits)] += divergence(reference, answers(network, tensors), losses)
                 weight.copy_(original)
                 progress.update(1)
             _write(place, {"stamp": stamp, "batches": i, "count": count, "sums": sums})
     return {name: {bits: value / count for bits, value in row.items()} for name, row in sums.items()}
 
 
-def measure_anew(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits]) -> Damages:
+def measure_anew(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits], losses: Losses = ONE_LABEL) -> Damages:
     """What ``measure`` gives, for a proof: nothing that was measured before is read."""
     with TemporaryDirectory() as folder:
-        return measure(network, features, configs, Path(folder), "damage, measured anew")
+        return measure(network, features, configs, Path(folder), "damage, measured anew", losses)
 
 
 def answers(network: PreTrainedModel, batch: Mapping[str, Tensor]) -> Float[Tensor, "answers choices"]:
-    """ln p at each token of the text, without padding, or of each text."""
-    model: Any = network.eval()
-    logits: Tensor = model(**batch).logits
-    if logits.ndim == 3:
+    """The logits at each token of the text, without padding, or of each text; or of the two ends of an answer, which are chosen among tokens."""
+    logits = logits_of(network.eval(), batch)
+    if finds_spans(network):
+        logits = by_unit(network, logits, batch["attention_mask"]).flatten(0, 1)
+    elif logits.ndim == 3:
         text: Bool[Tensor, "batch length"] = batch["attention_mask"].bool()
         logits = logits[text]
     if not logits.isfinite().all():
         raise IntegrityError("the model gives logits that are not finite on the calibration text; it is broken, or a layer cannot be rounded to so few bits")
-    return logits.float().log_softmax(-1)
+    return logits.double()
 
 
-def divergence(reference: Float[Tensor, "answers choices"], now: Float[Tensor, "answers choices"]) -> float:
-    """sum of KL(said || now), as p (ln p - ln q) - p + q: the errors of two sums to 1 cancel in each term."""
-    p = reference.exp()
-    return max(0.0, float((p * (reference - now) - p + now.exp()).sum(dtype=torch.float64)))
+def divergence(reference: Float[Tensor, "answers choices"], now: Float[Tensor, "answers choices"], losses: Losses = ONE_LABEL) -> float:
+    """The sum of how far the answers are from the reference, in 64 bits: a KL may be smaller than the rounding of what it is the difference of."""
+    return max(0.0, float(losses.apart(now.double(), reference.double(), temperature=1.0).sum()))
 
 
 def _stamp(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits]) -> str:

@@ -24,6 +24,7 @@ from recompress.models.factored import is_factored
 from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
 from recompress.models.surgery import weight_of
+from recompress.runtimes.asking import logits_of
 from recompress.runtimes.batches import Feature, batches_of
 
 if TYPE_CHECKING:
@@ -135,4 +136,4 @@ def _answers(network: PreTrainedModel, features: Sequence[Feature]) -> list[Tens
     model: Any = network.eval()
     batches = batches_of(features, padding_of(network))
     with torch.no_grad():
-        return [model(**{name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}).logits for _, batch in batches]
+        return [logits_of(model, {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}) for _, batch in batches]

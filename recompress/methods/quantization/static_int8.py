@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ from recompress.models.files import write_config
 from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.progress import bar
 from recompress.runtimes.batches import Batch, Feature, pad_batch
-from recompress.runtimes.export import INPUTS, quiet_export
+from recompress.runtimes.export import quiet_export
 
 if TYPE_CHECKING:
     import onnx
@@ -59,10 +59,10 @@ class Rows:
         self.progress = bar(label, len(features), "row")
         self.rows: Iterator[Batch] = (pad_batch([feature], 0) for feature in features)
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> Batch | None:
         row = next(self.rows, None)
         self.progress.update(row is not None)
-        return None if row is None else {name: row[name] for name in INPUTS}
+        return row
 
 
 def chosen_nodes(model: onnx.ModelProto, *, embeddings: bool) -> list[onnx.NodeProto]:
@@ -147,7 +147,7 @@ def quantize_static_int8(checkpoint: Checkpoint, config: StaticInt8, inputs: Inp
     network, label = checkpoint.torch_network, inputs.label or "static_int8"
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     folds = 0 if config.smooth is None else smooth(network, features, config.smooth)
-    model = exported(network)
+    model = exported(network, segments=checkpoint.reads_segments)
     chosen = chosen_nodes(model, embeddings=config.embeddings)
     path = inputs.workdir / ONNX_FILE
     rows = Rows(features, label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recompress.benchmarks import first_of_each
 from recompress.methods.probe import probe_text
 from recompress.methods.registry import Inputs
 from recompress.models.checkpoint import Checkpoint
@@ -39,7 +40,7 @@ def kept_text(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> list[tup
     numbers = {was[token]: number for token, number in now.items()}
     rows, info = probe_text(inputs, PROBES), before.info
     whole = inputs.benchmark.encode(before.tokenizer, rows, info.labels, NO_LIMIT)
-    old, new = (inputs.benchmark.encode(checkpoint.tokenizer, rows, info.labels, info.max_length) for checkpoint in (before, after))
+    old, new = (first_of_each(inputs.benchmark.encode(checkpoint.tokenizer, rows, info.labels, info.max_length)) for checkpoint in (before, after))
     texts = [(a["input_ids"], b["input_ids"]) for every, a, b in zip(whole, old, new, strict=True) if all(i in numbers for i in every["input_ids"])]
     return [([numbers[i] for i in a], b) for a, b in texts]
 

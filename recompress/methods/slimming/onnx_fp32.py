@@ -65,6 +65,6 @@ def export_onnx(checkpoint: Checkpoint, config: OnnxFp32, inputs: Inputs) -> Che
     """The same numbers as an ONNX graph, for serving without torch."""
     network = checkpoint.torch_network
     path = inputs.workdir / ONNX_FILE
-    write_graph(export_graph(network), path)
+    write_graph(export_graph(network, segments=checkpoint.reads_segments), path)
     write_config(network, inputs.workdir)
     return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={"int8": False, "pad_id": padding_of(network)}))

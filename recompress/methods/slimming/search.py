@@ -40,6 +40,7 @@ from recompress.models.architecture import SIX, Layer, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import parameters_of, refuse_bound
 from recompress.settings.base import Share
+from recompress.training.losses import losses_of
 from recompress.training.run import train, weights_sha256
 from recompress.training.settings import Schedule
 
@@ -173,7 +174,7 @@ def _importance(checkpoint: Checkpoint, layers: Sequence[Layer], config: Search,
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     seen, influences = by_activation(checkpoint.torch_network, layers, features, tokens="mean", examples="l2")
     if config.importance == "taylor":
-        return by_taylor(checkpoint.torch_network, layers, features), influences
+        return by_taylor(checkpoint.torch_network, layers, features, losses_of(checkpoint.info)), influences
     return by_magnitude(layers) if config.importance == "magnitude" else seen, influences
 
 

@@ -168,10 +168,10 @@ def one_scale(original: Any) -> Any:
 def other_matrices(original: Any) -> Any:
     """The graph of another network of the same shape."""
 
-    def exported(network: Any) -> Any:
+    def exported(network: Any, **how: Any) -> Any:
         for parameter in network.parameters():
             parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.3
-        return original(network)
+        return original(network, **how)
 
     return exported
 
