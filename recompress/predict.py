@@ -2,7 +2,9 @@
 
 predictor = Predictor(directory)
 predictor(["habari za leo"])      # [{"label": "news", "score": 0.93}]  or  [{"words": […], "tags": […], "entities": […]}]
+                                  # or, where several labels may hold, [{"labels": ["news"], "scores": {"news": 0.93, "sport": 0.2}}], or [{"value": 3.7}]
                                   # or, of a model of language, [{"tokens": 5, "bytes": 14, "bits_per_byte": 2.31, "perplexity": 88.4}]
+predictor([("it rains", "it is wet")])      # of a pair of texts; {"text": …, "text_pair": …} says the same
 predictor([{"question": "Who won?", "context": "The Broncos won."}])      # [{"answer": "The Broncos", "score": 0.83, "start": 0, "end": 11}], or no answer: None
 
 A text is read as data preparation would have left it, because that is what the model was trained and measured on: composed characters (NFC), nothing hidden,
@@ -33,6 +35,8 @@ from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
 
 Answer = dict[str, Any]
+Text = str | Sequence[str] | Mapping[str, str]
+"""A text, or what else is asked: by its names (``text`` and ``text_pair``, ``question`` and ``context``), or in their order."""
 NO_LIMIT = 1 << 30
 """Tokens."""
 
@@ -52,18 +56,19 @@ class Predictor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What each row has to name: nothing but a text, or a question and its context."""
-        return ("question", "context") if isinstance(self.benchmark, QuestionAnswering) else ("text",)
+        """What each row has to name: nothing but a text, the two texts of a pair, or a question and its context."""
+        return self.benchmark.head.asked
 
-    def __call__(self, texts: Sequence[str | Mapping[str, str]]) -> list[Answer]:
-        """An answer for each text, in order: label and score of a text, or words, tags and entities, or how well a model of language foresees it; or, of a model that finds
-        answers, for each question and context the part that answers. Raises ``InputError`` for rows of another kind."""
+    def __call__(self, texts: Sequence[Text]) -> list[Answer]:
+        """An answer for each text or pair, in order: label and score, all labels that hold with the score of each, a number, words, tags and entities, or how well a
+        model of language foresees it; or, of a model that finds answers, for each question and context the part that answers. Raises ``InputError`` for rows of
+        another kind."""
         rows = [_row(text, self.columns, number) for number, text in enumerate(texts, 1)]
         if isinstance(self.benchmark, QuestionAnswering):
             return self._found(self.benchmark, [(row["question"], row["context"]) for row in rows])
-        return self._about([row["text"] for row in rows])
+        return self._about([tuple(row[name] for name in self.columns) for row in rows])
 
-    def _about(self, texts: Sequence[str]) -> list[Answer]:
+    def _about(self, texts: Sequence[tuple[str, ...]]) -> list[Answer]:
         labels = self.info.labels
         if isinstance(self.benchmark, ReadsOn):
             return [self._foreseen(self.benchmark.pieces, text) for text in texts]
@@ -72,18 +77,24 @@ class Predictor:
         answers = []
         for example, feature, logits in zip(examples, features, self.runtime.logits(features), strict=True):
             units = self.benchmark.unit_logits(logits, feature)
-            scores = softmax(units).max(axis=-1) if len(units) else np.zeros(0)
-            decided = self.benchmark.decide(units, labels)
-            answer = _of_words(example, decided, scores, feature["units"]) if self._tagged else _of_text(decided, scores)
+            answer = self._answer(example, units, self.benchmark.decide(units, labels), feature)
             answers.append(answer | ({"truncated": True} if self._is_cut(example, feature) else {}))
         return answers
 
-    @property
-    def _tagged(self) -> bool:
-        return self.benchmark.head.tagged
+    def _answer(self, example: Example, units: Float[np.ndarray, "units labels"], decided: Sequence[str], feature: Feature) -> Answer:
+        """By what the head's numbers mean."""
+        kind = self.benchmark.head.answer
+        if kind == "number":
+            return {"value": float(decided[0])}
+        if kind == "labels":
+            scores = 1 / (1 + np.exp(-units[0].astype(np.float64)))
+            return {"labels": list(decided), "scores": {label: round(float(score), 6) for label, score in zip(self.info.labels, scores, strict=True)}}
+        likeliest = softmax(units).max(axis=-1) if len(units) else np.zeros(0)
+        return _of_words(example, decided, likeliest, feature["units"]) if kind == "tags" else _of_text(decided, likeliest)
 
-    def _example(self, text: str) -> Example:
-        return Example(self.benchmark.split(as_prepared(text, running=isinstance(self.benchmark, ReadsOn))))
+    def _example(self, texts: tuple[str, ...]) -> Example:
+        prepared = tuple(as_prepared(text, running=isinstance(self.benchmark, ReadsOn)) for text in texts)
+        return Example(self.benchmark.split(*prepared) if len(prepared) == 1 else prepared)
 
     def _is_cut(self, example: Example, feature: Feature) -> bool:
         """Whether the text has more tokens than the model reads; looked at again only where it fills all of them."""
@@ -103,7 +114,7 @@ class Predictor:
             answers.append({**_place(found.span, context, example.words[1]), "score": round(found.probability, 6), **cut})
         return answers
 
-    def _foreseen(self, pieces: Callable[..., list[Feature]], text: str) -> Answer:
+    def _foreseen(self, pieces: Callable[..., list[Feature]], text: tuple[str, ...]) -> Answer:
         """What the text costs a model of language, in windows as its benchmark makes them; nothing is known of a text without a second token."""
         try:
             features = pieces(self.tokenizer, [self._example(text)], self.info.max_length)
@@ -118,29 +129,45 @@ class Predictor:
 
 
 def rows_of(lines: Sequence[str], columns: Sequence[str], context: str | None) -> list[str | dict[str, str]]:
-    """What a person wrote in lines, as a model is asked: as they are, with the context that all are asked about, or as the JSON that they are.
+    """What a person wrote in lines, as a model is asked: as they are, with the context that all are asked about, as two texts with a tab between them, or as the JSON
+    that they are.
 
-    Raises ``InputError`` for a context that a model does not read, and for lines that are no such JSON.
+    Raises ``InputError`` for a context that a model does not read, and for lines that are none of these.
     """
-    if len(columns) == 1 and context is not None:
-        raise InputError("this model reads texts alone; leave --context out")
+    if context is not None and "context" not in columns:
+        raise InputError("this model reads texts alone; leave --context out" if len(columns) == 1 else "this model reads pairs of texts; leave --context out")
     if len(columns) == 1:
         return [*lines]
     if context is not None:
         return [{"question": line, "context": context} for line in lines]
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise InputError(f'line {number} is no question with its context; give --context, or {{"question": …, "context": …}} on each line') from None
-    return rows
+    return [_of_line(line, columns, number) for number, line in enumerate(lines, 1)]
 
 
-def _row(text: str | Mapping[str, str], columns: Sequence[str], number: int) -> Mapping[str, str]:
-    row = text if isinstance(text, Mapping) else {"text": text}
+def _of_line(line: str, columns: Sequence[str], number: int) -> dict[str, str]:
+    first, tab, second = line.partition("\t")
+    if tab and "context" not in columns:
+        return dict(zip(columns, (first, second), strict=True))
+    try:
+        row: dict[str, str] = json.loads(line)
+        return row
+    except ValueError:
+        example = ", ".join(f'"{name}": …' for name in columns)
+        way_out = f"give --context, or {{{example}}} on each line" if "context" in columns else f"put a tab between the two, or write {{{example}}}"
+        what = "question with its context" if "context" in columns else "pair of texts"
+        raise InputError(f"line {number} is no {what}; {way_out}") from None
+
+
+WANTED = {"text": "a text alone", "text_pair": "the two texts of a pair", "context": "a question and the context that it is asked about"}
+"""What a model is asked with, by the last thing that it reads."""
+
+
+def _row(text: Text, columns: Sequence[str], number: int) -> Mapping[str, str]:
+    if isinstance(text, Mapping):
+        row = dict(text)
+    else:
+        row = {"text": text} if isinstance(text, str) else dict(zip(columns, text, strict=True)) if len(text) == len(columns) else {}
     if set(row) != set(columns) or not all(isinstance(value, str) for value in row.values()):
-        wanted = "a question and the context that it is asked about" if len(columns) > 1 else "a text alone"
+        wanted = WANTED[columns[-1]]
         raise InputError(f"row {number} has {', '.join(map(str, row)) or 'nothing'}; this model is asked with {wanted} ({', '.join(columns)})")
     return row
 
@@ -166,7 +193,8 @@ def as_prepared(text: str, *, running: bool = False) -> str:
 
 
 def summary(answer: Answer) -> str:
-    """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, ``The Broncos 0.83``, or ``2.31 bits per byte, perplexity 88.4``."""
+    """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, ``news 0.93, sport 0.71``, ``3.7``, ``The Broncos 0.83``, or ``2.31 bits per byte,
+    perplexity 88.4``."""
     cut = "the question is longer than half of what the model reads" if "answer" in answer else "the rest of the text is longer than the model reads"
     return _summary(answer) + (f" (truncated: {cut})" if answer.get("truncated") else "")
 
@@ -177,6 +205,10 @@ def _summary(answer: Answer) -> str:
         return f"{answer['bits_per_byte']:.2f} bits per byte, perplexity {answer['perplexity']:.4g}" if known else "too short to be foreseen"
     if "answer" in answer:
         return "no answer" if answer["answer"] is None else f"{answer['answer']} {answer['score']:.2f}"
+    if "value" in answer:
+        return f"{answer['value']:.6g}"
+    if "labels" in answer:
+        return ", ".join(f"{label} {answer['scores'][label]:.2f}" for label in answer["labels"]) or "no label"
     if "label" in answer:
         return f"{answer['label']} {answer['score']:.2f}"
     return " · ".join(f"{entity['type']} {entity['text']}" for entity in answer["entities"]) or "no entity"

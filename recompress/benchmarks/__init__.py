@@ -34,6 +34,9 @@ __all__ = [
 BenchmarkName = Literal[
     "token-classification",
     "text-classification",
+    "pair-classification",
+    "multi-label-classification",
+    "text-regression",
     "language-modelling",
     "question-answering",
 ]
@@ -59,13 +62,19 @@ def get_benchmark(name: str, answering: Mapping[str, Any] | None = None) -> Benc
     Raises ``InputError`` for a name that is not known, and for dials of a benchmark without any; pydantic's ``ValidationError`` for dials that are wrong.
     """
     from recompress.benchmarks.language_modelling import LanguageModelling
+    from recompress.benchmarks.multi_label_classification import MultiLabelClassification
+    from recompress.benchmarks.pair_classification import PairClassification
     from recompress.benchmarks.question_answering import QuestionAnswering
     from recompress.benchmarks.text_classification import TextClassification
+    from recompress.benchmarks.text_regression import TextRegression
     from recompress.benchmarks.token_classification import TokenClassification
 
     every: tuple[Benchmark, ...] = (
         TokenClassification(),
         TextClassification(),
+        PairClassification(),
+        MultiLabelClassification(),
+        TextRegression(),
         LanguageModelling(),
         QuestionAnswering(),
     )
@@ -77,6 +86,8 @@ def get_benchmark(name: str, answering: Mapping[str, Any] | None = None) -> Benc
     benchmark = known[name]
     if not answering:
         return benchmark
-    if not isinstance(benchmark, QuestionAnswering):
-        raise InputError(f"{name} has no dials of its own; leave answering out")
-    return QuestionAnswering(QuestionAnswering.Dials.model_validate(dict(answering)))
+    if isinstance(benchmark, QuestionAnswering):
+        return QuestionAnswering(benchmark.Dials.model_validate(dict(answering)))
+    if isinstance(benchmark, MultiLabelClassification):
+        return MultiLabelClassification(benchmark.Dials.model_validate(dict(answering)))
+    raise InputError(f"{name} has no dials of its own; leave answering out")

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from recompress.runtimes import Runtime
 
 
+NO_LABEL_HOLDS = ""
+"""The only member of ``Example.labels`` where a row says that none of several possible labels holds. A row without labels says nothing."""
+
+
 @dataclass(frozen=True)
 class Example:
-    """One example. For token classification ``words`` are the words and ``labels`` has one for each; for text classification ``words`` holds the
-    whole text as its only member and ``labels`` one label; for question answering ``words`` are the question and the text, and ``labels`` all right answers. ``labels`` is empty for unlabelled text, and for language modelling, where the text is its own."""
+    """One example. For token classification ``words`` are the words and ``labels`` has one for each; elsewhere ``words`` holds the whole text as its only member,
+    or the two texts of a pair, and ``labels`` one label, all labels that hold (sorted; ``NO_LABEL_HOLDS`` where none does), or a number as text; for question
+    answering ``words`` are the question and the text, and ``labels`` all right answers. ``labels`` is empty for unlabelled text, and for language modelling, where
+    the text is its own."""
 
     words: tuple[str, ...]
     labels: tuple[str, ...] = ()

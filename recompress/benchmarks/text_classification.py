@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-from recompress.benchmarks.scores import NO_LABEL, Feature, ratio, scores, type_scores
+from recompress.benchmarks.scores import NO_LABEL, Feature, ratio, scores, type_scores, whole_texts
 from recompress.errors import DataRefused
 from recompress.models.heads import SEQUENCE
 
@@ -36,15 +36,9 @@ class TextClassification:
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[Feature]:
         """See ``Benchmark.encode``; ``labels`` holds one number. Raises ``DataRefused`` for a label that is not among ``labels``."""
-        if not examples:
-            return []
-        encoded = tokenizer([" ".join(example.words) for example in examples], truncation=True, max_length=max_length)
         number = {label: i for i, label in enumerate(labels)}
-        nothing = [tokenizer.pad_token_id or 0]  # an empty text has no token with some tokenizers, and is to be answered all the same
-        return [
-            {"input_ids": list(ids) or nothing, "attention_mask": [1] * len(ids) or [1], "labels": [_number(number, example)], "units": [0]}
-            for ids, example in zip(encoded["input_ids"], examples, strict=True)
-        ]
+        features = whole_texts(tokenizer, [" ".join(example.words) for example in examples], max_length)
+        return [{**feature, "labels": [number_of_label(number, example)]} for feature, example in zip(features, examples, strict=True)]
 
     def unit_logits(self, logits: Float[np.ndarray, " labels"], feature: Feature) -> Float[np.ndarray, "1 labels"]:
         return np.asarray(logits)[None]
@@ -78,7 +72,8 @@ class TextClassification:
         return {label: type_scores(totals[3 * i : 3 * i + 3]) for i, label in enumerate(labels)}
 
 
-def _number(number: dict[str, int], example: Example) -> int:
+def number_of_label(number: dict[str, int], example: Example) -> int:
+    """The number of an example's only label, ``NO_LABEL`` where it has none. Raises ``DataRefused`` for one that is not known."""
     if not example.labels:
         return NO_LABEL
     if example.labels[0] not in number:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from recompress.benchmarks import Example
+from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
 from recompress.data.bio import continues_nothing, valid_bio
 from recompress.data.characters import LOST, has_broken, has_half, has_hidden, is_nfc, repaired, to_nfc, without_hidden
 from recompress.data.questions import moved
@@ -58,7 +59,7 @@ def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tag
     if LOST in text or has_half(" ".join((text, *example.labels, example.slice, example.group))):
         tally["lost_characters"] += 1
         return None
-    if known is not None and not known.issuperset(example.labels):
+    if known is not None and not known.issuperset({*example.labels} - {NO_LABEL_HOLDS}):
         tally["unknown_labels"] += 1
         return None
     words, labels = example.words, example.labels
@@ -70,7 +71,7 @@ def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tag
         tally["empty_words"] += sum(not word.strip() for word in words)
         labels = tuple(label for word, label in zip(words, labels, strict=True) if word.strip())
         words = tuple(word for word in words if word.strip())
-    if not any(word.strip() for word in words):
+    if not (any if tagged else all)(word.strip() for word in words):  # each text of a pair has to say something
         tally["no_words"] += 1
         return None
     if tagged and (wrong := continues_nothing(labels)):

@@ -67,10 +67,8 @@ def _quotes(error: str) -> str:
 
 
 def _check_header(reading: Reading, layout: Layout, header: list[str], number: int) -> None:
-    asked = (layout.question, layout.answer_start) if layout.finds_spans else ()
-    wanted = (layout.text, layout.label if layout.labelled else None, layout.group, layout.slice, layout.split, *layout.where, *asked)
-    for name in wanted:
-        if name is not None and name not in header:
+    for name in layout.columns:
+        if name not in header:
             raise DataRefused(f"expected a header with a column {name!r}, got {cut(_joined(layout, header))} ({reading.path}:{number})")
     if twice := next((name for name in header if header.count(name) > 1), None):
         raise DataRefused(f"two columns are called {twice!r}; rename one ({reading.path}:{number})")

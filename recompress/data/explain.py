@@ -69,7 +69,12 @@ def _row(row: Row) -> str:
         return f"{head}{_cut(row.words[0])!r}  {answers} in {_cut(row.words[1])!r}  (group {row.group})"
     if len(row.labels) == len(row.words) > 1 or (row.labels and row.labels[0][:2] in ("B-", "I-")) or row.labels == ("O",):
         return head + _cut(" ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in zip(row.words, row.labels, strict=True)))
-    return head + (f"{row.labels[0]!r}  " if row.labels else "") + repr(_cut(row.words[0])) + (f"  (group {row.group})" if row.group else "")
+    return (
+        head
+        + (f"{', '.join(map(repr, row.labels))}  " if row.labels else "")
+        + " | ".join(repr(_cut(text)) for text in row.words)
+        + (f"  (group {row.group})" if row.group else "")
+    )
 
 
 def _cut(text: str) -> str:

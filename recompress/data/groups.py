@@ -11,19 +11,18 @@ from collections.abc import Mapping, Sequence
 
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally
-from recompress.data.questions import KINDS, is_question
 from recompress.integrity.digest import sha256_bytes
 
 
-def whole_groups(rows: Sequence[Example], share: float, decided: dict[str, bool]) -> set[int]:
-    """Places of at least ``share`` of the rows: whole groups, those of the smallest digests first, and as many rows of every label as groups allow. What
+def whole_groups(rows: Sequence[Example], share: float, decided: dict[str, bool], kinds: Sequence[tuple[str, ...]]) -> set[int]:
+    """Places of at least ``share`` of the rows: whole groups, those of the smallest digests first, and as many rows of every kind (``kinds``: of every label, where a row has one) as groups allow. What
     ``decided`` says of a group, from another slice, holds here too; what is decided here is added."""
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(row.group or "\n".join(("", *row.words)), []).append(i)  # a row without a group is one of its own
     labelled: dict[tuple[str, ...], list[str]] = {}
     for name, places in members.items():
-        labelled.setdefault(_label([rows[i] for i in places]), []).append(name)
+        labelled.setdefault(_kind([kinds[i] for i in places]), []).append(name)
     taken: set[int] = set()
     for names in labelled.values():
         wanted, count = math.ceil(share * sum(len(members[name]) for name in names)), 0
@@ -34,15 +33,10 @@ def whole_groups(rows: Sequence[Example], share: float, decided: dict[str, bool]
     return taken
 
 
-def _label(rows: Sequence[Example]) -> tuple[str, ...]:
-    """The label that most rows of a group have; nothing for rows with a label for each word, which are all different."""
-    labels: Counter[tuple[str, ...]] = Counter(stratum(row) for row in rows if len(row.labels) == 1 or is_question(row))
+def _kind(kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The kind that most rows of a group have; nothing for rows with a label for each word, which are all different."""
+    labels: Counter[tuple[str, ...]] = Counter(kind for kind in kinds if len(kind) == 1)
     return min(labels, key=lambda label: (-labels[label], label)) if labels else ()
-
-
-def stratum(row: Example) -> tuple[str, ...]:
-    """What is to have the same share in all splits: a row's label, or whether a question has an answer. Answers themselves are all different."""
-    return (KINDS[any(row.labels)],) if is_question(row) else row.labels
 
 
 def with_whole_groups(rows: Sequence[Example], taken: set[int]) -> set[int]:

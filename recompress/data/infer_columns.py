@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from recompress.data import delimited, json_files, tables
+from recompress.data.column_looks import LABELS, TEXTS, Records, all_in, best_text, by_name, distinct, inside, is_label, is_plain, is_text, mean_length
+from recompress.data.infer_answers import infer_flags, infer_numbers, infer_pairs
 from recompress.data.infer_files import split_column
 from recompress.data.infer_tags import infer_scheme
 from recompress.data.layout import DELIMITED, Layout
 from recompress.data.questions import QUESTION_ANSWERING, answers_stand
 from recompress.data.reading import Reading, text_of
-from recompress.data.records import Written, value_at
+from recompress.data.records import value_at
 from recompress.data.spans import read_spans
 from recompress.errors import DataRefused
 
 SAMPLE = 5000
 """Records that are looked at."""
-TEXTS = ("text", "sentence", "content", "body", "tweet", "review", "document", "message", "comment", "utterance", "query", "question", "article", "data.text")
-LABELS = ("label", "labels", "category", "class", "target", "sentiment", "intent", "topic", "tag", "answer", "stars", "rating")
 TOKENS, TAG_LISTS = ("tokens", "words"), ("ner_tags", "tags", "labels", "label", "ner", "entities")
 SPAN_LISTS = ("spans", "entities", "label", "labels", "annotations")
 SLICES, SPLIT_NAMES = ("slice", "language", "lang", "locale"), ("split", "partition", "subset", "fold", "set")
@@ -29,11 +29,14 @@ GROUPS = ("group", "document_id", "doc_id", "document", "doc", "author", "author
 KNOWN = frozenset((*TEXTS, *LABELS, *TOKENS, *TAG_LISTS, *SPAN_LISTS, *SLICES, *SPLIT_NAMES, "id"))
 QUESTIONS, CONTEXTS = ("question", "query", "query_text"), ("context", "passage", "paragraph", "document", "text", "article")
 ANSWERS, STARTS = ("answers", "answer", "answer_text"), ("answer_start", "start", "answer_begin")
-MOST_LABELS = 1000
+NEEDED = {
+    "pair-classification": "no two columns are texts beside a column that holds a label (text:, text_pair: and label: name them)",
+    "multi-label-classification": "no column holds lists of labels or labels with something between them, and no columns say 0 or 1 (label:, separator: or label_columns: say it)",
+    "text-regression": "no column holds a number for each text (text: and label: name them)",
+}
+"""What a benchmark that was asked for needs."""
 SLICE_ROWS = 100
 """A language with fewer rows than this is no slice of its own."""
-
-Records = Sequence[Mapping[str, Any]]
 
 
 def sample(path: Path, dials: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
@@ -66,7 +69,7 @@ def infer_columns(records: Records, names: Mapping[str, Sequence[str]], given: M
     if not columns:
         raise DataRefused("there is no row with a column or key")
     dials, why, notes = _kind(records, columns, names, given)
-    used = {dials.get("text"), dials.get("label"), dials.get("question"), dials.get("answer_start")}
+    used = {*(dials.get(name) for name in ("text", "text_pair", "label", "question", "answer_start")), *dials.get("label_columns", ())}
     _sides(records, [column for column in columns if column not in used], dials, why, notes)
     return dials, why, notes
 
@@ -85,15 +88,20 @@ def _kind(
             return answer
     if wanted == "token-classification":
         raise DataRefused(f"no two columns are words and tags, and none is a list of spans; there are: {', '.join(columns)} (text: and label: name them)")
+    for benchmark, look in (("pair-classification", infer_pairs), ("multi-label-classification", infer_flags), ("text-regression", infer_numbers)):
+        if wanted in (None, benchmark) and (answer := look(records, columns, given, sure=wanted is None)):
+            return answer
+        if wanted == benchmark:
+            raise DataRefused(f"{NEEDED[benchmark]}; there are: {', '.join(columns)}")
     return _texts(records, columns, names, given)
 
 
 def _questions(records: Records, columns: list[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]] | None:
     """Three columns of which the third holds parts of the second, for nearly all rows."""
-    texts = [column for column in columns if _is_text(records, column)]
+    texts = [column for column in columns if is_text(records, column)]
     starts = [given["answer_start"]] if "answer_start" in given else [column for column in columns if column.lower() in STARTS] + [None]
     for question in [given["question"]] if "question" in given else [column for column in texts if column.lower() in QUESTIONS]:
-        for text in [given["text"]] if "text" in given else [column for column in _by_name(texts, CONTEXTS) if column != question]:
+        for text in [given["text"]] if "text" in given else [column for column in by_name(texts, CONTEXTS) if column != question]:
             for label in [given["label"]] if "label" in given else [column for column in columns if column.lower() in ANSWERS]:
                 for start in starts:
                     if label not in (question, text, start) and answers_stand(records[:200], question, text, label, start):
@@ -108,9 +116,9 @@ def _token_lists(
     records: Records, columns: list[str], names: Mapping[str, Sequence[str]], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str], list[str]] | None:
     lists = [column for column in columns if any(isinstance(value_at(record, column), list) for record in records[:50])]
-    texts = [given["text"]] if "text" in given else [column for column in _by_name(lists, TOKENS) if _all_in(records, column, str)]
+    texts = [given["text"]] if "text" in given else [column for column in by_name(lists, TOKENS) if all_in(records, column, str)]
     for text in texts:
-        tags = [given["label"]] if "label" in given else [column for column in _by_name(lists, TAG_LISTS) if column != text]
+        tags = [given["label"]] if "label" in given else [column for column in by_name(lists, TAG_LISTS) if column != text]
         for label in tags:
             pairs = [(value_at(record, text), value_at(record, label)) for record in records]
             if not all(isinstance(words, list) and isinstance(marks, list) and len(words) == len(marks) for words, marks in pairs[:50]):
@@ -129,10 +137,10 @@ def _token_lists(
 def _spans(
     records: Records, columns: list[str], _: Mapping[str, Sequence[str]], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str], list[str]] | None:
-    for text in [given["text"]] if "text" in given else _by_name([*columns, *_inside(records, columns)], TEXTS):
+    for text in [given["text"]] if "text" in given else by_name([*columns, *inside(records, columns)], TEXTS):
         if not any(isinstance(value_at(record, text), str) for record in records[:50]):
             continue
-        for label in [given["label"]] if "label" in given else _by_name(columns, SPAN_LISTS):
+        for label in [given["label"]] if "label" in given else by_name(columns, SPAN_LISTS):
             values = [(value_at(record, label), value_at(record, text)) for record in records]
             lists = [(value, words) for value, words in values if isinstance(value, list) and value and isinstance(words, str)]
             if lists and sum(_holds_spans(value, words) for value, words in lists) >= 0.5 * len(lists):
@@ -151,31 +159,29 @@ def _holds_spans(value: Any, text: str) -> bool:
 def _texts(
     records: Records, columns: list[str], names: Mapping[str, Sequence[str]], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    every = [*columns, *_inside(records, columns)]
-    texts = [column for column in every if _is_text(records, column)]
+    every = [*columns, *inside(records, columns)]
+    texts = [column for column in every if is_text(records, column)]
     if "text" not in given and not texts:
         raise DataRefused(f"no column is text; there are: {', '.join(columns)} (text: names one)")
-    text = given.get("text") or _best_text(records, texts)
+    text = given.get("text") or best_text(records, texts)
     notes = []
-    others = [column for column in texts if column != text and _mean_length(records, column) > 20 and _distinct(records, column) > len(records) / 2]
+    others = [column for column in texts if column != text and mean_length(records, column) > 20 and distinct(records, column) > len(records) / 2]
     if others and "text" not in given:
         notes.append(f"{', '.join(map(repr, others[:3]))} could be the text too; text: says which")
     if given.get("benchmark") == "language-modelling":
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text"}, notes
-    labels = [given["label"]] if "label" in given else [column for column in _by_name(columns, LABELS) if column != text and _is_label(records, column)]
-    if not labels and (
-        called := [column for column in _by_name(columns, LABELS) if column.lower() in LABELS and column != text and _is_plain(records, column)]
-    ):
+    labels = [given["label"]] if "label" in given else [column for column in by_name(columns, LABELS) if column != text and is_label(records, column)]
+    if not labels and (called := [column for column in by_name(columns, LABELS) if column.lower() in LABELS and column != text and is_plain(records, column)]):
         labels = called[:1]
         notes.append(f"{called[0]!r} is taken for the label by its name alone: its values hardly repeat, or some are missing; label: names another")
     if not labels:
         if given.get("benchmark") == "text-classification":
             raise DataRefused(f"no column holds a label for each text; there are: {', '.join(columns)} (label: names one)")
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text; no column could be a label"}, notes
-    label = labels[0] if labels[0].lower() in LABELS or "label" in given else min(labels, key=lambda column: _distinct(records, column))
-    if others := [other for other in labels if other != label and _distinct(records, other) <= len(records) / 5]:
+    label = labels[0] if labels[0].lower() in LABELS or "label" in given else min(labels, key=lambda column: distinct(records, column))
+    if others := [other for other in labels if other != label and distinct(records, other) <= len(records) / 5]:
         notes.append(f"{', '.join(map(repr, others[:3]))} could be the label too; label: says which")
-    kinds = _distinct(records, label)
+    kinds = distinct(records, label)
     what = f"{kinds:,} different values" + (", named by the file itself" if names.get(label) else "")
     return {"benchmark": "text-classification", "text": text, "label": label}, {"text": "the text", "label": what}, notes
 
@@ -196,63 +202,6 @@ def _sides(records: Records, columns: list[str], dials: dict[str, Any], why: dic
             notes.append(
                 f"{column!r} names {len(counts):,} different things in {sum(counts.values()):,} rows; group: {column} keeps the rows of each in one split"
             )
-
-
-def _by_name(columns: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Columns in the order of names that they usually have; the others behind, in their own."""
-    return sorted(dict.fromkeys(columns), key=lambda column: names.index(column.lower()) if column.lower() in names else len(names))
-
-
-def _inside(records: Records, columns: list[str]) -> list[str]:
-    """``data.text`` of records whose column ``data`` is an object."""
-    return list(
-        dict.fromkeys(f"{column}.{key}" for record in records[:20] for column in columns if isinstance(record.get(column), dict) for key in record[column])
-    )
-
-
-def _all_in(records: Records, column: str, kind: type) -> bool:
-    values = [value for record in records[:50] if isinstance(value := value_at(record, column), list)]
-    return bool(values) and all(isinstance(item, kind) and not isinstance(item, Written) for value in values for item in value)
-
-
-def _values(records: Records, column: str) -> list[Any]:
-    return [value for record in records if (value := value_at(record, column)) is not None and value != ""]
-
-
-def _is_text(records: Records, column: str) -> bool:
-    values = _values(records, column)
-    return (
-        bool(values) and all(isinstance(value, str) and not isinstance(value, Written) for value in values) and any(c.isalpha() for c in "".join(values[:50]))
-    )
-
-
-def _best_text(records: Records, texts: list[str]) -> str:
-    named = [column for column in _by_name(texts, TEXTS) if column.lower() in TEXTS]
-    return named[0] if named else max(texts, key=lambda column: (_mean_length(records, column), column))
-
-
-def _mean_length(records: Records, column: str) -> float:
-    values = _values(records, column)
-    return sum(len(str(value)) for value in values) / len(values) if values else 0.0
-
-
-def _distinct(records: Records, column: str) -> int:
-    return len({str(value) for value in _values(records, column)})
-
-
-def _is_plain(records: Records, column: str) -> bool:
-    """More than one value, none of them a list or an object."""
-    values = _values(records, column)
-    return _distinct(records, column) > 1 and not any(isinstance(value, list | dict) for value in values)
-
-
-def _is_label(records: Records, column: str) -> bool:
-    """Few values that come again and again; text, numbers, booleans, or lists of one of them."""
-    values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in _values(records, column)]
-    if not values or any(isinstance(value, list | dict) for value in values) or len(values) < 0.9 * len(records):
-        return False
-    kinds = len({str(value) for value in values})
-    return 1 < kinds <= min(MOST_LABELS, max(2, len(values) // 2)) and max(len(str(value)) for value in values) <= 80
 
 
 def _tag(mark: Any, names: Sequence[str] | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from recompress.models.heads import head_of
+from recompress.models.heads import Head, head_of
 from recompress.settings.base import Settings
 
 Format = Literal["conll", "tsv", "quoted_tsv", "csv", "json", "jsonl", "parquet", "datasets", "lines", "squad"]
@@ -41,8 +41,14 @@ class Layout(Settings):
     """How characters are written in text files, in Python's name for it: utf-8, utf-16, cp1252, shift_jis. Nothing but UTF-8 is read without being named."""
     text: str = "text"
     """Column or key of the text, or of the list of words; dots lead inside: ``data.text``, ``result.0.value``."""
+    text_pair: str | None = None
+    """Pairs of texts: column or key of the second text; ``text_pair`` when nothing is set."""
     label: str = "label"
-    """Column or key of the label, of the list of tags, or of the spans."""
+    """Column or key of the label, of the list of tags or labels, of the number, or of the spans."""
+    label_columns: tuple[str, ...] | None = None
+    """Several labels a text, with a column or key for each: those whose label holds say 1, true or yes, the others 0, false, no or nothing."""
+    separator: str | None = Field(default=None, min_length=1, max_length=8)
+    """Several labels a text, in one field of text: what stands between them, e.g. ``;``. Lists, also as JSON in a field, need none."""
     question: str = "question"
     """Question answering: column or key of the question. ``text`` names that of the text which it is asked about, ``label`` that of its answers."""
     answer_start: str | None = None
@@ -98,14 +104,31 @@ class Layout(Settings):
         return column
 
     @property
+    def head(self) -> Head:
+        """What the data is for, as far as its rows are concerned. Raises ``InputError`` for a benchmark that is not known."""
+        return head_of(self.benchmark)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns of the texts of a row."""
+        return (self.text, self.question if self.finds_spans else self.text_pair or "text_pair")[: self.head.texts]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns or keys that have to be there."""
+        labels = (self.label_columns or (self.label,)) if self.labelled else ()
+        start = (self.answer_start,) if self.finds_spans and self.format in DELIMITED else ()
+        return (*self.texts, *labels, *(column for column in (self.group, self.slice, self.split, *start) if column), *self.where)
+
+    @property
     def tagged(self) -> bool:
         """Whether each word has a label of its own."""
-        return head_of(self.benchmark).tagged
+        return self.head.tagged
 
     @property
     def finds_spans(self) -> bool:
         """Whether rows are questions, answered by parts of a text."""
-        return head_of(self.benchmark).finds_spans
+        return self.head.finds_spans
 
     @property
     def two_columns(self) -> bool:
@@ -114,4 +137,4 @@ class Layout(Settings):
 
     @property
     def labelled(self) -> bool:
-        return head_of(self.benchmark).labelled
+        return self.head.labelled

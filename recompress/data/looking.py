@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from recompress.data.layout import WITHOUT_COLUMNS, Layout
 from recompress.data.prepare import REFUSING, UNKNOWN_LABELS_LIMIT
 from recompress.data.questions import QUESTION_ANSWERING
 from recompress.data.reading import HARMLESS, Reading, Row, text_of
-from recompress.data.shape import labels_in, lengths, scripts
+from recompress.data.shape import labels_in, lengths, numbers_in, scripts
 from recompress.data.sources import RawPart, SourceSettings, named_files, read_files
 from recompress.data.tables import SIDE_FILES
 from recompress.errors import DataRefused, InputError
@@ -50,7 +50,10 @@ ORDER = (
         "delimiter",
         "header",
         "text",
+        "text_pair",
         "label",
+        "label_columns",
+        "separator",
         "names",
         "tags",
         "question",
@@ -139,12 +142,12 @@ def understand(files: Mapping[str, Path], entry: Mapping[str, Any], path: Path) 
         files=dict(files),
         columns=_columns(next(iter(files.values())), settings),
         rows=dict(_counted({part.split: len(part.examples)} for part in parts)),
-        labels=dict(_counted(labels_in(part.examples, tagged=settings.tagged) for part in parts).most_common()),
+        labels=dict(_counted(labels_in(part.examples, settings.head.answer) for part in parts).most_common()),
         slices=dict(_counted({part.slice: len(part.examples)} for part in parts)),
         scripts=scripts([example for part in parts for example in part.examples]),
-        lengths=lengths([example for part in parts for example in part.examples]),
+        lengths=lengths([example for part in parts for example in part.examples], tagged=settings.tagged),
         problems=(*map(str, problems[:10]), *more),
-        notes=(*_few_groups(settings, parts), *((REFUSED,) if any(problem.kind in REFUSING for problem in problems) else ())),
+        notes=(*_few_groups(settings, parts), *_of_numbers(settings, parts), *((REFUSED,) if any(problem.kind in REFUSING for problem in problems) else ())),
         first=tuple(row for part in parts[:6] for row in _first(part)),
     )
 
@@ -163,6 +166,10 @@ def _few_groups(settings: SourceSettings, parts: list[RawPart]) -> tuple[str, ..
         else ""
     )
     return (f"the questions belong to {len(groups):,} articles, and a bound needs {FEWEST} in the test split alone{ways}",)
+
+
+def _of_numbers(settings: SourceSettings, parts: Sequence[RawPart]) -> tuple[str, ...]:
+    return (numbers_in([example for part in parts for example in part.examples]),) if settings.head.answer == "number" else ()
 
 
 def _settings(entry: Mapping[str, Any]) -> SourceSettings:
@@ -228,7 +235,9 @@ def _warnings(understood: Understood) -> list[str]:
     notes = []
     numbers = [label for label in understood.labels if _NUMBER.fullmatch(label)]
     if head_of(understood.benchmark).answer == "label" and len(numbers) == len(understood.labels) > 20:
-        notes.append(f"the labels are {len(numbers):,} different numbers; as classes none of them is nearer to another")
+        notes.append(
+            f"the labels are {len(numbers):,} different numbers; as classes none of them is nearer to another; benchmark: text-regression learns them as numbers"
+        )
     if (total := sum(understood.rows.values())) < FEW:
         notes.append(f"{total:,} rows are few: the gate can rule out only large losses with a test split of that")
     return notes

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recompress.benchmarks import Example
+from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
 from recompress.data.bio import continues_nothing
 from recompress.data.characters import has_broken, has_hidden, is_nfc
 from recompress.data.clean import Key, likeness, tells_something
 from recompress.data.groups import groups_of
-from recompress.data.questions import KINDS, is_question
+from recompress.data.questions import KINDS
 from recompress.data.sources import RawPart, SourceSettings
 from recompress.data.splits import preparation, read_split
+from recompress.models.heads import Answer
 from recompress.records import Split
 
 if TYPE_CHECKING:
@@ -54,7 +56,12 @@ def observe_rows(parts: Sequence[RawPart], settings: SourceSettings) -> pd.DataF
         homes[part.split][part.slice] = {example.words: example.labels for example in part.examples if tells_something(example)}
     trained_on = Counter(words for texts in homes["train"].values() for words in texts)
     likes = {likeness(example) for part in parts if part.split == "train" for example in part.examples if tells_something(example)}
-    known = frozenset(settings.known_labels or (label for part in parts if part.split == "train" for example in part.examples for label in example.labels))
+    known = frozenset(
+        (
+            *(settings.known_labels or (label for part in parts if part.split == "train" for example in part.examples for label in example.labels)),
+            NO_LABEL_HOLDS,
+        )
+    )
     groups = {part.split: groups_of({p.slice: p.examples for p in parts if p.split == part.split}) for part in parts}
     columns: dict[str, list[str] | list[int]] = {name: [] for name in ROW_COLUMNS}
     for part in parts:
@@ -101,22 +108,27 @@ def _from_characters(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 
 def _from_labels(part: RawPart, settings: SourceSettings, known: frozenset[str]) -> dict[str, list[int]]:
-    labelled = int(settings.labelled)
     empty = [
         0 if example.words and all(map(str.strip, example.words)) else max(1, sum(not word.strip() for word in example.words)) for example in part.examples
     ]
     empty[0] += part.count("empty_words")
     return {
         "empty_words": empty,
-        "missing_labels": [
-            int(not example.labels) if settings.finds_spans else abs(len(example.labels) - (len(example.words) if settings.tagged else labelled))
-            for example in part.examples
-        ],
+        "missing_labels": [_missing(example, settings.head.answer) for example in part.examples],
         "unknown_labels": [
-            0 if settings.finds_spans or known.issuperset(example.labels) else sum(label not in known for label in example.labels) for example in part.examples
+            0 if settings.head.answer in ("number", "span") or known.issuperset(example.labels) else sum(label not in known for label in example.labels)
+            for example in part.examples
         ],
         "invalid_bio": [len(continues_nothing(example.labels)) if settings.tagged else 0 for example in part.examples],
     }
+
+
+def _missing(example: Example, answer: Answer) -> int:
+    """Labels that a row lacks, or has too many."""
+    if answer in ("labels", "span"):
+        return int(not example.labels)
+    wanted = {"tags": len(example.words), "nothing": 0}.get(answer, 1)
+    return abs(len(example.labels) - wanted)
 
 
 def _from_repeats(part: RawPart, running_text: bool) -> dict[str, list[int]]:
@@ -161,7 +173,7 @@ def _in_first_row(part: RawPart, count: int) -> list[int]:
 
 def observe_balance(parts: Iterable[RawPart], settings: SourceSettings) -> pd.DataFrame:
     """A table with a row for each slice that compares its splits: ``entity_density`` (the greatest number of entities a sentence in a split, divided by the
-    smallest), ``label_balance`` (the greatest difference of one label's share between two splits), ``labels_train_lacks``. Slices of one split are left out.
+    smallest), ``label_balance`` (the greatest difference of one label's share between two splits; of numbers that of the share up to one), ``labels_train_lacks``. Slices of one split are left out.
     """
     import pandas as pd
 
@@ -169,14 +181,17 @@ def observe_balance(parts: Iterable[RawPart], settings: SourceSettings) -> pd.Da
     for part in parts:
         by_slice.setdefault(part.slice, []).append(part)
     compared = {name: splits for name, splits in by_slice.items() if len(splits) > 1 and settings.labelled}
-    rows = [{"split": "all", "slice": name, **_compare(splits, settings.tagged)} for name, splits in compared.items()]
+    rows = [{"split": "all", "slice": name, **_compare(splits, settings.head.answer)} for name, splits in compared.items()]
     return pd.DataFrame(rows, columns=["split", "slice", "entity_density", "label_balance", "labels_train_lacks"])
 
 
-def _compare(splits: Sequence[RawPart], tagged: bool) -> dict[str, float]:
-    counts = {part.split: _label_counts(part, tagged) for part in splits}
-    density = [counts[part.split].total() / len(part.examples) for part in splits] if tagged else [1.0]
-    shares = [{label: count / of_split.total() for label, count in of_split.items()} for of_split in counts.values()]
+def _compare(splits: Sequence[RawPart], answer: Answer) -> dict[str, float]:
+    if answer == "number":
+        return {"entity_density": 1.0, "label_balance": _farthest_apart(splits), "labels_train_lacks": 0}
+    counts = {part.split: _label_counts(part, answer) for part in splits}
+    density = [counts[part.split].total() / len(part.examples) for part in splits] if answer == "tags" else [1.0]
+    sizes = {part.split: len(part.examples) if answer == "labels" else counts[part.split].total() for part in splits}
+    shares = [{label: count / sizes[split] for label, count in of_split.items()} for split, of_split in counts.items()]
     labels = {label for share in shares for label in share}
     spread = [max(share.get(label, 0.0) for share in shares) - min(share.get(label, 0.0) for share in shares) for label in labels]
     return {
@@ -186,9 +201,19 @@ def _compare(splits: Sequence[RawPart], tagged: bool) -> dict[str, float]:
     }
 
 
-def _label_counts(part: RawPart, tagged: bool) -> Counter[str]:
+def _farthest_apart(splits: Sequence[RawPart]) -> float:
+    """The greatest difference, over two splits and all numbers, between the shares of rows with that number or a smaller one (Kolmogorov and Smirnov)."""
+    import numpy as np
+
+    numbers = [np.sort([float(example.labels[0]) for example in part.examples]) for part in splits]
+    every = np.unique(np.concatenate(numbers))
+    below = np.array([np.searchsorted(of_split, every, side="right") / len(of_split) for of_split in numbers])
+    return float((below.max(axis=0) - below.min(axis=0)).max())
+
+
+def _label_counts(part: RawPart, answer: Answer) -> Counter[str]:
     """Entities by type, texts by label, or questions by whether they have an answer."""
-    if any(map(is_question, part.examples[:1])):
+    if answer == "span":
         return Counter(KINDS[any(example.labels)] for example in part.examples)
-    counts = Counter(chain.from_iterable(example.labels for example in part.examples))
-    return Counter({label[2:]: count for label, count in counts.items() if label[:2] == "B-"}) if tagged else counts
+    counts = Counter(label for label in chain.from_iterable(example.labels for example in part.examples) if label != NO_LABEL_HOLDS)
+    return Counter({label[2:]: count for label, count in counts.items() if label[:2] == "B-"}) if answer == "tags" else counts

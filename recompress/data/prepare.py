@@ -20,14 +20,15 @@ from typing import Any
 
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
-from recompress.data.groups import groups_of, stratum, whole_groups, with_whole_groups, without_groups
+from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
+from recompress.data.labels import kinds_of, names_in
 from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
 from recompress.data.version import check_version
 from recompress.errors import DataRefused, RecompressError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_bytes
-from recompress.models.heads import head_of
+from recompress.models.heads import Answer
 from recompress.records import Split
 from recompress.settings.file import SettingsFile
 
@@ -59,7 +60,7 @@ def prepare(parts: list[RawPart], settings: SourceSettings) -> tuple[Splits, Cou
         splits.setdefault(part.split, {})[part.slice] = rows
         counts.setdefault(part.split, {})[part.slice] = tally
     for missing, how in settings.split_off.items():
-        _split_off(splits, counts, missing, how)
+        _split_off(splits, counts, missing, how, settings.head.answer)
     _drop_leaks(splits, counts)
     for split, slices in splits.items():
         for name, rows in slices.items():
@@ -75,42 +76,43 @@ def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[E
     known = frozenset(settings.known_labels) if settings.known_labels else None
     rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text, spans=settings.finds_spans)
     if tally["unknown_labels"] > UNKNOWN_LABELS_LIMIT * len(part.examples):
-        strange = sorted({label for example in part.examples for label in example.labels} - (known or frozenset()))
+        strange = sorted(names_in((label for example in part.examples for label in example.labels), settings.head.answer) - (known or frozenset()))
         raise DataRefused(f"{part.split} of {part.slice!r} has labels that params.yaml does not list: {', '.join(map(repr, strange[:5]))}")
     if settings.running_text:
         return rows
     return without_repeats(without_conflicts(rows, tally), tally)
 
 
-def _split_off(splits: Splits, counts: Counts, split: Split, how: SplitOff) -> None:
+def _split_off(splits: Splits, counts: Counts, split: Split, how: SplitOff, answer: Answer) -> None:
     """Move a share of the training rows into a split that the raw data lacks."""
     if split in splits:
         raise DataRefused(f"split_off.{split} is set in params.yaml, but the raw data has a {split} split of its own")
     splits[split], counts[split] = {}, {}
     decided: dict[str, bool] = {}
     for name, rows in splits.get("train", {}).items():
-        taken = _taken(rows, how, decided)
+        taken = _taken(rows, how, decided, answer)
         splits[split][name] = [row for i, row in enumerate(rows) if i in taken]
         splits["train"][name] = [row for i, row in enumerate(rows) if i not in taken]
         counts["train"][name][f"moved_to_{split}"] += len(splits[split][name])
         counts[split][name] = Counter(read=len(splits[split][name]))
 
 
-def _taken(rows: list[Example], how: SplitOff, decided: dict[str, bool]) -> set[int]:
+def _taken(rows: list[Example], how: SplitOff, decided: dict[str, bool], answer: Answer) -> set[int]:
     if how.take == "tail":
         return with_whole_groups(rows, _tail(rows, how.share))
-    return whole_groups(rows, how.share, decided) if any(row.group for row in rows) else _smallest_digests(rows, how.share)
+    kinds = kinds_of(rows, answer)
+    return whole_groups(rows, how.share, decided, kinds) if any(row.group for row in rows) else _smallest_digests(rows, how.share, kinds)
 
 
 def _tail(rows: list[Example], share: float) -> set[int]:
     return set(range(len(rows) - math.ceil(share * len(rows)), len(rows)))
 
 
-def _smallest_digests(rows: list[Example], share: float) -> set[int]:
-    """The same share of every label, or of questions with an answer and of those without."""
+def _smallest_digests(rows: list[Example], share: float, kinds: list[tuple[str, ...]]) -> set[int]:
+    """The same share of every kind of row: of every label, where a row has one."""
     labelled: dict[tuple[str, ...], list[tuple[str, int]]] = {}
-    for i, row in enumerate(rows):
-        labelled.setdefault(stratum(row), []).append((sha256_bytes("\n".join(row.words).encode()), i))
+    for i, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+        labelled.setdefault(kind, []).append((sha256_bytes("\n".join(row.words).encode()), i))
     return {i for group in labelled.values() for _, i in sorted(group)[: math.ceil(share * len(group))]}
 
 
@@ -135,12 +137,11 @@ def write(splits: Splits, counts: Counts, settings: SourceSettings, folder: Path
 
 def summary(splits: Splits, counts: Counts, settings: SourceSettings) -> dict[str, Any]:
     """What ``preparation.json`` says. Counts that are nought are left out."""
-    seen = {label for row in (row for slices in splits.values() for rows in slices.values() for row in rows) for label in row.labels}
+    every = (label for slices in splits.values() for rows in slices.values() for row in rows for label in row.labels)
+    seen = names_in(every, settings.head.answer) if settings.labelled else set(every)
     return {
         "benchmark": settings.benchmark,
-        "labels": list(
-            head_of(settings.benchmark).outputs or ([one for one in settings.known_labels if one in seen] if settings.known_labels else sorted(seen))
-        ),
+        "labels": list(settings.head.outputs or ([one for one in settings.known_labels if one in seen] if settings.known_labels else sorted(seen))),
         "slices": sorted({name for slices in splits.values() for name in slices}),
         "rows": {split: sum(map(len, slices.values())) for split, slices in splits.items()},
         "counts": {split: {name: {k: n for k, n in sorted(tally.items()) if n} for name, tally in slices.items()} for split, slices in counts.items()},

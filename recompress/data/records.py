@@ -7,9 +7,11 @@ null, an empty field, a null of Parquet) is no label.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recompress.data.labels import settled
 from recompress.data.layout import Layout
 from recompress.data.questions import question_of, short
 from recompress.data.reading import Reading, Row, cut
@@ -18,6 +20,8 @@ from recompress.data.tag_schemes import LOOKS, TAGS, to_iob2
 
 Record = Mapping[str, Any]
 Names = Mapping[str, Sequence[str]]
+YES, NO = ("1", "true", "yes"), ("0", "false", "no", "")
+"""What a column of its own may say of a label."""
 
 
 class Written(str):
@@ -50,7 +54,8 @@ def add_record(reading: Reading, layout: Layout, number: int, record: Record, na
             words, tags = _tagged(layout, record, text, labels)
             _add_words(reading, number, words, tags, place)
         else:
-            _add_text(reading, number, _text(layout, record, text), _label(layout, record, labels) if layout.labelled else None, place)
+            texts = tuple(_text(layout, record, value_at(record, column)) for column in layout.texts)
+            _add_text(reading, number, texts, _labels(layout, record, labels) if layout.labelled else (), place, several=layout.head.answer == "labels")
     except (Unreadable, ValueError) as error:
         reading.report("malformed_lines", number, str(error))
 
@@ -72,9 +77,63 @@ def value_at(record: Any, column: str) -> Any:
 
 def _text(layout: Layout, record: Record, text: Any) -> str:
     if not isinstance(text, str) or isinstance(text, Written):
-        wanted = f"the strings {layout.text!r} and {layout.label!r}" if layout.labelled else f"the string {layout.text!r}"
+        names = [repr(name) for name in (*layout.texts, *([layout.label] if layout.labelled and not layout.label_columns else []))]
+        wanted = f"the strings {', '.join(names[:-1])} and {names[-1]}" if names[1:] else f"the string {names[0]}"
         raise Unreadable(f"expected an object with {wanted}, got {cut(_shown(record))}")
     return text
+
+
+def _labels(layout: Layout, record: Record, names: Sequence[str] | None) -> tuple[str, ...]:
+    """What a row says, by what its benchmark asks for."""
+    if layout.head.answer == "labels":
+        held = _held(layout, record) if layout.label_columns else _several(layout, record, names)
+        return settled(held, "labels")
+    label = _label(layout, record, names if layout.head.answer == "label" else None)
+    if layout.head.answer == "number":
+        return settled([_number(label)], "number")
+    return (label,)
+
+
+def _number(text: str) -> str:
+    """Raises ``Unreadable`` for what is no finite number."""
+    try:
+        finite = math.isfinite(float(text))
+    except ValueError:
+        finite = False
+    if not finite:
+        hint = "; a comma is no decimal point" if "," in text else ""
+        raise Unreadable(f"a number is expected, got {cut(text)}{hint}")
+    return text
+
+
+def _held(layout: Layout, record: Record) -> list[str]:
+    """The columns that say yes."""
+    held = []
+    for column in layout.label_columns or ():
+        said = (_plain(value_at(record, column)) or "").strip().lower()
+        said = said.removesuffix(".0")
+        if said not in YES and said not in NO:
+            raise Unreadable(f"{column!r} says whether its label holds, with 1 or 0, true or false; got {cut(said)}")
+        held += [column] * (said in YES)
+    return held
+
+
+def _several(layout: Layout, record: Record, names: Sequence[str] | None) -> list[str]:
+    """The labels of a list, of a field that holds a list as JSON, of a text with a separator; an empty one says that none holds."""
+    value = value_at(record, layout.label)
+    if isinstance(value, str) and not isinstance(value, Written):
+        listed = _list(value)
+        if listed is None:
+            parts = value.split(layout.separator) if layout.separator else [value]
+            listed = [part.strip() for part in parts if part.strip()]
+        value = listed
+    if isinstance(value, Written | int) and not isinstance(value, bool):
+        value = [value]
+    if value is None or not isinstance(value, Sequence):
+        raise Unreadable(f"expected a list of labels under {layout.label!r}, empty where none holds, got {cut(_shown(record))}")
+    if any(_plain(one) is None or not (_plain(one) or "").strip() for one in value):
+        raise Unreadable(f"a label is empty or missing: {cut(_shown(value))}")
+    return [_by_name(one, names) for one in value]
 
 
 def _label(layout: Layout, record: Record, names: Sequence[str] | None) -> str:
@@ -168,10 +227,11 @@ def _add_words(reading: Reading, number: int, words: tuple[str, ...], tags: tupl
         reading.add(Row(words, tags, number, **place))
 
 
-def _add_text(reading: Reading, number: int, text: str, label: str | None, place: dict[str, str]) -> None:
-    if not text.strip():
-        reading.report("empty_words", number, f"the text is empty, only its label {label!r} is there" if label is not None else "the text is empty")
-    elif label is not None and not label.strip():
-        reading.report("malformed_lines", number, f"the label is empty: {cut(text)}")
+def _add_text(reading: Reading, number: int, texts: tuple[str, ...], labels: tuple[str, ...], place: dict[str, str], *, several: bool) -> None:
+    if not all(text.strip() for text in texts):
+        which = "the text is" if len(texts) == 1 else "one of the two texts is"
+        reading.report("empty_words", number, f"{which} empty, only its label {', '.join(labels)!r} is there" if labels else f"{which} empty")
+    elif any(not label.strip() for label in labels) and not several:
+        reading.report("malformed_lines", number, f"the label is empty: {cut(texts[0])}")
     else:
-        reading.add(Row((text,), () if label is None else (label,), number, **place))
+        reading.add(Row(texts, labels, number, **place))

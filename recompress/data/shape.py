@@ -7,9 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
+
 from recompress.benchmarks import Example
+from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
 from recompress.benchmarks.text import words_of
-from recompress.data.questions import KINDS, is_question
+from recompress.data.questions import KINDS
+from recompress.models.heads import Answer
 
 SAMPLE = 2000
 """Examples, evenly taken, whose letters and words are counted."""
@@ -31,21 +35,30 @@ def _script(letter: str) -> str:
     return "" if first in ("", "MODIFIER", "FEMININE", "MASCULINE", "MICRO") else {"CJK": "Han", "FULLWIDTH": "Latin"}.get(first, first.title())
 
 
-def lengths(examples: Sequence[Example]) -> dict[str, int]:
-    """Quantiles of the number of words of an example; texts are cut as served text is. No less than so many words are in that share of examples."""
+def lengths(examples: Sequence[Example], *, tagged: bool) -> dict[str, int]:
+    """Quantiles of the number of words of an example; texts (both of a pair) are cut as served text is. No less than so many words are in that share of examples."""
     counts = sorted(
-        sum(len(words_of(text)) for text in example.words) if len(example.words) == 1 or is_question(example) else len(example.words)
-        for example in _sample(examples)
+        len(example.words) if tagged and len(example.words) != 1 else sum(len(words_of(text)) for text in example.words) for example in _sample(examples)
     )
     return {name: counts[min(len(counts) - 1, int(share * len(counts)))] for name, share in QUANTILES.items()} if counts else {}
 
 
-def labels_in(examples: Sequence[Example], *, tagged: bool) -> Counter[str]:
-    """How often each label occurs; of tags each entity counts once, by its type; of questions whether they have an answer."""
-    if any(map(is_question, examples[:1])):
+def labels_in(examples: Sequence[Example], answer: Answer) -> Counter[str]:
+    """How often each label occurs; of tags each entity counts once, by its type; of questions whether they have an answer. Numbers are no labels."""
+    if answer == "number":
+        return Counter()
+    if answer == "span":
         return Counter(KINDS[any(example.labels)] for example in examples)
-    counts = Counter(label for example in examples for label in example.labels)
-    return Counter({label[2:]: count for label, count in counts.items() if label[:2] == "B-"}) if tagged else counts
+    counts = Counter(label for example in examples for label in example.labels if label != NO_LABEL_HOLDS)
+    return Counter({label[2:]: count for label, count in counts.items() if label[:2] == "B-"}) if answer == "tags" else counts
+
+
+def numbers_in(examples: Sequence[Example]) -> str:
+    """In a few words, what numbers rows say."""
+    numbers = np.array([float(example.labels[0]) for example in examples])
+    return (
+        f"the numbers lie between {numbers.min():g} and {numbers.max():g}, {numbers.mean():.4g} in the mean, with a standard deviation of {numbers.std():.3g}"
+    )
 
 
 def _sample(examples: Sequence[Example]) -> Sequence[Example]:

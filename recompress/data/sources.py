@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_serializer
 from recompress.benchmarks import Example
 from recompress.data.characters import tidy
 from recompress.data.ignored import ignored_in
+from recompress.data.labels import settled
 from recompress.data.layout import Layout, Name
 from recompress.data.readers import Problem, ProblemKind, Row, read_file
 from recompress.data.tables import SIDE_FILES, saved_files
@@ -42,6 +43,9 @@ class SplitOff(Settings):
 
 
 LATER = (
+    "text_pair",
+    "label_columns",
+    "separator",
     "encoding",
     "slice",
     "split",
@@ -213,6 +217,7 @@ def read_files(files: Sequence[RawFile], settings: SourceSettings, where: str, *
             group = f"{name}:{row.group}" if row.group and settings.format == "conll" else row.group
             labels = row.labels if settings.finds_spans else tuple(map(tidy, row.labels))  # answers are parts of their text, spaces and all
             part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
+            labels = settled(labels, settings.head.answer) if labels != row.labels else labels
             part.examples.append(Example(row.words, labels, part.slice, group))
             part.places.append((path, row.line))
         parts[places[0]].problems.extend(reading.problems)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.benchmarks import Example
+from recompress.data.labels import names_in
 from recompress.errors import DataRefused
 from recompress.models.heads import head_of
 from recompress.records import Split
@@ -121,7 +122,8 @@ def _labels(directory: Path, split: Split, slices: Sequence[str] | None) -> set[
     import pyarrow.compute as pc
 
     column = _chosen(read_table(directory, split), slices).column("labels")
-    return {str(label) for label in pc.unique(pc.list_flatten(column)).to_pylist()}
+    shown = (str(label) for label in pc.unique(pc.list_flatten(column)).to_pylist())
+    return names_in(shown, head_of(preparation(directory)["benchmark"]).answer)
 
 
 def _chosen(table: pa.Table, slices: Sequence[str] | None) -> pa.Table:

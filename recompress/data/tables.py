@@ -26,17 +26,11 @@ SIDE_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
 def read_table(reading: Reading, layout: Layout) -> None:
     """Raises ``DataRefused`` for a file that is no such table, or lacks a column."""
     schema, batches = open_table(reading.path, layout.format)
-    wanted = [
-        layout.text,
-        *([layout.label] if layout.labelled else []),
-        *(column for column in (layout.group, layout.slice, layout.split) if column),
-        *layout.where,
-        *([layout.question] if layout.finds_spans else []),
-    ]
+    wanted = layout.columns
     for column in wanted:
         if column not in schema.names and column.split(".")[0] not in schema.names:
             raise DataRefused(f"expected a column {column!r}, got {cut(', '.join(schema.names))} ({reading.path}:1)")
-    wanted += QUESTIONS if layout.finds_spans else []
+    wanted = (*wanted, *(QUESTIONS if layout.finds_spans else ()))
     keep = [name for name in schema.names if any(name in (column, column.split(".")[0]) for column in wanted)]
     names, number = class_names(reading.path, schema), 0
     for batch in batches:

@@ -33,6 +33,8 @@ BEYOND_CHANCE, TELLING = 4.0, 1.25
 """Standard errors by which neighbours must share more words than chance, and how many times more than strangers, to be called a run."""
 WORTH_SAYING = 0.06
 """False passes at worst, at a bound of 95 %, from which on a person is told that bounds may be too narrow."""
+ROWS_OF_A_LABEL = 5
+"""Texts of a label, in the mean, from which on labels say which texts are of a kind."""
 WORD = re.compile(r"\w+")
 
 
@@ -132,7 +134,9 @@ def runs(texts: Sequence[Int[np.ndarray, " words"]], vocabulary: int, examples: 
         return 1.0, 1.0
     vectors = _vectors(texts, vocabulary)
     slices = np.unique([example.slice for example in examples], return_inverse=True)[1]
-    kinds = np.unique([f"{example.slice}\n{example.labels[0] if len(example.labels) == 1 else ''}" for example in examples], return_inverse=True)[1]
+    labels = [example.labels[0] if len(example.labels) == 1 else "" for example in examples]
+    labels = labels if len({*labels}) <= len(labels) / ROWS_OF_A_LABEL else [""] * len(labels)  # numbers, where each is its own, tell no kinds
+    kinds = np.unique([f"{example.slice}\n{label}" for example, label in zip(examples, labels, strict=True)], return_inverse=True)[1]
     alike = _Alike(vectors, kinds)
     shuffled = np.lexsort((np.random.default_rng(0).random(len(texts)), slices))
     strangers = _apart(1, shuffled, slices)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from recompress.models.checkpoint import Info
 from recompress.models.files import CONFIG_FILE
+from recompress.models.heads import head_of
 from recompress.models.tokenizer import BACKEND_FILE, SETTINGS_FILE
 from recompress.runtimes import Feature
 from recompress.runtimes.batches import inputs_of, pad_batch, with_all
@@ -51,6 +52,8 @@ def copy_text_files(directory: Path, info: Info, target: Path) -> None:
     config = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     if info.labels:
         config |= {"id2label": {str(i): label for i, label in enumerate(info.labels)}, "label2id": {label: i for i, label in enumerate(info.labels)}}
+    if problem := head_of(info.benchmark).problem_type:
+        config["problem_type"] = problem  # how others read its numbers
     _write(target / CONFIG_FILE, config)
 
 

@@ -17,7 +17,7 @@ from recompress.integrity.digest import sha256_directory
 from recompress.models.checkpoint import INFO_FILE, Checkpoint, Info, read_info, save
 from recompress.models.checkpoint import load as load_checkpoint
 from recompress.models.files import CONFIG_FILE, read_config
-from recompress.models.heads import HEADS, head_of
+from recompress.models.heads import HEADS
 from recompress.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class Model:
 
         return Predictor(self.folder)
 
-    def predict(self, texts: Sequence[str | Mapping[str, str]]) -> list[dict[str, Any]]:
-        """An answer for each text, as ``recompress predict`` gives it: label and score, or words, tags and entities, or how well a text is foreseen; or for each
-        ``{"question": …, "context": …}`` its answer and place."""
+    def predict(self, texts: Sequence[str | Sequence[str] | Mapping[str, str]]) -> list[dict[str, Any]]:
+        """An answer for each text or pair of texts, as ``recompress predict`` gives it: label and score, all labels that hold, a number, words, tags and entities, or how
+        well a text is foreseen; or for each ``{"question": …, "context": …}`` its answer and place."""
         return self._predictor(texts)
 
     def save(self, folder: str | Path) -> Model:
@@ -80,12 +80,13 @@ class Model:
         return Model(target)
 
 
-def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
+def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, benchmark: str | None = None) -> Model:
     """A model to be compressed, measured or exported.
 
     ``model`` is a folder that this project wrote, a folder of transformers with a trained head (``…ForSequenceClassification``, ``…ForTokenClassification``,
-    ``…ForQuestionAnswering`` or ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order are those of its config, the
-    longest sequence that of its tokenizer.
+    ``…ForQuestionAnswering`` or ``…ForCausalLM``), or such a network in memory with its ``tokenizer``, which is copied and never changed. Labels and their order
+    are those of its config, the longest sequence that of its tokenizer. What it was made for follows from its class and from ``problem_type`` in its config;
+    ``benchmark`` says it where these leave it open: a model of pairs of texts looks like one of single texts.
 
     Raises ``InputError`` for a model that is none of these, and ``IntegrityError`` for broken files.
 
@@ -96,13 +97,13 @@ def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedToken
     if isinstance(model, Model):
         return model
     if isinstance(model, (str, Path)):
-        return _of_folder(Path(model))
+        return _of_folder(Path(model), benchmark)
     if tokenizer is None:
         raise InputError(f"a {type(model).__name__} in memory needs its tokenizer: recompress.load(model, tokenizer)")
     with tempfile.TemporaryDirectory(prefix="recompress-model-") as place:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
-        return _of_folder(Path(place))
+        return _of_folder(Path(place), benchmark)
 
 
 def kept(checkpoint: Checkpoint) -> Model:
@@ -112,26 +113,30 @@ def kept(checkpoint: Checkpoint) -> Model:
     return Model(place.path / "model", place)
 
 
-def _of_folder(folder: Path) -> Model:
+def _of_folder(folder: Path, benchmark: str | None) -> Model:
     if not folder.is_dir():
         raise InputError(f"there is no model folder {folder}")
     if (folder / INFO_FILE).is_file():
-        read_info(folder)
+        info = read_info(folder)
+        if benchmark not in (None, info.benchmark):
+            raise InputError(f"model {folder} was made for {info.benchmark}, not for {benchmark}")
         return Model(folder)
-    from recompress.models.finetuned import from_finetuned
+    from recompress.models.finetuned import from_finetuned, labels_of
 
     config = read_config(folder)
-    benchmark = _benchmark_of(folder)
-    head = head_of(benchmark)
-    labels = () if head.pretrained else head.outputs or tuple(str(config.id2label[i]) for i in sorted(config.id2label))
-    return kept(from_finetuned(folder, benchmark, labels))
+    benchmark = benchmark or _benchmark_of(folder)
+    return kept(from_finetuned(folder, benchmark, labels_of(config, benchmark)))
 
 
 def _benchmark_of(folder: Path) -> str:
-    """By the class that the config names."""
-    named = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("architectures") or [""]
+    """By the class that the config names, and what it says of the head's numbers."""
+    from recompress.models.finetuned import ONE_LABEL
+
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    named, problem = config.get("architectures") or [""], config.get("problem_type")
+    problem = None if problem == ONE_LABEL else problem
     for benchmark, head in HEADS.items():
-        if str(named[0]).endswith(head.auto_class.removeprefix("AutoModel")):
+        if str(named[0]).endswith(head.auto_class.removeprefix("AutoModel")) and head.texts == 1 and head.problem_type == problem:
             return benchmark
-    known = ", ".join(f"…{head.auto_class.removeprefix('AutoModel')}" for head in HEADS.values())
+    known = ", ".join(dict.fromkeys(f"…{head.auto_class.removeprefix('AutoModel')}" for head in HEADS.values()))
     raise InputError(f"{folder} is a {named[0] or 'model without a named class'}; fine-tuned models are {known}; train it with a recipe first")

@@ -1,4 +1,4 @@
-"""Examples as people have them in Python: texts, pairs of text and label, or words and tags."""
+"""Examples as people have them in Python: texts or pairs of texts with what is right for them, or words and tags."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recompress.benchmarks import Benchmark, Example, benchmark_of
+from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
+from recompress.data.labels import settled
 from recompress.data.questions import NoQuestion, question_of
 from recompress.errors import InputError
 from recompress.library.load import Model
 from recompress.models.heads import head_of
 
 Rows = Iterable[Any]
-"""Each a text, ``(text, label)``, ``(words, tags)``, ``{"text": …, "label": …}``, ``{"words": …, "tags": …}``, ``{"question": …, "context": …, "answers": …}`` (with
-answers as ``recompress.data.questions`` reads them) or an ``Example``."""
+"""Each a text, ``(text, label)``, ``(words, tags)``, ``{"text": …, "label": …}``, ``{"words": …, "tags": …}`` or an ``Example``. Of several labels ``label`` is
+a list, of a regression a number; a pair is ``((text, text_pair), label)`` or ``{"text": …, "text_pair": …, "label": …}``, a question ``{"question": …,
+"context": …, "answers": …}`` (with answers as ``recompress.data.questions`` reads them)."""
 PROBES = 8
 
 
@@ -29,21 +32,59 @@ def _example(benchmark: Benchmark, labels: Sequence[str], row: Any, where: str) 
     if benchmark.head.finds_spans:
         return _question(row, where)
     if isinstance(row, dict):
-        text, label = row.get("text", row.get("words")), row.get("label", row.get("tags"))
+        text, label = row.get("text", row.get("words")), row.get("label", row.get("labels", row.get("tags")))
+        text = (text, row["text_pair"]) if "text_pair" in row else text
     elif isinstance(row, str):
         text, label = row, None
     else:
         text, label = row if isinstance(row, (tuple, list)) and len(row) == 2 else (None, None)
-    tagged = benchmark.head.reads_words and not isinstance(text, str)
+    head = benchmark.head
+    if head.texts > 1 and not isinstance(row, dict) and label is not None and isinstance(text, str) and isinstance(label, str):
+        text, label = (text, label), None  # a pair without a label
+    if head.texts > 1:
+        return _pair(text, label, labels, where)
+    if head.answer in ("labels", "number"):
+        if not isinstance(text, str):
+            raise InputError(f"{where} should be a text or (text, label), got {str(row)[:80]!r}")
+        return Example((text,), _said(label, labels, head.answer, where))
+    tagged = head.reads_words and not isinstance(text, str)
     if not isinstance(text, str) and not (tagged and isinstance(text, Sequence) and all(isinstance(word, str) for word in text)):
         raise InputError(f"{where} should be a text, (text, label) or (words, tags), got {str(row)[:80]!r}")
     words = tuple(text) if tagged else benchmark.split(str(text))
     given = () if label is None else tuple(map(str, label)) if benchmark.head.reads_words else (str(label),)
     if benchmark.head.reads_words and given and len(given) != len(words):
         raise InputError(f"{where} has {len(words)} words and {len(given)} tags; each word has one")
+    _check_known(given, labels, where)
+    return Example(words, given)
+
+
+def _pair(texts: Any, label: Any, labels: Sequence[str], where: str) -> Example:
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{where} should be a pair of texts, or ((text, text_pair), label), got {str(texts)[:80]!r}")
+    given = () if label is None else (str(label),)
+    _check_known(given, labels, where)
+    return Example(tuple(texts), given)
+
+
+def _said(label: Any, labels: Sequence[str], answer: str, where: str) -> tuple[str, ...]:
+    """Several labels, or a number, as an example holds them."""
+    if label is None:
+        return ()
+    if answer == "number":
+        try:
+            return settled([repr(float(label))], "number")
+        except (TypeError, ValueError):
+            raise InputError(f"{where} should have a number, got {str(label)[:80]!r}") from None
+    if isinstance(label, str) or not isinstance(label, Iterable):
+        raise InputError(f"{where} should have a list of labels, empty where none holds, got {str(label)[:80]!r}")
+    given = settled(map(str, label), "labels")
+    _check_known([one for one in given if one != NO_LABEL_HOLDS], labels, where)
+    return given
+
+
+def _check_known(given: Sequence[str], labels: Sequence[str], where: str) -> None:
     if unknown := next((one for one in given if one not in labels), None):
         raise InputError(f"{where} has the label {unknown!r}, which the model does not know; it knows {', '.join(labels) or 'none'}")
-    return Example(words, given)
 
 
 def _question(row: Any, where: str) -> Example:

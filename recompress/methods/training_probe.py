@@ -29,7 +29,8 @@ KNOWS = 0.1
 
 def losses(checkpoints: Sequence[Checkpoint], examples: Sequence[Example]) -> list[float]:
     """The mean loss of labels or next tokens (in nats, where these are classes) of each network in evaluation mode; all see the same text. NaN where nothing has a label."""
-    return [_loss(checkpoint, some_features(checkpoint, examples)) for checkpoint in checkpoints]
+    kind = losses_of(checkpoints[-1].info)
+    return [_loss(checkpoint, some_features(checkpoint, examples), kind) for checkpoint in checkpoints]
 
 
 def some_features(checkpoint: Checkpoint, examples: Sequence[Example]) -> list[Feature]:
@@ -54,15 +55,14 @@ def learned(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
 def not_chance(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> Claim:
     """The claim that the network knows more than frequencies on dev, a tenth of what it knew before at least; or, where it knew no more, is no worse."""
     was, now = losses((before, after), inputs.dev)
-    chance = guess(some_features(before, inputs.dev), losses_of(before.info))
+    chance = guess(some_features(before, inputs.dev), losses_of(after.info))
     limit = chance - KNOWS * (chance - was) if was < chance else was
     return Claim("loss on dev, below that of a guess", limit, now, 0.0 if was < chance else SLACK + SHARE * was, "at most")
 
 
-def _loss(checkpoint: Checkpoint, features: Sequence[Feature]) -> float:
+def _loss(checkpoint: Checkpoint, features: Sequence[Feature], kind: Losses) -> float:
     network = checkpoint.torch_network.eval()
     size = max(1, BATCH_TOKENS // max(len(feature["input_ids"]) for feature in features))
-    kind = losses_of(checkpoint.info)
     total, count = 0.0, 0
     for start in range(0, len(features), size):
         batch = collate(features[start : start + size], checkpoint.tokenizer.pad_token_id or 0)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 INFO_FILE = "recompress.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-LATER = ("answering",)
+LATER = ("answering", "standard")
 """What a later version says of models that have it; of others the file stays as it was."""
 
 
@@ -60,6 +60,8 @@ class Info:
     """For each layer the one whose weights it uses, where any uses another's."""
     answering: dict[str, Any] = field(default_factory=dict)
     """Dials of the benchmark that it was made for, so that it is served as it was measured: stride and threshold of question answering …"""
+    standard: tuple[float, float] | None = None
+    """Mean and standard deviation of the numbers that it learned from, where it answers with a number. Its answers are in the data's unit all the same."""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 
@@ -148,6 +150,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     from recompress.models.factored import fit_factored, tie_factored
+    from recompress.models.number_head import complete_output
     from recompress.models.packed import Packed, fit_packed, tie_packed
     from recompress.models.shared_layers import fit_shares
     from recompress.models.surgery import fit_shapes
@@ -160,6 +163,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
     stored = read_tensors(path)
     with torch.random.fork_rng(devices=[]), no_init_weights():
         network: PreTrainedModel = head.auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    complete_output(network, info.benchmark)
     check_described(network, directory)
     network.tie_weights()
     fit_shares(network, info.shares)

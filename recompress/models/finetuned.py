@@ -15,13 +15,15 @@ from recompress.models.architecture import check_described
 from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, Info, load
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
+from recompress.models.number_head import UNKNOWN, complete_output
 from recompress.models.padding import reads_before_padding
 from recompress.models.pretrained import ADAPTER_FILE, base_tokenizer, check_room, check_sees_all, own_tokenizer, positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-OTHER_PROBLEMS = ("multi_label_classification", "regression")
+ONE_LABEL = "single_label_classification"
+"""What a config calls one label of several, where it says anything of that."""
 SHOWN = 8
 
 
@@ -65,11 +67,13 @@ def check_labels(of_model: Sequence[str], of_data: Sequence[str], name: str) -> 
 
 def _of_transformers(directory: Path, benchmark: str) -> Checkpoint:
     config = read_config(directory)
-    if (problem := getattr(config, "problem_type", None)) in OTHER_PROBLEMS:
+    head, problem = head_of(benchmark), getattr(config, "problem_type", None)
+    if problem is not None and problem != (head.problem_type or ONE_LABEL):
         raise InputError(f"model {directory} was trained for {problem} (problem_type in its config.json), the data is for {benchmark}")
     check_sees_all(directory, config, benchmark)
-    head = head_of(benchmark)
-    labels = () if head.pretrained else head.outputs or tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+    labels = labels_of(config, benchmark)
+    if head.answer == "number" and len(labels) != config.num_labels:
+        raise InputError(f"model {directory} gives {config.num_labels} numbers, and {benchmark} asks for one")
     if len(set(labels)) != len(labels):
         raise InputError(f"model {directory} gives two outputs one name under id2label in its config.json: {_listed(labels)}")
     longest = _longest(directory, config)
@@ -78,7 +82,15 @@ def _of_transformers(directory: Path, benchmark: str) -> Checkpoint:
     network = _read(directory, benchmark)
     if reads_before_padding(network.config, benchmark):
         network.config.pad_token_id = tokenizer.pad_token_id
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=longest))
+    network.config.problem_type = head.problem_type or problem
+    standard = UNKNOWN if head.answer == "number" else None
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=longest, standard=standard))
+
+
+def labels_of(config: PreTrainedConfig, benchmark: str) -> tuple[str, ...]:
+    """The labels of a model, in the order of its outputs: none for one of language, and the head's own names where these are no labels."""
+    head = head_of(benchmark)
+    return () if head.pretrained else head.outputs or tuple(str(config.id2label[i]) for i in sorted(config.id2label))
 
 
 def _longest(directory: Path, config: PreTrainedConfig) -> int:
@@ -99,6 +111,7 @@ def _read(directory: Path, benchmark: str) -> PreTrainedModel:
         except (RuntimeError, OSError, ValueError) as error:
             raise InputError(f"model {directory} does not fit its config: {first_line(error)}") from None
     network, loading = came
+    complete_output(network, benchmark)
     check_described(network, directory)
     for kind, why in (
         ("missing_keys", "lacks"),

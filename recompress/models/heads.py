@@ -1,4 +1,5 @@
-"""What stands on top of a network: a head for one label a text, one label a token, the next token, or the ends of an answer. A benchmark names the one of its models."""
+"""What stands on top of a network: a head for one label a text or pair of texts, for several labels, for a number, for one label a token, for the next token, or for
+the ends of an answer. A benchmark names the one of its models."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from typing import Any, Literal
 from recompress.errors import InputError
 from recompress.settings.file import unknown
 
-Answer = Literal["label", "tags", "span", "nothing"]
-"""What a row of data says beside its text, and what a head's numbers mean: one label of several, such a label for each word, a part of the
-text (its beginning and its end), or nothing, because the text is its own."""
+Answer = Literal["label", "tags", "labels", "number", "span", "nothing"]
+"""What a row of data says beside its text, and what a head's numbers mean: one label of several, such a label for each word, any number of labels, a number, a part
+of the text (its beginning and its end), or nothing, because the text is its own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Head:
     """Whether it is asked about text that is split into words."""
     outputs: tuple[str, ...] = ()
     """The names of its outputs, where these are the same whatever the data says; otherwise the data's labels."""
+    problem_type: str | None = None
+    """What the config of a network says of its numbers, for those who read it with transformers; left unsaid for one label of several, its default."""
     texts: int = 1
     """Texts of an example; of two, the tokenizer makes one sequence with a segment for each."""
 
@@ -36,6 +39,11 @@ class Head:
     def tagged(self) -> bool:
         """Whether each word has a label of its own."""
         return self.answer == "tags"
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What whoever asks such a model calls the texts that it reads."""
+        return ("question", "context") if self.finds_spans else ("text", "text_pair")[: self.texts]
 
     @property
     def finds_spans(self) -> bool:
@@ -56,12 +64,18 @@ class Head:
 
 SEQUENCE = Head("AutoModelForSequenceClassification", "label", "text-classification")
 TOKENS = Head("AutoModelForTokenClassification", "tags", "token-classification", reads_words=True)
+PAIR = Head("AutoModelForSequenceClassification", "label", "text-classification", texts=2)
+MULTI_LABEL = Head("AutoModelForSequenceClassification", "labels", "text-classification", problem_type="multi_label_classification")
+NUMBER = Head("AutoModelForSequenceClassification", "number", "text-classification", outputs=("value",), problem_type="regression")
 CAUSAL = Head("AutoModelForCausalLM", "nothing", "text-generation", pretrained=True)
 SPANS = Head("AutoModelForQuestionAnswering", "span", "question-answering", outputs=("start", "end"), texts=2)
 
 HEADS: Mapping[str, Head] = {
     "token-classification": TOKENS,
     "text-classification": SEQUENCE,
+    "pair-classification": PAIR,
+    "multi-label-classification": MULTI_LABEL,
+    "text-regression": NUMBER,
     "language-modelling": CAUSAL,
     "question-answering": SPANS,
 }

@@ -12,6 +12,7 @@ from recompress.models.architecture import architecture_named, architecture_of, 
 from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, Info, check_causal, load, read_info
 from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
+from recompress.models.number_head import complete_output
 from recompress.models.padding import complete_padding, reads_before_padding
 from recompress.models.tokenizer import plain_tokenizer, spaced_words, with_segments
 
@@ -44,7 +45,9 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     labels = head_of(benchmark).outputs or labels
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
-    config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
+    problem = head_of(benchmark).problem_type
+    said = {"problem_type": problem} if problem else {}
+    config = read_config(directory, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}, **said)
     check_sees_all(directory, config, benchmark)
     tokenizer = base_tokenizer(directory, config, benchmark, max_length)
     check_room(directory, config, tokenizer, max_length)
@@ -53,6 +56,7 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: PreTrainedModel = head_of(benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        complete_output(network, benchmark)
         check_described(network, directory)
         base = _read_base(directory)
         tensors = base.state_dict()

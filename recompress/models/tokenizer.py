@@ -75,8 +75,10 @@ def with_backend(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrai
 
 
 def with_segments(tokenizer: PreTrainedTokenizerBase, kinds: int) -> PreTrainedTokenizerBase:
-    """The tokenizer for a network with embeddings for so many kinds of segments; it names them only where there are two."""
-    names = [name for name in tokenizer.model_input_names if name != SEGMENTS or kinds > 1]
+    """The tokenizer for a network with embeddings for so many kinds of segments. It names them among its inputs where the network has two kinds and its own
+    form of a pair (in ``tokenizer.json``) tells them apart, whatever its class says: a network that was pretrained with segments is asked with them."""
+    told = kinds > 1 and len(set(tokenizer.backend_tokenizer.encode("a", "a").type_ids)) > 1
+    names = [*(name for name in tokenizer.model_input_names if name != SEGMENTS), *([SEGMENTS] if told else [])]
     return _assemble(tokenizer.backend_tokenizer, _settings(tokenizer) | {"model_input_names": names})
 
 

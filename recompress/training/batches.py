@@ -22,12 +22,13 @@ MEGABATCH = 50
 def collate(features: Sequence[Feature], pad_token_id: int) -> dict[str, Tensor]:
     """Pad features into tensors: ``input_ids``, ``attention_mask`` and ``labels``, and, where features have them, ``token_type_ids`` and, of what a teacher said, ``teacher``.
 
-    ``teacher`` is ``[batch, units, labels]`` with each unit's logits at its position and zeros elsewhere, or ``[batch, 2, length]`` where ends are found.
+    ``labels`` are numbers ``[batch, units]``, or flags ``[batch, units, labels]``; ``teacher`` is ``[batch, units, labels]`` with each unit's logits at its position
+    and zeros elsewhere, or ``[batch, 2, length]`` where ends are found.
     """
     batch = {
         "input_ids": _padded([feature["input_ids"] for feature in features], pad_token_id),
         "attention_mask": _padded([feature["attention_mask"] for feature in features], 0),
-        "labels": _padded([feature["labels"] for feature in features], NO_LABEL),
+        "labels": _labels([feature["labels"] for feature in features]),
     }
     if "token_type_ids" in features[0]:
         batch["token_type_ids"] = _padded([feature["token_type_ids"] for feature in features], 0)
@@ -41,6 +42,11 @@ def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
     return torch.from_numpy(table)
+
+
+def _labels(rows: Sequence[Sequence[Any]]) -> Tensor:
+    """Numbers of labels ``[batch, units]``, or, where each unit has a row of flags or numbers, 32-bit floats ``[batch, units, labels]``."""
+    return torch.tensor(rows, dtype=torch.float32) if isinstance(rows[0][0], list) else _padded(rows, NO_LABEL)
 
 
 def _teacher(features: Sequence[Feature], positions: int) -> Float[Tensor, "batch units labels"]:

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ from jaxtyping import Float
 from recompress.benchmarks import Example, ReadsOn, benchmark_of
 from recompress.errors import EffectMissing
 from recompress.integrity.digest import sha256_bytes
+from recompress.models.number_head import standard_of, standardised
 from recompress.models.padding import padding_of
-from recompress.training.judge import dev_metrics, taught, token_costs, training_features
+from recompress.training.judge import Features, dev_metrics, taught, token_costs, training_features
 from recompress.training.precision import choose_precision
 from recompress.training.resume import PREFIX, best_step, newest, open_folder, state_of
 from recompress.training.settings import Schedule
@@ -69,13 +71,55 @@ def train(
     Raises ``DataRefused`` for empty splits or unknown labels, ``InputError`` for a model that cannot be trained, ``TrainingDiverged`` when the loss is no
     number, ``EffectMissing`` when no weight moved, and ``StorageError`` when ``workdir`` cannot be written.
     """
+    network, benchmark = checkpoint.torch_network, benchmark_of(checkpoint.info)
+    features, dev_features, dev = training_features(checkpoint, examples, dev, label)
+    fresh = benchmark.head.answer == "number" and checkpoint.info.standard is None
+    if fresh:  # a head that has learned nothing knows no unit yet
+        numbers = [number for feature in features for [number] in feature["labels"] if not math.isnan(number)]
+        checkpoint.info = replace(checkpoint.info, standard=standard_of(numbers))
+    with standardised(network, checkpoint.info.standard, fresh=fresh):
+        return _train(
+            checkpoint,
+            (features, dev_features, dev),
+            schedule,
+            seed,
+            workdir,
+            curve=curve,
+            label=label,
+            teaching=taught(benchmark, features, soft_labels, examples) if soft_labels is not None else None,
+            objective=objective,
+            depends_on=depends_on,
+            callbacks=callbacks,
+            hold=hold,
+            counts_from=counts_from,
+            minutes=minutes,
+        )
+
+
+def _train(
+    checkpoint: Checkpoint,
+    data: tuple[Features, Features, list[Example]],
+    schedule: Schedule,
+    seed: int,
+    workdir: Path,
+    *,
+    curve: Curve | None,
+    label: str,
+    teaching: Features | None,
+    objective: Objective | None,
+    depends_on: Mapping[str, Any] | None,
+    callbacks: Sequence[TrainerCallback],
+    hold: bool,
+    counts_from: float,
+    minutes: float,
+) -> Checkpoint:
+    """``train`` on features, of a network whose answers are standardised, where they are numbers; ``teaching`` are features that carry what a teacher said."""
     from recompress.training.callbacks import StopEarly, Watch
     from recompress.training.losses import losses_of
     from recompress.training.trainer import SteadyTrainer, arguments
     from recompress.training.zeros import hold_zeros
 
-    network, benchmark = checkpoint.torch_network, benchmark_of(checkpoint.info)
-    features, dev_features, dev = training_features(checkpoint, examples, dev, label)
+    (features, dev_features, dev), network, benchmark = data, checkpoint.torch_network, benchmark_of(checkpoint.info)
     reads_on = isinstance(benchmark, ReadsOn)
     precision = choose_precision(schedule.precision)
     dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, "hold": hold, "counts_from": counts_from, **(depends_on or {})}
@@ -85,8 +129,7 @@ def train(
     with args.main_process_first(desc="opening the folder of checkpoints"):
         stamp = _stamp(network, features, dev_features, dials)
         resumed = open_folder(workdir, stamp)
-    if soft_labels is not None:
-        features = taught(benchmark, features, soft_labels, examples)
+    features = teaching or features
     watch, early = Watch(label, curve), StopEarly(metric, schedule.patience or schedule.epochs, counts_from)
     usual_cache = getattr(network.config, "use_cache", None)  # Trainer switches it off in the config, which is stored
     trainer = SteadyTrainer(
@@ -98,6 +141,7 @@ def train(
         pad_token_id=padding_of(network),
         objective=objective,
         losses=losses_of(checkpoint.info),
+        standard=checkpoint.info.standard,
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),
         reduce=token_costs if reads_on else None,
         callbacks=[watch, early, *callbacks],

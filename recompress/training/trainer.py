@@ -95,6 +95,7 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         pad_token_id: int,
         objective: Objective | None,
         losses: Losses,
+        standard: tuple[float, float] | None,
         judge: Callable[[Any], dict[str, float]],
         reduce: Callable[[Tensor, Tensor], Tensor] | None,
         callbacks: list[TrainerCallback],
@@ -105,6 +106,7 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         self.label_loss = functools.partial(label_loss, losses=losses)
         self.objective = objective or self.label_loss
         self.counts_from = counts_from
+        self.standard = standard
         super().__init__(
             model=network,
             args=args,
@@ -145,6 +147,8 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         logits = logits_of(model, inputs)
+        if self.standard is not None:  # labels and teachers speak in the data's unit
+            logits = logits.float() * self.standard[1] + self.standard[0]
         units = by_unit(model, logits, inputs["attention_mask"])
         loss = self.objective(units, inputs) if model.training else self.label_loss(units, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recompress.benchmarks import get_benchmark
+from recompress.benchmarks.text_regression import number_of
 from recompress.integrity.digest import sha256_directory
 from recompress.methods.registry import get_method
 from recompress.models.base import WEIGHTS, check_base, find_base, numbers_of
 from recompress.models.hub import is_cached
+from recompress.models.number_head import UNKNOWN, standard_of
 from recompress.models.onnx_graph import check_fits
 from recompress.recipe import BaseChoice, Plan
 from recompress.records import DatasetRef, ModelRef
@@ -97,19 +100,23 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     directory = _found(run, given)
     sha256 = sha256_directory(directory)
     dials = run.plan.recipe.kept_dials if run.plan.recipe.answering else {}
+    numbers = get_benchmark(dataset.benchmark).head.answer == "number"
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.models.checkpoint import save
         from recompress.models.finetuned import from_finetuned
 
-        save(from_finetuned(directory, dataset.benchmark, dataset.labels, dials), folder / "model")
+        taken = from_finetuned(directory, dataset.benchmark, dataset.labels, dials)
+        if numbers and taken.info.standard == UNKNOWN:
+            taken.info = replace(taken.info, standard=standard_of([number_of(row.labels) for row in examples_of(dataset, "train")]))
+        save(taken, folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
 
     key = step_key(
         "given baseline",
         modules=["recompress.models.finetuned"],
         config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}),
-        inputs=[sha256, *dataset.labels],
+        inputs=[sha256, *dataset.labels, *(dataset.training_digests if numbers else ())],
         seed=0,
     )
     artifact = run.step("baseline", key=key, run="baseline", do=do, label=f"taking {given.model} as it is")["artifacts"]["model"]

@@ -10,7 +10,6 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 
 import recompress
 from recompress.models.checkpoint import read_info
@@ -28,13 +27,14 @@ def write_version(directory: Path, root: Path) -> None:
     from mlflow.pyfunc import save_model
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
+    from recompress.models.checkpoint import read_info
+
     package, model = root.parent / "recompress", root.parent / "model"
     shutil.copytree(directory, model, copy_function=_link)  # MLflow copies it under the name that it has here, and follows no links out of its folder
     shutil.copytree(Path(recompress.__file__).parent, package, ignore=_only_python)
-    columns: list[Any] = (
-        [ColSpec("string", name) for name in ("question", "context")] if head_of(read_info(directory).benchmark).finds_spans else [ColSpec("string")]
-    )
-    text_in = ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec(AnyType())]))  # type: ignore[no-untyped-call]
+    asked = head_of(read_info(directory).benchmark).asked
+    columns = [ColSpec("string", name) for name in asked] if len(asked) > 1 else [ColSpec("string")]
+    text_in = ModelSignature(inputs=Schema([*columns]), outputs=Schema([ColSpec(AnyType())]))  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow would like an example; the signature says it all
         save_model(

@@ -29,7 +29,8 @@ log = logging.getLogger("recompress.served")
 
 
 class ServedModel(PythonModel):
-    """Plain text in; labels and scores, or words, tags and entities out. Or questions with their contexts in, and answers with their places out."""
+    """Plain text in, or pairs of texts; labels and scores, numbers, or words, tags and entities out. Or questions with their contexts in, and answers with their
+    places out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Hash the version, then open its model. Raises ``IntegrityError`` when a file is not what the manifest says."""

@@ -32,7 +32,7 @@ from recompress.models.checkpoint import Checkpoint
 from recompress.runtimes.asking import units_of
 from recompress.training.batches import Feature, collate
 from recompress.training.judge import taught, training_features
-from recompress.training.losses import losses_of
+from recompress.training.losses import Losses, losses_of
 
 SLACK, SHARE = 1e-3, 0.05
 """How far a distance may lie above its limit, absolutely and as a share: training took its own measure, on other examples and in its own precision."""
@@ -65,7 +65,8 @@ def prove_closeness(
     compared = _comparable(config, after, teacher)
     if compared is None:
         return []
-    was, now = (_distances(student, compared, probe, teacher, answers) for student in (start, after))
+    losses = losses_of(after.info)
+    was, now = (_distances(student, compared, probe, teacher, answers, losses) for student in (start, after))
     limit = float(was.own.mean())
     claims = [Claim("distance from the teacher, not above that before", limit, float(now.own.mean()), SLACK + SHARE * limit, "at most")]
     if len(now.own) < 2:
@@ -95,13 +96,15 @@ def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | N
     return compared if compared.answers > 0 or compared.looks_inside else None
 
 
-def _distances(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None) -> Distances:
+def _distances(
+    student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None, losses: Losses
+) -> Distances:
     features, _, _ = training_features(student, probe, probe[:1], "a probe")
     if answers is not None:
         features = taught(benchmark_of(student.info), features, answers, probe)
     features = features[: max(2, TOKENS // max(len(feature["input_ids"]) for feature in features))]
     student.torch_network.eval()
-    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False, losses=losses_of(student.info)) as objective, torch.no_grad():
+    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False, losses=losses) as objective, torch.no_grad():
         pairs = [_pair(student, objective, features[i], features[(i + 1) % len(features)]) for i in range(len(features))]
     return Distances(*np.asarray(pairs).T)
 

@@ -11,6 +11,7 @@ distillation); Sanh et al. 2019 (DistilBERT), arXiv:1910.01108, section 2 (a stu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -121,6 +122,7 @@ def _pair(checkpoint: Checkpoint, config: DistillBase, inputs: Inputs) -> tuple[
     assert inputs.base is not None
     info = checkpoint.info
     base, student = (from_base(inputs.base, inputs.benchmark.name, info.labels, info.max_length, inputs.seed) for _ in range(2))
+    student.info = replace(student.info, answering=info.answering)
     return base, fresh_student(student, config.student, inputs.seed) if config.student else some_layers(student, _count(config, student))
 
 

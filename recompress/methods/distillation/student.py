@@ -14,6 +14,7 @@ from recompress.methods.registry import Claim
 from recompress.models.architecture import architecture_of, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.heads import head_of
+from recompress.models.number_head import complete_output, put_in
 from recompress.models.surgery import keep_layers
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def fresh_student(checkpoint: Checkpoint, shape: Shape, seed: int) -> Checkpoint
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)
         network: PreTrainedModel = head_of(checkpoint.info.benchmark).auto_model().from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    complete_output(network, checkpoint.info.benchmark)
+    if checkpoint.info.standard is not None:
+        put_in(network, checkpoint.info.standard)
     was, now = source.num_parameters(), network.num_parameters()
     if now >= was:
         raise InputError(f"student: a network of that shape has {now:,} parameters, the model has {was:,}; ask for fewer layers, heads, neurons or less width")

@@ -69,7 +69,7 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
 
     network, info = checkpoint.torch_network.eval(), checkpoint.info
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    use_bf16 = choose_precision("auto") == "bf16"
+    use_bf16 = choose_precision("auto") == "bf16" and benchmark.head.answer != "number"  # whose unit may need more than 8 bits
     features = benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
     progress = bar("teacher", len(features), "example")
 

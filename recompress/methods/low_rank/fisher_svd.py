@@ -25,6 +25,7 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import Linear, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredLinear
+from recompress.models.heads import head_of
 from recompress.models.padding import padding_of
 from recompress.models.surgery import weight_of
 from recompress.progress import bar
@@ -58,7 +59,7 @@ def input_importance(checkpoint: Checkpoint, linears: dict[str, Linear], feature
     from recompress.training.losses import losses_of
     from recompress.training.trainer import label_loss
 
-    if len(checkpoint.info.labels) == 1:
+    if len(checkpoint.info.labels) == 1 and head_of(checkpoint.info.benchmark).answer in ("label", "tags"):
         raise InputError(
             f"with {checkpoint.info.labels[0]} as its only label a model is never wrong, and no input matters to its loss; use svd or activation_svd"
         )

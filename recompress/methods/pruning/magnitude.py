@@ -12,6 +12,7 @@ Zeros are stored like other numbers: alone, this method saves neither bytes nor 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from jaxtyping import Bool, Float
@@ -150,6 +151,7 @@ def prune_magnitude(checkpoint: Checkpoint, config: Magnitude, inputs: Inputs) -
             raise InputError("magnitude with start: base needs the base model, and was given none")
         info = checkpoint.info
         checkpoint = from_base(inputs.base, info.benchmark, info.labels, info.max_length, inputs.seed)
+        checkpoint.info = replace(checkpoint.info, answering=info.answering)
     _refuse(checkpoint, config)
     for number in range(1, config.rounds + 1):
         weights = [weight_of(linear) for _, linear in encoder_linears(checkpoint.torch_network)]
