@@ -10,6 +10,7 @@ from recompress.benchmarks import Example, get_benchmark
 from recompress.methods.registry import Inputs
 from recompress.models.checkpoint import Checkpoint, Info
 from recompress.models.heads import head_of
+from recompress.models.number_head import put_in
 from tests.tiny import PLAIN, TAGS, TOPICS, tiny_examples, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ CLASSIFIERS = ("gpt2-classifier", "llama-classifier")
 """Decoders with a head for labels; the tokenizer has a padding token of its own, which is not number 0."""
 READERS = ("bert-reader",)
 """An encoder with a head that finds answers in a text; its tokenizer gives segments."""
+KINDS = {"bert-pairs": "pair-classification", "roberta-labels": "multi-label-classification", "distilbert-number": "text-regression"}
+"""Encoders with other questions: two texts, several labels, a number."""
+STANDARD = (100.0, 9.0)
+"""Of the numbers that a model of numbers learned from."""
 LANGUAGE, ANSWERS = "language-modelling", "question-answering"
 HIDDEN, NEURONS, LAYERS, HEADS = 32, 64, 2, 4
 LENGTH = 16
@@ -31,12 +36,14 @@ def benchmark_of(family: str) -> str:
     """Both kinds of head are met."""
     if family in READERS:
         return ANSWERS
+    if family in KINDS:
+        return KINDS[family]
     return LANGUAGE if family in DECODERS else "token-classification" if family in ("bert", "xlm-roberta") else "text-classification"
 
 
 def architecture_in(family: str) -> str:
     """The config's ``model_type``."""
-    return family.removesuffix("-classifier").removesuffix("-reader")
+    return family.rpartition("-")[0] if family in (*CLASSIFIERS, *READERS, *KINDS) else family
 
 
 def byte_tokenizer(padding: str | None = "<end>") -> PreTrainedTokenizerBase:
@@ -77,7 +84,7 @@ def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
 
     benchmark = benchmark_of(family)
     tokenizer = byte_tokenizer() if benchmark == LANGUAGE else byte_tokenizer("<pad>") if family in CLASSIFIERS else tiny_tokenizer()
-    labels = {"token-classification": TAGS, "text-classification": TOPICS, LANGUAGE: (), ANSWERS: head_of(ANSWERS).outputs}[benchmark]
+    labels = {"token-classification": TAGS, LANGUAGE: ()}.get(benchmark, head_of(benchmark).outputs or TOPICS)
     config = config_of(family, len(tokenizer), len(labels) or 2, **{"pad_token_id": tokenizer.pad_token_id} | changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -85,8 +92,11 @@ def checkpoint_of(family: str, seed: int = 0, **changes: Any) -> Checkpoint:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+    standard = STANDARD if head_of(benchmark).answer == "number" else None
+    if standard is not None:
+        put_in(network, standard)
     length = 3 * LENGTH if family in CLASSIFIERS else LENGTH  # short texts are to be whole, so that there is something to fill up
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=length))
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=labels, max_length=length, standard=standard))
 
 
 def texts(count: int, seed: int = 0) -> list[Example]:

@@ -60,7 +60,13 @@ def tiny_checkpoint(benchmark: str = "token-classification", *, seed: int = 0, l
 def tiny_examples(count: int, benchmark: str = "token-classification", *, seed: int = 0) -> list[Example]:
     """Sentences whose labels follow from their words, so that a small model can learn them."""
     draw = random.Random(seed)
-    make = _tagged if benchmark == "token-classification" else _question if benchmark == "question-answering" else _text
+    make = {
+        "token-classification": _tagged,
+        "question-answering": _question,
+        "pair-classification": _pair,
+        "multi-label-classification": _several,
+        "text-regression": _number,
+    }.get(benchmark, _text)
     return [make(draw) for _ in range(count)]
 
 
@@ -84,6 +90,29 @@ def _text(draw: random.Random) -> Example:
     words = [*draw.choices(NAMES["PER"] + NAMES["LOC"], k=draw.randint(1, 6)), TOPIC_WORDS[topic]]
     draw.shuffle(words)
     return Example((" ".join(words),), (topic,), draw.choice(("swa", "yor")))
+
+
+def _pair(draw: random.Random) -> Example:
+    """The topic of the second text; in one pair of three the first has another, so that only who knows which is which can tell."""
+    topic = draw.choice(TOPICS)
+    others = [TOPIC_WORDS[other] for other in TOPICS if other != topic]
+    first, second = draw.choice(others) if draw.random() < 1 / 3 else "leo", TOPIC_WORDS[topic]
+    texts = [" ".join(draw.sample([*draw.choices(NAMES["PER"], k=draw.randint(1, 3)), word], k=1) + [word]) for word in (first, second)]
+    return Example((texts[0], texts[1]), (topic,), draw.choice(("swa", "yor")))
+
+
+def _several(draw: random.Random) -> Example:
+    """A topic for each of its words that stands in the text, none and all of them included."""
+    topics = [topic for topic in TOPICS if draw.random() < 0.5]
+    words = [*draw.choices(NAMES["PER"] + NAMES["LOC"], k=draw.randint(1, 5)), *(TOPIC_WORDS[topic] for topic in topics)]
+    draw.shuffle(words)
+    return Example((" ".join(words),), tuple(sorted(topics)) or ("",), draw.choice(("swa", "yor")))
+
+
+def _number(draw: random.Random) -> Example:
+    """100, and 7 more for one word, 3 less for another."""
+    words = draw.choices(("kula", "cheza", "leo", "jana"), k=draw.randint(2, 6))
+    return Example((" ".join(words),), (f"{100 + 7 * words.count('kula') - 3 * words.count('cheza')}",), draw.choice(("swa", "yor")))
 
 
 def _question(draw: random.Random) -> Example:

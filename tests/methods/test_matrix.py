@@ -15,7 +15,7 @@ from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
 from tests.families import remember_exports
 from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, paddings_seen, settings_of
-from tests.six import CLASSIFIERS, DECODERS, READERS, SIX, architecture_in, benchmark_of
+from tests.six import CLASSIFIERS, DECODERS, KINDS, READERS, SIX, architecture_in, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = all_methods()
@@ -24,7 +24,7 @@ LEARNS_ON = "llama-classifier"
 CELLS = [
     (name, family)
     for name, method in METHODS.items()
-    for family in (*SIX, *CLASSIFIERS, *READERS)
+    for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)
     if family not in CLASSIFIERS or family == LEARNS_ON or "training" not in method.needs
 ]
 
@@ -42,8 +42,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
     untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in DECODERS}
-    plain = {family: make_source(family, folder / family) for family in (*SIX, *CLASSIFIERS, *READERS)}
-    packed = {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in (*SIX, *CLASSIFIERS, *READERS)}
+    plain = {family: make_source(family, folder / family) for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)}
+    packed = {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)}
     return plain | untied | packed
 
 
