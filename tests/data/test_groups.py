@@ -114,7 +114,7 @@ def test_a_group_that_spans_slices_goes_with_its_first_part() -> None:
     decided: dict[str, bool] = {}
     one = [Example((f"one {i}",), ("a",), "x", f"g{i}") for i in range(10)]
     other = [Example((f"two {i}",), ("a",), "y", f"g{i}") for i in range(10)]
-    taken = whole_groups(one, 0.3, decided)
+    taken = whole_groups(one, 0.3, decided, [row.labels for row in one])
     assert len(taken) == 3
     assert whole_groups(other, 0.6, decided) == taken, "more are wanted, but nothing of the others may come"
 
