@@ -116,7 +116,7 @@ def test_a_group_that_spans_slices_goes_with_its_first_part() -> None:
     other = [Example((f"two {i}",), ("a",), "y", f"g{i}") for i in range(10)]
     taken = whole_groups(one, 0.3, decided, [row.labels for row in one])
     assert len(taken) == 3
-    assert whole_groups(other, 0.6, decided) == taken, "more are wanted, but nothing of the others may come"
+    assert whole_groups(other, 0.6, decided, [row.labels for row in other]) == taken, "more are wanted, but nothing of the others may come"
 
 
 def test_of_a_group_in_two_raw_splits_test_keeps_its_rows_and_the_others_are_counted() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from recompress.methods.registry import Inputs, Method, get_method
 from recompress.methods.runner import run_step
 from recompress.models.checkpoint import Checkpoint, load, save
+from recompress.models.number_head import put_in, take_out
 from recompress.settings.base import Settings
 from tests.six import LANGUAGE, benchmark_of, checkpoint_of, features_of, inputs_of
 
@@ -70,9 +71,14 @@ def inputs_for(method: Method, family: str, source: Path, workdir: Path) -> Inpu
 
 def _decided(teacher: Checkpoint) -> Checkpoint:
     """Random heads say next to nothing, and there would be nothing to learn from them."""
+    standard = teacher.info.standard
+    if standard is not None:
+        take_out(teacher.torch_network, standard)
     for name, parameter in teacher.torch_network.named_parameters():
         if name.startswith(("classifier", "score")):
             parameter.data.mul_(10)
+    if standard is not None:
+        put_in(teacher.torch_network, standard)
     return teacher
 
 
