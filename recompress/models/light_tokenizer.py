@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
 
 STRATEGIES = {True: "longest_first"}
 """What ``truncation`` may be besides the name of a strategy."""
@@ -37,14 +37,14 @@ class LightTokenizer:
     """A tokenizer that reads text. Raises ``InputError`` for a directory without its files and ``IntegrityError`` for broken ones."""
 
     def __init__(self, directory: Path) -> None:
-        self.backend, settings = read_tokenizer(directory)
+        self.backend_tokenizer, settings = read_tokenizer(directory)
         self.pad_token_id = self._number(settings.get("pad_token"))
         self.eos_token_id = self._number(settings.get("eos_token"))
         self.truncation_side = settings.get("truncation_side", "right")
         self.model_input_names = settings.get("model_input_names", ["input_ids", "token_type_ids", "attention_mask"])
 
     def __len__(self) -> int:
-        return int(self.backend.get_vocab_size(with_added_tokens=True))
+        return int(self.backend_tokenizer.get_vocab_size(with_added_tokens=True))
 
     def __call__(
         self,
@@ -62,8 +62,12 @@ class LightTokenizer:
         """Tokens of one text, or of each text of a list; ``text_pair`` is like ``text``. What is cut off is given too where ``return_overflowing_tokens`` says so."""
         alone = isinstance(text, str) or (is_split_into_words and bool(text) and isinstance(text[0], str))
         texts, pairs = ([text], None if text_pair is None else [text_pair]) if alone else (text, text_pair)
-        self._cut(self.backend, truncation, max_length, stride)
-        encoded = self.backend.encode_batch(list(texts if pairs is None else zip(texts, pairs, strict=True)), is_pretokenized=is_split_into_words)
+        backend = self.backend_tokenizer
+        if truncation and max_length is not None:
+            strategy = STRATEGIES.get(truncation, truncation) if isinstance(truncation, bool) else truncation
+            backend.enable_truncation(max_length, stride=stride, strategy=str(strategy), direction=self.truncation_side)
+        encoded = backend.encode_batch(list(texts if pairs is None else zip(texts, pairs, strict=True)), is_pretokenized=is_split_into_words)
+        backend.no_truncation()  # whoever asks the backend itself gets all
         rows = [(i, one) for i, first in enumerate(encoded) for one in (first, *(first.overflowing if return_overflowing_tokens else ()))]
         result = Encoded(input_ids=[row.ids for _, row in rows])
         result.encodings = [row for _, row in rows]
@@ -77,12 +81,5 @@ class LightTokenizer:
             result["overflow_to_sample_mapping"] = [i for i, _ in rows]
         return result
 
-    def _cut(self, backend: Tokenizer, truncation: bool | str, max_length: int | None, stride: int) -> None:
-        if not truncation or max_length is None:
-            backend.no_truncation()
-            return
-        strategy = STRATEGIES.get(truncation, truncation) if isinstance(truncation, bool) else truncation
-        backend.enable_truncation(max_length, stride=stride, strategy=str(strategy), direction=self.truncation_side)
-
     def _number(self, token: str | None) -> int | None:
-        return None if token is None else self.backend.token_to_id(token)
+        return None if token is None else self.backend_tokenizer.token_to_id(token)
