@@ -60,7 +60,7 @@ def promote(project: Project, monkeypatch: pytest.MonkeyPatch, rule: ApprovalRul
         ({"signed": True, "signers": {"bob": public_pem(BOB)}}, {"key": KEY}, "the approval by bob does not carry the signature"),
         ({"signed": True, "signers": {"bob": public_pem(BOB)}}, {"key": BOB}, None),
     ],
-    ids=str,
+    ids=["no rule", "in time", "run out", "late", "the author", "another signer", "another key", "signed"],
 )
 def test_a_check_of_everything_and_a_bundle_say_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: dict[str, Any], given: dict[str, Any], trouble: str | None
