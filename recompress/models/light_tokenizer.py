@@ -15,6 +15,7 @@ from recompress.models.tokenizer import read_tokenizer
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
+SEGMENTS = "token_type_ids"
 STRATEGIES = {True: "longest_first"}
 """What ``truncation`` may be besides the name of a strategy."""
 
@@ -57,6 +58,7 @@ class LightTokenizer:
         is_split_into_words: bool = False,
         return_overflowing_tokens: bool = False,
         return_offsets_mapping: bool = False,
+        return_token_type_ids: bool | None = None,
         verbose: bool = False,
     ) -> Encoded:
         """Tokens of one text, or of each text of a list; ``text_pair`` is like ``text``. What is cut off is given too where ``return_overflowing_tokens`` says so."""
@@ -71,8 +73,10 @@ class LightTokenizer:
         rows = [(i, one) for i, first in enumerate(encoded) for one in (first, *(first.overflowing if return_overflowing_tokens else ()))]
         result = Encoded(input_ids=[row.ids for _, row in rows])
         result.encodings = [row for _, row in rows]
-        names = {"attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-        result |= {name: [getattr(row, attribute) for _, row in rows] for name, attribute in names.items() if name in self.model_input_names}
+        if SEGMENTS in self.model_input_names if return_token_type_ids is None else return_token_type_ids:
+            result[SEGMENTS] = [row.type_ids for _, row in rows]
+        if "attention_mask" in self.model_input_names:
+            result["attention_mask"] = [row.attention_mask for _, row in rows]
         if return_offsets_mapping:
             result["offset_mapping"] = [row.offsets for _, row in rows]
         if alone and not return_overflowing_tokens:

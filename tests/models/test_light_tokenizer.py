@@ -78,9 +78,16 @@ def test_pairs_and_windows(pair: tuple[LightTokenizer, Any], truncation: bool | 
         assert one.sequence_ids(row) == other.sequence_ids(row)
 
 
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_segments_are_given_where_they_are_wanted(pair: tuple[LightTokenizer, Any], wanted: bool | None) -> None:
+    one, other = (read(["a b", "c"], ["d", "e f"], return_token_type_ids=wanted) for read in pair)
+    same(one, other)
+
+
 def test_one_call_leaves_nothing_for_the_next(pair: tuple[LightTokenizer, Any]) -> None:
     light, whole = pair
     light(TEXTS[0], truncation=True, max_length=3)
+    assert light.backend_tokenizer.encode(TEXTS[5]).ids == whole(TEXTS[5])["input_ids"]
     same(light(TEXTS[5]), whole(TEXTS[5]))
 
 
