@@ -14,7 +14,7 @@ from recompress.models.checkpoint import save
 from tests.flows.toy_project import run
 from tests.tiny import tiny_checkpoint, tiny_examples
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def squad(count: int) -> dict[str, Any]:
