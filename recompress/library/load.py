@@ -135,8 +135,8 @@ def _benchmark_of(folder: Path) -> str:
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     named, problem = config.get("architectures") or [""], config.get("problem_type")
     problem = None if problem == ONE_LABEL else problem
-    for benchmark, head in HEADS.items():
-        if str(named[0]).endswith(head.auto_class.removeprefix("AutoModel")) and head.texts == 1 and head.problem_type == problem:
-            return benchmark
+    fitting = [name for name, head in HEADS.items() if str(named[0]).endswith(head.auto_class.removeprefix("AutoModel")) and head.problem_type == problem]
+    if fitting:
+        return min(fitting, key=lambda name: HEADS[name].texts)  # of single texts, where pairs would look alike
     known = ", ".join(dict.fromkeys(f"…{head.auto_class.removeprefix('AutoModel')}" for head in HEADS.values()))
     raise InputError(f"{folder} is a {named[0] or 'model without a named class'}; fine-tuned models are {known}; train it with a recipe first")
