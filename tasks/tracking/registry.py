@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,7 +202,7 @@ def fetch_model(store: Store, uri: str, ledger: Ledger | None = None) -> Path:
     return directory / MODEL_FOLDER
 
 
-def load_for_prediction(store: Store, root: Path, model: str) -> Callable[[Sequence[str], str | None], list[dict[str, Any]]]:
+def load_for_prediction(store: Store, root: Path, model: str) -> Callable[..., list[dict[str, Any]]]:
     """A model folder, or a registered model by ``name``, ``name@alias`` or ``name/version``, ready to answer lines, or lines about a context; registered ones are
     checked by the ledger.
 
@@ -219,7 +219,7 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[[Seque
         ledger = sound_ledger(root, registry) if not registry.shared or ledger_if_any(root) else None
         directory = fetch_model(store, f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{ALIAS}", ledger)
     predictor = Predictor(directory)
-    return lambda lines, context: [{**answer, "summary": summary(answer)} for answer in predictor(rows_of(lines, predictor.columns, context))]
+    return lambda lines, context=None: [{**answer, "summary": summary(answer)} for answer in predictor(rows_of(lines, predictor.columns, context))]
 
 
 def version_of(registry: MlflowRegistry, uri: str) -> tuple[str, str]:

@@ -197,7 +197,13 @@ def test_ended_in_the_middle_nothing_of_a_project_is_left_and_the_next_one_works
     """While DVC prepares the data. A kill that cannot be told of leaves one folder, which the next ``init`` clears away."""
     command = [sys.executable, "-m", "flows.cli", "init", "--data", "tickets.csv", "--base", str(base)]
     with subprocess.Popen(
-        command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        command,
+        cwd=here,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it is ignored where the tests run in a shell's background
     ) as process:
         assert process.stderr is not None
         while "preparing the data" not in (line := process.stderr.readline()):

@@ -32,7 +32,7 @@ class Project:
         self.timed: list[list[str]] = []
         self.root = tmp_path
         policy = LOOSE | ({"limits": limits} if limits else {})
-        self.plan = SimpleNamespace(policy=Policy.model_validate(policy), sha256="9" * 64)
+        self.plan = SimpleNamespace(recipe=SimpleNamespace(name="toy"), policy=Policy.model_validate(policy), sha256="9" * 64)
         monkeypatch.setattr("recompress.measure.speed.measure_rounds", self.measure)
         monkeypatch.setattr("tasks.steps.evaluate.examples_of", lambda *_: [])
 
