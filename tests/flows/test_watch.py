@@ -49,6 +49,7 @@ class Story:
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "RECOMPRESS_TELL": self.tell,
         }
         return (
             environment(self.folder)
