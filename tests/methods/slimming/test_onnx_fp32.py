@@ -21,10 +21,10 @@ def test_a_graph_that_is_wrong_where_only_text_is_long_enough_is_refused(tmp_pat
     remember_exports(monkeypatch)
     usual = onnx_fp32.export_graph
 
-    def other_places(network: Any) -> Any:
+    def other_places(network: Any, **named: Any) -> Any:
         wrong = copy.deepcopy(network)
         wrong.base_model.embeddings.position_embeddings.weight.data[12:] *= -1
-        return usual(wrong)
+        return usual(wrong, **named)
 
     monkeypatch.setattr(onnx_fp32, "export_graph", other_places)
     with pytest.raises(EffectMissing, match="largest change of an output"):
