@@ -67,7 +67,8 @@ def matrices(source: Path) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(("reduce_range", "levels"), [(False, 127), (True, 63)])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_stored_weights_follow_the_formula(per_channel: bool, reduce_range: bool, levels: int, tmp_path: Path) -> None:
+def test_stored_weights_follow_the_formula(per_channel: bool, reduce_range: bool, levels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recompress.methods.quantization.int8.int8_overflows", lambda: False)  # what is stored is the same on any processor
     quantize(tmp_path, per_channel=per_channel, reduce_range=reduce_range)
     model = read_graph(tmp_path / "target" / "model.onnx")
     candidates = [matrix for name, matrix in dequantized(model).items() if "embedding" not in name and "embed" not in name]
