@@ -110,8 +110,8 @@ def data_explain(root: Path, what: str, dials: tuple[str, ...], json_: bool) -> 
 
     Example:  recompress data explain tickets.csv
     """
-    from recompress.data.explain import as_json as facts
-    from recompress.data.explain import explain as in_words
+    from recompress.data.infer.explain import as_json as facts
+    from recompress.data.infer.explain import explain as in_words
     from tasks.data.explain import explain
 
     understood = explain(root, what, dials)

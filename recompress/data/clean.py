@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
-from recompress.data.bio import continues_nothing, valid_bio
 from recompress.data.characters import LOST, has_broken, has_half, has_hidden, is_nfc, repaired, to_nfc, without_hidden
+from recompress.data.formats.bio import continues_nothing, valid_bio
 from recompress.data.questions import moved
 
 Tally = Counter[str]

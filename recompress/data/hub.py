@@ -6,9 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-from recompress.data.infer_files import DATA_ENDINGS
+from recompress.data.formats.tables import SIDE_FILES
+from recompress.data.infer.files import DATA_ENDINGS
 from recompress.data.sources import SourceSettings
-from recompress.data.tables import SIDE_FILES
 from recompress.errors import DataRefused, InputError
 from recompress.models.hub import snapshot
 

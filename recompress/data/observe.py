@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
-from recompress.data.bio import continues_nothing
 from recompress.data.characters import has_broken, has_hidden, is_nfc
 from recompress.data.clean import Key, likeness, tells_something
+from recompress.data.formats.bio import continues_nothing
 from recompress.data.groups import groups_of
 from recompress.data.questions import KINDS
 from recompress.data.sources import RawPart, SourceSettings

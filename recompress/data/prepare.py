@@ -20,9 +20,9 @@ from typing import Any
 
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
+from recompress.data.formats.readers import ProblemKind
 from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
 from recompress.data.labels import kinds_of, names_in
-from recompress.data.readers import ProblemKind
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
 from recompress.data.version import check_version
 from recompress.errors import DataRefused, RecompressError

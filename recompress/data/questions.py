@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from recompress.benchmarks.answers import NOTHING, Span, is_written, read, written
 from recompress.benchmarks.question_answering import QuestionAnswering
-from recompress.data.reading import cut
+from recompress.data.excerpt import cut
 from recompress.integrity.digest import sha256_bytes
 
 QUESTION_ANSWERING = QuestionAnswering.name

@@ -12,12 +12,12 @@ from pydantic import Field, field_validator, model_serializer
 
 from recompress.benchmarks import Example
 from recompress.data.characters import tidy
+from recompress.data.formats.readers import Problem, ProblemKind, Row, read_file
+from recompress.data.formats.tables import SIDE_FILES, saved_files
+from recompress.data.formats.tag_schemes import labels_in_iob2
 from recompress.data.ignored import ignored_in
 from recompress.data.labels import settled
 from recompress.data.layout import Layout, Name
-from recompress.data.readers import Problem, ProblemKind, Row, read_file
-from recompress.data.tables import SIDE_FILES, saved_files
-from recompress.data.tag_schemes import labels_in_iob2
 from recompress.errors import DataRefused, InputError
 from recompress.records import Split
 from recompress.settings.base import Settings, Share, as_before

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recompress.data.looking import Understood, look_at, understand
+from recompress.data.infer.looking import look_at
+from recompress.data.infer.understood import Understood, understand
 from recompress.data.sources import SourceSettings, names, raw_files, read_settings_of
 from recompress.errors import InputError
 from recompress.settings.file import SettingsFile, as_plain, unknown

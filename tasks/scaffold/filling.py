@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from recompress.data.looking import Understood, look_at
+from recompress.data.infer.looking import look_at
+from recompress.data.infer.understood import Understood
 from recompress.data.splits import draw, preparation, read_split
 from recompress.errors import DataRefused, InputError
 from recompress.models.heads import head_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from recompress.data.looking import Understood
+from recompress.data.infer.understood import Understood
 
 MOST = 10
 

@@ -12,8 +12,8 @@ import jinja2
 
 from recompress.benchmarks import get_benchmark
 from recompress.benchmarks.question_answering import Answering
-from recompress.data.explain import as_settings
-from recompress.data.looking import Understood
+from recompress.data.infer.explain import as_settings
+from recompress.data.infer.understood import Understood
 from recompress.data.questions import KINDS
 from recompress.data.version import version_of
 from recompress.models.heads import head_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from recompress.data.formats.tables import SIDE_FILES
 from recompress.data.sources import SourceSettings, read_settings_of
-from recompress.data.tables import SIDE_FILES
 from recompress.errors import DataRefused, RecompressError, without_passwords
 from recompress.integrity.digest import sha256_directory, sha256_file, sha256_json
 from recompress.integrity.fingerprint import VERSIONED, code_fingerprint

@@ -12,8 +12,8 @@ import pytest
 from recompress.benchmarks import Example
 from recompress.data.checks import RULES, Check, DataCheck, as_table, refusal, rules_for, suite_sha256, waive
 from recompress.data.checks_page import checks_page
+from recompress.data.formats.readers import Problem
 from recompress.data.observe import COUNTED, observe_balance, observe_rows, observe_sizes
-from recompress.data.readers import Problem
 from recompress.data.sources import RawPart, SourceSettings
 from recompress.errors import DataRefused
 from recompress.records import Split

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recompress.benchmarks import Example
-from recompress.data.bio import continues_nothing, valid_bio
 from recompress.data.characters import has_broken, has_hidden, is_nfc, repaired, to_nfc, without_hidden
 from recompress.data.clean import Tally, clean, likeness, without_conflicts, without_likes, without_repeats
+from recompress.data.formats.bio import continues_nothing, valid_bio
 
 
 def cleaned(*examples: Example, labels: frozenset[str] | None = None, tagged: bool = True) -> tuple[list[Example], Tally]:

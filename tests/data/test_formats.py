@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from recompress.benchmarks import Example
+from recompress.data.formats.readers import read_rows
+from recompress.data.infer.looking import look_at
+from recompress.data.infer.understood import understand
 from recompress.data.layout import Format
-from recompress.data.looking import look_at, understand
 from recompress.data.prepare import prepare
-from recompress.data.readers import read_rows
 from recompress.data.sources import SourceSettings, read_raw
 from recompress.errors import DataRefused, InputError
 from tests.data.made_up import NAMES, SPLITS, TAGGED

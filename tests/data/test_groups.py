@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recompress.benchmarks import Example, get_benchmark
+from recompress.data.formats.readers import read_rows
 from recompress.data.groups import whole_groups
 from recompress.data.observe import observe_rows
 from recompress.data.prepare import prepare, write
-from recompress.data.readers import read_rows
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw
 from recompress.data.splits import read_split
 from recompress.errors import DataRefused

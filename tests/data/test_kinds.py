@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from recompress.benchmarks import Example
+from recompress.data.formats.readers import read_rows
+from recompress.data.infer.looking import look_at
 from recompress.data.labels import kinds_of, settled
-from recompress.data.looking import look_at
 from recompress.data.observe import observe_balance
 from recompress.data.prepare import prepare, write
-from recompress.data.readers import read_rows
 from recompress.data.sources import RawPart, SourceSettings
 from recompress.data.splits import labels_of, read_split
 from recompress.errors import DataRefused

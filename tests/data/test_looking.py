@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from recompress.data.explain import as_json, as_settings, as_yaml, explain
-from recompress.data.infer_files import named_by
-from recompress.data.looking import look_at
+from recompress.data.infer.explain import as_json, as_settings, as_yaml, explain
+from recompress.data.infer.files import named_by
+from recompress.data.infer.looking import look_at
 from recompress.data.sources import SourceSettings
 from recompress.errors import DataRefused, InputError
 from recompress.settings.file import SettingsFile
@@ -24,6 +26,11 @@ def tickets(folder: Path, name: str = "tickets.csv", count: int = 60) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text("id,body,topic\n" + "".join(rows))
     return folder / name
+
+
+def write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def test_one_file_is_understood_whole(tmp_path: Path) -> None:
@@ -142,6 +149,31 @@ def test_dials_that_are_given_are_not_inferred(tmp_path: Path) -> None:
     assert look_at(path, benchmark="language-modelling", text="topic").entry["benchmark"] == "language-modelling"
     assert look_at(path, text="id", label="topic").first[0].words == ("0",)
     assert look_at(path, name="mine").entry["source"] == "raw/mine"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "text", "label", "row"),
+    [
+        ("token-classification", "tokens", "ner_tags", (["Asha", "went"], ["B-PER", "O"])),
+        ("token-classification", "text", "spans", ("Asha went", [{"start": 0, "end": 4, "label": "PER"}])),
+        ("multi-label-classification", "text", "topics", ("Asha went", ["people", "travel"])),
+    ],
+)
+def test_lists_in_fields_of_a_table_are_lists(benchmark: str, text: str, label: str, row: tuple[Any, Any], tmp_path: Path) -> None:
+    """As a table has them that was written from lists: JSON in a field."""
+    words = row[0] if isinstance(row[0], str) else json.dumps(row[0])
+    write_table(tmp_path / "a.csv", [text, label], [[words + (f" {i}" if isinstance(row[0], str) else ""), json.dumps(row[1])] for i in range(40)])
+    understood = look_at(tmp_path / "a.csv")
+    assert (understood.benchmark, understood.entry["text"], understood.entry["label"]) == (benchmark, text, label)
+    assert not understood.problems
+    assert understood.rows == {"train": 40}
+
+
+@pytest.mark.parametrize("labels", [["[a]", "[b]"], ['["a"]', '["b"]'], ["[1]", "[2]"]])
+def test_a_label_in_brackets_stays_one_label(labels: list[str], tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", ["text", "label"], [[f"text number {i}", labels[i % 2]] for i in range(40)])
+    understood = look_at(tmp_path / "a.csv")
+    assert (understood.benchmark, understood.labels) == ("text-classification", {labels[0]: 20, labels[1]: 20})
 
 
 def test_labels_too_seldom_for_three_splits_are_left_out_and_named(tmp_path: Path) -> None:

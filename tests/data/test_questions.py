@@ -15,11 +15,11 @@ import pytest
 from recompress.benchmarks import Example
 from recompress.benchmarks.answers import read
 from recompress.data.clean import Tally, clean
-from recompress.data.explain import explain
-from recompress.data.looking import look_at
+from recompress.data.formats.readers import read_rows
+from recompress.data.infer.explain import explain
+from recompress.data.infer.looking import look_at
 from recompress.data.observe import observe_balance, observe_rows, read_prepared
 from recompress.data.prepare import prepare, write
-from recompress.data.readers import read_rows
 from recompress.data.sources import SourceSettings, read_raw
 from recompress.data.splits import labels_of, preparation, read_split
 from recompress.errors import DataRefused

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recompress.data import readers, reading
-from recompress.data.readers import Format, Reading, read_rows
+from recompress.data.formats import readers, reading
+from recompress.data.formats.readers import Format, Reading, read_rows
 from recompress.errors import DataRefused
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recompress.benchmarks.text import places_of_words, words_of
-from recompress.data.looking import look_at
-from recompress.data.readers import read_rows
-from recompress.data.spans import Span, read_spans, words_and_tags
+from recompress.data.formats.readers import read_rows
+from recompress.data.formats.spans import Span, read_spans, words_and_tags
+from recompress.data.infer.looking import look_at
 from recompress.errors import DataRefused
 
 TEXT = "Asha Juma, went to Dar-es-Salaam 🌍 and Nairobi."

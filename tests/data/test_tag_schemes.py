@@ -12,13 +12,13 @@ from seqeval.scheme import BILOU, IOB1, IOBES, Entities
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.token_classification import entities
-from recompress.data.bio import valid_bio
+from recompress.data.formats.bio import valid_bio
+from recompress.data.formats.readers import read_rows
+from recompress.data.formats.tag_schemes import TAGS, labels_in_iob2, to_iob2
+from recompress.data.infer.looking import look_at
 from recompress.data.layout import Tags
-from recompress.data.looking import look_at
 from recompress.data.prepare import prepare, summary
-from recompress.data.readers import read_rows
 from recompress.data.sources import RawPart, SourceSettings, read_raw
-from recompress.data.tag_schemes import TAGS, labels_in_iob2, to_iob2
 from recompress.errors import DataRefused
 from tests.data.made_up import IOB2, WORDS
 

@@ -5,9 +5,10 @@ Columns are parted by tabs where a line has one, otherwise by spaces; all lines 
 
 from __future__ import annotations
 
+from recompress.data.excerpt import cut
+from recompress.data.formats.reading import Reading, Row
+from recompress.data.formats.tag_schemes import LOOKS, TAGS, to_iob2
 from recompress.data.layout import Layout
-from recompress.data.reading import Reading, Row, cut
-from recompress.data.tag_schemes import LOOKS, TAGS, to_iob2
 
 
 def read_columns(reading: Reading, content: str, layout: Layout) -> None:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recompress.data.looking import Understood
+from recompress.data.formats.reading import Row
+from recompress.data.infer.understood import Understood
 from recompress.data.questions import is_question
-from recompress.data.reading import Row
 from recompress.models.heads import head_of
 
 WIDEST = 110

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recompress.data.records import Written, value_at
+from recompress.data.formats.records import Written, value_at
 
 Records = Sequence[Mapping[str, Any]]
 TEXTS = ("text", "sentence", "content", "body", "tweet", "review", "document", "message", "comment", "utterance", "query", "question", "article", "data.text")

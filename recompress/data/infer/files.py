@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_args
 
-from recompress.data.tables import SIDE_FILES, saved_files
+from recompress.data.formats.tables import SIDE_FILES, saved_files
 from recompress.errors import DataRefused
 from recompress.records import Split
 

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recompress.data.conll_columns import read_columns
-from recompress.data.delimited import read_delimited
-from recompress.data.json_files import read_json, read_json_lines, read_squad
+from recompress.data.excerpt import cut
+from recompress.data.formats.conll_columns import read_columns
+from recompress.data.formats.delimited import read_delimited
+from recompress.data.formats.json_files import read_json, read_json_lines, read_squad
+from recompress.data.formats.reading import HARMLESS, Problem, ProblemKind, Reading, Row, text_of
+from recompress.data.formats.tables import read_table
 from recompress.data.layout import Format, Layout
-from recompress.data.reading import HARMLESS, Problem, ProblemKind, Reading, Row, cut, text_of
-from recompress.data.tables import read_table
 from recompress.errors import DataRefused
 
 __all__ = ["HARMLESS", "Format", "Problem", "ProblemKind", "Reading", "Row", "read_file", "read_rows"]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from recompress.data.characters import HALF
-from recompress.data.encodings import looks_like, named_wide
+from recompress.data.excerpt import cut
+from recompress.data.formats.encodings import looks_like, named_wide
 from recompress.errors import DataRefused
 
 ProblemKind = Literal["malformed_lines", "empty_words", "not_utf8", "byte_order_marks", "windows_line_ends", "not_chosen"]
@@ -120,8 +121,3 @@ def _decode(reading: Reading, number: int, line: bytes, guess: str) -> str:
     except UnicodeDecodeError:
         reading.report("not_utf8", number, f"the line is not UTF-8 text{guess}")
         return line.decode("utf-8", errors="replace")
-
-
-def cut(line: str) -> str:
-    """A line as it stands in a message."""
-    return repr(line if len(line) <= 60 else line[:59] + "…")

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from recompress.data.bio import continues_nothing
-from recompress.data.conll_columns import columns_of
+from recompress.data.formats.bio import continues_nothing
+from recompress.data.formats.conll_columns import columns_of
+from recompress.data.formats.tag_schemes import TAGS
 from recompress.data.layout import Tags
-from recompress.data.tag_schemes import TAGS
 from recompress.errors import DataRefused
 
 DOCUMENT = "-DOCSTART-"

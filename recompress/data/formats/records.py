@@ -11,12 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recompress.data.excerpt import cut
+from recompress.data.formats.reading import Reading, Row
+from recompress.data.formats.spans import read_spans, words_and_tags
+from recompress.data.formats.tag_schemes import LOOKS, TAGS, to_iob2
 from recompress.data.labels import settled
 from recompress.data.layout import Layout
 from recompress.data.questions import question_of, short
-from recompress.data.reading import Reading, Row, cut
-from recompress.data.spans import read_spans, words_and_tags
-from recompress.data.tag_schemes import LOOKS, TAGS, to_iob2
 
 Record = Mapping[str, Any]
 Names = Mapping[str, Sequence[str]]
@@ -122,7 +123,7 @@ def _several(layout: Layout, record: Record, names: Sequence[str] | None) -> lis
     """The labels of a list, of a field that holds a list as JSON, of a text with a separator; an empty one says that none holds."""
     value = value_at(record, layout.label)
     if isinstance(value, str) and not isinstance(value, Written):
-        listed = _list(value)
+        listed = listed_in(value)
         if listed is None:
             parts = value.split(layout.separator) if layout.separator else [value]
             listed = [part.strip() for part in parts if part.strip()]
@@ -148,13 +149,13 @@ def _label(layout: Layout, record: Record, names: Sequence[str] | None) -> str:
 
 
 def _tagged(layout: Layout, record: Record, words: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    value = _list(value_at(record, layout.label))
+    value = listed_in(value_at(record, layout.label))
     if layout.tags == "spans":
         text = _text(layout, record, words)
         if value is None:
             raise Unreadable(f"expected a list of spans under {layout.label!r}, got {cut(_shown(record))}")
         return words_and_tags(text, read_spans(value, text))
-    listed = _list(words)
+    listed = listed_in(words)
     if listed is None or value is None:
         raise Unreadable(f"expected lists of words {layout.text!r} and tags {layout.label!r}, got {cut(_shown(record))}")
     if len(listed) != len(value):
@@ -201,7 +202,7 @@ def _named(record: Record, column: str | None) -> str:
     return value.strip()
 
 
-def _list(value: Any) -> Sequence[Any] | None:
+def listed_in(value: Any) -> Sequence[Any] | None:
     """A list, or the list that a field of CSV holds as JSON."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recompress.data.excerpt import cut
+from recompress.data.formats.reading import Reading, bytes_of
+from recompress.data.formats.records import add_record
 from recompress.data.layout import Layout
 from recompress.data.questions import QUESTIONS
-from recompress.data.reading import Reading, bytes_of, cut
-from recompress.data.records import add_record
 from recompress.errors import DataRefused
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import csv
 import io
 from collections.abc import Iterator
 
+from recompress.data.excerpt import cut
+from recompress.data.formats.reading import Reading
+from recompress.data.formats.records import add_record
 from recompress.data.layout import Layout
-from recompress.data.reading import Reading, cut
-from recompress.data.records import add_record
 from recompress.errors import DataRefused
 
 LONGEST_FIELD = 1 << 27

@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recompress.data.conll_columns import columns_of
-from recompress.data.infer_columns import KNOWN
+from recompress.data.formats.conll_columns import columns_of
+from recompress.data.formats.reading import Reading, text_of
+from recompress.data.formats.tag_schemes import TAGS
+from recompress.data.infer.columns import KNOWN
 from recompress.data.questions import looks_like_squad
-from recompress.data.reading import Reading, text_of
-from recompress.data.tag_schemes import TAGS
 from recompress.errors import DataRefused
 
 LINES = 400

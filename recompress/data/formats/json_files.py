@@ -12,10 +12,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from recompress.data.excerpt import cut
+from recompress.data.formats.reading import Reading
+from recompress.data.formats.records import Written, add_record
 from recompress.data.layout import Layout
 from recompress.data.questions import ANSWERS, CONTEXT, QUESTION, flattened, is_squad
-from recompress.data.reading import Reading, cut
-from recompress.data.records import Written, add_record
 from recompress.errors import DataRefused
 
 _SPACE = re.compile(r"[ \t\n\r]*")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from recompress.data.bio import valid_bio
+from recompress.data.formats.bio import valid_bio
 from recompress.data.layout import Tags
 
 _TYPE = r"[^\s-]\S*"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from recompress.data.column_looks import LABELS, Records, best_text, by_name, distinct, is_flag, is_label, is_text, mean_length, numbers_of, values_of
-from recompress.data.records import Written, value_at
+from recompress.data.formats.records import Written, value_at
+from recompress.data.infer.looks import LABELS, Records, best_text, by_name, distinct, is_flag, is_label, is_text, mean_length, numbers_of, values_of
 
 Inferred = tuple[dict[str, Any], dict[str, str], list[str]]
 PAIRS = (

@@ -1,0 +1,1 @@
+"""How data would be read that nobody has described: format, columns, tags, splits, from what stands in the files."""
