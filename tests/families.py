@@ -125,29 +125,3 @@ def features_of(checkpoint: Checkpoint, count: int = 6, seed: int = 0) -> list[d
 def saved(family: str, directory: Path, benchmark: str = "token-classification", seed: int = 0) -> Path:
     save(checkpoint_of(family, benchmark, seed), directory)
     return directory
-
-
-_graphs: dict[str, bytes] = {}
-
-
-def remember_exports(monkeypatch: Any) -> None:
-    """Exporting takes seconds even for a tiny network: the same weights are exported once in a test run."""
-    import hashlib
-
-    import onnx
-
-    from recompress.runtimes import export
-
-    real = export.export_graph
-
-    def remembered(network: Any, *, segments: bool = False) -> onnx.ModelProto:
-        tensors = network.state_dict().items()
-        content = hashlib.sha256(repr([type(network), network.config.to_json_string(), segments]).encode())
-        for name, tensor in tensors:
-            content.update(name.encode() + tensor.numpy().tobytes())
-        if content.hexdigest() not in _graphs:
-            _graphs[content.hexdigest()] = real(network, segments=segments).SerializeToString()
-        return onnx.load_from_string(_graphs[content.hexdigest()])
-
-    for user in ("methods.quantization.int8", "methods.quantization.onnx_nbits", "methods.slimming.onnx_fp32"):
-        monkeypatch.setattr(f"recompress.{user}.export_graph", remembered)

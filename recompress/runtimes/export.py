@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
 from recompress.runtimes.asking import OUTPUTS, finds_spans, logits_of
 from recompress.runtimes.batches import INPUTS, one_answer
+from recompress.runtimes.outlines import recall, remember, shape_of
 from recompress.runtimes.turned import turn_constants
 
 if TYPE_CHECKING:
@@ -34,10 +35,31 @@ def export_graph(network: PreTrainedModel, *, one_file: bool = True, segments: b
 
     Raises ``InputError`` for a network that no graph in ``one_file`` can hold, and ``IntegrityError`` when the graph answers differently from the network.
     """
-    import torch
-
     if one_file:
         check_fits(sum(parameter.numel() for parameter in network.parameters()), "the model")
+    names = INPUTS if segments else INPUTS[:2]
+    shape = shape_of(network, names)
+    if (known := recall(shape, network)) is not None:
+        with suppress(IntegrityError):  # something in the graph was not of the shape after all
+            return _finished(known, network, names)
+    model = _exported(network, names)
+    remember(shape, model, network)
+    return _finished(model, network, names)
+
+
+def _finished(model: onnx.ModelProto, network: PreTrainedModel, names: Sequence[str]) -> onnx.ModelProto:
+    """Fit to be run, and compared with the network."""
+    if shares_of(network) != tuple(range(len(layers_of(network)))):
+        model = _stored_once(model)
+    turn_constants(model)
+    strip(model)
+    _check_same(model, network, names)
+    return model
+
+
+def _exported(network: PreTrainedModel, names: Sequence[str]) -> onnx.ModelProto:
+    """What torch's exporter makes of it."""
+    import torch
 
     class Logits(torch.nn.Module):
         def __init__(self, network: Any) -> None:
@@ -49,7 +71,6 @@ def export_graph(network: PreTrainedModel, *, one_file: bool = True, segments: b
             return tuple(answered[name] for name in outputs)
 
     outputs = OUTPUTS if finds_spans(network) else ("logits",)
-    names = INPUTS if segments else INPUTS[:2]
     ids = torch.ones((2, 5), dtype=torch.long)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     usual, usual_cache = network.config._attn_implementation, getattr(network.config, "use_cache", None)
@@ -69,16 +90,11 @@ def export_graph(network: PreTrainedModel, *, one_file: bool = True, segments: b
                 dynamic_shapes=((free,) * len(names),),
             )
         model: onnx.ModelProto = program.model_proto
+        return model
     finally:
         network.set_attn_implementation(usual)
         if usual_cache is not None:
             network.config.use_cache = usual_cache
-    if shares_of(network) != tuple(range(len(layers_of(network)))):
-        model = _stored_once(model)
-    turn_constants(model)
-    strip(model)
-    _check_same(model, network, names)
-    return model
 
 
 def _stored_once(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -13,7 +13,6 @@ import pytest
 from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
-from tests.families import remember_exports
 from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, paddings_seen, settings_of
 from tests.six import CLASSIFIERS, DECODERS, KINDS, READERS, SIX, architecture_in, benchmark_of
 
@@ -31,11 +30,6 @@ CELLS = [
 
 def is_supported(name: str, family: str) -> bool:
     return architecture_in(family) in METHODS[name].architectures and benchmark_of(family) in METHODS[name].benchmarks
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_exports(monkeypatch)
 
 
 @pytest.fixture(scope="module")

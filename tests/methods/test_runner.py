@@ -22,13 +22,12 @@ from recompress.methods.registry import Claim, Inputs, Method, all_methods, get_
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.checkpoint import Checkpoint, load
 from recompress.settings.base import Settings
-from tests.families import checkpoint_of, inputs_of, remember_exports, saved
+from tests.families import checkpoint_of, inputs_of, saved
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _known() -> None:
     all_methods()
-    remember_exports(monkeypatch)
 
 
 def step(name: str, source: Path, target: Path, benchmark: str = "token-classification", **dials: Any) -> StepReport:

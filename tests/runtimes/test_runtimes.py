@@ -20,7 +20,7 @@ from recompress.models.checkpoint import load
 from recompress.runtimes import open_runtime, processor, runtime_of
 from recompress.runtimes.batches import answer, batches_of, pad_batch
 from recompress.runtimes.turned import turn_constants
-from tests.families import checkpoint_of, features_of, inputs_of, remember_exports, saved
+from tests.families import checkpoint_of, features_of, inputs_of, saved
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text classifier as torch (``torch``) and as ONNX (``onnx``), int8 (``int8``)."""
     place = tmp_path_factory.mktemp("exported")
     saved("roberta", place / "torch", "text-classification")
-    with pytest.MonkeyPatch.context() as patch:
-        get_method("onnx_fp32")
-        remember_exports(patch)
-        for name, target in (("onnx_fp32", "onnx"), ("dynamic_int8", "int8")):
-            run_step(name, get_method(name).config(), place / "torch", place / target, inputs_of(place / f"work-{target}", "text-classification"))
+    get_method("onnx_fp32")
+    for name, target in (("onnx_fp32", "onnx"), ("dynamic_int8", "int8")):
+        run_step(name, get_method(name).config(), place / "torch", place / target, inputs_of(place / f"work-{target}", "text-classification"))
     return place
 
 

@@ -23,13 +23,12 @@ from recompress.models.onnx_graph import numbers_in, read_graph, weights_in
 from recompress.runtimes import export, open_runtime
 from recompress.runtimes.processor import int8_overflows
 from tests import six
-from tests.families import checkpoint_of, inputs_of, remember_exports, saved
+from tests.families import checkpoint_of, inputs_of, saved
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _known() -> None:
     get_method("dynamic_int8")
-    remember_exports(monkeypatch)
 
 
 def quantize(place: Path, family: str = "bert", **dials: Any) -> StepReport:

@@ -17,7 +17,6 @@ from recompress.models.architecture import encoder_linears, layers_of
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.models.surgery import weight_of
-from tests.families import remember_exports
 from tests.methods.quantization.by_hand import inputs_of_linears, rows_of, uneven
 from tests.six import features_of, inputs_of
 
@@ -27,9 +26,8 @@ TOP = 64
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _known() -> None:
     get_method("static_int8")
-    remember_exports(monkeypatch)
 
 
 def graph_of(name: str, family: str, place: Path, **dials: Any) -> tuple[Checkpoint, Any]:

@@ -24,15 +24,13 @@ from recompress.runtimes import open_runtime
 from recompress.runtimes.batches import answer
 from recompress.settings.base import Settings
 from tests import six
-from tests.families import remember_exports
 
 FAMILY = "roberta"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _known() -> None:
     get_method("onnx_nbits")
-    remember_exports(monkeypatch)
 
 
 def packed(place: Path, method: str = "rtn", family: str = FAMILY, **dials: Any) -> Path:

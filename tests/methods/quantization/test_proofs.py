@@ -15,7 +15,6 @@ from recompress.methods.quantization.grid import FewBits, rounded
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models.checkpoint import save
-from tests.families import remember_exports
 from tests.methods.quantization.by_hand import uneven
 from tests.six import inputs_of
 
@@ -197,7 +196,6 @@ def test_a_graph_that_is_silently_wrong_is_refused(name: str, family: str, tmp_p
     method, dials, module, function, change, words = GRAPHS[name]
     save(uneven(family), tmp_path / "source")
     config, inputs = get_method(method).config(**dials), inputs_of(family, tmp_path / "work", 24)
-    remember_exports(monkeypatch)
     if module is None:
         import onnxruntime.quantization as place
 

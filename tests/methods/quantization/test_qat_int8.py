@@ -29,16 +29,11 @@ from recompress.runtimes import runtime_of
 from recompress.runtimes.processor import int8_overflows
 from recompress.training.teacher_outputs import TeacherOutputs, examples_sha256
 from recompress.training.trainer import cross_entropy
-from tests.families import TOPICS, checkpoint_of, features_of, inputs_of, remember_exports, saved
+from tests.families import TOPICS, checkpoint_of, features_of, inputs_of, saved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = "text-classification"
 QUICK: dict[str, Any] = {"batch_size": 16, "learning_rate": 3e-3, "hard_labels": 1.0}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_exports(monkeypatch)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -21,16 +21,14 @@ from recompress.models.checkpoint import load, save
 from recompress.models.onnx_graph import read_graph, weights_in
 from recompress.runtimes import open_runtime, runtime_of
 from recompress.training.run import weights_sha256
-from tests.families import remember_exports
 from tests.six import DECODERS, SIX, checkpoint_of, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _known() -> None:
     get_method("static_int8")
-    remember_exports(monkeypatch)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])

@@ -10,7 +10,6 @@ import pytest
 
 from recompress.errors import EffectMissing
 from recompress.methods.slimming import onnx_fp32
-from tests.families import remember_exports
 from tests.methods.by_hand import saved_by
 from tests.six import checkpoint_of
 
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_graph_that_is_wrong_where_only_text_is_long_enough_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_exports(monkeypatch)
     usual = onnx_fp32.export_graph
 
     def other_places(network: Any, **named: Any) -> Any:
@@ -31,7 +29,6 @@ def test_a_graph_that_is_wrong_where_only_text_is_long_enough_is_refused(tmp_pat
         saved_by("onnx_fp32", "bert", tmp_path, checkpoint_of("bert"))
 
 
-def test_the_model_says_that_its_weights_are_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    remember_exports(monkeypatch)
+def test_the_model_says_that_its_weights_are_floats(tmp_path: Path) -> None:
     _, exported, _ = saved_by("onnx_fp32", "bert", tmp_path, checkpoint_of("bert"))
     assert exported.info.onnx["int8"] is False
