@@ -1,6 +1,6 @@
 """SIGKILL at every named point of promotion, rollback, undoing and recovery; at random moments; and twice in a row.
 
-Each point is killed ten times here. A longer run:  RECOMPRESS_TEST_KILLS=50 python -m pytest tests/promotion/test_kill.py
+Each point is killed four times here. A longer run:  RECOMPRESS_TEST_KILLS=50 python -m pytest tests/promotion/test_kill.py
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.ledger.stores import new_database
 from tests.promotion.stage import MODEL, FolderRegistry, make_plan, model_directory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-KILLS = int(os.environ.get("RECOMPRESS_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("RECOMPRESS_TEST_KILLS", "4"))
 RECOVERY_POINTS = ("promotion:recovery-recorded", "promotion:move-recorded", "promotion:files-checked-again", "promotion:check-recorded", "promotion:committed")
 Crash = Callable[[str], None]
 
