@@ -169,6 +169,17 @@ def test_lists_in_fields_of_a_table_are_lists(benchmark: str, text: str, label: 
     assert understood.rows == {"train": 40}
 
 
+def test_a_second_text_under_any_name_is_told(tmp_path: Path) -> None:
+    """Its values may come again, as paragraphs do with each of their questions."""
+    rows = [[f"text number {i}", f"a longer text about thing number {i // 4}", "ab"[i % 2]] for i in range(80)]
+    write_table(tmp_path / "a.csv", ["text", "remark", "label"], rows)
+    understood = look_at(tmp_path / "a.csv")
+    assert understood.entry["benchmark"] == "text-classification"
+    assert any("'remark' could be the text too" in note and "text_pair" in note for note in understood.notes)
+    write_table(tmp_path / "b.csv", ["question", "paragraph", "label"], rows)
+    assert look_at(tmp_path / "b.csv").entry["text_pair"] == "paragraph"
+
+
 @pytest.mark.parametrize("labels", [["[a]", "[b]"], ['["a"]', '["b"]'], ["[1]", "[2]"]])
 def test_a_label_in_brackets_stays_one_label(labels: list[str], tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv", ["text", "label"], [[f"text number {i}", labels[i % 2]] for i in range(40)])

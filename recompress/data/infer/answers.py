@@ -16,6 +16,7 @@ Inferred = tuple[dict[str, Any], dict[str, str], list[str]]
 PAIRS = (
     *(("premise", "hypothesis"), ("text", "text_pair"), ("sentence1", "sentence2"), ("sentence_a", "sentence_b"), ("text1", "text2"), ("text_a", "text_b")),
     *(("question1", "question2"), ("sentence_1", "sentence_2"), ("text_1", "text_2"), ("claim", "evidence")),
+    *((asked, text) for asked in ("question", "query") for text in ("sentence", "paragraph", "passage", "context", "document")),
 )
 """What the two texts of a pair are usually called."""
 SEPARATORS = (";", "|", ",", " / ")

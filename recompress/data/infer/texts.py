@@ -18,9 +18,9 @@ def infer_texts(
         raise DataRefused(f"no column is text; there are: {', '.join(columns)} (text: names one)")
     text = given.get("text") or best_text(records, texts)
     notes = []
-    others = [column for column in texts if column != text and mean_length(records, column) > 20 and distinct(records, column) > len(records) / 2]
+    others = [column for column in texts if column != text and mean_length(records, column) > 20 and distinct(records, column) > len(records) / 10]
     if others and "text" not in given:
-        notes.append(f"{', '.join(map(repr, others[:3]))} could be the text too; text: says which")
+        notes.append(f"{', '.join(map(repr, others[:3]))} could be the text too; text: says which, and text_pair: that both are read")
     if given.get("benchmark") == "language-modelling":
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text"}, notes
     labels = [given["label"]] if "label" in given else [column for column in by_name(columns, LABELS) if column != text and is_label(records, column)]
