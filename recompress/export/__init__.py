@@ -71,7 +71,7 @@ def export(
     shape.check(directory, info)
     with new_directory(target) as place:
         shape.write(directory, info, place)
-        agreement = compare(directory, shape.reader(place, info), examples, close=shape.close(info))
+        agreement = compare(directory, shape.reader(place, info), examples, close=shape.close(info), why_apart=shape.why_apart(info))
         (place / "README.md").write_text(card(shape, info, agreement, facts or {}, segments=reads_segments(directory, info)), encoding="utf-8")
         digest = seal(place, to, facts or {}, key)
     return Export(str(target), to, agreement, digest)

@@ -29,8 +29,8 @@ class Agreement:
     """Of a logit, relative to the largest logit."""
 
 
-def compare(directory: Path, reader: Reader, examples: Sequence[Example], *, close: float) -> Agreement:
-    """Ask the model in ``directory`` and the foreign ``reader``. Raises ``IntegrityError`` that names the first text on which they differ."""
+def compare(directory: Path, reader: Reader, examples: Sequence[Example], *, close: float, why_apart: str = "") -> Agreement:
+    """Ask the model in ``directory`` and the foreign ``reader``. Raises ``IntegrityError`` that names the first text on which they differ, and says ``why_apart``."""
     info, tokenizer = read_info(directory), load_tokenizer(directory)
     benchmark = benchmark_of(info)
     draw = np.random.default_rng(0)
@@ -50,7 +50,9 @@ def compare(directory: Path, reader: Reader, examples: Sequence[Example], *, clo
             raise IntegrityError(f"the exported model answers {what} with {list(other.shape)} numbers, some not finite, where {list(mine.shape)} are right")
         largest = max(largest, float(np.abs(mine - other).max()) / size)
         if largest > close:
-            raise IntegrityError(f"the exported model answers {what} otherwise: a logit differs by {largest:.3g} of the largest, {close:g} is allowed")
+            raise IntegrityError(
+                f"the exported model answers {what} otherwise: a logit differs by {largest:.3g} of the largest, {close:g} is allowed{why_apart and f'; {why_apart}'}"
+            )
         if number >= RANDOM:
             _check_decision(benchmark, info.labels, real[number - RANDOM], mine, other, what)
     return Agreement(len(real), largest)

@@ -36,6 +36,8 @@ class Format:
     """The largest difference of a logit, relative to the largest logit, that the other runtime may give for a model like this."""
     usage: str
     """How a person uses the folder, as Markdown."""
+    why_apart: Callable[[Info], str] = lambda info: ""
+    """Why a model like this may be answered otherwise all the same, and the way out."""
 
 
 def one_by_one(features: Sequence[Feature], names: Sequence[str]) -> Iterator[dict[str, Int[np.ndarray, "1 length"]]]:

@@ -109,6 +109,23 @@ def test_files_that_answer_otherwise_are_never_left_there(tmp_path: Path, to: st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("steps", [[], [("dynamic_int8", {})]], ids=str)
+def test_why_openvino_answers_otherwise_in_8_bits_is_said_with_the_way_out(
+    tmp_path: Path, steps: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    directory, usual = model(tmp_path, "distilbert", *steps), FORMATS["openvino"]
+
+    def moved(target: Path, info: Any) -> Any:
+        return lambda features: [logits + 0.1 * np.abs(logits).max() for logits in usual.reader(target, info)(features)]
+
+    monkeypatch.setitem(FORMATS, "openvino", replace(usual, reader=moved))  # type: ignore[index]
+    with pytest.raises(IntegrityError) as refused:
+        export(directory, tmp_path / "out", "openvino", examples=texts(4))
+    assert str(refused.value).endswith("or a model in floats --to openvino") == bool(steps)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_folder_is_found_and_a_signature_tells_whose_it_is(tmp_path: Path) -> None:
     directory, out = model(tmp_path, "distilbert"), tmp_path / "out"
     export(directory, out, "transformers", facts={"model": "topics", "version": "3"}, key=KEY)
