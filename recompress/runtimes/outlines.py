@@ -117,11 +117,11 @@ def shape_of(network: PreTrainedModel, inputs: tuple[str, ...]) -> str | None:
 
 
 def _free_rows(network: PreTrainedModel) -> nn.Embedding | None:
-    """The table of tokens, where the graph does not depend on how many there are."""
+    """The table of tokens: only a layer that answers in tokens shows how many there are, and says so itself."""
     import torch
 
     table = network.get_input_embeddings()
-    return table if network.get_output_embeddings() is None and type(table) is torch.nn.Embedding else None
+    return table if type(table) is torch.nn.Embedding else None
 
 
 def _attributes(module: nn.Module, passed: frozenset[str]) -> Iterator[tuple[str, str]]:
