@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-KEPT = 32
+KEPT = 64
 """Outlines of a process; each takes some hundred kilobytes."""
 NAMES = frozenset(("id2label", "label2id", "transformers_version"))
 """What a configuration says that is for people."""
