@@ -21,6 +21,7 @@ from flows.begin import init
 from flows.data import data
 from flows.people import PEOPLE
 from flows.policy import policy
+from flows.scheduling import SCHEDULING
 from flows.shipping import SHIPPING
 from flows.stdout import only_results, write_result
 from flows.terminal import Terminated, as_json, check_text, clearing_up, need_project, project, read_lines, say, show
@@ -30,7 +31,7 @@ from recompress.errors import InputError, RecompressError, StorageError
 from tasks.ledger.user import give_home
 from tasks.running.home import find_root, only_recipe
 
-NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce", "plan", "watch"}
+NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce", "plan", "watch", "schedule"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
 
 
@@ -215,7 +216,7 @@ def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_po
     sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
 
 
-for command in (init, data, policy, *WATCHING, *PEOPLE, *SHIPPING):
+for command in (init, data, policy, *WATCHING, *SCHEDULING, *PEOPLE, *SHIPPING):
     main.add_command(command)
 
 if __name__ == "__main__":

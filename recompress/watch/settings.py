@@ -17,13 +17,14 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 
 
-def _is_duration(text: str) -> str:
+def is_duration(text: str) -> str:
+    """The text, where it is a duration. Raises ``ValueError``."""
     if not _DURATION.fullmatch(text.strip()):
         raise ValueError("is a number with s, m, h or d behind it, like 30m")
     return text
 
 
-Duration = Annotated[str, AfterValidator(_is_duration)]
+Duration = Annotated[str, AfterValidator(is_duration)]
 Mode = Literal["propose", "auto"]
 
 

@@ -16,6 +16,7 @@ import psutil
 from recompress.measure.machine import machine_facts
 from tasks.running.code import ask_git
 from tasks.running.home import is_project, projects_below
+from tasks.schedule.prefect_yaml import FILE, stale
 from tasks.tracking.track import Store
 
 GB = 1e9
@@ -88,6 +89,9 @@ def _project(root: Path) -> Iterator[Finding]:
     place = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
     writable = os.access(place, os.W_OK)
     yield Finding("MLflow store", "ok" if writable or not store.is_local else "missing", "can be written" if writable else f"{place} is read-only")
+    if (root / FILE).is_file():
+        why = stale(root)
+        yield Finding(FILE, "advice" if why else "ok", why or "it is that of the recipes")
 
 
 def _data(root: Path) -> Iterator[Finding]:

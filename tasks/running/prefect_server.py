@@ -46,8 +46,8 @@ def _where(profiles: Path | None) -> str:
     return f"the active profile in {profiles}"
 
 
-def check_server(named: Named) -> None:
-    """Raises ``StorageError`` when the server does not answer, or asks for a login that was not given."""
+def check_server(named: Named, *, way_out: str = "") -> None:
+    """Raises ``StorageError`` when the server does not answer, or asks for a login that was not given. ``way_out`` is said where there is none without a server."""
     import httpx
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.settings import get_current_settings
@@ -63,15 +63,15 @@ def check_server(named: Named) -> None:
                 f"the Prefect server that {named.where} names, {named.url}, asks for a login ({error.response.status_code}); "
                 "set PREFECT_API_AUTH_STRING, or PREFECT_API_KEY for Prefect Cloud"
             ) from None
-        raise _silent(named, error) from None
+        raise _silent(named, error, way_out) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError) as error:
-        raise _silent(named, error) from None
+        raise _silent(named, error, way_out) from None
 
 
-def _silent(named: Named, error: Exception) -> StorageError:
+def _silent(named: Named, error: Exception, way_out: str) -> StorageError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     unset = f"unset {URL}" if named.where == URL else f"take it out of {named.where.removeprefix(f'{URL} in ')}"
-    return StorageError(f"the Prefect server that {named.where} names, {named.url}, does not answer ({reason}); start it, or {unset}")
+    return StorageError(f"the Prefect server that {named.where} names, {named.url}, does not answer ({reason}); {way_out or f'start it, or {unset}'}")
 
 
 def put_unusable_aside(home: Path, *, own: bool, say: Callable[[str], None]) -> None:

@@ -6,7 +6,6 @@ With SQLAlchemy 2.1 Prefect 3.8 creates none while its health page stays green, 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import httpx2
 import pytest
+
+from tests.servers import prefect_server
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -39,29 +40,8 @@ asyncio.run(deploy())
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A Prefect server with a new database: its API's address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    home = {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    with (tmp_path / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, env=outside | home) as process:
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/api/health", process, tmp_path / "server.log")
-            yield f"http://127.0.0.1:{port}/api"
-        finally:
-            process.terminate()
-
-
-def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(240):
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            httpx2.get(address, timeout=5).raise_for_status()
-            return
-        except httpx2.HTTPError:
-            time.sleep(0.5)
-    raise AssertionError(f"the server did not come up: {log.read_text()[-2000:]}")
+    with prefect_server(tmp_path, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2") as address:
+        yield address
 
 
 def test_an_interval_of_seconds_becomes_scheduled_runs(server: str, tmp_path: Path) -> None:
@@ -74,6 +54,6 @@ def test_an_interval_of_seconds_becomes_scheduled_runs(server: str, tmp_path: Pa
         if len(runs) >= 2:
             break
         time.sleep(0.5)
-    assert len(runs) >= 2, (tmp_path / "server.log").read_text()[-2000:]
+    assert len(runs) >= 2, (tmp_path / "prefect-server.log").read_text()[-2000:]
     assert {run["auto_scheduled"] for run in runs} == {True}
     assert {run["state_type"] for run in runs} <= {"SCHEDULED", "PENDING", "RUNNING"}

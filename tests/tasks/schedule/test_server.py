@@ -1,0 +1,132 @@
+"""Schedules on real servers: a SQLite server is refused by name, the same command twice changes nothing, another time changes only that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
+from recompress.errors import InputError
+from tasks.schedule import deployed, scheduling, server
+from tasks.schedule.deployment import HEARTBEAT_S, POOL, deployment_of, deployment_of_watch
+from tasks.schedule.scheduling import put, remove
+from tasks.schedule.timing import Timing
+from tests.ledger.stores import new_database
+from tests.servers import prefect_server
+from tests.tasks.watch.small_project import make_small_project
+
+NIGHTLY, DAILY = Timing(cron="15 3 * * *", zone="Europe/Berlin"), Timing(every_s=86_400)
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server over either database, which Prefect's settings name."""
+    home = tmp_path_factory.mktemp("server")
+    with prefect_server(home, new_database() if request.param == "postgresql" else "") as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", address)
+        patch.setenv("PREFECT_HOME", str(home))
+        yield address
+
+
+@pytest.fixture
+def project(tmp_path: Path, address: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose stores are taken to be in order; they are looked at elsewhere. What is wanted of the server's database is asked of it in a test of its own."""
+    monkeypatch.setattr(scheduling, "check_stores", lambda _: None)
+    if "sqlite" in request.node.name:
+        monkeypatch.setattr(server, "lies_in_sqlite", lambda _: False)
+    return make_small_project(tmp_path, model="owner/base", revision="a" * 40, sha256="b" * 64)
+
+
+def everything(client: SyncPrefectClient) -> dict[str, Any]:
+    """What the server has of schedules, with the times at which it was written."""
+    deployments, pools, automations = client.read_deployments(), client.read_work_pools(), client.read_automations_by_name(server.AUTOMATION)
+    return {
+        "deployments": {one.name: one.model_dump(mode="json", exclude={"last_polled", "status", "global_concurrency_limit"}) for one in deployments},
+        "pools": [(pool.name, pool.id, pool.updated) for pool in pools],
+        "automations": [one.model_dump(mode="json") for one in automations],
+    }
+
+
+def test_the_database_of_a_server_is_told_by_what_only_postgresql_does(address: str, request: pytest.FixtureRequest) -> None:
+    expected = "sqlite" in request.node.name
+    with get_client(sync_client=True) as client:
+        assert server.lies_in_sqlite(client) is expected
+    if expected:
+        with pytest.raises(
+            InputError, match=r"PREFECT_API_URL names, .*, keeps its runs in SQLite; start it with PREFECT_API_DATABASE_CONNECTION_URL=postgresql"
+        ):
+            with server.server_of_schedules():
+                raise AssertionError("it was let through")
+
+
+def test_twice_changes_nothing_another_time_changes_that_and_removed_is_gone(project: Path) -> None:
+    toy = deployment_of(project, project / "recipes" / "toy.yaml")
+    assert put(project, toy, NIGHTLY).outcome == "made"
+    with get_client(sync_client=True) as client:
+        before = everything(client)
+        assert put(project, toy, NIGHTLY).outcome == "unchanged"
+        assert everything(client) == before
+        assert [pool[0] for pool in before["pools"]] == [POOL]
+        [automation] = before["automations"]
+        assert automation["trigger"]["within"] == 4 * HEARTBEAT_S
+        made = before["deployments"]["toy"]
+        assert made["entrypoint"] == "flows.scheduled.scheduled"
+        assert made["pull_steps"] == [{deployed.DIRECTORY: {"directory": str(project)}}]
+        assert made["job_variables"] == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+        assert made["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+        assert client.read_deployment(made["id"]).global_concurrency_limit.limit == 1  # type: ignore[union-attr]
+        assert [(one["schedule"]["cron"], one["schedule"]["timezone"]) for one in made["schedules"]] == [("15 3 * * *", "Europe/Berlin")]
+
+        assert put(project, toy, DAILY).outcome == "changed"
+        after = everything(client)
+        [changed] = after["deployments"]["toy"]["schedules"]
+        assert changed["schedule"]["interval"] == 86_400
+        assert after["deployments"]["toy"]["id"] == made["id"]
+        assert (after["pools"], after["automations"]) == (before["pools"], before["automations"])
+
+        client.pause_deployment(made["id"])
+        assert deployed.listed(project)[0]["when"] == "paused"
+        assert put(project, toy, DAILY).outcome == "changed"
+
+        assert put(project, deployment_of_watch(project), Timing(every_s=900)).outcome == "made"
+        assert [(row["deployment"], row["when"]) for row in deployed.listed(project)] == [("scheduled/toy", "every 1d"), ("watch/watch", "every 15m")]
+        assert remove(project, "recipes/toy.yaml") == ["toy"]
+        assert remove(project, "recipes/toy.yaml") == []
+        assert remove(project, "") == ["watch"]
+        assert deployed.listed(project) == []
+        assert everything(client)["deployments"] == {}
+
+
+def test_a_deployment_of_that_name_in_another_folder_or_of_another_recipe_stays(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    toy = deployment_of(project, project / "recipes" / "toy.yaml")
+    put(project, toy, NIGHTLY)
+    other = make_small_project(tmp_path_factory.mktemp("other"), model="owner/base", revision="a" * 40, sha256="b" * 64)
+    with get_client(sync_client=True) as client:
+        before = everything(client)
+        with pytest.raises(InputError, match=f"scheduled/toy on that server belongs to {project}; .*prefect deployment delete scheduled/toy"):
+            put(other, deployment_of(other, other / "recipes" / "toy.yaml"), DAILY)
+        assert deployed.listed(other) == []
+        assert remove(other, "recipes/toy.yaml") == []
+        (project / "recipes" / "toy.yaml").rename(project / "recipes" / "renamed.yaml")
+        with pytest.raises(InputError, match=r"scheduled/toy on that server is of recipes/toy\.yaml"):
+            put(project, deployment_of(project, project / "recipes" / "renamed.yaml"), DAILY)
+        assert everything(client) == before
+        assert remove(project, "recipes/toy.yaml") == ["toy"]  # its file is gone
+
+
+def test_an_automation_that_was_changed_is_mended_and_one_that_is_off_stays_off(project: Path) -> None:
+    with get_client(sync_client=True) as client:
+        server.make_automation(client)
+        assert not server.make_automation(client)
+        [there] = client.read_automations_by_name(server.AUTOMATION)
+        spoilt = server.crash_when_silent()
+        spoilt.trigger.expect = {"prefect.flow-run.heartbeat"}  # type: ignore[union-attr]
+        client.update_automation(there.id, spoilt.model_copy(update={"enabled": False}))
+        assert server.make_automation(client)
+        [mended] = client.read_automations_by_name(server.AUTOMATION)
+        assert mended.trigger == server.crash_when_silent().trigger
+        assert not mended.enabled
