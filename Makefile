@@ -45,6 +45,7 @@ docs: setup
 	@$(BIN)/recompress methods --markdown > docs/methods.md
 	@$(BIN)/python docs/draw_architecture.py
 	@$(BIN)/python docs/write_reference.py
+	@$(BIN)/recompress schedule --write
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:

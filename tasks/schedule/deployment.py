@@ -47,7 +47,8 @@ class Deployment:
         """An entry of ``prefect.yaml``."""
         entry: dict[str, Any] = {"name": self.name, "entrypoint": self.entrypoint, "description": self.description}
         entry |= {"parameters": dict(self.parameters)} if self.parameters else {}
-        entry |= {"tags": [TAG], "work_pool": {"name": POOL} | ({"job_variables": self.job_variables} if self.job_variables else {})}
+        entry |= {"tags": [TAG]} if self.job_variables else {}  # what waits for a person for days sends no heartbeats
+        entry |= {"work_pool": {"name": POOL} | ({"job_variables": self.job_variables} if self.job_variables else {})}
         return entry | ({"concurrency_limit": {"limit": self.limit, "collision_strategy": ENQUEUE}} if self.limit else {})
 
 

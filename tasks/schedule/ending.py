@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.errors import ApprovalPending, RecompressError, StorageError
+from recompress.errors import ApprovalPending, RecompressError, StorageError, without_passwords
 from tasks.running.home import check_project
 from tasks.running.recompression import Outcome, Say, listener
 from tasks.schedule.stores import check_stores
@@ -28,7 +28,11 @@ def ended(root: str, do: Callable[[Path, Say], Outcome]) -> State:
     from prefect.logging import get_run_logger
     from prefect.states import Completed, Failed
 
-    home, say = Path(root).resolve(), get_run_logger().info
+    home, log = Path(root).resolve(), get_run_logger()
+
+    def say(line: str) -> None:
+        log.info(without_passwords(line))
+
     if _later_run_is_due():
         return Completed(message="passed over: a later run of this schedule is due as well")
     try:

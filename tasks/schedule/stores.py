@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from recompress.errors import InputError
@@ -16,7 +17,7 @@ FIRST = "a schedule needs PostgreSQL"
 def check_stores(root: Path) -> None:
     """Raises ``InputError`` where the ledger or the runs are kept in SQLite, as far as this process's environment says, and ``StorageError`` where MLflow is silent."""
     place = ledger_place(root)
-    if "://" not in place:
+    if not re.match(r"postgres(ql)?(\+\w+)?://", place):
         named = f"{LEDGER} is {place!r}" if os.environ.get(LEDGER) else f"{LEDGER} is not set"
         raise InputError(f"{FIRST}, and {named}, so the ledger is SQLite ({place}); set {LEDGER}=postgresql://USER@HOST/DATABASE")
     store = Store(root)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import State, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from recompress.errors import InputError
-from tasks.schedule import deployed, scheduling, server
+from flows.scheduled import scheduled
+from recompress.errors import ApprovalPending, InputError, StorageError, TrainingDiverged
+from tasks.running.recompression import Outcome, Say
+from tasks.schedule import deployed, ending, scheduling, server
 from tasks.schedule.deployment import HEARTBEAT_S, POOL, deployment_of, deployment_of_watch
 from tasks.schedule.scheduling import put, remove
 from tasks.schedule.timing import Timing
@@ -56,11 +59,13 @@ def test_the_database_of_a_server_is_told_by_what_only_postgresql_does(address: 
     with get_client(sync_client=True) as client:
         assert server.lies_in_sqlite(client) is expected
     if expected:
-        with pytest.raises(
-            InputError, match=r"PREFECT_API_URL names, .*, keeps its runs in SQLite; start it with PREFECT_API_DATABASE_CONNECTION_URL=postgresql"
+        with (
+            pytest.raises(
+                InputError, match=r"PREFECT_API_URL names, .*, keeps its runs in SQLite; start it with PREFECT_API_DATABASE_CONNECTION_URL=postgresql"
+            ),
+            server.server_of_schedules(),
         ):
-            with server.server_of_schedules():
-                raise AssertionError("it was let through")
+            raise AssertionError("it was let through")
 
 
 def test_twice_changes_nothing_another_time_changes_that_and_removed_is_gone(project: Path) -> None:
@@ -130,3 +135,49 @@ def test_an_automation_that_was_changed_is_mended_and_one_that_is_off_stays_off(
         [mended] = client.read_automations_by_name(server.AUTOMATION)
         assert mended.trigger == server.crash_when_silent().trigger
         assert not mended.enabled
+
+
+@pytest.mark.parametrize(
+    "outcome, state, message, times",
+    [
+        (Outcome(0, "up to date"), "Completed", "up to date", 1),
+        (Outcome(4, "no variant passed"), "Completed", "refused by the gate: no variant passed", 1),
+        (Outcome(7, "gone"), "Completed", "a source is not visible: gone", 1),
+        (Outcome(5, "the ledger was changed"), "Failed", "exit code 5: the ledger was changed", 1),
+        (ApprovalPending("plan 12 waits"), "Completed", "waits for a person: plan 12 waits", 1),
+        (InputError("unknown key 'sed' (toy.yaml:7)"), "Failed", "exit code 2: unknown key 'sed' (toy.yaml:7)", 1),
+        (TrainingDiverged("the loss became nan"), "Failed", "exit code 1: the loss became nan", 1),
+        (StorageError("the store is away"), "Failed", "the store is away", 3),
+    ],
+    ids=["done", "refused", "away", "integrity", "waits", "input", "diverged", "storage"],
+)
+def test_an_answer_is_completed_a_mistake_fails_once_and_what_may_pass_is_tried_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome | Exception, state: str, message: str, times: int
+) -> None:
+    monkeypatch.setattr(ending, "check_stores", lambda _: None)
+    done: list[Path] = []
+
+    def do(home: Path, say: Say) -> Outcome:
+        done.append(home)
+        say("postgresql://somebody:S3cret@127.0.0.1/ledger")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    @flow(name="ends", retries=2, retry_delay_seconds=0, persist_result=False)
+    def ends(root: str) -> State:
+        return ending.ended(root, do)
+
+    ended = ends(str(project), return_state=True)
+    assert (ended.name, done) == (state, [project] * times)
+    assert message in (ended.message or "")
+    assert "\n" not in (ended.message or "")
+
+
+def test_a_worker_whose_environment_names_no_stores_begins_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECOMPRESS_LEDGER", raising=False)
+    ended = scheduled("recipes/toy.yaml", str(project), return_state=True)
+    assert ended.name == "Failed"
+    assert "exit code 2: a schedule needs PostgreSQL, and RECOMPRESS_LEDGER is not set" in (ended.message or "")
+    assert not (project / "ledger").exists()
+    assert not (project / ".recompress").exists()
