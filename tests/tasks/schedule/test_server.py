@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prefect import State, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows.scheduled import scheduled
 from recompress.errors import ApprovalPending, InputError, StorageError, TrainingDiverged
@@ -31,8 +32,8 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     home = tmp_path_factory.mktemp("server")
     with prefect_server(home, new_database() if request.param == "postgresql" else "") as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", address)
-        patch.setenv("PREFECT_HOME", str(home))
-        yield address
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: home}):
+            yield address
 
 
 @pytest.fixture
