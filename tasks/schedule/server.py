@@ -26,9 +26,10 @@ OVER_POSTGRESQL = "PREFECT_API_DATABASE_CONNECTION_URL=postgresql+asyncpg://USER
 SILENCE_S = 4 * HEARTBEAT_S
 """So long a run may say nothing before it is taken for killed."""
 AUTOMATION = "recompress: a run whose heartbeat stopped has crashed"
-ENDINGS = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut")
-WAITS = ("AwaitingRetry", "Retrying", "Cancelling")
-"""States in which a run begins to say nothing, or says something again: the silence counts from there."""
+ALIVE = ("heartbeat", "Submitting", "Pending", "InfrastructurePending", "Running", "AwaitingRetry", "Retrying")
+"""What a run says that goes on: from each of these the silence counts anew. Runs may be killed before their first heartbeat and between two tries, too."""
+AT_REST = ("Completed", "Failed", "TimedOut", "Cancelled", "Cancelling", "Crashed", "Scheduled", "Late", "AwaitingConcurrencySlot", "Paused", "Suspended")
+"""After these nothing more is expected."""
 
 
 @contextmanager
@@ -99,20 +100,20 @@ def make_automation(client: SyncPrefectClient) -> bool:
 
 
 def crash_when_silent() -> AutomationCore:
-    """A run of ours that has sent a heartbeat, and then for ``SILENCE_S`` neither another nor that it ended or waits, becomes Crashed. Prefect then gives its place
-    to the next one, which goes on after the last finished step."""
+    """A run of ours that has begun, and then for ``SILENCE_S`` says neither that it is alive nor that it came to rest, becomes Crashed. Prefect then gives its place to
+    the next one, which goes on after the last finished step."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
-    beat = "prefect.flow-run.heartbeat"
+    alive, at_rest = ({f"prefect.flow-run.{said}" for said in words} for words in (ALIVE, AT_REST))
     return AutomationCore(
         name=AUTOMATION,
         description=f"After {SILENCE_S} s without a heartbeat. Made by `recompress schedule`; looks after runs with the tag {TAG}.",
         trigger=EventTrigger(
-            after={beat},
-            expect={beat, *(f"prefect.flow-run.{state}" for state in (*ENDINGS, *WAITS))},
+            after=alive,
+            expect=alive | at_rest,
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
             for_each={"prefect.resource.id"},

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import State, flow
+from prefect import State, flow, states
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.types import DateTime
 
 from flows.scheduled import scheduled
 from recompress.errors import ApprovalPending, InputError, StorageError, TrainingDiverged
 from tasks.running.recompression import Outcome, Say
 from tasks.schedule import deployed, ending, scheduling, server
 from tasks.schedule.deployment import HEARTBEAT_S, POOL, deployment_of, deployment_of_watch
+from tasks.schedule.prefect_yaml import write_prefect_yaml
 from tasks.schedule.scheduling import put, remove
 from tasks.schedule.timing import Timing
 from tests.ledger.stores import new_database
@@ -79,6 +85,7 @@ def test_twice_changes_nothing_another_time_changes_that_and_removed_is_gone(pro
         assert [pool[0] for pool in before["pools"]] == [POOL]
         [automation] = before["automations"]
         assert automation["trigger"]["within"] == 4 * HEARTBEAT_S
+        assert automation["trigger"]["match_related"] == {"prefect.resource.id": ["prefect.tag.recompress"]}
         made = before["deployments"]["toy"]
         assert made["entrypoint"] == "flows.scheduled.scheduled"
         assert made["pull_steps"] == [{deployed.DIRECTORY: {"directory": str(project)}}]
@@ -122,6 +129,63 @@ def test_a_deployment_of_that_name_in_another_folder_or_of_another_recipe_stays(
             put(project, deployment_of(project, project / "recipes" / "renamed.yaml"), DAILY)
         assert everything(client) == before
         assert remove(project, "recipes/toy.yaml") == ["toy"]  # its file is gone
+
+
+@pytest.mark.long
+def test_a_run_that_falls_silent_has_crashed_and_one_that_rests_or_goes_on_has_not(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a silence of seconds: killed while pending, while running, between two tries; ended, waiting for its turn, suspended; and alive."""
+    monkeypatch.setattr(server, "SILENCE_S", 12)
+    toy = deployment_of(project, project / "recipes" / "toy.yaml")
+    put(project, toy, NIGHTLY)
+    running, again = states.Running(), states.AwaitingRetry(scheduled_time=DateTime.now("UTC"))
+    stories: dict[str, list[State]] = {
+        "killed pending": [states.Pending()],
+        "killed running": [states.Pending(), running],
+        "killed between two tries": [states.Pending(), running, again],
+        "completed": [states.Pending(), running, states.Completed()],
+        "suspended": [states.Pending(), running, states.Suspended(timeout_seconds=3600)],
+        "alive": [states.Pending(), running],
+    }
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(toy.full_name)
+        client.request("PATCH", "/deployments/{id}", path_params={"id": deployment.id}, json={"concurrency_limit": None})
+        runs = {story: client.create_flow_run_from_deployment(deployment.id).id for story in stories}
+        for story, course in stories.items():
+            for state in course:
+                client.set_flow_run_state(runs[story], state, force=True)
+        ended: dict[str, str | None] = {}
+        for _ in range(35):
+            client.set_flow_run_state(runs["alive"], states.Retrying(), force=True)
+            time.sleep(2)
+            ended = {story: client.read_flow_run(run).state_name for story, run in runs.items()}
+            if list(ended.values()).count("Crashed") >= 3:
+                break
+        time.sleep(6)
+        ended = {story: client.read_flow_run(run).state_name for story, run in runs.items()}
+        remove(project, "recipes/toy.yaml")
+        monkeypatch.undo()
+        server.make_automation(client)
+    assert ended == {story: "Crashed" if story.startswith("killed") else story.capitalize() for story in stories} | {"alive": "Retrying"}
+
+
+@pytest.mark.long
+def test_what_prefect_deploys_from_the_file_is_what_the_command_deploys(project: Path, address: str) -> None:
+    write_prefect_yaml(project)
+    toy = deployment_of(project, project / "recipes" / "toy.yaml")
+    with get_client(sync_client=True) as client:
+        server.make_pool(client)
+        environment = os.environ | {"PREFECT_API_URL": address, "PREFECT_HOME": str(project / ".prefect"), "PYTHONPATH": str(Path(__file__).parents[3])}
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        for timings in ([], [NIGHTLY]):
+            done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=200, check=False)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+            deployed_now = client.read_deployment_by_name(toy.full_name)
+            assert deployed.facts_of(deployed_now) == deployed.facts_wanted(project, toy)
+            assert deployed.timings_of(deployed_now) == timings  # those that the command made stay
+            assert put(project, toy, NIGHTLY).outcome == ("unchanged" if timings else "changed")
+        assert [row["deployment"] for row in deployed.listed(project)] == ["scheduled/toy"]
+        for name in (toy.full_name, "watch/watch", "approve/approve"):
+            client.delete_deployment(client.read_deployment_by_name(name).id)
 
 
 def test_an_automation_that_was_changed_is_mended_and_one_that_is_off_stays_off(project: Path) -> None:
