@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prefect import State, flow, states
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.types import DateTime
 
 from flows.scheduled import scheduled
@@ -38,7 +38,7 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     home = tmp_path_factory.mktemp("server")
     with prefect_server(home, new_database() if request.param == "postgresql" else "") as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", address)
-        with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: home}):
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}):
             yield address
 
 
