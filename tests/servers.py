@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx2
 
+from tasks.running.servers import end_group
+
 
 @contextmanager
 def prefect_server(home: Path, database: str = "", **settings: str) -> Iterator[str]:
@@ -44,7 +46,7 @@ def _running(command: list[str], log: Path, own: dict[str, str], address: str) -
             _wait_for(address, process, log)
             yield
         finally:
-            process.terminate()
+            end_group(process)
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

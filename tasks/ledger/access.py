@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recompress.errors import GateRefused, InputError, IntegrityError
-from recompress.ledger import Ledger
+from recompress.ledger import Ledger, NoLedger
 from tasks.ledger.user import user_name
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ def ledger_place(root: Path) -> str:
 
 
 def ledger_if_any(root: Path) -> Ledger | None:
-    """The project's ledger; ``None`` where none was named and none was made yet."""
-    if "RECOMPRESS_LEDGER" in os.environ or (root / "ledger" / "ledger.db").exists():
+    """The project's ledger; ``None`` where none was made yet, wherever it is to lie."""
+    try:
         return open_ledger(root, create=False)
-    return None
+    except NoLedger:
+        return None
 
 
 def actor() -> str:

@@ -113,8 +113,7 @@ def test_a_run_begins_at_its_time_is_killed_named_and_made_up_for(team: Team) ->
     with team.worker():
         done = team.wait(lambda: [run for run in team.runs() if run["state_name"] == "Completed" and "passed over" not in run["state"]["message"]], 600)
         assert "champion" in done[0]["state"]["message"]
-        states = {run["state_name"] for run in team.runs()}
-        assert states <= {"Crashed", "Completed", "Running", "Pending"}
+        assert {run["state_type"] for run in team.runs()} <= {"CRASHED", "COMPLETED", "RUNNING", "PENDING"}
         assert [run for run in team.runs() if "passed over" in (run["state"]["message"] or "")]  # what was due while nobody was there
         assert len([run for run in team.runs() if run["state_name"] == "Running"]) <= 1
     [row] = team.schedule()

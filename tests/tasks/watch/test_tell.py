@@ -56,6 +56,15 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     return made
 
 
+@pytest.mark.parametrize("told", ["", "json://127.0.0.1:9/hook"], ids=["nobody", "somebody"])
+def test_before_a_ledger_that_was_named_is_made_there_is_nothing_to_tell(where: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    """The first run of a team: it makes the ledger, so that telling must not ask for one before."""
+    monkeypatch.setenv("RECOMPRESS_LEDGER", str(where))
+    monkeypatch.setenv("RECOMPRESS_TELL", told)
+    begin_telling(tmp_path)
+    assert tell_people(tmp_path, print) == 0
+
+
 def test_a_mail_and_a_webhook_say_what_happened_once(
     ledger: Ledger, tmp_path: Path, mailbox: tuple[Mailbox, int], hook: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
