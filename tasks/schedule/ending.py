@@ -17,6 +17,7 @@ from tasks.schedule.stores import check_stores
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
+PASSED_OVER = "passed over: a run that began after this one was due has done its work"
 ANSWERS = {0: "", 4: "refused by the gate: ", 6: "waits for a person: ", 7: "a source is not visible: "}
 
 
@@ -28,13 +29,13 @@ def ended(root: str, do: Callable[[Path, Say], Outcome]) -> State:
     from prefect.logging import get_run_logger
     from prefect.states import Completed, Failed
 
+    if _is_made_up_for():
+        return Completed(message=PASSED_OVER)
     home, log = Path(root).resolve(), get_run_logger()
 
     def say(line: str) -> None:
         log.info(without_passwords(line))
 
-    if _later_run_is_due():
-        return Completed(message="passed over: a later run of this schedule is due as well")
     try:
         check_project(home)
         check_stores(home)  # a worker whose environment names no stores would begin a ledger of its own
@@ -61,21 +62,21 @@ def _this_run() -> FlowRun | None:
     return context.flow_run if context is not None else None
 
 
-def _later_run_is_due() -> bool:
-    """Whether this run and a later one of its schedule should both have begun. Prefect makes up for every run that was missed, one after another; the last one does."""
+def _is_made_up_for() -> bool:
+    """Whether another run of this schedule began its work after this one was due, and did it. Prefect makes up for every run that was missed, one after another: the
+    first of them does what all of them would. It is never the other way round, or a schedule that is shorter than its runs would pass all of them over."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas import filters, objects
-    from prefect.types import DateTime
 
     run = _this_run()
     if run is None or run.deployment_id is None or not run.auto_scheduled or run.expected_start_time is None:
         return False
-    waiting = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[objects.StateType.SCHEDULED]))
-    due = filters.FlowRunFilterExpectedStartTime(after_=run.expected_start_time, before_=DateTime.now("UTC"))
+    done = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[objects.StateType.COMPLETED]))
+    since = filters.FlowRunFilterStartTime(after_=run.expected_start_time)
     deployment = filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[run.deployment_id]))
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=filters.FlowRunFilter(state=waiting, expected_start_time=due), deployment_filter=deployment)
-    return any(other.id != run.id and other.auto_scheduled for other in runs)
+        runs = client.read_flow_runs(flow_run_filter=filters.FlowRunFilter(state=done, start_time=since), deployment_filter=deployment)
+    return any(other.id != run.id and other.state is not None and other.state.message != PASSED_OVER for other in runs)
 
 
 def _try_no_more() -> None:

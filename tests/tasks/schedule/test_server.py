@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import State, flow, states
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.types import DateTime
 
@@ -36,7 +39,8 @@ pytestmark = pytest.mark.timeout(280)
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server over either database, which Prefect's settings name."""
     home = tmp_path_factory.mktemp("server")
-    with prefect_server(home, new_database() if request.param == "postgresql" else "") as address, pytest.MonkeyPatch.context() as patch:
+    database = new_database() if request.param == "postgresql" else ""
+    with prefect_server(home, database, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2") as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", address)
         with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}):
             yield address
@@ -112,6 +116,25 @@ def test_twice_changes_nothing_another_time_changes_that_and_removed_is_gone(pro
         assert remove(project, "") == ["watch"]
         assert deployed.listed(project) == []
         assert everything(client)["deployments"] == {}
+
+
+def test_a_schedule_becomes_runs_to_come(project: Path) -> None:
+    """With SQLAlchemy 2.1 Prefect 3.8 creates none while its health page stays green, which no version check and no ``pip check`` shows."""
+    toy = deployment_of(project, project / "recipes" / "toy.yaml")
+    put(project, toy, Timing(every_s=60))
+    runs: list[FlowRun] = []
+    with get_client(sync_client=True) as client:
+        ours = DeploymentFilter(id=DeploymentFilterId(any_=[client.read_deployment_by_name(toy.full_name).id]))
+        for _ in range(120):
+            if len(runs := client.read_flow_runs(deployment_filter=ours)) >= 2:
+                break
+            time.sleep(0.5)
+        [row] = deployed.listed(project)
+        remove(project, "recipes/toy.yaml")
+    assert len(runs) >= 2
+    assert {(run.auto_scheduled, run.state_type, tuple(run.tags)) for run in runs} == {(True, StateType.SCHEDULED, ("auto-scheduled", "recompress"))}
+    assert row["next"] == f"{min(run.expected_start_time for run in runs if run.expected_start_time):%Y-%m-%d %H:%M}Z"
+    assert row["last"] == ""
 
 
 def test_a_deployment_of_that_name_in_another_folder_or_of_another_recipe_stays(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -237,6 +260,31 @@ def test_an_answer_is_completed_a_mistake_fails_once_and_what_may_pass_is_tried_
     assert (ended.name, done) == (state, [project] * times)
     assert message in (ended.message or "")
     assert "\n" not in (ended.message or "")
+
+
+def test_a_run_that_was_missed_is_passed_over_where_one_that_began_later_did_its_work(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = deployment_of(project, project / "recipes" / "toy.yaml")
+    put(project, toy, NIGHTLY)
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(toy.full_name).id
+        missed = client.create_flow_run_from_deployment(deployment).model_copy(update={"auto_scheduled": True})
+        monkeypatch.setattr(ending, "_this_run", lambda: missed)
+        for end, expected in (
+            (states.Failed(), False),
+            (states.Completed(message=ending.PASSED_OVER), False),
+            (states.Completed(message="version 3 is champion"), True),
+        ):
+            other = client.create_flow_run_from_deployment(deployment).id
+            for state in (states.Running(), end):
+                client.set_flow_run_state(other, state, force=True)
+            assert ending._is_made_up_for() is expected, end
+        assert "passed over" in str(ending.ended(str(project), lambda *_: Outcome(1, "it was done twice")).message)
+        began = client.read_flow_run(other).start_time
+        assert began is not None
+        for change in ({"expected_start_time": began + timedelta(seconds=1)}, {"auto_scheduled": False}, {"deployment_id": None}):
+            monkeypatch.setattr(ending, "_this_run", lambda change=change: missed.model_copy(update=change))
+            assert not ending._is_made_up_for(), change
+        remove(project, "recipes/toy.yaml")
 
 
 def test_a_worker_whose_environment_names_no_stores_begins_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
