@@ -35,7 +35,10 @@ def of_project(client: SyncPrefectClient, root: Path) -> list[DeploymentResponse
 def tell(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "nothing of this project is scheduled: recompress schedule RECIPE --cron '15 3 * * *'"
-    return "\n".join(f"{row['deployment']:<28} {row['when']:<36} next {row['next'] or '–':<17} last {row['last'] or '–'}" for row in rows)
+    wide = {key: max(len(str(row[key])) for row in rows) for key in ("deployment", "when")}
+    return "\n".join(
+        f"{row['deployment']:<{wide['deployment']}}  {row['when']:<{wide['when']}}  next {row['next'] or '–':<17}  last {row['last'] or '–'}" for row in rows
+    )
 
 
 def _row(client: SyncPrefectClient, one: DeploymentResponse) -> dict[str, Any]:

@@ -113,8 +113,9 @@ def test_a_run_begins_at_its_time_is_killed_named_and_made_up_for(team: Team) ->
     with team.worker():
         done = team.wait(lambda: [run for run in team.runs() if run["state_name"] == "Completed" and "passed over" not in run["state"]["message"]], 600)
         assert "champion" in done[0]["state"]["message"]
+        passed_over = team.wait(lambda: [run for run in team.runs() if "passed over" in (run["state"]["message"] or "")], 240)
+        assert min(run["expected_start_time"] for run in passed_over) <= done[0]["start_time"]  # what was due while nobody was there
         assert {run["state_type"] for run in team.runs()} <= {"CRASHED", "COMPLETED", "RUNNING", "PENDING"}
-        assert [run for run in team.runs() if "passed over" in (run["state"]["message"] or "")]  # what was due while nobody was there
         assert len([run for run in team.runs() if run["state_name"] == "Running"]) <= 1
     [row] = team.schedule()
     assert row["deployment"] == "scheduled/toy"
