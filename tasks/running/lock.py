@@ -1,4 +1,4 @@
-"""One recompression in one project at a time, whoever begins it: the command, before it starts any server, or a flow that a Prefect worker starts."""
+"""One recompression of a recipe at a time, whoever begins it: a command, a watch, or a flow that a Prefect worker starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recompress.errors import StorageError
-from tasks.tracking.track import locked
+from recompress.ledger import Ledger
+from tasks.ledger.access import ledger_if_any
+from tasks.running.leases import Held, held, is_gone, take, told
 
 OUT_OF_ROOM = {
     errno.EACCES: "permission denied",
@@ -22,31 +24,39 @@ OUT_OF_ROOM = {
     errno.EMFILE: "too many open files (ulimit -n)",
 }
 """What is no fault of the code or of the input, in words."""
-BUSY = "another recompression is running in this project; wait for it to end"
-_taken: set[Path] = set()
-"""Projects that this process holds for a recompression that is about to begin."""
+BUSY = "is being run already"
+"""Stands in the refusal of a recipe that another process runs."""
+
+
+def is_busy(error: object) -> bool:
+    """Whether an error of a command says that somebody runs the same recipe."""
+    return isinstance(error, str) and BUSY in error
+
+
+def check_free(home: Path, recipe: str) -> None:
+    """Raises ``StorageError`` while another process runs a recipe of this name: asked before any server starts. Nothing is held."""
+    ledger = ledger_if_any(home)
+    who = ledger.leases.holder(_name(recipe)) if ledger is not None else None
+    if who is not None and not is_gone(who):
+        raise _refusal(recipe, who)
 
 
 @contextmanager
-def project_taken(home: Path) -> Iterator[None]:
-    """Hold the project for the recompression that this process begins inside the block. Raises ``StorageError`` while another one runs in it."""
-    with out_of_room(home), project_held(home):
-        _taken.add(home)
-        try:
-            yield
-        finally:
-            _taken.discard(home)
+def recipe_held(ledger: Ledger, recipe: str) -> Iterator[Held]:
+    """Hold a recipe, by its name, for one recompression. Raises ``StorageError`` while another one runs; other recipes may run beside it."""
+    lease = take(ledger, _name(recipe))
+    if lease is None:
+        raise _refusal(recipe, ledger.leases.holder(_name(recipe)))
+    with held(ledger, lease) as mine:
+        yield mine
 
 
-@contextmanager
-def project_held(home: Path) -> Iterator[None]:
-    """Hold the project, unless it was taken for us: only one recompression gets it so."""
-    if home in _taken:
-        _taken.discard(home)
-        yield
-        return
-    with locked(home / ".recompress" / "lock", busy=BUSY):
-        yield
+def _name(recipe: str) -> str:
+    return f"run {recipe}"
+
+
+def _refusal(recipe: str, who: str | None) -> StorageError:
+    return StorageError(f"recipe {recipe!r} {BUSY}{f' by {told(who)}' if who else ''}; wait for it to end, or run another recipe beside it")
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from typing import Any
 
 from recompress.errors import InputError, StorageError
 from tasks.running.interrupt import ending_at_once
-from tasks.running.lock import project_taken
+from tasks.running.lock import check_free
 from tasks.running.prefect_server import check_server, named_server, put_unusable_aside
-from tasks.running.recompression import listener
+from tasks.running.recompression import listener, read_plan
 from tasks.running.server_watchdog import end_server_with_this_process
 from tasks.running.servers import SIGNALS, die_with_parent, end_group, noted_signals
-from tasks.tracking.track import Store
+from tasks.tracking.track import Store, locked
 
 SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -45,7 +45,8 @@ def prepare(root: Path) -> None:
 def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: Any) -> Any:
     """Run the flow ``flows.<name>`` in this process, with a temporary Prefect server unless ``PREFECT_API_URL`` names one.
 
-    The project is held before that server starts: two that make one new database tell each other's errors in pages. Raises ``StorageError``.
+    Servers of one project start one after the other: two that make one new database tell each other's errors in pages, and two that draw the same port take each
+    other for their own. Raises ``StorageError``; where somebody runs the same recipe, before any server starts.
     """
     prepare(root)
     Store(root)  # refuses a place that it cannot use
@@ -53,13 +54,13 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
     named = named_server()
     if named is not None:
         check_server(named)
-    with ending_at_once(), listener(say), project_taken(root.resolve()):
-        if named is None:
-            home = Path(os.environ["PREFECT_HOME"])
-            put_unusable_aside(home, own=home.resolve() == (root / ".prefect").resolve(), say=say)
-            end_server_with_this_process()
-        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    if "recipe" in parameters:
+        check_free(root.resolve(), read_plan(parameters["recipe"], root.resolve()).recipe.name)
+    with ending_at_once(), listener(say):
         try:
+            if named is None:
+                _start_server(root, say)
+            flow = getattr(importlib.import_module(f"flows.{name}"), name)
             return flow(root=str(root), **parameters)
         except RuntimeError as error:
             if NOT_STARTED not in str(error):
@@ -67,6 +68,17 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
             raise StorageError(
                 f"Prefect's temporary server did not start; what it says: PREFECT_HOME={os.environ['PREFECT_HOME']} {Path(sys.executable).name} -m prefect server start"
             ) from None
+
+
+def _start_server(root: Path, say: Callable[[str], None]) -> None:
+    """Prefect's temporary server, which ends with this process. Raises ``RuntimeError`` where it does not answer in time."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    home = Path(os.environ["PREFECT_HOME"])
+    with locked(root / ".recompress" / "prefect.lock"):
+        put_unusable_aside(home, own=home.resolve() == (root / ".prefect").resolve(), say=say)
+        end_server_with_this_process()
+        SubprocessASGIServer().start()
 
 
 def _check_room(root: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,9 +24,11 @@ from tasks.ledger.access import actor, open_ledger, record_policy
 from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
 from tasks.running.home import check_project
-from tasks.running.lock import OUT_OF_ROOM, out_of_room, project_held
+from tasks.running.leases import Held, leased
+from tasks.running.lock import OUT_OF_ROOM, out_of_room, recipe_held
+from tasks.running.room import at_work
 from tasks.running.step_keys import made_of
-from tasks.tracking.memory import Memory
+from tasks.tracking.memory import KIND, Memory
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result, Store
 
@@ -66,6 +68,9 @@ class Recompression:
         """What teachers said, by the digests of the teacher and of the text: uri and sha256."""
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
+        self.recipe_lease: Held | None = None
+        self.holding = ExitStack()
+        """What this recompression holds until it ends."""
         self._runs: dict[str, str] = {}
 
     @property
@@ -151,6 +156,10 @@ class Recompression:
             for key, value in metrics.items():
                 self.store.client.log_metric(self._runs[name], key, value)
 
+    def hold(self, name: str, waiting_for: str) -> None:
+        """Hold a lease until this recompression ends; whoever else wants it waits, and so does this one while somebody else has it."""
+        self.holding.enter_context(leased(self.ledger, name, self.say, waiting_for))
+
     def known(self, name: str, key: str, doubt: Callable[[Result], str] | None = None) -> Result | None:
         """The result of a step that was done before; ``None`` where there is none, or where ``doubt`` says why it does not count. One of this run always does."""
         recalled = self.memory.recall(key, name, self.say)
@@ -168,39 +177,64 @@ class Recompression:
         do: Callable[[Path], tuple[Result, dict[str, Path]]],
         label: str = "",
         doubt: Callable[[Result], str] | None = None,
+        alone: bool = False,
     ) -> Result:
         """The result of a step: found again by its key, or done now and remembered. Raises ``ForgedStep`` where MLflow names a result that the ledger does not know.
+
+        One process does a step; others that come to the same key wait for it and find what it left. What measures time is done ``alone``: beside no other step of
+        this project on this machine.
 
         ``do(folder)`` works in a folder of its own, of which ``work`` outlives a kill, and returns the result and the files or directories to keep, by name.
         The result comes back with ``artifacts``: for each name its uri and sha256. ``doubt`` says of one that was found again why it does not count; then it is
         done anew, once in a run.
         """
         name, run = self.called(name), self.called(run)
-        recalled = self.memory.recall(key, name, self.say)
-        why = self._doubts(name, recalled, doubt)
-        if recalled is not None and not why:
-            if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
-                self.reused.append(name)
-            return recalled
-        if why:
-            self.say(f"{name} is done again: {why}")
-        self.say(f"{name}" + (f" · {label}" if label else ""))
+        if self.recipe_lease is not None:
+            self.recipe_lease.check()
+        stored = None
+        while stored is None:
+            latest = self.ledger.last(KIND, key=key)
+            recalled = self.memory.recall(key, name, self.say)
+            why = self._doubts(name, recalled, doubt)
+            if recalled is not None and not why:
+                return self._found(name, recalled)
+            with leased(self.ledger, f"step {key}", self.say, name) as lease:
+                if self.ledger.last(KIND, key=key) != latest and (recalled := self.known(name, key, doubt)) is not None:
+                    return self._found(name, recalled)  # another process has done it meanwhile
+                if why:
+                    self.say(f"{name} is done again: {why}")
+                self.say(f"{name}" + (f" · {label}" if label else ""))
+                stored = self._do(name, key, run, do, lease, alone=alone)
+        self.done.append(name)
+        return stored
+
+    def _found(self, name: str, recalled: Result) -> Result:
+        if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
+            self.reused.append(name)
+        return recalled
+
+    def _do(self, name: str, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], lease: Held, *, alone: bool) -> Result | None:
+        """Do a step and keep what it gives; ``None`` where this process stood still for so long that somebody else does it. Raises ``StorageError`` where there is
+        no place to write."""
         folder = self.work / key[:24]
-        begun = time.monotonic()
-        try:
-            _clear(folder)
-            result, files = do(folder)
-        except OSError as error:
-            if error.errno in OUT_OF_ROOM:
-                raise StorageError(
-                    f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
-                ) from None
-            raise
+        with at_work(self.root, self.say, name, alone=alone):
+            begun = time.monotonic()
+            try:
+                _clear(folder)
+                result, files = do(folder)
+            except OSError as error:
+                if error.errno in OUT_OF_ROOM:
+                    raise StorageError(
+                        f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
+                    ) from None
+                raise
+        if not lease.is_mine():
+            self.say(f"{name}: this process stood still for so long that somebody else does it")
+            return None
         place = f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}"
         about = {"recipe": self.plan.recipe.name, "seconds": round(time.monotonic() - begun, 1), "made_of": made_of(key)}
         stored = self.memory.keep(key, name, self.run_of(run), place, result, files, folder, about)
         shutil.rmtree(folder, ignore_errors=True)
-        self.done.append(name)
         return stored
 
 
@@ -221,15 +255,15 @@ def read_plan(recipe: str, home: Path) -> Plan:
 
 @contextmanager
 def recompression(recipe: str, root: str, *, propose: bool = False) -> Iterator[Recompression]:
-    """Read the recipe and hold the project for as long as it runs. Raises ``InputError`` before anything is written.
+    """Read the recipe and hold it for as long as it runs. Raises ``InputError`` before anything is written.
 
     With ``propose`` what the gate lets through waits for an approval, whatever the policy says."""
     home = Path(root).resolve()
     plan = read_plan(recipe, home)
     approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
-    with out_of_room(home), project_held(home):
-        run = Recompression(home, plan)
-        run.propose = propose
+    run = Recompression(home, plan)
+    run.propose = propose
+    with out_of_room(home), recipe_held(run.ledger, plan.recipe.name) as run.recipe_lease, run.holding:
         Promoter(run.ledger, open_registry(run.store), actor()).settle(plan.recipe.register_.model)  # before hours of work, and again before judging
         name = plan.recipe.register_.model
         check_recipe(standing(run.ledger, name), plan.policy, name)

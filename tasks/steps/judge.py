@@ -63,8 +63,12 @@ class Judgement:
 
 @task(task_run_name="present champion", cache_policy=NO_CACHE, persist_result=False)
 def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champion:
-    """Who is to be beaten. Raises ``IntegrityError`` when it is not what the ledger promoted; what a killed promotion left open is finished or undone first."""
-    Promoter(run.ledger, open_registry(run.store), actor()).settle(run.plan.recipe.register_.model)
+    """Who is to be beaten. Raises ``IntegrityError`` when it is not what the ledger promoted; what a killed promotion left open is finished or undone first.
+
+    From here until the end of the run no other recipe judges for the same model: it would be judged against a champion that is about to be replaced."""
+    model = run.plan.recipe.register_.model
+    run.hold(f"model {model}", f"judging for model {model}")
+    Promoter(run.ledger, open_registry(run.store), actor()).settle(model)
     return champion_among(run, variants)
 
 

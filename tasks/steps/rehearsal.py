@@ -93,6 +93,7 @@ class Rehearsal(Recompression):
         do: Callable[[Path], tuple[Result, dict[str, Path]]],
         label: str = "",
         doubt: Callable[[Result], str] | None = None,
+        alone: bool = False,
     ) -> Result:
         """The result as it is kept, or something in its place whose digests are those of nothing. Raises ``Unforeseen`` for a choice that was not made yet."""
         name = self.called(name)

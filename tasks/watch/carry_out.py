@@ -20,12 +20,12 @@ from recompress.recipe import Plan
 from recompress.watch.decide import Due
 from recompress.watch.pins import move_pins
 from recompress.watch.settings import Mode, WatchSettings
-from tasks.running.lock import BUSY
+from tasks.running.lock import is_busy
 from tasks.running.servers import die_with_parent, end_group
 from tasks.watch.proposal import Proposal, commit_pin, propose
 
 PAUSE_S = 0.2
-ELSEWHERE = "somebody runs a recipe of this project"
+ELSEWHERE = "somebody runs this recipe"
 """The outcome where nothing was done and nothing failed: the next look comes again."""
 Say = Callable[[str], None]
 
@@ -125,7 +125,7 @@ def _run(root: Path, recipe: Path, hold: bool, key: str, beat: Callable[[], bool
 
 def _outcome(code: int, said: dict[str, Any]) -> str:
     promotion = said.get("promotion") or {}
-    if said.get("error") == BUSY:
+    if is_busy(said.get("error")):
         return ELSEWHERE
     if code == 0 and promotion.get("model"):
         return "promoted" if "promotion" in said.get("done", ()) else "unchanged"

@@ -67,9 +67,7 @@ class Looked:
         lines = [f"{sight.source.name} ({sight.source.place}) is not visible: {sight.away}; the champion stays" for sight in self.decision.away]
         lines += [f"{sight.source.name} ({sight.source.place}) waits for a person: {sight.waits}" for sight in self.decision.waits]
         lines += [f"{sight.source.name} ({sight.source.place}) moved and rests until {until:%Y-%m-%d %H:%M:%S} UTC" for sight, until in self.decision.settling]
-        lines += [run.text for run in self.runs] + [
-            f"run {key[:12]}… waits: another watcher makes it, or somebody runs a recipe of this project" for key in self.elsewhere
-        ]
+        lines += [run.text for run in self.runs] + [f"run {key[:12]}… waits: another watcher makes it, or somebody runs this recipe" for key in self.elsewhere]
         return "\n".join(f"{self.recipe}: {line}" for line in lines or ["looked, nothing new"])
 
 

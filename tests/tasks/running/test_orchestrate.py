@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from recompress.errors import StorageError
+from tasks.ledger.access import open_ledger
 from tasks.running import orchestrate
-from tasks.running.lock import project_held, project_taken
+from tasks.running.lock import is_busy, recipe_held
 from tasks.running.orchestrate import prepare, run_flow
 from tasks.tracking.track import locked
 
@@ -35,33 +37,46 @@ def test_prefect_keeps_to_the_project(tmp_path: Path, monkeypatch: pytest.Monkey
     assert os.environ["PREFECT_HOME"] == str(tmp_path / ".prefect")
 
 
-def test_a_project_in_which_a_run_is_at_work_is_refused_before_any_server_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that start on one new ``.prefect`` at once tell each other's errors in pages."""
+def test_a_recipe_that_is_being_run_is_refused_before_any_server_starts_and_another_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
     started: list[str] = []
     monkeypatch.setattr(orchestrate, "named_server", lambda: None)
-    monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: started.append("watcher"))
-    monkeypatch.setattr(importlib, "import_module", lambda name: started.append(name))
-    with locked(tmp_path / ".recompress" / "lock"), pytest.raises(StorageError, match="^another recompression is running in this project; wait for it to end$"):
-        run_flow("recompress", tmp_path, print, recipe="recipe.yaml")
-    assert started == []
+    monkeypatch.setattr(orchestrate, "_start_server", lambda *_: started.append("server"))
+    monkeypatch.setattr(orchestrate, "read_plan", lambda recipe, _: SimpleNamespace(recipe=SimpleNamespace(name=recipe)))
+    monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace(recompress=lambda **named: named["recipe"]))
+    with recipe_held(open_ledger(tmp_path), "toy"):
+        with pytest.raises(StorageError, match="^recipe 'toy' is being run already by .*; wait for it to end, or run another recipe beside it$") as refused:
+            run_flow("recompress", tmp_path, print, recipe="toy")
+        assert (started, is_busy(str(refused.value))) == ([], True)
+        assert (run_flow("recompress", tmp_path, print, recipe="other"), started) == ("other", ["server"])
+    assert run_flow("recompress", tmp_path, print, recipe="toy") == "toy"
 
 
-def test_the_project_is_held_while_the_flow_runs_and_handed_over_to_one_recompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_of_one_project_start_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that start on one new ``.prefect`` at once tell each other's errors in pages."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
-    monkeypatch.setattr(orchestrate, "named_server", lambda: None)
     monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: None)
 
-    def flow(root: str) -> str:
-        with project_held(tmp_path):
-            for lock in (project_held, project_taken):
-                with pytest.raises(StorageError, match="another recompression"), lock(tmp_path):
-                    pass
-        with pytest.raises(StorageError, match="another recompression"), project_held(tmp_path):
-            pass
-        return "done"
+    class Server:
+        def start(self) -> None:
+            with pytest.raises(StorageError, match="another"), locked(tmp_path / ".recompress" / "prefect.lock", busy="another"):
+                pass
+            started.append("server")
 
-    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(toy=flow))
-    assert run_flow("toy", tmp_path, print) == "done"
-    with project_held(tmp_path):
+    started: list[str] = []
+    monkeypatch.setitem(sys.modules, "prefect.server.api.server", SimpleNamespace(SubprocessASGIServer=Server))  # type: ignore[arg-type]
+    orchestrate._start_server(tmp_path, print)
+    assert started == ["server"]
+    with locked(tmp_path / ".recompress" / "prefect.lock", busy="another"):
         pass
+
+
+def test_a_server_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> None:
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
+    monkeypatch.setattr(orchestrate, "named_server", lambda: None)
+    monkeypatch.setattr(orchestrate, "_start_server", start)
+    with pytest.raises(StorageError, match="^Prefect's temporary server did not start"):
+        run_flow("toy", tmp_path, print)

@@ -15,7 +15,7 @@ from recompress.ledger import Ledger
 from recompress.watch.decide import Due
 from recompress.watch.pins import changed_lines
 from recompress.watch.settings import WatchSettings
-from tasks.running.lock import BUSY
+from tasks.running.lock import _refusal
 from tasks.watch.carry_out import Carried
 from tasks.watch.watcher import Looked, Watcher
 from tests.tasks.watch.hubs import NAME, Repository, a_hub, client_asks, first_commit
@@ -263,10 +263,10 @@ def test_a_run_that_failed_is_tried_again_later_and_one_that_was_refused_is_not(
     assert [due.key for due in runs.made] == [runs.made[0].key] * 2
 
 
-def test_a_run_waits_while_somebody_runs_a_recipe_and_that_is_no_failure(project: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_waits_while_somebody_runs_the_recipe_and_that_is_no_failure(project: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     look(project, Runs())
     repository.commit(b"second weights")
-    busy = {"error": BUSY, "kind": "StorageError", "exit_code": 1}
+    busy = {"error": str(_refusal("toy", None)), "kind": "StorageError", "exit_code": 1}
     monkeypatch.setattr("tasks.watch.carry_out._run", lambda *_: (1, busy))
     watcher = Watcher(project, NOW, lambda _: None)
     looked = watcher.look(RECIPE)
