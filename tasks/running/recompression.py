@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -68,6 +68,8 @@ class Recompression:
         """What teachers said, by the digests of the teacher and of the text: uri and sha256."""
         self.claims: dict[str, list[dict[str, Any]]] = {}
         """For each variant its steps, with what they promised and what was measured."""
+        self.ahead: Callable[[Recompression, Sequence[str], ModelRef, DatasetRef], None] | None = None
+        """Where work is shared: does the missing steps of these variants, so that they are found."""
         self.recipe_lease: Held | None = None
         self.holding = ExitStack()
         """What this recompression holds until it ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,22 @@ from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
+from tasks.running.threads import threads_held
 from tasks.steps.train import make_teacher_outputs
 
 if TYPE_CHECKING:
     from recompress.training.teacher_outputs import TeacherOutputs
+
+
+def compress_all(run: Recompression, names: Iterable[str], baseline: ModelRef, dataset: DatasetRef) -> list[ModelRef]:
+    """Variants in the recipe's order. Where work is shared, others have done what was missing before each is asked for, and it is found."""
+    names = list(names)
+    if run.ahead is not None:
+        run.ahead(run, names, baseline, dataset)
+    variants: list[ModelRef] = []
+    for name in names:
+        variants.append(run.call(compress, name, [baseline, *variants], dataset))
+    return variants
 
 
 @task(task_run_name="compress {variant}", cache_policy=NO_CACHE, persist_result=False)
@@ -56,7 +68,8 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
             curve=run.curve(variant, f"{number}_{step.method}"),
             label=name,
         )
-        report = run_step(step.method, step.config, run.store.fetch(model.uri), folder / "model", inputs)
+        with threads_held():
+            report = run_step(step.method, step.config, run.store.fetch(model.uri), folder / "model", inputs)
         return {"claims": list(report.claims), "runtime": method.gives}, {"model": folder / "model"}
 
     key = step_key(
@@ -66,7 +79,8 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         inputs=[model.sha256, *dataset.text_digests, *(taught or ())[1:], *(other.sha256 for other in needed.values())],
         seed=run.seed,
     )
-    result = run.step(name, key=key, run=variant, do=do)
+    measures_time = getattr(step.config, "latency", None) is not None
+    result = run.step(name, key=key, run=variant, do=do, alone=measures_time)
     run.claims.setdefault(variant, []).append({"method": step.method, "claims": result["claims"]})
     place = result["artifacts"]["model"]
     return ModelRef(name=variant, kind="variant", uri=place["uri"], sha256=place["sha256"], runtime=result["runtime"], steps=(*model.steps, step.method))

@@ -21,6 +21,7 @@ from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
+from tasks.running.threads import threads_held
 
 
 @task(task_run_name="find base", cache_policy=NO_CACHE, persist_result=False)
@@ -141,7 +142,8 @@ def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: Model
         from recompress.methods.distillation.teacher import teacher_outputs
 
         text = [*examples_of(dataset, "train"), *unlabelled_of(dataset)]
-        teacher_outputs(run.store.fetch(teacher.uri), text, folder / "work" / "teacher")
+        with threads_held():
+            teacher_outputs(run.store.fetch(teacher.uri), text, folder / "work" / "teacher")
         return {}, {"outputs": folder / "work" / "teacher"}
 
     key = step_key("teacher", modules=["recompress.methods.distillation.teacher"], config={}, inputs=inputs, seed=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from recompress.recipe import Plan
 from recompress.records import DatasetRef, Evaluation, ModelRef
 from tasks.running.recompression import Recompression
-from tasks.steps.compress import compress
+from tasks.steps.compress import compress_all
 from tasks.steps.evaluate import measure_quality, record
 from tasks.steps.train import train_baseline
 
@@ -39,9 +39,7 @@ def train_again(run: Recompression, dataset: DatasetRef, base: ModelRef, finalis
 
 def _train(run: Recompression, dataset: DatasetRef, base: ModelRef, finalists: Sequence[str]) -> Trained:
     baseline = run.call(train_baseline, dataset, base)
-    variants: list[ModelRef] = []
-    for name in needed(run.plan, finalists):
-        variants.append(run.call(compress, name, [baseline, *variants], dataset))
+    variants = compress_all(run, needed(run.plan, finalists), baseline, dataset)
     evaluations = {model.name: _measure(run, model, dataset) for model in [baseline, *variants] if model.name in ("baseline", *finalists)}
     return Trained(run.seed, evaluations.pop("baseline"), evaluations)
 

@@ -1,0 +1,54 @@
+"""How many threads a step of a variant computes with: as many with workers as without, and on every machine, for sums in another order give other last bits.
+
+Some steps are quicker on more threads; a machine with more cores does more variants at once instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from recompress.errors import InputError
+
+VARIABLE = "RECOMPRESS_THREADS"
+USUAL = 1
+
+
+def threads_of_a_step() -> int:
+    """What ``RECOMPRESS_THREADS`` says, or 1. Models that are to come out the same need the same number. Raises ``InputError``."""
+    text = os.environ.get(VARIABLE, str(USUAL))
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise InputError(f"{VARIABLE} is a number of threads, at least 1, got {text!r}; unset it to compute with {USUAL}")
+    return int(text)
+
+
+@contextmanager
+def threads_held() -> Iterator[None]:
+    """While the block runs, torch and the libraries behind numpy compute with that many threads; the process's own number comes back."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads, usual = threads_of_a_step(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def check_workers(workers: int) -> None:
+    """Raises ``InputError`` for more workers than this machine has cores for."""
+    threads, there = threads_of_a_step(), cores()
+    if workers < 1:
+        raise InputError(f"--workers is at least 1, got {workers}")
+    if workers > 1 and workers * threads > there:
+        raise InputError(
+            f"--workers {workers} with {threads} thread{'s' * (threads > 1)} each is more than the {there} cores here; give --workers {max(1, there // threads)}"
+        )
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
