@@ -103,23 +103,24 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 )
 @as_json
 @click.pass_obj
-def run(root: Path, recipe: Path | None, propose: bool, workers: int, json_: bool) -> None:
+def run(root: Path, recipe: Path | None, propose: bool, workers: int, pool: str, json_: bool) -> None:
     """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page. RECIPE may be left out where the project has but one.
 
     Example:  recompress run recipes/quickstart.yaml
 
     Other recipes of the project may run beside it. Variants beside each other:  recompress run recipes/quickstart.yaml --workers 2
     """
-    from tasks.running.orchestrate import run_flow
+    from tasks.running.orchestrate import prepare, run_flow
     from tasks.running.recompression import read_plan
-    from tasks.running.threads import check_workers
     from tasks.watch.tell import begin_telling, tell_people
+    from tasks.workers.share import check_sharing
 
     recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
-    check_workers(workers)
+    prepare(root)
+    check_sharing(workers, pool)
     begin_telling(root)
-    outcome = run_flow("recompress", root, say, recipe=str(recipe), propose=propose, workers=workers)
+    outcome = run_flow("recompress", root, say, recipe=str(recipe), propose=propose, workers=workers, pool=pool)
     tell_people(root, say)
     show(outcome.as_json, json_, lambda: outcome.text)
     if outcome.exit_code:

@@ -38,12 +38,12 @@ def threads_held() -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def check_workers(workers: int) -> None:
-    """Raises ``InputError`` for more workers than this machine has cores for."""
+def check_workers(workers: int, *, elsewhere: bool = False) -> None:
+    """Raises ``InputError`` for more workers than this machine has cores for, unless they are on others."""
     threads, there = threads_of_a_step(), cores()
     if workers < 1:
         raise InputError(f"--workers is at least 1, got {workers}")
-    if workers > 1 and workers * threads > there:
+    if workers > 1 and not elsewhere and workers * threads > there:
         raise InputError(
             f"--workers {workers} with {threads} thread{'s' * (threads > 1)} each is more than the {there} cores here; give --workers {max(1, there // threads)}"
         )

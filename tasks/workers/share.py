@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import recompress.errors
-from recompress.errors import RecompressError, StorageError
+from recompress.errors import InputError, RecompressError, StorageError
 from recompress.records import DatasetRef, ModelRef
+from tasks.running.prefect_server import named_server
 from tasks.running.recompression import Recompression
 from tasks.running.threads import check_workers
 from tasks.workers.finder import Chain, Finder, Missing, chains_of
@@ -39,14 +40,31 @@ class Workers(Protocol):
 
 
 def share_work(run: Recompression, workers: int, pool: str = "") -> None:
-    """Let ``workers`` compress variants at the same time, processes of this machine. Raises ``InputError`` for more than it has cores for. With one, nothing changes."""
-    check_workers(workers)
+    """Let ``workers`` compress variants at the same time: processes of this machine, or of those that take work from a Prefect work ``pool``. With one and no pool,
+    nothing changes. Raises ``InputError`` for more than this machine has cores for, and for a pool without a server."""
+    check_sharing(workers, pool)
+
+    def start() -> Workers:
+        if not pool:
+            return Processes(run.root, workers, run.say)
+        from tasks.workers.deployments import Deployments
+
+        return Deployments(run.ledger, pool, workers, run.say)
 
     def ahead(run: Recompression, names: Sequence[str], baseline: ModelRef, dataset: DatasetRef) -> None:
-        Sharing(run, baseline, dataset, lambda: Processes(run.root, workers, run.say)).finish(names)
+        Sharing(run, baseline, dataset, start).finish(names)
 
-    if workers > 1:
+    if workers > 1 or pool:
         run.ahead = ahead
+
+
+def check_sharing(workers: int, pool: str) -> None:
+    """Raises ``InputError`` for more workers than this machine has cores for, and for a pool that no other machine could take work from."""
+    check_workers(workers, elsewhere=bool(pool))
+    if pool and named_server() is None:
+        raise InputError(
+            f"--pool {pool} needs a Prefect server that its workers reach too: prefect server start, and name it in PREFECT_API_URL here and there"
+        )
 
 
 class Sharing:
