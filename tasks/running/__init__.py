@@ -1,1 +1,1 @@
-"""Running: one recompression at a time, its Prefect server, and what a machine needs for it."""
+"""Running: one recompression of a recipe at a time, what it holds meanwhile, and its Prefect server."""

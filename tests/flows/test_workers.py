@@ -1,0 +1,202 @@
+"""Several at once: two recipes beside each other, variants beside each other, and on workers of a pool. What comes out is what comes out without."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from recompress.ledger import Ledger
+from tests.flows.toy_project import environment, make_project, run
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+WORKER = "tasks.workers.process"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which nothing was run yet, with a commit."""
+    folder = make_project(tmp_path_factory.mktemp("made"))
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+    for command in (["git", "add", "--all"], ["git", *identity, "commit", "--quiet", "--message", "all"]):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(made: Path) -> dict[str, Any]:
+    """What comes out without workers."""
+    outcome = run(copy_of(made, "alone"), "run", "recipe.yaml")
+    assert outcome["promotion"]["model"], outcome["summary"]
+    return outcome
+
+
+def copy_of(made: Path, name: str) -> Path:
+    return Path(shutil.copytree(made, made.with_name(name), symlinks=True))
+
+
+def digests(outcome: dict[str, Any]) -> dict[str, str]:
+    return {evaluation["model"]: evaluation["model_sha256"] for evaluation in outcome["evaluations"]}
+
+
+def kept(project: Path) -> Counter[str]:
+    """How often each step was kept, by its key."""
+    return Counter(entry.body["key"] for entry in Ledger(project / "ledger" / "ledger.db").entries("step-kept"))
+
+
+def check_same(outcome: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert digests(outcome) == digests(alone)
+    assert outcome["promotion"]["model"] == alone["promotion"]["model"]
+    assert sorted(outcome["done"]) == sorted(alone["done"])
+
+
+class Begun:
+    """A run in a process of its own, read line by line."""
+
+    def __init__(self, project: Path, *arguments: str, **variables: str) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", *arguments, "--json"],
+            cwd=project,
+            env=environment(project) | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def until(self, moment: str) -> None:
+        assert self.process.stderr is not None
+        while not any(moment in line for line in self.lines):
+            line = self.process.stderr.readline()
+            assert line, "".join(self.lines)[-3000:]
+            self.lines.append(line)
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, code: int = 0) -> dict[str, Any]:
+        out, err = self.process.communicate(timeout=1200)
+        self.lines += err.splitlines(keepends=True)
+        assert self.process.returncode == code, "".join(self.lines)[-3000:]
+        outcome: dict[str, Any] = json.loads(out) if out else {}
+        return outcome
+
+
+@pytest.fixture
+def two_cores() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two workers need two cores")
+
+
+def test_two_workers_make_what_one_makes_and_a_killed_one_is_replaced(made: Path, alone: dict[str, Any], two_cores: None) -> None:
+    project = copy_of(made, "workers")
+    begun = Begun(project, "recipe.yaml", "--workers", "2")
+    begun.until("small/3 distill")
+    workers = [child for child in begun.children() if WORKER in child.cmdline()]
+    assert len(workers) == 2
+    at_work = Ledger(project / "ledger" / "ledger.db")
+    assert at_work.leases.holder("run toy") is not None
+    for worker in workers:
+        worker.kill()
+    outcome = begun.end()
+    check_same(outcome, alone)
+    assert set(kept(project).values()) == {1}, "each step was kept once, whoever died over it"
+    lines = "".join(begun.lines)
+    assert "small/3 distill: its worker was ended by SIGKILL; it is given to another" in lines
+    assert lines.index("small/4 dynamic_int8 · done") < lines.index("timing"), "time is measured when nothing else is done"
+    assert run(project, "run", "recipe.yaml", "--workers", "2")["done"] == []
+    assert run(project, "audit", "verify")["holds"] is True
+
+
+def test_ctrl_c_ends_a_run_and_all_its_workers(made: Path, two_cores: None) -> None:
+    project = copy_of(made, "stopped")
+    begun = Begun(project, "recipe.yaml", "--workers", "2")
+    begun.until("small/3 distill")
+    children = begun.children()
+    assert sum(WORKER in child.cmdline() for child in children) == 2
+    begun.process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    begun.end(130)
+    _, left = psutil.wait_procs(children, timeout=60)
+    assert left == []
+    assert time.monotonic() - sent < 60
+    assert "Traceback" not in "".join(begun.lines)
+
+
+def test_two_recipes_run_at_once_share_a_step_and_the_same_one_twice_does_not(made: Path, alone: dict[str, Any]) -> None:
+    project = copy_of(made, "two")
+    recipe = yaml.safe_load((project / "recipe.yaml").read_text())
+    recipe |= {"name": "other", "register": {"model": "other"}, "variants": {"sparse_60": [{"magnitude": {"sparsity": 0.6}}]}}
+    (project / "other.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    first = Begun(project, "recipe.yaml")
+    first.until("baseline ·")
+    second = Begun(project, "other.yaml")
+    twice = Begun(project, "recipe.yaml")
+    assert "recipe 'toy' is being run already by tester (process" in twice.end(1)["error"]
+    second.until("waiting for tester (process")
+    outcomes = first.end(), second.end()
+    check_same(outcomes[0], alone)
+    assert "baseline" in outcomes[1]["reused"]
+    assert digests(outcomes[1])["baseline"] == digests(alone)["baseline"]
+    assert set(kept(project).values()) == {1}
+    assert [outcome["promotion"]["registered"] for outcome in outcomes] == ["toy", "other"]
+    assert all(outcome["promotion"]["model"] for outcome in outcomes), [outcome["summary"] for outcome in outcomes]
+    assert not [line for outcome in (first, second) for line in outcome.lines if "Traceback" in line or "locked" in line]
+    assert run(project, "audit", "verify")["holds"] is True
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server with a process work pool: what names it in the environment."""
+    home = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | variables
+    serve = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    with (home / "log").open("w") as log, subprocess.Popen(serve, env=outside, stdout=log, stderr=log) as process:
+        try:
+            make = [sys.executable, "-m", "prefect", "work-pool", "create", "few", "--type", "process"]
+            for _ in range(60):
+                if subprocess.run(make, env=outside, capture_output=True, check=False).returncode == 0:
+                    break
+                time.sleep(1)
+            yield variables
+        finally:
+            process.terminate()
+
+
+def test_workers_of_a_pool_make_what_the_run_itself_makes(made: Path, alone: dict[str, Any], server: dict[str, str]) -> None:
+    """One of them first stands by another commit, and is refused before it takes any work."""
+    project = copy_of(made, "pool")
+    elsewhere = copy_of(made, "elsewhere")
+    (elsewhere / "policies" / "toy.yaml").write_text((elsewhere / "policies" / "toy.yaml").read_text() + "# another\n")
+    take = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "few", "--limit", "2"]
+    with subprocess.Popen(
+        take, env=environment(project) | server | {"RECOMPRESS_ROOT": str(elsewhere)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as other:
+        refused = Begun(project, "recipe.yaml", "--workers", "2", "--pool", "few", **server).end(2)
+        other.terminate()
+    assert "takes no work: its commit is " in refused["error"]
+    with subprocess.Popen(
+        take, env=environment(project) | server | {"RECOMPRESS_ROOT": str(project)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as worker:
+        outcome = Begun(project, "recipe.yaml", "--workers", "2", "--pool", "few", **server).end()
+        worker.terminate()
+    assert digests(outcome) == digests(alone)
+    assert outcome["promotion"]["model"] == alone["promotion"]["model"]
+    assert set(kept(project).values()) == {1}
