@@ -22,6 +22,7 @@ from tasks.data.fetch import from_cache
 from tasks.data.pins import Pin, is_here, measure, pins_of, pointers
 from tasks.data.workbench import bench
 from tasks.running.project import Project
+from tasks.running.threads import VARIABLE
 
 Say = Callable[[str], None]
 POINTERS = ("dvc.yaml", "dvc.lock", "params.yaml")
@@ -119,7 +120,7 @@ def write_recipe(scratch: Path, dossier: Dossier, variant: str, base: Path) -> N
 
 def run_recipe(scratch: Path, say: Say) -> dict[str, Any]:
     """A recompression in a process of its own that knows nothing of this project's stores. Raises ``RecompressError`` with what it said last."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PREFECT_", "RECOMPRESS_")) or name == VARIABLE}
     command = [sys.executable, "-m", "flows.cli", "--root", str(scratch), "run", str(scratch / "recipe.yaml"), "--json"]
     outcome = scratch / "outcome.json"
     with outcome.open("w") as out:  # a file, because a full pipe would stop the child while we read its other one

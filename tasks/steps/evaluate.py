@@ -123,5 +123,5 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     results = []
     for name, key in keys.items():
         label = f"timing {len(missing)} models side by side; nothing else should run now" if missing and not timed else ""
-        results.append(run.step(f"{name}/speed", key=key, run=name, do=do, label=label, doubt=busy, alone=True))
+        results.append(run.step(f"{name}/speed", key=key, run=name, do=do, label=label, doubt=busy, alone=not timed))
     return results

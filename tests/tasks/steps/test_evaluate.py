@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from recompress.gate.rounds import too_busy
+from recompress.ledger import Ledger
 from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef
 from tasks.running.recompression import Recompression, listener
@@ -46,6 +47,7 @@ class Project:
         run.root, run.work, run.plan, run.training, run.done, run.reused = self.root, self.root / "work", self.plan, 1, [], []  # type: ignore[assignment]
         run.store = SimpleNamespace(fetch=lambda uri: self.root / uri)  # type: ignore[assignment]
         run.__dict__["memory"] = SimpleNamespace(recall=lambda key, *_: self.kept.get(key), keep=self.keep)
+        run.recipe_lease, run.__dict__["ledger"] = None, Ledger(self.root / "ledger.db")
         run._runs = {name: name for name in ("", "calm", "torn")}
         return run
 
