@@ -101,6 +101,7 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 @click.option(
     "--workers", default=1, show_default=True, help="How many variants are compressed at the same time. What comes out is the same; time is measured alone."
 )
+@click.option("--pool", default="", metavar="NAME", help="A Prefect process work pool: its workers, on other machines, take the steps of variants.")
 @as_json
 @click.pass_obj
 def run(root: Path, recipe: Path | None, propose: bool, workers: int, pool: str, json_: bool) -> None:

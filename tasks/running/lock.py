@@ -24,7 +24,7 @@ OUT_OF_ROOM = {
     errno.EMFILE: "too many open files (ulimit -n)",
 }
 """What is no fault of the code or of the input, in words."""
-BUSY = "is being run already"
+BUSY = "is being run already by"
 """Stands in the refusal of a recipe that another process runs."""
 
 
@@ -56,7 +56,7 @@ def _name(recipe: str) -> str:
 
 
 def _refusal(recipe: str, who: str | None) -> StorageError:
-    return StorageError(f"recipe {recipe!r} {BUSY}{f' by {told(who)}' if who else ''}; wait for it to end, or run another recipe beside it")
+    return StorageError(f"recipe {recipe!r} {BUSY} {told(who) if who else 'somebody'}; wait for it to end, or run another recipe beside it")
 
 
 @contextmanager
