@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,8 @@ from typing import Any
 import pytest
 
 from recompress.errors import StorageError
+from tasks.running.leases import me, told
+from tasks.running.lock import recipe_held
 from tasks.running.recompression import Recompression
 from tasks.tracking.track import Store, locked
 from tests.children import Child
@@ -128,6 +132,51 @@ def test_what_a_tag_names_is_on_the_disk_before_the_tag(home: Path, key: str, mo
     monkeypatch.setattr(run.store.client, "set_tag", tag_what_is_there)
     run.step("a", key=key, run="baseline", do=Work())
     assert fresh(home).memory.recall(key, "a", lambda _: None) is not None
+
+
+def test_a_step_that_another_run_is_doing_is_waited_for_and_found(home: Path, key: str) -> None:
+    said, work = list[str](), Work()
+    second, found = fresh(home), list[Any]()
+    second.say = said.append  # type: ignore[method-assign]
+    waiting = threading.Thread(target=lambda: found.append(second.step("a", key=key, run="baseline", do=work)))
+
+    def meanwhile() -> None:
+        waiting.start()
+        until = time.monotonic() + 30
+        while not said and time.monotonic() < until:
+            time.sleep(0.02)
+
+    first = fresh(home).step("a", key=key, run="baseline", do=Work(meanwhile))
+    waiting.join(30)
+    assert (found, work.times, second.done, second.reused) == ([first], 0, [], ["a"])
+    assert said == [f"a · waiting for {told(me())}, who is at it"]
+
+
+def test_who_stood_still_for_too_long_keeps_nothing_and_finds_what_the_other_did(home: Path, key: str) -> None:
+    first, second, said = fresh(home), fresh(home), list[str]()
+    first.say = said.append  # type: ignore[method-assign]
+    others: list[Any] = []
+
+    def stand_still() -> None:
+        first.ledger.leases.take_away(f"step {key}", me())
+        others.append(second.step("a", key=key, run="baseline", do=Work()))
+
+    work = Work(stand_still)
+    assert [first.step("a", key=key, run="baseline", do=work)] == others
+    assert (work.times, first.done, first.reused, second.done) == (1, [], ["a"], ["a"])
+    assert said[-1] == "a: this process stood still for so long that somebody else does it"
+    assert len(first.ledger.entries("step-kept", key=key)) == 1
+
+
+def test_a_run_that_lost_its_recipe_does_no_more_steps(home: Path, key: str) -> None:
+    run, work = fresh(home), Work()
+    with recipe_held(run.ledger, "r") as run.recipe_lease:
+        run.ledger.leases.take_away("run r", me())
+        assert run.ledger.leases.take("run r", "somebody host:1/there", 0.1) is not None
+        assert not run.recipe_lease.is_mine()
+        with pytest.raises(StorageError, match="the lease 'run r' was lost"):
+            run.step("a", key=key, run="baseline", do=work)
+    assert work.times == 0
 
 
 def test_a_step_whose_files_were_cut_when_the_power_went_is_done_again_each_time(home: Path, key: str) -> None:
