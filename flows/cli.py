@@ -113,8 +113,8 @@ def run(root: Path, recipe: Path | None, propose: bool, workers: int, pool: str,
     """
     from tasks.running.orchestrate import prepare, run_flow
     from tasks.running.recompression import read_plan
+    from tasks.running.threads import check_sharing
     from tasks.watch.tell import begin_telling, tell_people
-    from tasks.workers.share import check_sharing
 
     recipe = recipe or only_recipe(root)
     read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from recompress.errors import InputError
+from tasks.running.prefect_server import named_server
 
 VARIABLE = "RECOMPRESS_THREADS"
 USUAL = 1
@@ -46,6 +47,15 @@ def check_workers(workers: int, *, elsewhere: bool = False) -> None:
     if workers > 1 and not elsewhere and workers * threads > there:
         raise InputError(
             f"--workers {workers} with {threads} thread{'s' * (threads > 1)} each is more than the {there} cores here; give --workers {max(1, there // threads)}"
+        )
+
+
+def check_sharing(workers: int, pool: str) -> None:
+    """Raises ``InputError`` for more workers than this machine has cores for, and for a pool that no other machine could take work from."""
+    check_workers(workers, elsewhere=bool(pool))
+    if pool and named_server() is None:
+        raise InputError(
+            f"--pool {pool} needs a Prefect server that its workers reach too: prefect server start, and name it in PREFECT_API_URL here and there"
         )
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import recompress.errors
-from recompress.errors import InputError, RecompressError, StorageError
+from recompress.errors import RecompressError, StorageError
 from recompress.records import DatasetRef, ModelRef
-from tasks.running.prefect_server import named_server
 from tasks.running.recompression import Recompression
-from tasks.running.threads import check_workers
+from tasks.running.threads import check_sharing
 from tasks.workers.finder import Chain, Finder, Missing, chains_of
 from tasks.workers.job import Ended, Job
 from tasks.workers.processes import Processes
@@ -56,15 +55,6 @@ def share_work(run: Recompression, workers: int, pool: str = "") -> None:
 
     if workers > 1 or pool:
         run.ahead = ahead
-
-
-def check_sharing(workers: int, pool: str) -> None:
-    """Raises ``InputError`` for more workers than this machine has cores for, and for a pool that no other machine could take work from."""
-    check_workers(workers, elsewhere=bool(pool))
-    if pool and named_server() is None:
-        raise InputError(
-            f"--pool {pool} needs a Prefect server that its workers reach too: prefect server start, and name it in PREFECT_API_URL here and there"
-        )
 
 
 class Sharing:
