@@ -30,9 +30,11 @@ from tasks.running.room import at_work
 from tasks.running.step_keys import made_of
 from tasks.tracking.memory import KIND, Memory
 from tasks.tracking.registry import open_registry
-from tasks.tracking.track import Result, Store
+from tasks.tracking.track import Result, Store, locked
 
 log = logging.getLogger(__name__)
+LOCK = "lock"
+"""The file in a step's folder that is locked by whoever works in it."""
 Say = Callable[[str], None]
 _listeners: list[Say] = []
 
@@ -222,8 +224,9 @@ class Recompression:
         with at_work(self.root, self.say, name, alone=alone):
             begun = time.monotonic()
             try:
-                _clear(folder)
-                result, files = do(folder)
+                with locked(folder / LOCK):  # whose lease ran out while this machine slept may still be at work in it
+                    _clear(folder)
+                    result, files = do(folder)
             except OSError as error:
                 if error.errno in OUT_OF_ROOM:
                     raise StorageError(
@@ -241,10 +244,9 @@ class Recompression:
 
 
 def _clear(folder: Path) -> None:
-    """Make the folder of a step; what a killed process left there goes, but for ``work``, from which a training goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Empty the folder of a step: what a killed process left there goes, but for ``work``, from which a training goes on."""
     for entry in folder.iterdir():
-        if entry.name != "work":
+        if entry.name not in ("work", LOCK):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 

@@ -153,18 +153,28 @@ def test_a_step_that_another_run_is_doing_is_waited_for_and_found(home: Path, ke
 
 
 def test_who_stood_still_for_too_long_keeps_nothing_and_finds_what_the_other_did(home: Path, key: str) -> None:
-    first, second, said = fresh(home), fresh(home), list[str]()
-    first.say = said.append  # type: ignore[method-assign]
+    """A machine that slept, for one: both go on when it wakes, and never in one folder at the same time."""
+    first, second, said, order = fresh(home), fresh(home), list[str](), list[str]()
+    first.say, second.say = said.append, order.append  # type: ignore[method-assign]
     others: list[Any] = []
+    other = threading.Thread(target=lambda: others.append(second.step("a", key=key, run="baseline", do=Work(lambda: order.append("the other works")))))
 
     def stand_still() -> None:
         first.ledger.leases.take_away(f"step {key}", me())
-        others.append(second.step("a", key=key, run="baseline", do=Work()))
+        other.start()
+        until = time.monotonic() + 30
+        while not order and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        order.append("the first is done")
 
     work = Work(stand_still)
-    assert [first.step("a", key=key, run="baseline", do=work)] == others
+    found = first.step("a", key=key, run="baseline", do=work)
+    other.join(30)
+    assert others == [found]
+    assert order == ["a", "the first is done", "the other works"]
     assert (work.times, first.done, first.reused, second.done) == (1, [], ["a"], ["a"])
-    assert said[-1] == "a: this process stood still for so long that somebody else does it"
+    assert said[1] == "a: this process stood still for so long that somebody else does it"
     assert len(first.ledger.entries("step-kept", key=key)) == 1
 
 
