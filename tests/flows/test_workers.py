@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             process.terminate()
 
 
+@contextmanager
+def taking(project: Path, root: Path, server: dict[str, str]) -> Iterator[None]:
+    """A worker of the pool while the block lasts; one that is asked to end waits for what it thinks that it still does."""
+    take = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "few", "--limit", "2"]
+    worker = subprocess.Popen(take, env=environment(project) | server | {"RECOMPRESS_ROOT": str(root)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        started = psutil.Process(worker.pid).children(recursive=True)
+        for process in (*started, worker):
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
+        worker.wait()
+
+
 def test_workers_of_a_pool_make_what_the_run_itself_makes(made: Path, alone: dict[str, Any], server: dict[str, str]) -> None:
     """One of them first stands by another commit, and is refused before it takes any work."""
     project = copy_of(made, "pool")
@@ -210,18 +226,11 @@ def test_workers_of_a_pool_make_what_the_run_itself_makes(made: Path, alone: dic
         subprocess.run(command, cwd=project, check=True, capture_output=True)
     elsewhere = copy_of(project, "elsewhere")
     (elsewhere / "policies" / "toy.yaml").write_text((elsewhere / "policies" / "toy.yaml").read_text() + "# another\n")
-    take = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "few", "--limit", "2"]
-    with subprocess.Popen(
-        take, env=environment(project) | server | {"RECOMPRESS_ROOT": str(elsewhere)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as other:
+    with taking(project, elsewhere, server):
         refused = Begun(project, "few.yaml", "--workers", "2", "--pool", "few", **server).end(2)
-        other.terminate()
     assert "takes no work: its commit is " in refused["error"]
-    with subprocess.Popen(
-        take, env=environment(project) | server | {"RECOMPRESS_ROOT": str(project)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as worker:
+    with taking(project, project, server):
         outcome = Begun(project, "few.yaml", "--workers", "2", "--pool", "few", **server).end()
-        worker.terminate()
     assert digests(outcome) == {name: digests(alone)[name] for name in ("baseline", "int8", "sparse")}
     assert {"int8/1 dynamic_int8", "sparse/1 magnitude", "sparse/2 finetune"} <= set(outcome["done"])
     assert outcome["promotion"]["model"] == "int8"
