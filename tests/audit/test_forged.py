@@ -143,15 +143,22 @@ def test_forged_evidence_is_shown_to_nobody_who_decides(project: Path, forger: F
     assert recall_dossier(Project(project).memory, named(Project(project).ledger, waiting["digest"]).plan).policy_text == "metric: f1\n"
 
 
-@pytest.mark.parametrize("tag", [MODEL_TAG, PLAN_TAG, "recompress.evidence", "recompress.judged_against", "recompress.spent_loss"])
-def test_what_the_champion_was_judged_on_is_asked_of_the_ledger(project: Path, forger: Forger, tag: str) -> None:
+def judged_against(project: Path) -> Any:
+    """The champion as a run finds it that ends with that."""
     from tasks.steps.judge import present_champion
 
-    before = present_champion.fn(open_run(project), [])
+    run = open_run(project)
+    with run.holding:
+        return present_champion.fn(run, [])
+
+
+@pytest.mark.parametrize("tag", [MODEL_TAG, PLAN_TAG, "recompress.evidence", "recompress.judged_against", "recompress.spent_loss"])
+def test_what_the_champion_was_judged_on_is_asked_of_the_ledger(project: Path, forger: Forger, tag: str) -> None:
+    before = judged_against(project)
     registry = Project(project).registry
     was = (registry.tags(MODEL, "2") or {}).get(tag)
     forger.client.set_model_version_tag(MODEL, "2", tag, "0" * 64)
-    assert present_champion.fn(open_run(project), []) == before
+    assert judged_against(project) == before
     assert before.sha256 == sha256_directory(project / "candidates" / "1")
     if was is None:
         forger.client.delete_model_version_tag(MODEL, "2", tag)
