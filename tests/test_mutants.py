@@ -65,6 +65,7 @@ def test_an_edit_that_does_not_apply_exactly_once_is_refused() -> None:
     assert mutant("x + 1", "x - 1", "Second.third").applied_to(text) == text[: text.rindex("x + 1")] + "x - 1\n"
 
 
+@pytest.mark.long
 def test_a_few_are_tried_and_caught(root: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"} | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "studies.mutants", "--fast", "--dry", "--workers", "1"]

@@ -137,6 +137,7 @@ run(Path(sys.argv[1]), "gpt2", minutes=float(sys.argv[2]))
 """
 
 
+@pytest.mark.long
 def test_killed_and_resumed_it_ends_with_the_same_weights(root: Path, tmp_path: Path) -> None:
     expected = weights_sha256(run(tmp_path / "whole", "gpt2").torch_network)
     killed = subprocess.run(

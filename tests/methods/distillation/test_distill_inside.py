@@ -63,7 +63,7 @@ DIALS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("llama", marks=pytest.mark.long)])
 def test_each_dial_gives_another_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
     digests = {name: step(lessons[family], family, tmp_path / name.replace(" ", "_"), **dials) for name, dials in DIALS.items()}
     assert len(set(digests.values())) == len(DIALS), digests
