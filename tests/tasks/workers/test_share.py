@@ -147,8 +147,11 @@ def test_a_worker_gets_the_digests_of_what_it_begins_with_and_the_runs_that_it_w
 
 
 def test_where_everything_is_found_no_worker_is_started(made: Made) -> None:
-    finish(made, Workers(made, 2))
-    finish(made, Workers(made, 0))
+    first, others = Workers(made, 2), Workers(made, 2)
+    finish(made, first)
+    finish(made, others)
+    assert (len(first.given), first.closed) == (8, 1)
+    assert (others.given, others.closed) == ([], 0), "workers that were never begun need not be closed"
 
 
 def test_what_others_did_meanwhile_is_not_counted_as_done(made: Made) -> None:
