@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 LOCK = "lock"
 """The file in a step's folder that is locked by whoever works in it."""
 Say = Callable[[str], None]
+Do = Callable[[Path], tuple[Result, dict[str, Path]]]
+"""Does a step in a folder of its own; gives its result, and the files or directories to keep by name."""
 _listeners: list[Say] = []
 
 
@@ -178,7 +180,7 @@ class Recompression:
         *,
         key: str,
         run: str,
-        do: Callable[[Path], tuple[Result, dict[str, Path]]],
+        do: Do,
         label: str = "",
         doubt: Callable[[Result], str] | None = None,
         alone: bool = False,
@@ -217,7 +219,7 @@ class Recompression:
             self.reused.append(name)
         return recalled
 
-    def _do(self, name: str, key: str, run: str, do: Callable[[Path], tuple[Result, dict[str, Path]]], lease: Held, *, alone: bool) -> Result | None:
+    def _do(self, name: str, key: str, run: str, do: Do, lease: Held, *, alone: bool) -> Result | None:
         """Do a step and keep what it gives; ``None`` where this process stood still for so long that somebody else does it. Raises ``StorageError`` where there is
         no place to write."""
         folder = self.work / key[:24]

@@ -22,7 +22,7 @@ from recompress.records import DatasetRef, ModelRef
 from tasks.ledger.access import check_policy, ledger_if_any
 from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
-from tasks.running.recompression import Recompression
+from tasks.running.recompression import Do, Recompression
 from tasks.running.step_keys import differences, made_of
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result
@@ -90,7 +90,7 @@ class Rehearsal(Recompression):
         *,
         key: str,
         run: str,
-        do: Callable[[Path], tuple[Result, dict[str, Path]]],
+        do: Do,
         label: str = "",
         doubt: Callable[[Result], str] | None = None,
         alone: bool = False,

@@ -12,14 +12,11 @@ from recompress.ledger import Ledger
 from recompress.recipe import Plan
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import choose_data
-from tasks.running.recompression import Recompression, read_plan
+from tasks.running.recompression import Do, Recompression, Say, read_plan
 from tasks.steps.compress import compress_step
 from tasks.steps.train import find_base_model
 from tasks.tracking.track import Result, Store, check
 from tasks.workers.job import Job, check_standing
-
-Say = Callable[[str], None]
-Do = Callable[[Path], tuple[Result, dict[str, Path]]]
 
 
 class Reached(Exception):

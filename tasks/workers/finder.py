@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from recompress.records import DatasetRef, ModelRef
-from tasks.running.recompression import Recompression
+from tasks.running.recompression import Do, Recompression
 from tasks.steps.compress import compress_step
 from tasks.tracking.track import Result
 
@@ -40,7 +39,7 @@ class Finder(Recompression):
         *,
         key: str,
         run: str,
-        do: Callable[[Path], tuple[Result, dict[str, Path]]],
+        do: Do,
         label: str = "",
         doubt: Callable[[Result], str] | None = None,
         alone: bool = False,
