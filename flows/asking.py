@@ -106,7 +106,7 @@ def audit_check(root: Path, version: str, target: Path | None, json_: bool) -> N
 
     Example:  recompress audit check quickstart@champion --to /srv/quickstart
     """
-    from tasks.people.serve import check
+    from tasks.people.check import check
 
     checked = check(project(root), version, target)
     line = f"{checked.model} version {checked.version} is what record {checked.record} of the ledger promoted; manifest sha256 {checked.manifest_sha256}"

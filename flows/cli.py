@@ -13,7 +13,7 @@ import os
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -22,9 +22,10 @@ from flows.data import data
 from flows.people import PEOPLE
 from flows.policy import policy
 from flows.scheduling import SCHEDULING
+from flows.serving import serve
 from flows.shipping import SHIPPING
 from flows.stdout import only_results, write_result
-from flows.terminal import Terminated, as_json, check_text, clearing_up, need_project, project, read_lines, say, show
+from flows.terminal import Terminated, as_json, check_text, clearing_up, need_project, read_lines, say, show
 from flows.watching import WATCHING
 from recompress import __version__
 from recompress.errors import InputError, RecompressError, StorageError
@@ -33,6 +34,16 @@ from tasks.running.home import find_root, only_recipe
 
 NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce", "plan", "watch", "schedule"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
+
+
+def workers_asked(_context: click.Context, _parameter: click.Parameter, value: str) -> int | Literal["auto"]:
+    """A number, or ``auto``."""
+    if value == "auto":
+        return "auto"
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto") from None
 
 
 class Door(click.Group):
@@ -99,29 +110,38 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @click.option("--propose", is_flag=True, help="End at the plan: what the gate lets through waits for an approval, whatever the policy says.")
 @click.option(
-    "--workers", default=1, show_default=True, help="How many variants are compressed at the same time. What comes out is the same; time is measured alone."
+    "--workers",
+    callback=workers_asked,
+    metavar="N|auto",
+    default="1",
+    show_default=True,
+    help="How many variants are compressed at the same time; auto: as many as there are cores for. What comes out is the same; time is measured alone.",
 )
 @click.option("--pool", default="", metavar="NAME", help="A Prefect process work pool: its workers, on other machines, take the steps of variants.")
 @as_json
 @click.pass_obj
-def run(root: Path, recipe: Path | None, propose: bool, workers: int, pool: str, json_: bool) -> None:
+def run(root: Path, recipe: Path | None, propose: bool, workers: int | Literal["auto"], pool: str, json_: bool) -> None:
     """Recompress: data, checks, baseline, variants, measures, verdicts, promotion, page. RECIPE may be left out where the project has but one.
 
     Example:  recompress run recipes/quickstart.yaml
 
-    Other recipes of the project may run beside it. Variants beside each other:  recompress run recipes/quickstart.yaml --workers 2
+    Other recipes of the project may run beside it. Variants beside each other:  recompress run recipes/quickstart.yaml --workers auto
     """
+    from flows.whole_way import found_again
     from tasks.running.orchestrate import prepare, run_flow
     from tasks.running.recompression import read_plan
-    from tasks.running.threads import check_sharing
+    from tasks.running.threads import check_sharing, workers_for
     from tasks.watch.tell import begin_telling, tell_people
 
     recipe = recipe or only_recipe(root)
-    read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
+    plan = read_plan(str(recipe), root.resolve())  # a mistake is refused at once, before any server starts
     prepare(root)
-    check_sharing(workers, pool)
+    count = workers_for(workers, len(plan.steps), pool)
+    check_sharing(count, pool)
     begin_telling(root)
-    outcome = run_flow("recompress", root, say, recipe=str(recipe), propose=propose, workers=workers, pool=pool)
+    outcome = found_again(str(recipe), str(root), say, propose=propose) or run_flow(
+        "recompress", root, say, recipe=str(recipe), propose=propose, workers=count, pool=pool
+    )
     tell_people(root, say)
     show(outcome.as_json, json_, lambda: outcome.text)
     if outcome.exit_code:
@@ -132,14 +152,20 @@ def run(root: Path, recipe: Path | None, propose: bool, workers: int, pool: str,
 @click.argument("model")
 @click.argument("text", nargs=-1)
 @click.option("--context", help='The text that questions are asked about. Without it, each line is JSON: {"question": …, "context": …}.')
+@click.option(
+    "--tokens", type=click.IntRange(min=0), help="What a model of language writes at most, 128 when left out. 0: how well it foresees the text instead."
+)
+@click.option("--plain", is_flag=True, help="Continue the text as it stands, without the model's chat template.")
 @as_json
 @click.pass_obj
-def predict(root: Path, model: str, text: tuple[str, ...], context: str | None, json_: bool) -> None:
+def predict(root: Path, model: str, text: tuple[str, ...], context: str | None, tokens: int | None, plain: bool, json_: bool) -> None:
     """Ask a model: a registered one (name or name@alias) or a model folder. Reads lines from stdin when no text is given.
 
     Example:  recompress predict quickstart@champion "Return the shortest path between two nodes."
 
     A model that finds answers takes questions:  recompress predict xquad@champion "Who won?" --context "The Broncos won."
+
+    A model of language writes:  recompress predict smollm@champion "Who was Ada Lovelace?" --tokens 64
     """
     from tasks.tracking.registry import load_for_prediction
     from tasks.tracking.track import Store
@@ -148,10 +174,9 @@ def predict(root: Path, model: str, text: tuple[str, ...], context: str | None, 
     empty = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
     if not lines or empty is not None:
         raise InputError("there is no text to predict; give some as arguments or on stdin" if not lines else f"text {empty} is empty; leave it out")
-    answers = load_for_prediction(Store(root), root, model)(list(lines), context)
-    show(
-        {"model": model, "predictions": answers}, json_, lambda: "\n".join(f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True))
-    )
+    answers = load_for_prediction(Store(root), root, model)(list(lines), context, tokens, plain)
+    told = [answer["summary"] if "completion" in answer else f"{answer['summary']}\t{line}" for line, answer in zip(lines, answers, strict=True)]
+    show({"model": model, "predictions": answers}, json_, lambda: "\n".join(told))
 
 
 @main.command()
@@ -203,29 +228,7 @@ def doctor(root: Path, json_: bool) -> None:
         raise InputError("something is missing; the lines above say how to get it")
 
 
-@main.command()
-@click.argument("model", required=False)
-@click.option("--port", default=5001, show_default=True, help="Where MODEL answers.")
-@click.option("--prefect-port", default=4200, show_default=True)
-@click.option("--mlflow-port", default=5000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; no server here asks for a login.")
-@click.pass_obj
-def serve(root: Path, model: str | None, port: int, prefect_port: int, mlflow_port: int, host: str) -> None:
-    """The pages of Prefect and MLflow over this project's stores, on this machine only, until Ctrl-C. With MODEL (name@champion or name@3), the model itself:
-    every file is held against the ledger before anything of it is imported, and a private copy is what answers.
-
-    Example:  recompress serve quickstart@champion
-    """
-    if model is not None:
-        from tasks.people.serve import serve_model
-
-        sys.exit(serve_model(project(root), model, host, port, say))
-    from tasks.running.orchestrate import serve_pages
-
-    sys.exit(serve_pages(root, host, prefect_port, mlflow_port, say))
-
-
-for command in (init, data, policy, *WATCHING, *SCHEDULING, *PEOPLE, *SHIPPING):
+for command in (init, data, policy, serve, *WATCHING, *SCHEDULING, *PEOPLE, *SHIPPING):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from tasks.workers.deployments import do_deployed
+from tasks.workers.deployed import do_deployed
 
 
 @flow(name="recompress-step", validate_parameters=False, persist_result=False)

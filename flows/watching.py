@@ -31,7 +31,7 @@ def plan(root: Path, recipe: Path | None, json_: bool) -> None:
 @click.command()
 @click.argument("recipes", type=FILE, nargs=-1)
 @click.option("--once", is_flag=True, help="One look, for cron and systemd; without it looks go on until Ctrl-C.")
-@click.option("--listen", type=int, help="A port on this machine at which any POST makes the next look sooner; for webhooks.")
+@click.option("--listen", type=click.IntRange(0, 65535), help="A port on this machine at which any POST makes the next look sooner; for webhooks.")
 @as_json
 @click.pass_obj
 def watch(root: Path, recipes: tuple[Path, ...], once: bool, listen: int | None, json_: bool) -> None:
@@ -49,7 +49,7 @@ def watch(root: Path, recipes: tuple[Path, ...], once: bool, listen: int | None,
     here = root.resolve()
     begin_telling(here)
     if not once:
-        sys.exit(watch_on(here, recipes, say, lambda: tell_people(here, say), port=listen))
+        sys.exit(watch_on(here, recipes, say, lambda settings: tell_people(here, say, settings.budget), port=listen))
     looks, code = look_once(Watcher(here, read_watch_settings(here), say), recipes_of(here, recipes))
     tell_people(here, say)
     show(

@@ -67,3 +67,15 @@ class TrainingDiverged(RecompressError):
 
 class StorageError(RecompressError):
     """A store cannot be written: full, read-only, or out of reach."""
+
+
+def kind_of(error: RecompressError) -> str:
+    """The name by which another process is told of an error: that of its class, or of the nearest one above it that stands here."""
+    names = (kind.__name__ for kind in type(error).__mro__ if globals().get(kind.__name__) is kind)
+    return str(next(names))
+
+
+def as_raised(kind: str, message: str) -> RecompressError | None:
+    """The error that another process told of by ``kind_of``; ``None`` for what is none of ours."""
+    known = globals().get(kind)
+    return known(message) if isinstance(known, type) and issubclass(known, RecompressError) else None

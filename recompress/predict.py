@@ -4,6 +4,7 @@ predictor = Predictor(directory)
 predictor(["habari za leo"])      # [{"label": "news", "score": 0.93}]  or  [{"words": […], "tags": […], "entities": […]}]
                                   # or, where several labels may hold, [{"labels": ["news"], "scores": {"news": 0.93, "sport": 0.2}}], or [{"value": 3.7}]
                                   # or, of a model of language, [{"tokens": 5, "bytes": 14, "bits_per_byte": 2.31, "perplexity": 88.4}]
+predictor.continue_text(["Who was Ada Lovelace?"], tokens=64)      # and what it writes: [{"completion": "A mathematician.", "tokens": 4, "prompt_tokens": 31, "ended": True}]
 predictor([("it rains", "it is wet")])      # of a pair of texts; {"text": …, "text_pair": …} says the same
 predictor([{"question": "Who won?", "context": "The Broncos won."}])      # [{"answer": "The Broncos", "score": 0.83, "start": 0, "end": 11}], or no answer: None
 
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,14 +31,20 @@ from recompress.benchmarks.question_answering import QuestionAnswering
 from recompress.benchmarks.windows import question_is_cut
 from recompress.data.characters import HALF, LOST, repaired, to_nfc, without_hidden
 from recompress.errors import DataRefused, InputError
+from recompress.models.chat import as_question, stops_of
 from recompress.models.checkpoint import read_info
 from recompress.models.light_tokenizer import LightTokenizer
+from recompress.models.one_file import FILES
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature, open_runtime
+from recompress.runtimes.batches import in_order
+from recompress.runtimes.generation import can_continue, check_prompt, continued
 
 Answer = dict[str, Any]
 Text = str | Sequence[str] | Mapping[str, str]
 """A text, or what else is asked: by its names (``text`` and ``text_pair``, ``question`` and ``context``), or in their order."""
+WRITTEN = 128
+"""Tokens that a model of language writes at most, where nobody says how many."""
 NO_LIMIT = 1 << 30
 """Tokens."""
 
@@ -50,36 +58,89 @@ class Predictor:
     def __init__(self, directory: Path, threads: int = 1) -> None:
         self.info = read_info(directory)
         self.benchmark = benchmark_of(self.info)
-        # on ONNX Runtime nothing else needs transformers, whose import takes longer than most questions
-        self.tokenizer: Any = LightTokenizer(directory) if self.info.runtime == "onnx" else load_tokenizer(directory)
+        # asked once: looking whether a class has all methods of a protocol takes as long as tokenizing a text
+        self._pieces = self.benchmark.pieces if isinstance(self.benchmark, ReadsOn) else None
+        # on ONNX Runtime and llama.cpp nothing else needs transformers, whose import takes longer than most questions
+        self.tokenizer: Any = LightTokenizer(directory) if self.info.runtime in FILES else load_tokenizer(directory)
         self.runtime = open_runtime(directory, threads)
+        self._tokenizing = Lock()
+        """A tokenizer is told how long a text may be and then asked; in between nobody else may."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What each row has to name: nothing but a text, the two texts of a pair, or a question and its context."""
         return self.benchmark.head.asked
 
+    @property
+    def writes(self) -> bool:
+        """Whether it is a model of language on a runtime that keeps what was read."""
+        return isinstance(self.benchmark, ReadsOn) and hasattr(self.runtime, "prefill")
+
+    @property
+    def in_parallel(self) -> bool:
+        """Whether several threads may ask it at the same time. torch's number of threads belongs to the whole process, and llama.cpp remembers what it read last."""
+        return self.info.runtime == "onnx"
+
     def __call__(self, texts: Sequence[Text]) -> list[Answer]:
         """An answer for each text or pair, in order: label and score, all labels that hold with the score of each, a number, words, tags and entities, or how well a
         model of language foresees it; or, of a model that finds answers, for each question and context the part that answers. Raises ``InputError`` for rows of
         another kind."""
+        return in_order(self.in_parts(texts))
+
+    def in_parts(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], list[Answer]]]:
+        """The same as it is computed: the numbers of some texts, and their answers. Which texts share a call is the runtime's own choice."""
+        if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):  # a text would be asked letter by letter
+            raise InputError(f"what is asked should be a list, got {texts!r:.60}; give [{WANTED[self.columns[-1]]}, …] ({', '.join(self.columns)})")
         rows = [_row(text, self.columns, number) for number, text in enumerate(texts, 1)]
         if isinstance(self.benchmark, QuestionAnswering):
-            return self._found(self.benchmark, [(row["question"], row["context"]) for row in rows])
+            benchmark = self.benchmark
+            return (([i], [self._found(benchmark, row["question"], row["context"])]) for i, row in enumerate(rows))
         return self._about([tuple(row[name] for name in self.columns) for row in rows])
 
-    def _about(self, texts: Sequence[tuple[str, ...]]) -> list[Answer]:
+    def continue_text(self, prompts: Sequence[str], tokens: int, *, plain: bool = False) -> list[Answer]:
+        """What a model of language writes behind each prompt, at most ``tokens``, each the likeliest: in the form of a chat, where the model has one and ``plain``
+        does not say otherwise. ``ended``: whether the model ended it, and not the number.
+
+        Raises ``InputError`` for a model of another kind, one whose runtime keeps no cache, and a prompt that leaves no room in what the model reads.
+        """
+        if not isinstance(self.benchmark, ReadsOn):
+            raise InputError(f"this model was made for {self.info.benchmark} and writes nothing; leave --tokens out")
+        runtime, stops = can_continue(self.runtime), stops_of(self.tokenizer)
+        asked = [self._prompt(prompt, plain=plain) for prompt in prompts]
+        for prompt in asked:
+            check_prompt(runtime, prompt)
+        written = [continued(runtime, prompt, tokens, stops) for prompt in asked]
+        decode = self.tokenizer.backend_tokenizer.decode
+        return [
+            {"completion": decode(list(done.tokens)), "tokens": len(done.tokens), "prompt_tokens": len(prompt), "ended": done.stopped}
+            for prompt, done in zip(asked, written, strict=True)
+        ]
+
+    def _prompt(self, text: str, *, plain: bool) -> list[int]:
+        text = as_prepared(text, running=True)
+        template = None if plain else self.tokenizer.chat_template
+        encode = self.tokenizer.backend_tokenizer.encode
+        if template is None:
+            return list(encode(text).ids)
+        named = {name: token for name in ("bos_token", "eos_token") if (token := getattr(self.tokenizer, name)) is not None}
+        return list(encode(as_question(template, text, named), add_special_tokens=False).ids)
+
+    def _about(self, texts: Sequence[tuple[str, ...]]) -> Iterator[tuple[list[int], list[Answer]]]:
         labels = self.info.labels
-        if isinstance(self.benchmark, ReadsOn):
-            return [self._foreseen(self.benchmark.pieces, text) for text in texts]
+        if (pieces := self._pieces) is not None:
+            yield from (([i], [self._foreseen(pieces, text)]) for i, text in enumerate(texts))
+            return
         examples = [self._example(text) for text in texts]
-        features = self.benchmark.encode(self.tokenizer, examples, labels, self.info.max_length)
-        answers = []
-        for example, feature, logits in zip(examples, features, self.runtime.logits(features), strict=True):
-            units = self.benchmark.unit_logits(logits, feature)
-            answer = self._answer(example, units, self.benchmark.decide(units, labels), feature)
-            answers.append(answer | ({"truncated": True} if self._is_cut(example, feature) else {}))
-        return answers
+        with self._tokenizing:
+            features = self.benchmark.encode(self.tokenizer, examples, labels, self.info.max_length)
+        for rows, part in self.runtime.in_parts(features):
+            answers = []
+            for row, logits in zip(rows, part, strict=True):
+                example, feature = examples[row], features[row]
+                units = self.benchmark.unit_logits(logits, feature)
+                answer = self._answer(example, units, self.benchmark.decide(units, labels), feature)
+                answers.append(answer | ({"truncated": True} if self._is_cut(example, feature) else {}))
+            yield rows, answers
 
     def _answer(self, example: Example, units: Float[np.ndarray, "units labels"], decided: Sequence[str], feature: Feature) -> Answer:
         """By what the head's numbers mean."""
@@ -93,31 +154,32 @@ class Predictor:
         return _of_words(example, decided, likeliest, feature["units"]) if kind == "tags" else _of_text(decided, likeliest)
 
     def _example(self, texts: tuple[str, ...]) -> Example:
-        prepared = tuple(as_prepared(text, running=isinstance(self.benchmark, ReadsOn)) for text in texts)
+        prepared = tuple(as_prepared(text, running=self._pieces is not None) for text in texts)
         return Example(self.benchmark.split(*prepared) if len(prepared) == 1 else prepared)
 
     def _is_cut(self, example: Example, feature: Feature) -> bool:
         """Whether the text has more tokens than the model reads; looked at again only where it fills all of them."""
         if len(feature["input_ids"]) < self.info.max_length:
             return False
-        [whole] = self.benchmark.encode(self.tokenizer, [example], self.info.labels, NO_LIMIT)
+        with self._tokenizing:
+            [whole] = self.benchmark.encode(self.tokenizer, [example], self.info.labels, NO_LIMIT)
         return len(whole["input_ids"]) > len(feature["input_ids"])
 
-    def _found(self, benchmark: QuestionAnswering, asked: Sequence[tuple[str, str]]) -> list[Answer]:
-        """The part of each context that answers its question, over all of its windows, with its place in the context as it was given."""
-        examples = [Example((as_prepared(question), as_prepared(context, running=True))) for question, context in asked]
-        features = benchmark.encode(self.tokenizer, examples, self.info.labels, self.info.max_length)
+    def _found(self, benchmark: QuestionAnswering, question: str, context: str) -> Answer:
+        """The part of the context that answers the question, over all of its windows, with its place in the context as it was given."""
+        example = Example((as_prepared(question), as_prepared(context, running=True)))
+        with self._tokenizing:
+            features = benchmark.encode(self.tokenizer, [example], self.info.labels, self.info.max_length)
+            is_cut = question_is_cut(self.tokenizer, example.words[0], self.info.max_length)
         units = [benchmark.unit_logits(logits, feature) for logits, feature in zip(self.runtime.logits(features), features, strict=True)]
-        answers = []
-        for (_, context), example, found in zip(asked, examples, benchmark.best_answers(units, features, examples), strict=True):
-            cut = {"truncated": True} if question_is_cut(self.tokenizer, example.words[0], self.info.max_length) else {}
-            answers.append({**_place(found.span, context, example.words[1]), "score": round(found.probability, 6), **cut})
-        return answers
+        [found] = benchmark.best_answers(units, features, [example])
+        return {**_place(found.span, context, example.words[1]), "score": round(found.probability, 6), **({"truncated": True} if is_cut else {})}
 
     def _foreseen(self, pieces: Callable[..., list[Feature]], text: tuple[str, ...]) -> Answer:
         """What the text costs a model of language, in windows as its benchmark makes them; nothing is known of a text without a second token."""
         try:
-            features = pieces(self.tokenizer, [self._example(text)], self.info.max_length)
+            with self._tokenizing:
+                features = pieces(self.tokenizer, [self._example(text)], self.info.max_length)
         except DataRefused:
             features = []
         units = [self.benchmark.unit_logits(logits, feature) for logits, feature in zip(self.runtime.logits(features), features, strict=True)]
@@ -164,6 +226,8 @@ WANTED = {"text": "a text alone", "text_pair": "the two texts of a pair", "conte
 def _row(text: Text, columns: Sequence[str], number: int) -> Mapping[str, str]:
     if isinstance(text, Mapping):
         row = dict(text)
+    elif not isinstance(text, Sequence):
+        raise InputError(f"row {number} is {text!r:.60}; this model is asked with {WANTED[columns[-1]]} ({', '.join(columns)})")
     else:
         row = {"text": text} if isinstance(text, str) else dict(zip(columns, text, strict=True)) if len(text) == len(columns) else {}
     if set(row) != set(columns) or not all(isinstance(value, str) for value in row.values()):
@@ -193,13 +257,15 @@ def as_prepared(text: str, *, running: bool = False) -> str:
 
 
 def summary(answer: Answer) -> str:
-    """An answer in one line: ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, ``news 0.93, sport 0.71``, ``3.7``, ``The Broncos 0.83``, or ``2.31 bits per byte,
+    """An answer in one line (what a model of language wrote, in as many as it wrote): ``news 0.93``, ``PER Asha Juma · LOC Nairobi``, ``news 0.93, sport 0.71``, ``3.7``, ``The Broncos 0.83``, or ``2.31 bits per byte,
     perplexity 88.4``."""
     cut = "the question is longer than half of what the model reads" if "answer" in answer else "the rest of the text is longer than the model reads"
     return _summary(answer) + (f" (truncated: {cut})" if answer.get("truncated") else "")
 
 
 def _summary(answer: Answer) -> str:
+    if "completion" in answer:
+        return str(answer["completion"])
     if "perplexity" in answer:
         known = answer["perplexity"] is not None
         return f"{answer['bits_per_byte']:.2f} bits per byte, perplexity {answer['perplexity']:.4g}" if known else "too short to be foreseen"

@@ -49,23 +49,29 @@ class BaseChoice(Settings):
     """The pretrained model, pinned."""
 
     model: str
-    """``package://package/folder``, a folder, a hub id, or ``models:/name@alias``."""
+    """``package://package/folder``, a folder, a hub id, or ``models:/name@alias``. A GGUF file is named as the file that it is: ``package://package/file.gguf``, or
+    one here."""
     revision: str | None = None
     """The commit of a hub id; refused as a branch name, because branches move."""
     sha256: Sha256 | None = None
-    """The digest of ``model.safetensors``; the base is refused when its weights have another."""
+    """The digest of ``model.safetensors``, or of the GGUF file; the base is refused when its weights have another."""
 
 
 class BaselineChoice(TrainingSettings):
     """The uncompressed model: how the base is fine-tuned, or a model that is fine-tuned already."""
 
     model: str | None = None
-    """A model that is fine-tuned already: a folder, a hub id, ``package://package/folder`` or ``models:/name@alias``. It is taken as it is, with its labels, its
-    tokenizer and its longest sequence, and no dial of training is set."""
+    """A model that is fine-tuned already: a folder, a hub id, ``package://package/folder``, a GGUF file or ``models:/name@alias``. It is taken as it is, with its
+    labels, its tokenizer and its longest sequence, and no dial of training is set; ``max_length`` may make that shorter."""
     revision: str | None = None
     """The commit of a hub id."""
     sha256: Sha256 | None = None
     """The digest of its ``model.safetensors``."""
+
+    @property
+    def longest(self) -> int | None:
+        """The longest sequence of a model that is given, where the recipe makes it shorter than the model's own."""
+        return self.max_length if self.model is not None and "max_length" in self.model_fields_set else None
 
     @property
     def given(self) -> BaseChoice | None:
@@ -75,12 +81,13 @@ class BaselineChoice(TrainingSettings):
     def _as_before(self, write: Any) -> dict[str, Any]:
         """What says nothing is not written: dials beside a model that is given, and pins where none is, which is what recipes were before there were any."""
         pins = ("model", "revision", "sha256")
-        return as_before(self, write(self), pins) if self.model is None else {name: value for name, value in write(self).items() if name in pins}
+        shown = pins if self.longest is None else (*pins, "max_length")
+        return as_before(self, write(self), pins) if self.model is None else {name: value for name, value in write(self).items() if name in shown}
 
     @model_validator(mode="after")
     def _trained_or_given(self) -> BaselineChoice:
         pins = {"revision", "sha256"}
-        dials = sorted(self.model_fields_set - pins - {"model"})
+        dials = sorted(self.model_fields_set - pins - {"model", "max_length"})
         if self.model is not None and dials:
             raise ValueError(f"names a model that is trained already, so {', '.join(dials)} would change nothing; leave that out, or the model")
         if self.model is None and self.model_fields_set & pins:

@@ -1,7 +1,7 @@
 """Random changes over what MLflow keeps, keys, versions and steps: is each found, by `audit verify` or by the next run, or is it harmless for a reason?
 
-    python -m studies.forgeries                      (300 changes, about five minutes)
-    python -m studies.forgeries --changes 20 --seed 7
+    python -m studies.forgeries --date 2026-11-30 --machine "2 cores of an AMD EPYC, no GPU"                      (300 changes, about five minutes)
+    python -m studies.forgeries --changes 20 --seed 7 --date … --machine …
 
 A small project (``tests/audit/small_project.py``: two promoted versions, a plan that waits, seven kinds of remembered steps, two bundles, both keys) is changed in
 one place, looked at, and put back. Half of the changes go to rows of MLflow's database: any table that has rows, any column; text gets a letter changed, the value
@@ -14,9 +14,7 @@ its end cut off, or is deleted, or another is laid beside it.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import random
 import sqlite3
 import sys
@@ -32,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from recompress.errors import RecompressError
 from recompress.integrity.signing import public_pem
 from recompress.promotion.states import plan_in
+from studies.written import Results, arguments, write
 from tasks.people.audit_queries import verify_all
 from tasks.people.bundle import recall_dossier
 from tasks.running.project import Project
@@ -40,7 +39,6 @@ from tasks.tracking.registry import champion_of
 from tests.audit.small_project import STEPS, key_of, open_run, small_project
 from tests.promotion.stage import MODEL
 
-RESULTS = Path(__file__).parent / "results"
 SHOWN = "what MLflow's pages show of a run; every number that a verdict, a page or a bundle uses comes from results that the ledger has the digest of"
 TIMES = "times, names and remarks that MLflow shows and nothing here reads"
 LABELS = "what people read on MLflow's pages; nothing here reads it"
@@ -69,6 +67,10 @@ HARMLESS = {
 
 COUNTING, WEIGHT = ("model_versions", "model_version_tags", "registered_model_aliases", "runs", "tags"), 4
 """Tables are drawn as often as each other, however many rows they have, and these so many times as often: they lead to what counts."""
+
+
+KINDS = ("rows", "rows", "rows", "keys", "versions", "steps")
+"""Each as often as it stands here, in every so many changes: what is drawn depends on what lies there, and no kind may be left out by chance."""
 
 
 @dataclass(frozen=True)
@@ -234,9 +236,10 @@ def restoring(root: Path) -> Iterator[None]:
 
 def changes(root: Path, count: int, seed: int) -> Iterator[dict[str, Any]]:
     """That many changes, one after the other, each put back before the next: where, how, and what was said."""
-    rng = random.Random(seed)
+    rng, turn = random.Random(seed), list[str]()
     while count:
-        kind = rng.choice(("rows", "rows", "rows", "keys", "versions", "steps"))
+        turn = turn or rng.sample(KINDS, len(KINDS))
+        kind = turn.pop()
         change = change_row(root, rng) if kind == "rows" else change_file(root, rng, kind)
         if change is None:
             continue
@@ -249,12 +252,13 @@ def changes(root: Path, count: int, seed: int) -> Iterator[dict[str, Any]]:
         yield {"kind": kind, "place": change.place, "how": change.how, "found": lines[:3], "harmless": None if lines else HARMLESS.get(change.place)}
 
 
-def table(rows: list[dict[str, Any]], seed: int) -> str:
+def page(results: Results) -> str:
+    rows = results["rows"]
     missed = [row for row in rows if not row["found"] and not row["harmless"]]
     lines = [
         "# Random changes: found, or harmless for a reason",
         "",
-        f"`python -m studies.forgeries --changes {len(rows)} --seed {seed}`, 2026-11-29, 2 cores of an AMD EPYC, no GPU.",
+        f"`python -m studies.forgeries --changes {results['changes']} --seed {results['seed']}`, {results['date']}, {results['machine']}.",
         "",
     ]
     lines += ["| what was changed | changes | found by `audit verify` | only by the next run | harmless | missed |", "|---|---:|---:|---:|---:|---:|"]
@@ -273,25 +277,18 @@ def table(rows: list[dict[str, Any]], seed: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--changes", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    told = arguments(__doc__, changes=300, seed=0)
     with tempfile.TemporaryDirectory(prefix="recompress-forgeries-") as folder:
         root = small_project(Path(folder).resolve() / "project")
         if said := look(root):
             sys.exit(f"before anything was changed: {said}")
         rows = []
-        for row in changes(root, arguments.changes, arguments.seed):
+        for row in changes(root, told.changes, told.seed):
             rows.append({**row, "found": [line.replace(folder, "…") for line in row["found"]]})
             print(len(rows), row["place"], "|", row["how"], "|", row["found"][:1] or row["harmless"] or "MISSED", flush=True)
         if said := look(root):
             sys.exit(f"something was not put back: {said}")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "forgeries.json").write_text(
-        json.dumps({"changes": arguments.changes, "seed": arguments.seed, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
-    )
-    (RESULTS / "forgeries.md").write_text(table(rows, arguments.seed))
+    write("forgeries", told, {"changes": told.changes, "seed": told.seed, "rows": rows}, page)
     if missed := [row for row in rows if not row["found"] and not row["harmless"]]:
         sys.exit(f"{len(missed)} changes were neither found nor harmless")
 

@@ -4,7 +4,8 @@
 
 Three files are made of data sets that this project reads anyway, each with an answer that stands in the data:
 
-- *pairs*: does this paragraph answer this question? XQuAD's English questions with their own paragraph (yes) and with another one of the same article (no);
+- *pairs*: does this sentence answer this question? XQuAD's English questions with the sentence that holds the answer (yes) and with one of another paragraph of the
+  same article (no);
 - *labels*: which kinds of names does a sentence hold (person, place, organization, date)? MasakhaNER 2.0, Nigerian Pidgin; none, one or several;
 - *number*: how well does a tweet mean it, from -1 to 1? AfriSenti, Nigerian Pidgin.
 
@@ -37,9 +38,16 @@ def pairs(mirror: Path) -> Iterator[dict[str, str]]:
         texts = [paragraph["context"] for paragraph in article["paragraphs"]]
         for i, paragraph in enumerate(article["paragraphs"]):
             for asked in paragraph["qas"]:
-                other = draw.choice(texts[:i] + texts[i + 1 :])
-                for text, label in ((paragraph["context"], "yes"), (other, "no")):
-                    yield {"question": asked["question"], "paragraph": text, "answered": label}
+                elsewhere = draw.choice(texts[:i] + texts[i + 1 :])
+                other = sentence_at(elsewhere, draw.randrange(len(elsewhere)))
+                for text, label in ((sentence_at(paragraph["context"], asked["answers"][0]["answer_start"]), "yes"), (other, "no")):
+                    yield {"question": asked["question"], "sentence": text, "answered": label}
+
+
+def sentence_at(text: str, place: int) -> str:
+    """The sentence in which this character stands."""
+    begin, end = text.rfind(". ", 0, place), text.find(". ", place)
+    return text[begin + 2 if begin >= 0 else 0 : end + 1 if end >= 0 else len(text)]
 
 
 def labels(mirror: Path) -> Iterator[dict[str, Any]]:
@@ -59,7 +67,7 @@ def number(mirror: Path) -> Iterator[dict[str, str]]:
 
 
 KINDS = {
-    "pairs": (pairs, "pair-classification", ["What is the capital of Kenya?", "Nairobi is the capital and largest city of Kenya."]),
+    "pairs": (pairs, "pair-classification", ["What is the capital of Kenya?\tNairobi is the capital and largest city of Kenya."]),
     "labels": (labels, "multi-label-classification", ["President Buhari don land Lagos on Monday"]),
     "number": (number, "text-regression", ["I dey happy well well today"]),
 }
@@ -96,8 +104,10 @@ def tried(name: str, mirror: Path) -> dict[str, Any]:
         begun = command(
             folder, "init", "--data", str(write(name, mirror, Path(place))), "--base", BASE, *(("--benchmark", benchmark) if name == "number" else ())
         )
-        outcome = command(folder, "run")
-        told = {key: outcome[key] for key in ("evaluations", "verdicts", "promotion")} | {"benchmark": begun["benchmark"]}
+        outcome = command(folder, "run", "--workers", "auto")
+        told = {key: outcome[key] for key in ("evaluations", "verdicts", "promotion")} | {"inferred": begun["inferred"]}
+        for evaluation in told["evaluations"]:
+            del evaluation["predictions_uri"]  # a folder that is gone when this ends
         if outcome["promotion"]["model"]:
             told["answer"] = command(folder, "predict", f"{name}@champion", *text)["predictions"]
         told["troubles"] = command(folder, "audit", "verify")["troubles"]

@@ -26,7 +26,7 @@ from studies.mutants_trial import CAUGHT, OUTCOMES, Job, copy_project, import_li
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "studies" / "results"
 KEPT = RESULTS / "mutants.json"
-PATIENCE, LEAST, FIRST = 5, 30, 600
+PATIENCE, LEAST, FIRST = 5, 30, 3600
 """Seconds: a mutant may take so many times as long as its tests do without it, and at least, and the tests without one."""
 COMMAND = "python -m studies.mutants"
 Results = dict[str, dict[str, Any]]
@@ -58,43 +58,57 @@ def caught(result: dict[str, Any]) -> bool:
     return str(result["result"]) == "caught"
 
 
-def check_unmutated(mutants: Sequence[Mutant], copies: Sequence[Path]) -> dict[str, float]:
-    """How long each file of tests takes on the project as it is. Ends the study where one does not pass."""
+def likely_first(mutant: Mutant, earlier: Results) -> list[str]:
+    """Its tests, and before all others the one that caught it the last time: most often it does so again, within seconds."""
+    test = earlier.get(mutant.name, {}).get("by", "").split("[")[0]  # of all its parameters, which may have changed
+    file, _, name = test.partition("::")
+    among = file in {one.split("::")[0] for one in mutant.tests} and (ROOT / file).is_file()
+    return [*([test] if among and f"def {name}(" in (ROOT / file).read_text(encoding="utf-8") else []), *mutant.tests]
+
+
+def check_unmutated(mutants: Sequence[Mutant], copies: Sequence[Path], seconds: dict[str, float]) -> None:
+    """Fill ``seconds`` with how long each file of tests takes on the project as it is, where that is not known yet. Ends the study where one does not pass."""
     nodes: dict[str, set[str]] = {}
     for test in {test for mutant in mutants for test in mutant.tests}:
         nodes.setdefault(test.split("::")[0], set()).add(test)
-    jobs = [Job(file, [file] if file in tests else sorted(tests), FIRST) for file, tests in sorted(nodes.items())]
-    seconds = {}
+    jobs = [Job(file, [file] if file in tests else sorted(tests), FIRST) for file, tests in sorted(nodes.items()) if file not in seconds]
     for outcome in run_jobs(jobs, copies, ROOT):
         if outcome.result != OUTCOMES[0]:
             raise SystemExit(f"{outcome.log[-3000:]}\n{outcome.key}: {outcome.result or 'failed'} without any mutant ({outcome.by}); mend that first")
         seconds[outcome.key] = outcome.seconds
         print(f"{outcome.seconds:6.1f} s  {outcome.key} passes unmutated", file=sys.stderr)
-    return seconds
 
 
 def try_mutants(mutants: Sequence[Mutant], workers: int, results: Results, *, write: bool, light: bool) -> None:
-    """Fill ``results``, by the mutant's name, as outcomes come."""
-    by_name = {mutant.name: mutant for mutant in mutants}
-    texts = {mutant.name: mutant.applied_to((ROOT / mutant.file).read_text(encoding="utf-8")) for mutant in mutants}
+    """Fill ``results``, by the mutant's name, as outcomes come. Room by room, so that what ends the study early ends with whole rooms tried."""
+    earlier = known()
     import_libraries(light=light)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         copies = [Path(place) / f"copy{number}" for number in range(workers)]
         for copy in copies:
             copy_project(ROOT, copy)
-        usual = check_unmutated(mutants, copies)
-        limits = {mutant.name: LEAST + PATIENCE * sum(usual[file] for file in {test.split("::")[0] for test in mutant.tests}) for mutant in mutants}
-        jobs = [Job(mutant.name, mutant.tests, limits[mutant.name], mutant.file, texts[mutant.name]) for mutant in mutants]
-        for done, outcome in enumerate(run_jobs(jobs, copies, ROOT), start=1):
-            mutant = by_name[outcome.key]
-            result = OUTCOMES[CAUGHT] if outcome.result == "out of time" and mutant.loops else outcome.result
-            entry: dict[str, Any] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds}
-            results[mutant.name] = entry | {"digest": _digest_of(mutant, entry)}
-            print(f"{done:3d}/{len(jobs)} {outcome.seconds:6.1f} s  {result:9s}  {mutant.name}  {outcome.by}", file=sys.stderr)
-            if result not in OUTCOMES.values() or result.startswith(("no ", "does")):
-                print(outcome.log[-3000:], file=sys.stderr)
-            if write:
-                keep({mutant.name: results[mutant.name]})
+        usual: dict[str, float] = {}
+        done = 0
+        for room in dict.fromkeys(mutant.room for mutant in mutants):
+            inside = {mutant.name: mutant for mutant in mutants if mutant.room == room}
+            check_unmutated(list(inside.values()), copies, usual)
+            jobs = [_job(mutant, likely_first(mutant, earlier), usual) for mutant in inside.values()]
+            for outcome in run_jobs(jobs, copies, ROOT):
+                done += 1
+                mutant = inside[outcome.key]
+                result = OUTCOMES[CAUGHT] if outcome.result == "out of time" and mutant.loops else outcome.result
+                entry: dict[str, Any] = {"file": mutant.file, "result": result, "by": outcome.by, "seconds": outcome.seconds}
+                results[mutant.name] = entry | {"digest": _digest_of(mutant, entry)}
+                print(f"{done:3d}/{len(mutants)} {outcome.seconds:6.1f} s  {result:9s}  {mutant.name}  {outcome.by}", file=sys.stderr)
+                if result not in OUTCOMES.values() or result.startswith(("no ", "does")):
+                    print(outcome.log[-3000:], file=sys.stderr)
+                if write:
+                    keep({mutant.name: results[mutant.name]})
+
+
+def _job(mutant: Mutant, tests: Sequence[str], usual: dict[str, float]) -> Job:
+    limit = LEAST + PATIENCE * sum(usual[file] for file in {test.split("::")[0] for test in mutant.tests})
+    return Job(mutant.name, tests, limit, mutant.file, mutant.applied_to((ROOT / mutant.file).read_text(encoding="utf-8")))
 
 
 def table(mutants: Sequence[Mutant], results: Results, date: str, machine: str) -> str:
@@ -140,8 +154,10 @@ def main() -> None:
     if to_try:
         try_mutants(to_try, options.workers, results, write=not options.dry, light=options.fast)
     if not options.dry:
-        results = still_true(mutants)
-        KEPT.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n", encoding="utf-8")  # without those that are no more
+        results, names = still_true(mutants), {mutant.name for mutant in mutants}
+        # those too that are to be tried again: what caught them is tried first
+        there = {name: result for name, result in sorted(known().items()) if name in names}
+        KEPT.write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")
         (RESULTS / "mutants.md").write_text(table(mutants, results, options.date, options.machine), encoding="utf-8")
     tried = [mutant for mutant in chosen if mutant.name in results]  # and not those whose tests were changed meanwhile
     wrong = [mutant.name for mutant in tried if caught(results[mutant.name]) == bool(mutant.survives)]

@@ -4,19 +4,19 @@
 
 1. The quickstart's variants from one trained baseline: two workers against one, and against one with as many threads as there are cores. Each time in a copy of
    the project in which nothing but the baseline is remembered, in the order one, two, one, all cores; the models that come out are compared by their digests.
-2. 10 and 100 variants of a tiny model with two workers: seconds of the processor (of the run and of its workers) for each variant, beyond those of a run of one
-   variant, which is what starting costs.
+2. 10, 55 and 100 variants of a tiny model with two workers: seconds of the processor (of the run and of its workers) that one variant more costs, between 10 and 55 and
+   between 55 and 100. What it costs to start is in all three, so it cancels. Medians of five rounds by turns.
 
 Writes ``studies/results/workers.json`` and ``.md``. Nothing else may run on the machine meanwhile. No Prefect server is started: what it costs is the same each time.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import os
 import resource
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,25 +25,24 @@ from pathlib import Path
 from typing import Any
 
 from recompress.records import DatasetRef, ModelRef
-from tasks.data.bring import choose_data
+from studies.written import ROOT, arguments, write
+from tasks.data.bring import bring_data
 from tasks.running.recompression import Recompression, listener, read_plan
 from tasks.running.threads import VARIABLE, cores
 from tasks.steps.compress import compress_all
 from tasks.steps.train import find_base_model, train_baseline
 from tasks.workers.share import share_work
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "studies" / "results"
 WORKERS = 2
-MANY, FEW = 100, 10
+COUNTS = (10, 55, 100)
+ROUNDS = 5
 POINTERS = ("dvc.yaml", "dvc.lock", "params.yaml", "data.dvc", "raw", "recipes", "policies", "prepared", ".dvc", ".dvcignore")
 
 
 class Plain(Recompression):
     """A recompression whose lines are called without Prefect."""
 
-    def call(self, task: Any, *arguments: Any, **named: Any) -> Any:
-        return task.fn(self, *arguments, **named)
+    by_prefect = False
 
 
 @contextmanager
@@ -59,9 +58,9 @@ def threads(count: int) -> Iterator[None]:
 def begin(project: Path, recipe: str) -> tuple[Plain, DatasetRef, ModelRef]:
     """A recompression with its data and its baseline; that is trained where it is not remembered."""
     run = Plain(project, read_plan(recipe, project))
-    dataset = choose_data(run)
-    base: ModelRef = run.call(find_base_model)
-    return run, dataset, run.call(train_baseline, dataset, base)
+    dataset = bring_data(run)
+    base: ModelRef = find_base_model(run)
+    return run, dataset, train_baseline(run, dataset, base)
 
 
 def seconds_of_processor() -> float:
@@ -126,15 +125,19 @@ def many(place: Path) -> dict[str, Any]:
 
     run, _, _ = begin(project, write(1))
     run.finish("FINISHED")
-    took = {count: compress(project, write(count), WORKERS) for count in (1, FEW, MANY)}
-    start = took[1]["processor_seconds"]
-    each = {count: (took[count]["processor_seconds"] - start) / (count - 1) for count in (FEW, MANY)}
+    took: dict[int, list[dict[str, Any]]] = {count: [] for count in COUNTS}
+    for number in range(ROUNDS):
+        for count in COUNTS if number % 2 else reversed(COUNTS):
+            took[count].append(compress(project, write(count), WORKERS))
+    used = {count: statistics.median(one["processor_seconds"] for one in rounds) for count, rounds in took.items()}
+    steps = [(few, more) for few, more in itertools.pairwise(COUNTS)]
+    each = [(used[more] - used[few]) / (more - few) for few, more in steps]
     return {
-        "seconds": {str(count): one["seconds"] for count, one in took.items()},
-        "processor_seconds": {str(count): one["processor_seconds"] for count, one in took.items()},
-        "processor_seconds_for_each": {str(count): seconds for count, seconds in each.items()},
-        "ratio": each[MANY] / each[FEW],
-        "distinct": len(set(took[MANY]["sha256"].values())),
+        "seconds": {str(count): statistics.median(one["seconds"] for one in rounds) for count, rounds in took.items()},
+        "processor_seconds": {str(count): [one["processor_seconds"] for one in rounds] for count, rounds in took.items()},
+        "processor_seconds_for_one_more": {f"{few} to {more}": seconds for (few, more), seconds in zip(steps, each, strict=True)},
+        "ratio": each[1] / each[0],
+        "distinct": len(set(took[COUNTS[-1]][0]["sha256"].values())),
     }
 
 
@@ -150,22 +153,19 @@ def page(results: dict[str, Any]) -> str:
         f"\nTwo workers with one thread each took {1 / first['times_faster']:.2f} of the time of one ({first['times_faster']:.2f} times as fast; the two times of one differ by "
         f"{first['spread_of_one']:.0%}), and were {first['times_faster_than_all_cores']:.2f} times as fast as one with all cores. The digests with one and with two workers are "
         f"{'the same' if first['same_digests'] else 'NOT the same'}.\n",
-        f"Variants of a tiny model, two workers: {second['processor_seconds_for_each'][str(FEW)]:.2f} s of the processor for each of {FEW}, "
-        f"{second['processor_seconds_for_each'][str(MANY)]:.2f} s for each of {MANY} ({second['ratio']:.2f} times); {second['seconds'][str(MANY)]:.0f} s in all.",
+        "Variants of a tiny model, two workers, seconds of the processor that one more costs: "
+        + ", ".join(f"{seconds:.3f} from {between}" for between, seconds in second["processor_seconds_for_one_more"].items())
+        + f" ({second['ratio']:.2f} times). A run of {COUNTS[0]} takes {second['seconds'][str(COUNTS[0])]:.0f} s, one of {COUNTS[-1]} {second['seconds'][str(COUNTS[-1])]:.0f} s.",
+        *([f"\n{results['note']}"] if "note" in results else []),
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Measure both and write what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--date", required=True)
-    parser.add_argument("--machine", required=True)
-    told = parser.parse_args()
+    told = arguments(__doc__)
     with tempfile.TemporaryDirectory(prefix="recompress-workers-") as folder, listener(print):
-        results = {"date": told.date, "machine": told.machine, "many": many(Path(folder)), "quickstart": quickstart(Path(folder))}
-    (RESULTS / "workers.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "workers.md").write_text(page(results), encoding="utf-8")
+        write("workers", told, {"many": many(Path(folder)), "quickstart": quickstart(Path(folder))}, page)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +17,27 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers share the processor, and threads that wait for each other spin
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+_looked_at: set[str] = set()
 
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")  # a busy machine is no defect, and what fails here fails everywhere
+
+
+def pytest_runtest_setup() -> None:
+    """Each training ends with a collection of all garbage. What all tests have brought by then is none, and need not be looked at every time: neither the tests
+    themselves nor, once they are there, the libraries that train."""
+    for bringing in ("pytest", "transformers.trainer"):
+        if bringing in sys.modules and bringing not in _looked_at:
+            _looked_at.add(bringing)
+            gc.collect()
+            gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed loses nothing that it wrote; only a power cut would, and none happens here. Tests of durable writing watch ``os.fsync`` themselves."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
 
 
 @pytest.fixture

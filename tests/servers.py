@@ -19,7 +19,7 @@ from tasks.running.servers import end_group
 @contextmanager
 def prefect_server(home: Path, database: str = "", **settings: str) -> Iterator[str]:
     """A Prefect server over SQLite, or over the PostgreSQL database of that URL: its API's address. ``settings`` are Prefect's own."""
-    port = _free_port()
+    port = str(free_port())
     own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **settings}
     own |= {"PREFECT_API_DATABASE_CONNECTION_URL": database.replace("postgresql:", "postgresql+asyncpg:")} if database else {}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
@@ -30,7 +30,7 @@ def prefect_server(home: Path, database: str = "", **settings: str) -> Iterator[
 @contextmanager
 def mlflow_server(home: Path, database: str = "") -> Iterator[str]:
     """An MLflow server over SQLite, or over the PostgreSQL database of that URL: its address."""
-    port = _free_port()
+    port = str(free_port())
     store = database.replace("postgresql:", "postgresql+psycopg:") or f"sqlite:///{home / 'mlflow.db'}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
     command += ["--backend-store-uri", store, "--artifacts-destination", str(home / "artifacts")]
@@ -60,7 +60,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
     raise AssertionError(f"the server did not come up: {log.read_text()[-2000:]}")
 
 
-def _free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+def free_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])

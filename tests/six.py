@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from recompress.benchmarks import Example, get_benchmark
 from recompress.methods.registry import Inputs
@@ -23,6 +26,8 @@ CLASSIFIERS = ("gpt2-classifier", "llama-classifier")
 """Decoders with a head for labels; the tokenizer has a padding token of its own, which is not number 0."""
 READERS = ("bert-reader",)
 """An encoder with a head that finds answers in a text; its tokenizer gives segments."""
+LATER = ("roberta", "xlm-roberta", "distilbert", "gpt2-classifier", "bert-reader", "roberta-labels", "distilbert-number")
+"""Kinds whose like is asked anyway. Where each takes long, they wait for ``make prove``."""
 KINDS = {"bert-pairs": "pair-classification", "roberta-labels": "multi-label-classification", "distilbert-number": "text-regression"}
 """Encoders with other questions: two texts, several labels, a number."""
 STANDARD = (100.0, 9.0)
@@ -30,6 +35,11 @@ STANDARD = (100.0, 9.0)
 LANGUAGE, ANSWERS = "language-modelling", "question-answering"
 HIDDEN, NEURONS, LAYERS, HEADS = 32, 64, 2, 4
 LENGTH = 16
+
+
+def each(families: Iterable[str] = SIX) -> list[Any]:
+    """Families as parameters of a test that takes long for each."""
+    return [pytest.param(family, marks=pytest.mark.long if family in LATER else ()) for family in families]
 
 
 def benchmark_of(family: str) -> str:

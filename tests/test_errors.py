@@ -1,10 +1,14 @@
-"""No password of a URL is ever printed, whoever wrote it into a message."""
+"""No password of a URL is ever printed, whoever wrote it into a message; and what one process raised is raised by the other as what it is."""
 
 from __future__ import annotations
 
 import pytest
 
-from recompress.errors import InputError, RecompressError, without_passwords
+from recompress import errors
+from recompress.errors import InputError, RecompressError, as_raised, kind_of, without_passwords
+from recompress.ledger.database import LedgerAway, NoLedger
+from recompress.ledger.entry import LedgerBroken
+from tasks.tracking.memory import ForgedStep
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,20 @@ from recompress.errors import InputError, RecompressError, without_passwords
 def test_passwords_are_hidden_and_nothing_else(text: str, shown: str) -> None:
     assert without_passwords(text) == shown == without_passwords(shown)
     assert str(RecompressError(text)) == str(InputError(text)) == shown
+
+
+@pytest.mark.parametrize(
+    "kind", [*RecompressError.__subclasses__(), RecompressError, LedgerAway, LedgerBroken, NoLedger, ForgedStep], ids=lambda kind: kind.__name__
+)
+def test_what_another_process_told_of_has_the_exit_code_that_it_has_there(kind: type[RecompressError]) -> None:
+    error = kind.__new__(kind)
+    RecompressError.__init__(error, "the value, the limit, the way out")
+    again = as_raised(kind_of(error), str(error))
+    assert again is not None
+    assert (again.exit_code, str(again), isinstance(error, type(again))) == (error.exit_code, str(error), True)
+
+
+@pytest.mark.parametrize("kind", ["KeyError", "re", "without_passwords", "PASSWORD", ""])
+def test_what_is_none_of_ours_is_not_taken_for_it(kind: str) -> None:
+    assert as_raised(kind, "x") is None
+    assert hasattr(errors, kind) or kind in ("KeyError", "")

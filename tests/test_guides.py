@@ -38,7 +38,7 @@ def called(line: str) -> list[str]:
 
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 def test_every_command_in_a_guide_exists_with_its_options(page: Path) -> None:
-    for line in "".join(blocks(page, "sh")).splitlines():
+    for line in "".join(blocks(page, "sh")).replace("\\\n", "").splitlines():
         words, command = called(re.sub(r"^\.venv/bin/|(?<=&& )\.venv/bin/", "", line)), main
         while words and isinstance(command, click.Group) and words[0] in command.commands:
             command = command.commands[words.pop(0)]  # type: ignore[assignment]

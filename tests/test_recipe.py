@@ -32,6 +32,10 @@ def test_a_given_model_is_its_own_base_where_no_other_is_named(tmp_path: Path) -
     recipe = read(tmp_path, f"{{model: models/ours, sha256: {'a' * 64}}}").recipe
     assert recipe.baseline.given == recipe.base
     assert recipe.baseline.model_dump(mode="json") == {"model": "models/ours", "revision": None, "sha256": "a" * 64}
+    assert recipe.baseline.longest is None
+    shorter = read(tmp_path, "{model: models/ours, max_length: 64}").recipe.baseline
+    assert shorter.longest == 64
+    assert shorter.model_dump(mode="json") == {"model": "models/ours", "revision": None, "sha256": None, "max_length": 64}
     other = read(tmp_path, "{model: models/ours}", "base: {model: bert}").recipe
     assert (other.base.model, other.baseline.model) == ("bert", "models/ours")
 
@@ -45,7 +49,7 @@ def test_a_baseline_that_is_trained_is_written_as_before(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
-        ("{model: models/ours, epochs: 3, max_length: 64}", r"trained already, so epochs, max_length would change nothing; .*recipe\.yaml:6"),
+        ("{model: models/ours, epochs: 3, batch_size: 64}", r"trained already, so batch_size, epochs would change nothing; .*recipe\.yaml:6"),
         (f"{{sha256: {'a' * 64}}}", "pins a model and names none"),
         ("{model: owner/name, revision: main}", r"baseline\.revision is a full commit of 40 hex digits, got 'main' \(.*:6\)"),
         ("{model: package://p/model}", r"baseline\.sha256 is missing: a model from a package is pinned by its digest \(.*:6\)"),

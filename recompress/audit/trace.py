@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from recompress.audit.history import MOVES, reigns
-from recompress.errors import InputError, IntegrityError
+from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.ledger import Entry
 from recompress.promotion.registry import MANIFEST_TAG, MODEL_TAG
 from recompress.promotion.states import Progress
 from recompress.records import Look, PromotionPlan, Record
 from recompress.watch.story import story_of
+
+UNTIL_COMMITTED = ("promotion-intent", "promotion-alias-moved", "promotion-verified", "promotion-committed", "promotion-refused", *MOVES)
+"""Records that tell how far a promotion is; after one of the first three it is not at its end."""
 
 
 class Trace(Record):
@@ -60,11 +63,16 @@ class Trace(Record):
 def find_plan(entries: list[Entry], model: str, version: str, *, by_alias: bool = False) -> Progress:
     """The latest promotion or rollback that made this version champion. Raises ``InputError`` when there was none.
 
-    With ``by_alias`` the registry calls it the champion; then it is an ``IntegrityError``, because somebody made it that without the ledger.
+    With ``by_alias`` the registry calls it the champion; then it is an ``IntegrityError``, because somebody made it that without the ledger. While its promotion is
+    not at its end (its files are read back after the alias has moved, which takes a while over a network) that is a ``StorageError``.
     """
     promotions = [progress for progress in committed_plans(entries, model) if progress.said("promotion-committed")["version"] == version]
     if not promotions:
         known = sorted({str(progress.said("promotion-committed")["version"]) for progress in committed_plans(entries, model)}, key=lambda v: (len(v), v))
+        if by_alias and _is_being_promoted(entries, model, version):
+            raise StorageError(
+                f"version {version} of {model} is being promoted just now, or that was cut off; ask again in a while, and recompress run ends what was cut off"
+            )
         if by_alias:
             raise IntegrityError(
                 f"version {version} of {model} has the alias champion, but this ledger promoted no such version; recompress rollback {model} --reason '…' puts one back that it did"
@@ -72,6 +80,12 @@ def find_plan(entries: list[Entry], model: str, version: str, *, by_alias: bool 
         way_out = f"these were: {', '.join(known)}" if known else "no version ever was"
         raise InputError(f"version {version} of {model} was not promoted by this ledger; {way_out}")
     return promotions[-1]
+
+
+def _is_being_promoted(entries: list[Entry], model: str, version: str) -> bool:
+    """Whether the last that the ledger says of a model's alias is that it is to be moved to this version, or has been, and no more."""
+    last = next((entry for entry in reversed(entries) if entry.kind in UNTIL_COMMITTED and entry.body.get("model") == model), None)
+    return last is not None and last.kind in UNTIL_COMMITTED[:3] and last.body.get("version") == version
 
 
 def trace(entries: list[Entry], model: str, version: str, tags: Mapping[str, str], *, by_alias: bool = False) -> Trace:

@@ -169,12 +169,17 @@ def waive(checks: Iterable[Check], waivers: Sequence[WaiverLike]) -> tuple[Check
 
 def refusal(record: DataCheck) -> str:
     """One line that names what failed and the ways out; empty when nothing did."""
+    failed = failures(record)
+    ways_out = "correct the data, choose other slices, or waive it by name with a reason (waive:)"
+    return f"data set {record.dataset!r} did not pass its checks: {failed}; {ways_out}" if failed else ""
+
+
+def failures(record: DataCheck) -> str:
+    """The first checks of the prepared data that failed, with what they found, and how many more; empty when none did."""
     failed = record.of("prepared", "failed")
-    if not failed:
-        return ""
-    failures = ", ".join(f"{check.name} in {check.slice}/{check.split}: {_number(check.observed)} (limit {_number(check.limit)})" for check in failed[:3])
+    first = ", ".join(f"{check.name} in {check.slice}/{check.split}: {_number(check.observed)} (limit {_number(check.limit)})" for check in failed[:3])
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return f"data set {record.dataset!r} did not pass its checks: {failures}{more}; correct the data, choose other slices, or waive it by name with a reason (waive:)"
+    return first + more
 
 
 def _number(value: float) -> str:

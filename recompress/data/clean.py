@@ -6,8 +6,10 @@ Every step has a name; under that name ``preparation.json`` says how often it wa
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 from recompress.benchmarks import Example
 from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
@@ -18,7 +20,20 @@ from recompress.data.questions import moved
 Tally = Counter[str]
 Key = tuple[str, ...]
 HEADING_CHARACTERS = 20
-NO_LETTERS = re.compile("[^\\w\u0300-\u036f]+|_+")
+ACCENTS = (
+    *((0x0483, 0x0489), (0x0591, 0x05C7), (0x0610, 0x061A), (0x064B, 0x065F), (0x0670, 0x0670), (0x06D6, 0x06ED), (0x0711, 0x0711), (0x0730, 0x074A)),
+    *((0x0898, 0x089F), (0x08CA, 0x08FF), (0x135D, 0x135F), (0x180B, 0x180F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE2F)),
+)
+"""Marks that are no letters: points of Arabic, Hebrew and Syriac, titlos, and what is set above symbols. In all other scripts a mark is a vowel or a tone, without
+which the word is another: Devanagari, Bengali, Tamil, Thai, Khmer, Burmese, Tibetan, Thaana, N'Ko."""
+
+
+@cache
+def _no_letters() -> re.Pattern[str]:
+    """What stands between words. Marks that are letters are part of a word; the accents of Latin, Greek and Cyrillic count too: in many languages they are tones."""
+    marks = [place for place in (*range(0x0300, 0x10000), *range(0x10A00, 0x1E950)) if unicodedata.category(chr(place))[0] == "M"]
+    kept = [place for place in marks if not any(first <= place <= last for first, last in ACCENTS)]
+    return re.compile(f"[^\\w\u0300-\u036f{''.join(map(chr, kept))}]+|_+")
 
 
 def tells_something(example: Example) -> bool:
@@ -29,7 +44,7 @@ def tells_something(example: Example) -> bool:
 def likeness(example: Example) -> str:
     """What two examples share that differ only in case, punctuation, spaces, or the way in which characters are written. Tone marks count."""
     text = to_nfc(" ".join(example.words).casefold())
-    return NO_LETTERS.sub(" ", text).strip() or text
+    return _no_letters().sub(" ", text).strip() or text
 
 
 def clean(

@@ -19,7 +19,7 @@ def whole_groups(rows: Sequence[Example], share: float, decided: dict[str, bool]
     ``decided`` says of a group, from another slice, holds here too; what is decided here is added."""
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault(row.group or "\n".join(("", *row.words)), []).append(i)  # a row without a group is one of its own
+        members.setdefault(group_of(row), []).append(i)
     labelled: dict[tuple[str, ...], list[str]] = {}
     for name, places in members.items():
         labelled.setdefault(_kind([kinds[i] for i in places]), []).append(name)
@@ -31,6 +31,11 @@ def whole_groups(rows: Sequence[Example], share: float, decided: dict[str, bool]
                 taken.update(members[name])
                 count += len(members[name])
     return taken
+
+
+def group_of(row: Example) -> str:
+    """The name of a row's group; a row without one is a group of its own."""
+    return row.group or "\n".join(("", *row.words))
 
 
 def _kind(kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -28,8 +28,9 @@ def names_in(labels: Iterable[str], answer: Answer) -> set[str]:
     return {*NUMBER.outputs} if answer == "number" else set(labels) - {NO_LABEL_HOLDS}
 
 
-def kinds_of(rows: Sequence[Example], answer: Answer) -> list[tuple[str, ...]]:
-    """Of each row the kind that splits take the same share of: its label; of questions whether they have an answer; of several labels the one that the fewest rows have; of numbers the tenth that it lies in."""
+def kinds_of(rows: Sequence[Example], answer: Answer, *, by_type: bool = False) -> list[tuple[str, ...]]:
+    """Of each row the kind that splits take the same share of: its label; of questions whether they have an answer; of several labels the one that the fewest rows have; of numbers the tenth that it lies in; of tagged sentences the
+    whole row of tags, or (``by_type``) the type of entity in it that the fewest sentences have."""
     if answer == "labels":
         counts = Counter(label for row in rows for label in row.labels)
         return [(min(row.labels, key=lambda label: (counts[label], label)),) if row.labels else () for row in rows]
@@ -39,4 +40,8 @@ def kinds_of(rows: Sequence[Example], answer: Answer) -> list[tuple[str, ...]]:
         return [(str(BINS * int(place) // len(rows)),) for place in places]
     if answer == "span":
         return [(KINDS[any(row.labels)],) for row in rows]
+    if answer == "tags" and by_type:
+        types = [{tag[2:] for tag in row.labels if tag != "O"} for row in rows]
+        sentences = Counter(kind for held in types for kind in held)
+        return [(min(held, key=lambda kind: (sentences[kind], kind)),) if held else ("",) for held in types]
     return [row.labels for row in rows]

@@ -58,7 +58,8 @@ class Layout(Settings):
     document, e.g. ``-DOCSTART-``. A group stays in one split, and has one name in all files. Without it every row stands for itself; questions stand with those about the same
     article (``title``), or about the same text."""
     slice: str | None = None
-    """Column or key that names the slice (a language, a region) of a row, where the path does not. In JSON lines ``slice`` when nothing is set."""
+    """Column or key that names the slice (a language, a region) of a row, where the path does not. In JSON lines ``slice`` when nothing is set; ``""`` tells
+    none apart."""
     split: str | None = None
     """Column or key that names the split of a row, where one file holds several."""
     where: dict[str, Name] = {}

@@ -21,7 +21,7 @@ from typing import Any
 from recompress.benchmarks import Example
 from recompress.data.clean import Tally, clean, likeness, tells_something, without_conflicts, without_likes, without_repeats
 from recompress.data.formats.readers import ProblemKind
-from recompress.data.groups import groups_of, whole_groups, with_whole_groups, without_groups
+from recompress.data.groups import group_of, groups_of, whole_groups, with_whole_groups, without_groups
 from recompress.data.labels import kinds_of, names_in
 from recompress.data.sources import RawPart, SourceSettings, SplitOff, read_raw, read_settings_of
 from recompress.data.version import check_version
@@ -100,8 +100,15 @@ def _split_off(splits: Splits, counts: Counts, split: Split, how: SplitOff, answ
 def _taken(rows: list[Example], how: SplitOff, decided: dict[str, bool], answer: Answer) -> set[int]:
     if how.take == "tail":
         return with_whole_groups(rows, _tail(rows, how.share))
-    kinds = kinds_of(rows, answer)
-    return whole_groups(rows, how.share, decided, kinds) if any(row.group for row in rows) else _smallest_digests(rows, how.share, kinds)
+    kinds = kinds_of(rows, answer, by_type=how.rare > 0)
+    counts = Counter(kinds)
+    if any(row.group for row in rows):
+        for row, kind in zip(rows, kinds, strict=True):
+            if counts[kind] < how.rare:
+                decided.setdefault(group_of(row), False)
+        return whole_groups(rows, how.share, decided, kinds)
+    drawn = [i for i, kind in enumerate(kinds) if counts[kind] >= how.rare]
+    return {drawn[i] for i in _smallest_digests([rows[i] for i in drawn], how.share, [kinds[i] for i in drawn])}
 
 
 def _tail(rows: list[Example], share: float) -> set[int]:

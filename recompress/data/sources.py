@@ -40,6 +40,13 @@ class SplitOff(Settings):
     """Of the rows of the training split, label by label."""
     take: Literal["hash", "tail"] = "hash"
     """``hash``: those whose text has the smallest digests, the same wherever and in whatever order the rows come. ``tail``: the last, for running text."""
+    rare: int = Field(default=0, ge=0)
+    """Rows of a label (sentences with a type of entity) that fewer than so many rows have stay in train, which otherwise might never see it. With it, sentences are
+    drawn by the rarest type in them, each type by its own share."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("rare",))
 
 
 LATER = (

@@ -5,6 +5,7 @@
 | ``onnx`` | ``onnx/model.onnx``, or ``onnx/model_quantized.onnx`` in 8 or fewer bits; tokenizer and config beside | transformers.js, Text Embeddings Inference, optimum, ONNX Runtime |
 | ``transformers`` | ``model.safetensors``, tokenizer and config | plain ``from_pretrained`` |
 | ``openvino`` | ``openvino_model.xml`` and ``.bin``, tokenizer and config | OpenVINO, optimum-intel |
+| ``gguf`` | ``model.gguf`` of a model that was judged on llama.cpp, tokenizer inside | llama.cpp and what is built on it |
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from recompress import CallableRoom
 from recompress.benchmarks import Example
 from recompress.errors import InputError
-from recompress.export import onnx_folder, openvino_folder, transformers_folder
+from recompress.export import gguf_folder, onnx_folder, openvino_folder, transformers_folder
 from recompress.export.answers import Agreement, compare
 from recompress.export.card import card
 from recompress.export.format import Format
 from recompress.export.seal import Exported, check_export, seal
 from recompress.integrity.atomic_directory import new_directory, refuse_existing
 from recompress.models.checkpoint import read_info, reads_segments
+from recompress.models.tokenizer import read_tokenizer
 from recompress.settings.file import unknown
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ FORMATS: Mapping[str, Format] = {
     "onnx": onnx_folder.FORMAT,
     "transformers": transformers_folder.FORMAT,
     "openvino": openvino_folder.FORMAT,
+    "gguf": gguf_folder.FORMAT,
 }
 
 
@@ -72,7 +75,8 @@ def export(
     with new_directory(target) as place:
         shape.write(directory, info, place)
         agreement = compare(directory, shape.reader(place, info), examples, close=shape.close(info), why_apart=shape.why_apart(info))
-        (place / "README.md").write_text(card(shape, info, agreement, facts or {}, segments=reads_segments(directory, info)), encoding="utf-8")
+        side = str(read_tokenizer(directory)[1].get("truncation_side", "right"))
+        (place / "README.md").write_text(card(shape, info, agreement, facts or {}, side=side, segments=reads_segments(directory, info)), encoding="utf-8")
         digest = seal(place, to, facts or {}, key)
     return Export(str(target), to, agreement, digest)
 

@@ -6,22 +6,21 @@ from collections.abc import Mapping
 
 from recompress.export.answers import Agreement
 from recompress.export.format import Format
+from recompress.export.lines import lines_of
 from recompress.export.onnx_folder import QUANTIZED, graph_name
 from recompress.models.checkpoint import Info
 from recompress.models.heads import head_of
 
 
-def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str], *, segments: bool = False) -> str:
-    """Markdown with the head that hubs read. ``segments``: whether the model is told which of two texts a token belongs to."""
+def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str], *, side: str = "right", segments: bool = False) -> str:
+    """Markdown with the head that hubs read. ``side``: where a long text is cut; ``segments``: whether the model is told which of two texts a token belongs to."""
     head, file = head_of(info.benchmark), graph_name(info)
     usage = shape.usage.format(
         task=head.pipeline,
         file=file,
         dtype="q8" if file == QUANTIZED else "fp32",
         auto_class=head.auto_class,
-        texts='"question", "context"' if head.finds_spans else '"…"',
-        segments=', "token_type_ids": [text.type_ids]' if segments else "",
-        outputs="start_logits, end_logits" if head.finds_spans else "[logits]",
+        lines=lines_of(info, shape.ask, side=side, segments=segments),
     )
     rows = {
         "made for": info.benchmark,

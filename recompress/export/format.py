@@ -36,6 +36,8 @@ class Format:
     """The largest difference of a logit, relative to the largest logit, that the other runtime may give for a model like this."""
     usage: str
     """How a person uses the folder, as Markdown."""
+    ask: str = ""
+    """How the lines of a card ask the runtime; ``{given}`` is what."""
     why_apart: Callable[[Info], str] = lambda info: ""
     """Why a model like this may be answered otherwise all the same, and the way out."""
 

@@ -27,13 +27,13 @@ USAGE = """With transformers.js: `pipeline("{task}", "FOLDER OR REPOSITORY", {{ 
 With ONNX Runtime and nothing but `tokenizers`:
 
 ```python
+import unicodedata
+
 import onnxruntime, tokenizers
 
-tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
 session = onnxruntime.InferenceSession("onnx/{file}")
-text = tokenizer.encode({texts})
-{outputs} = session.run(None, {{"input_ids": [text.ids], "attention_mask": [[1] * len(text.ids)]{segments}}})
-```
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+{lines}```
 """
 
 
@@ -44,6 +44,8 @@ def graph_name(info: Info) -> str:
 def _check(directory: Path, info: Info) -> None:
     if info.runtime == "packed":
         raise InputError(f"{directory} has packed weights, which no ONNX graph can hold; end the variant with onnx_nbits to serve few bits with ONNX Runtime")
+    if info.runtime == "gguf":
+        raise InputError(f"{directory} is a GGUF file, which llama.cpp serves as it is; export it --to gguf")
 
 
 def _write(directory: Path, info: Info, target: Path) -> None:
@@ -76,4 +78,4 @@ def _reader(target: Path, info: Info) -> Reader:
     return answer
 
 
-FORMAT = Format(_check, _write, _reader, close=lambda _: 1e-4, usage=USAGE)
+FORMAT = Format(_check, _write, _reader, close=lambda _: 1e-4, usage=USAGE, ask="session.run(None, {given})")

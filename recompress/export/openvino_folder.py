@@ -22,12 +22,13 @@ XML = "openvino_model.xml"
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """Floats as floats, where OpenVINO would round them to fewer bits on some processors, and inputs of packed matrices as they are."""
 USAGE = """```python
+import unicodedata
+
 import openvino, tokenizers
 
 model = openvino.Core().compile_model("openvino_model.xml", "CPU", {{"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}})
-text = tokenizers.Tokenizer.from_file("tokenizer.json").encode({texts})
-{outputs} = model({{"input_ids": [text.ids], "attention_mask": [[1] * len(text.ids)]{segments}}}).values()
-```
+tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
+{lines}```
 """
 
 
@@ -80,4 +81,4 @@ def _why_apart(info: Info) -> str:
     )
 
 
-FORMAT = Format(_check, _write, _reader, close=_close, usage=USAGE, why_apart=_why_apart)
+FORMAT = Format(_check, _write, _reader, close=_close, usage=USAGE, ask="model({given}).values()", why_apart=_why_apart)

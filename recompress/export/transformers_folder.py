@@ -35,7 +35,8 @@ ODD = {
 
 def _check(directory: Path, info: Info) -> None:
     if info.runtime != "torch":
-        raise InputError(f"{directory} is on the {info.runtime} runtime, which plain transformers does not read; export it --to onnx")
+        other = "gguf" if info.runtime == "gguf" else "onnx"
+        raise InputError(f"{directory} is on the {info.runtime} runtime, which plain transformers does not read; export it --to {other}")
     for name, what in ODD.items():
         if getattr(info, name):
             raise InputError(f"a config of transformers cannot say the {what} of {directory}, so from_pretrained would read another model; export it --to onnx")

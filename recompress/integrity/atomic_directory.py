@@ -19,7 +19,7 @@ from recompress.integrity.durable import flush, flush_tree
 def new_directory(target: Path) -> Iterator[Path]:
     """Yields an empty temporary sibling of ``target``, which takes its name when the block ends well and is removed when it does not.
 
-    Raises ``InputError`` when ``target`` exists, before and after, and ``StorageError`` when the disk is full or read-only.
+    Raises ``InputError`` when ``target`` exists, before and after, or would lie below a file, and ``StorageError`` when the disk is full or read-only.
     """
     refuse_existing(target)
     partial = target.parent / f".{target.name}.partial-{uuid.uuid4().hex}"
@@ -47,10 +47,17 @@ def storage_error(error: BaseException, target: Path) -> StorageError | None:
         return StorageError(f"no space left while writing {target}; free some or write elsewhere")
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StorageError(f"{target} cannot be written: {os.strerror(code)}; choose a folder that you may write to")
+    if code == errno.ENAMETOOLONG:
+        return StorageError(f"{target} cannot be written: its name is too long for this disk; choose a shorter one")
+    if code in (errno.ENOTDIR, errno.ELOOP):
+        return StorageError(f"{target} cannot be written: {os.strerror(code)}; choose another place")
     return None
 
 
 def refuse_existing(target: Path) -> None:
-    """Raises ``InputError`` for whatever stands where something new is to be."""
-    if target.exists() or target.is_symlink():
+    """Raises ``InputError`` for whatever stands where something new is to be, and for a place that has no room for it: below a file."""
+    if os.path.lexists(target):
         raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")
+    nearest = next((parent for parent in target.parents if os.path.lexists(parent)), None)
+    if nearest is not None and not nearest.is_dir():
+        raise InputError(f"{nearest} is no folder, so {target} cannot lie below it; choose another place")

@@ -1,6 +1,6 @@
 """Which files a model may consist of, and the proof that each is what its name says.
 
-Nothing here can run code when it is read: weights are safetensors or ONNX, everything else is JSON, text or a SentencePiece model. A pickle is refused
+Nothing here can run code when it is read: weights are safetensors, ONNX or GGUF, everything else is JSON, text or a SentencePiece model. A pickle is refused
 whatever it is called, because every kind is recognised by its content, and a file that was cut short is refused because its content says how long it is.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from recompress.errors import IntegrityError
+from recompress.integrity.gguf_layout import check_layout
 
 Check = Callable[[BinaryIO, int], None]
 """Reads a file of a given size in bytes; raises ``ValueError`` when it is not of the kind."""
@@ -25,7 +26,7 @@ def check_kind(directory: Path, path: str, kinds: Mapping[str, Check]) -> None:
     """Raises ``IntegrityError`` when the file is of none of these kinds, or is not what its name says, or is cut short."""
     kind = kinds.get(PurePosixPath(path).name) or kinds.get(PurePosixPath(path).suffix)
     if kind is None:
-        raise IntegrityError(f"{path} is of a kind that is not accepted; a model holds safetensors, ONNX, JSON and text")
+        raise IntegrityError(f"{path} is of a kind that is not accepted; a model holds safetensors, ONNX, GGUF, JSON and text")
     file = directory / path
     with file.open("rb") as stream:
         if stream.read(4).startswith(PICKLES):
@@ -51,6 +52,10 @@ def _safetensors(stream: BinaryIO, size: int) -> None:
         end = stop
     if not spans or size != 8 + length + end:
         raise ValueError(f"it should be {8 + length + end:,} bytes long and is {size:,}")
+
+
+def _gguf(stream: BinaryIO, size: int) -> None:
+    check_layout(stream, size)
 
 
 def _onnx(stream: BinaryIO, size: int) -> None:
@@ -113,6 +118,7 @@ def _nothing(stream: BinaryIO, size: int) -> None:
 KINDS: dict[str, Check] = {
     ".safetensors": _safetensors,
     ".onnx": _onnx,
+    ".gguf": _gguf,
     ".model": _sentencepiece,
     ".json": _json,
     ".txt": _text,

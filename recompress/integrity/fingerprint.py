@@ -1,6 +1,6 @@
 """The name of a step's result, made of everything that could change it.
 
-    key = sha256(step, code it runs, configuration, digests of its inputs, seed, versions of torch and transformers)
+    key = sha256(step, code it runs, configuration, digests of its inputs, seed, versions of the libraries that compute)
 
 The same key never runs twice, and a change of any part gives another key. The code's part is the sources of the step's modules and of every module of this
 project that they import, however far away, so that an edit of a method reruns what uses that method and nothing else.
@@ -12,6 +12,7 @@ import ast
 import importlib.metadata
 import importlib.util
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,24 @@ from recompress.integrity.digest import sha256_file, sha256_json
 
 PACKAGE = "recompress"
 VERSIONED = ("torch", "transformers", "onnxruntime")
+WHERE_INSTALLED = ("gguf", "xllamacpp")
+"""Versions that count where these are installed; without them nothing that depends on them can be made."""
 
 
 def step_key(step: str, *, modules: Iterable[str], config: Any, inputs: Iterable[str], seed: int) -> str:
     """The digest that names the result of one step. ``modules`` are dotted names of this package, e.g. ``recompress.methods.pruning.magnitude``."""
-    versions = {name: importlib.metadata.version(name).split("+")[0] for name in VERSIONED}
-    return sha256_json({"step": step, "code": code_fingerprint(*sorted(modules)), "config": config, "inputs": list(inputs), "seed": seed, "versions": versions})
+    return sha256_json(
+        {"step": step, "code": code_fingerprint(*sorted(modules)), "config": config, "inputs": list(inputs), "seed": seed, "versions": versions()}
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that compute."""
+    found = {name: importlib.metadata.version(name).split("+")[0] for name in VERSIONED}
+    for name in WHERE_INSTALLED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @cache

@@ -61,7 +61,7 @@ def each_layer(
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
     with ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
-        newest = open_folder(folder, stamp(network, features, {**depends_on, "batch_size": size}))
+        newest = open_folder(folder, stamp(network, features, {**depends_on, "batches": [list(batch["input_ids"].shape) for batch in batches]}))
         try:
             if newest is None:
                 newest = keep(folder, None, 0, {}, (begin(network, layers[0], batch)[0] for batch in batches))

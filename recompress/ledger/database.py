@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import URL, BigInteger, Column, Connection, Engine, Integer, MetaData, String, Table, Text, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -18,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.ledger.guards import TABLE, make_guards, missing_guards
+from recompress.patience import Patience
 
 APPEND_KEY = 0x7265636F6D707265
 """PostgreSQL's name of the lock under which records are appended."""
@@ -38,10 +40,19 @@ ledger = Table(
 
 DAMAGE = re.compile("is not a database|malformed|unsupported file format|Could not decode|no such column|column .* does not exist|invalid page")
 """How SQLite and PostgreSQL say that what they hold is not what was put there."""
+AWAY = re.compile("connection failed|connection to server|connection timeout|failed to resolve|server closed the connection|terminating connection")
+"""How psycopg says that there is nobody at a place."""
+COMES_BACK = re.compile("starting up|shutting down|in recovery mode|not yet accepting connections|terminating connection|too many clients|connection slots")
+"""How a PostgreSQL server says that it can be asked again soon. Whatever else it refuses with (a login, a database that is not there) it refuses for good."""
+Answer = TypeVar("Answer")
 
 
 class NoLedger(InputError):
     """There is none at this place. Whether one ought to be, the place cannot say."""
+
+
+class LedgerAway(StorageError):
+    """Its server does not answer, or went away in the middle: what was asked may be asked again."""
 
 
 class Database:
@@ -51,6 +62,8 @@ class Database:
         self.url = _url(where)
         self.name = self.url.render_as_string(hide_password=True)
         self.timeout = timeout
+        self.patience = Patience()
+        """How long a PostgreSQL server that is away is waited for, before anything was sent to it or where it was only asked."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         with speaking(self.name, timeout):
@@ -102,13 +115,25 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with speaking(self.name, self.timeout), self.engine.connect() as connection:
+        with speaking(self.name, self.timeout), self._connect(self.engine) as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def read(self, question: Callable[[Connection], Answer]) -> Answer:
+        """The answer to a question that changes nothing, so that it is asked again where the server went away over it."""
+
+        def ask() -> Answer:
+            with self.reading() as connection:
+                return question(connection)
+
+        return self.patience.ask(f"the ledger {self.name}", ask, lambda error: isinstance(error, LedgerAway))
+
+    def _connect(self, engine: Engine) -> Connection:
+        return self.patience.ask(f"the ledger {self.name}", engine.connect, lambda error: isinstance(error, DBAPIError) and _is_away(error))
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction that nobody else appends beside."""
-        with speaking(self.name, self.timeout), self.engine.connect() as connection:
+        with speaking(self.name, self.timeout), self._connect(self.engine) as connection:
             connection = connection.execution_options(begin="IMMEDIATE")
             with connection.begin():
                 if not self.is_sqlite:
@@ -120,7 +145,7 @@ class Database:
     def promotion_lock(self, timeout: float) -> Iterator[Connection]:
         """Hold the one lock under which aliases are moved, over any number of transactions."""
         file = f"{self.path}.lock" if self.is_sqlite else ""
-        with speaking(self.name, timeout, "another promotion holds the ledger's lock", lock=file), self._lock_engine.connect() as connection:
+        with speaking(self.name, timeout, "another promotion holds the ledger's lock", lock=file), self._connect(self._lock_engine) as connection:
             if self.is_sqlite:
                 connection.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
                 connection = connection.execution_options(begin="IMMEDIATE")
@@ -149,13 +174,22 @@ def speaking(name: str, timeout: float, busy: str = "another process is writing 
             raise IntegrityError(f"{lock} is damaged: {message}; nothing but a lock is in it, so delete it and go on") from None
         if DAMAGE.search(message):
             raise IntegrityError(f"the ledger {name} is damaged, or is no ledger: {message}; put back a copy of it") from None
-        raise StorageError(f"the ledger {name} does not answer: {message}; check that it is there, can be written and has space") from None
+        kind = LedgerAway if _is_away(error) else StorageError
+        raise kind(f"the ledger {name} does not answer: {message}; check that it is there, can be written and has space") from None
     except UnicodeEncodeError as error:
         raise StorageError(
             f"the ledger {name} cannot hold {error.object[error.start : error.end][:20]!r}: its database is {error.encoding}, not UTF8"
         ) from None
     except SQLAlchemyError as error:
         raise StorageError(f"the ledger {name} cannot be used: {' '.join(str(error).split())[:200]}") from None
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether a PostgreSQL server is not there, is not ready yet, or went away in the middle."""
+    if error.connection_invalidated:
+        return True
+    message = str(error.orig)
+    return bool(AWAY.search(message) and ("FATAL" not in message or COMES_BACK.search(message)))
 
 
 def _url(where: Path | str) -> URL:

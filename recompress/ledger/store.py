@@ -16,6 +16,7 @@ from recompress.integrity.digest import canonical_json
 from recompress.ledger.database import Database, ledger
 from recompress.ledger.entry import GENESIS, Entry, Head, make_entry, verify
 from recompress.ledger.leases import Leases
+from recompress.patience import Patience
 
 Clock = Callable[[], datetime]
 BATCH = 1000
@@ -105,21 +106,27 @@ class Ledger:
             yield Lock(connection)
 
     @property
+    def patience(self) -> Patience:
+        """How long a PostgreSQL server that is away is waited for; not at all unless somebody says otherwise."""
+        return self._database.patience
+
+    @patience.setter
+    def patience(self, patience: Patience) -> None:
+        self._database.patience = patience
+
+    @property
     def leases(self) -> Leases:
         """Who works on what: kept beside the records, and no part of them."""
         return Leases(self._database)
 
     def head(self) -> Head:
-        with self._database.reading() as connection:
-            return Reader(connection).head()
+        return self._database.read(lambda connection: Reader(connection).head())
 
     def entries(self, *kinds: str, **about: str) -> list[Entry]:
-        with self._database.reading() as connection:
-            return Reader(connection).entries(*kinds, **about)
+        return self._database.read(lambda connection: Reader(connection).entries(*kinds, **about))
 
     def last(self, *kinds: str, **about: str) -> Entry | None:
-        with self._database.reading() as connection:
-            return Reader(connection).last(*kinds, **about)
+        return self._database.read(lambda connection: Reader(connection).last(*kinds, **about))
 
     def verify(self, *, head: Head | None = None, anchors: Iterable[Head] = ()) -> Head:
         """Check the whole chain, and that every anchor lies on it. Raises ``LedgerBroken`` that names the first bad record."""

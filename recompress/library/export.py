@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recompress.export import Export
+from recompress.errors import InputError
+from recompress.export import FORMATS, Export
 from recompress.export import export as write
-from recompress.library.load import Model, load
+from recompress.library.load import Model, load, path_of
 from recompress.library.rows import Rows, examples_of
 
 
@@ -19,5 +20,7 @@ def export(model: str | Path | Model, folder: str | Path, *, to: str = "onnx", t
     >>> recompress.export(small, "topics-onnx", to="onnx", texts=texts).agreement.texts
     8
     """
-    source = load(model)
-    return write(source.folder, Path(folder), to, examples=examples_of(source, texts, "texts"))
+    if not isinstance(to, str):
+        raise InputError(f"to should be the name of a format, got {to!r}; give one of {', '.join(FORMATS)}")
+    source, target = load(model), path_of(folder, "folder")
+    return write(source.folder, target, to, examples=examples_of(source, texts, "texts"))

@@ -29,12 +29,17 @@ def judge(
 
     All were measured on the same rows. The bounds are those of the gate for one look at these rows, at the policy's whole error rate: whoever judges twenty candidates
     so, or one of them twenty times, passes a bad one far oftener. ``recompress run`` counts the looks. ``spent_loss`` is what earlier promotions have lost, in points
-    of the metric (0 to 1). Raises ``InputError`` for a policy that is none; whatever is wrong with what was measured is a refusal in the verdict.
+    of the metric (0 to 1). Raises ``InputError`` for a policy that is none, and for what was not measured; whatever is wrong with what was measured is a refusal in the verdict.
 
     >>> verdict = recompress.judge("policy.yaml", after, before)
     >>> verdict.passed, verdict.reasons[0]
     (False, 'loss-too-large')
     """
+    for name, given in (("candidate", candidate), ("baseline", baseline), ("champion", champion)):
+        if not isinstance(given, Measurement) and (given is not None or name != "champion"):
+            raise InputError(f"{name} should be what recompress.measure(model, rows) gives, got a {type(given).__name__}")
+    if not isinstance(spent_loss, (int, float)):
+        raise InputError(f"spent_loss should be a number from 0 to 1, got {spent_loss!r}")
     rules = _policy(policy)
     sides = [side for side in (candidate, baseline, champion) if side is not None]
     if len({side.benchmark for side in sides}) > 1:
@@ -72,6 +77,8 @@ def _policy(policy: str | Path | Policy | Mapping[str, Any]) -> Policy:
         return policy
     if isinstance(policy, (str, Path)):
         return read_policy(Path(policy))
+    if not isinstance(policy, Mapping):
+        raise InputError(f"policy should be a file or a mapping of its dials, got {policy!r:.60}")
     return read_values(Policy, policy, "recompress.judge(policy)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError
+from recompress.integrity.atomic_directory import new_directory
 from recompress.integrity.digest import sha256_directory
 from recompress.models.checkpoint import INFO_FILE, Checkpoint, Info, read_info, save
 from recompress.models.checkpoint import load as load_checkpoint
-from recompress.models.files import CONFIG_FILE, read_config
+from recompress.models.files import CONFIG_FILE, check_whole, read_config
 from recompress.models.heads import HEADS
 from recompress.models.tokenizer import load_tokenizer
 
@@ -72,11 +74,10 @@ class Model:
         return self._predictor(texts)
 
     def save(self, folder: str | Path) -> Model:
-        """Copy the directory to a new ``folder``. Raises ``InputError`` when that exists."""
-        target = Path(folder)
-        if target.exists():
-            raise InputError(f"{target} exists already and is not overwritten; remove it or choose another name")
-        shutil.copytree(self.folder, target)
+        """Copy the directory to a new ``folder``. Raises ``InputError`` when that exists, and ``StorageError`` where it cannot be written."""
+        target = path_of(folder, "folder")
+        with new_directory(target) as place:
+            shutil.copytree(self.folder, place, dirs_exist_ok=True)
         return Model(target)
 
 
@@ -88,22 +89,60 @@ def load(model: str | Path | Model | PreTrainedModel, tokenizer: PreTrainedToken
     are those of its config, the longest sequence that of its tokenizer. What it was made for follows from its class and from ``problem_type`` in its config;
     ``benchmark`` says it where these leave it open: a model of pairs of texts looks like one of single texts.
 
-    Raises ``InputError`` for a model that is none of these, and ``IntegrityError`` for broken files.
+    Raises ``InputError`` for a model that is none of these or was made for another benchmark, a tokenizer that is not the one which a folder has itself, and ``IntegrityError`` for broken files.
 
     >>> model = recompress.load("topics")
     >>> model.info.labels
     ('food', 'sport', 'work')
     """
     if isinstance(model, Model):
+        if benchmark not in (None, model.info.benchmark):
+            raise InputError(f"model {model.folder} was made for {model.info.benchmark}, not for {benchmark}")
+        _check_own(model.folder, tokenizer)
         return model
     if isinstance(model, (str, Path)):
-        return _of_folder(Path(model), benchmark)
+        found = _of_folder(Path(model), benchmark)
+        _check_own(Path(model), tokenizer)
+        return found
+    if not (hasattr(model, "save_pretrained") and hasattr(model, "config")):
+        raise InputError(f"a model is a folder, what recompress.load gives, or a network of transformers, got {model!r:.60}")
+    if hasattr(model, "merge_and_unload"):
+        raise InputError(f"the {type(model).__name__} in memory holds an adapter beside its weights; give model.merge_and_unload()")
+    if tokenizer is not None and not (hasattr(tokenizer, "save_pretrained") and hasattr(tokenizer, "get_vocab")):
+        raise InputError(f"tokenizer should be one of transformers, got {tokenizer!r:.60}; give AutoTokenizer.from_pretrained(…)")
     if tokenizer is None:
         raise InputError(f"a {type(model).__name__} in memory needs its tokenizer: recompress.load(model, tokenizer)")
     with tempfile.TemporaryDirectory(prefix="recompress-model-") as place:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
         return _of_folder(Path(place), benchmark)
+
+
+def path_of(place: Any, what: str) -> Path:
+    """Raises ``InputError`` for what is no path."""
+    if not isinstance(place, (str, os.PathLike)):
+        raise InputError(f"{what} should be a path, got {place!r:.60}")
+    return Path(place)
+
+
+def _check_own(folder: Path, tokenizer: Any) -> None:
+    """Raises ``InputError`` for a tokenizer that would be ignored, because a folder has its own, and its network knows no other."""
+    if tokenizer is None:
+        return
+    from recompress.models.pretrained import own_tokenizer
+
+    own = own_tokenizer(folder)
+    given, known = (getattr(one, "backend_tokenizer", None) for one in (tokenizer, own))
+    if given is None or known is None or _bare(given) != _bare(known):
+        size = f"{len(tokenizer):,} tokens" if hasattr(tokenizer, "get_vocab") else f"{tokenizer!r:.60}"
+        raise InputError(
+            f"model {folder} has a tokenizer of its own ({len(own):,} tokens), and the one given ({size}) would be ignored; give None, or the network in memory with it"
+        )
+
+
+def _bare(backend: Any) -> Any:
+    """What it makes of text, without a limit that somebody set for a while."""
+    return {name: part for name, part in json.loads(backend.to_str()).items() if name not in ("truncation", "padding")}
 
 
 def kept(checkpoint: Checkpoint) -> Model:
@@ -123,6 +162,7 @@ def _of_folder(folder: Path, benchmark: str | None) -> Model:
         return Model(folder)
     from recompress.models.finetuned import from_finetuned, labels_of
 
+    check_whole(folder, f"model {folder}")
     config = read_config(folder)
     benchmark = benchmark or _benchmark_of(folder)
     return kept(from_finetuned(folder, benchmark, labels_of(config, benchmark)))

@@ -42,7 +42,7 @@ def measure(model: str | Path | Model, rows: Rows, *, baseline: str | Path | Mod
     0.75
     """
     asked = load(model)
-    examples = examples_of(asked, rows, "the rows to measure on")
+    examples = examples_of(asked, rows, "the rows to measure on", labelled=True)
     digest = sha256_json([[list(example.words), list(example.labels), example.slice, example.group] for example in examples])
     with tempfile.TemporaryDirectory(prefix="recompress-measure-") as place:
         predictions = Path(place) / "predictions.parquet"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from recompress.benchmarks import Benchmark, Example, benchmark_of
@@ -18,12 +19,41 @@ Rows = Iterable[Any]
 a list, of a regression a number; a pair is ``((text, text_pair), label)`` or ``{"text": …, "text_pair": …, "label": …}``, a question ``{"question": …,
 "context": …, "answers": …}`` (with answers as ``recompress.data.questions`` reads them)."""
 PROBES = 8
+LABELLED = {
+    "label": "(text, label)",
+    "tags": "(words, tags)",
+    "labels": "(text, [label, …])",
+    "number": "(text, number)",
+    "span": "{'question': …, 'context': …, 'answers': …}",
+}
+"""A row that says what is right, by what that is."""
 
 
-def examples_of(model: Model, rows: Rows, what: str) -> list[Example]:
-    """Raises ``InputError`` that names the first row which is none of these, or has a label that the model does not know."""
+def examples_of(model: Model, rows: Rows, what: str, *, labelled: bool = False) -> list[Example]:
+    """Raises ``InputError`` for what is no list of rows, and names the first row which is none of these, has a label that the model does not know, or none where
+    it has to be ``labelled``."""
     benchmark = benchmark_of(model.info)
-    return [_example(benchmark, model.info.labels, row, f"row {number} of {what}") for number, row in enumerate(rows, start=1)]
+    check_several(rows, what)
+    examples = [_example(benchmark, model.info.labels, row, f"row {number} of {what}") for number, row in enumerate(rows, start=1)]
+    if labelled and benchmark.head.labelled and (bare := next((i for i, example in enumerate(examples, start=1) if not example.labels), None)) is not None:
+        raise InputError(
+            f"row {bare} of {what} has no label: {' '.join(examples[bare - 1].words)[:60]!r}; give {LABELLED[benchmark.head.answer]}, or leave it out"
+        )
+    return examples
+
+
+def check_several(rows: Any, what: str) -> None:
+    """Raises ``InputError`` for what is no list of rows, but can be gone through all the same: the letters of a text, the names of columns."""
+    if isinstance(rows, (str, bytes, PurePath)):
+        raise InputError(f"{what} should be a list, got {rows!r:.60}; give [text, …], and of a file what stands in it: Path(…).read_text().splitlines()")
+    if isinstance(rows, Mapping):
+        raise InputError(
+            f"{what} should be a list, got a mapping of {', '.join(map(str, rows))[:60] or 'nothing'}; give a list of such rows, one for each text"
+        )
+    if hasattr(rows, "columns") and hasattr(rows, "to_dict"):
+        raise InputError(f"{what} should be a list, got a {type(rows).__name__}, which gives the names of its columns; give frame.to_dict('records')")
+    if not isinstance(rows, Iterable):
+        raise InputError(f"{what} should be a list, got {rows!r:.60}; give [text, …], or leave it out")
 
 
 def _example(benchmark: Benchmark, labels: Sequence[str], row: Any, where: str) -> Example:

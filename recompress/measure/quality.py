@@ -22,8 +22,6 @@ from recompress.errors import DataRefused, IntegrityError
 from recompress.progress import bar
 from recompress.runtimes import Feature, Runtime, runtime_of
 
-CHUNK = 256
-"""Examples between two moves of the progress bar."""
 Metrics = dict[str, float]
 
 
@@ -64,13 +62,11 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
 
 
 def predict(runtime: Runtime, benchmark: Benchmark, features: Sequence[Feature], label: str = "predicting") -> list[Float[np.ndarray, "units labels"]]:
-    """The logits of each unit of each example, in order. Like lengths are answered together."""
-    order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
+    """The logits of each unit of each example, in order. Which examples share a call is the runtime's own choice, as it is where the model is served."""
     answers: dict[int, Float[np.ndarray, "units labels"]] = {}
     with bar(label, len(features), "example") as progress:
-        for start in range(0, len(order), CHUNK):
-            rows = order[start : start + CHUNK]
-            for row, logits in zip(rows, runtime.logits([features[i] for i in rows]), strict=True):
+        for rows, part in runtime.in_parts(features):
+            for row, logits in zip(rows, part, strict=True):
                 answers[row] = benchmark.unit_logits(logits, features[row])
             progress.update(len(rows))
     return [answers[i] for i in range(len(features))]

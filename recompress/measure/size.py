@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from recompress.integrity.digest import manifest
-from recompress.models.checkpoint import ONNX_FILE, WEIGHTS_FILE, read_info
+from recompress.models.checkpoint import WEIGHTS_FILE, read_info
+from recompress.models.one_file import FILES, numbers_in_file
 
 
 def size_bytes(directory: Path) -> int:
@@ -14,14 +15,12 @@ def size_bytes(directory: Path) -> int:
 
 
 def parameters(directory: Path) -> int:
-    """Numbers stored in the weights; one that is used in two places counts once. Of an ONNX graph, scales and zero points do not count.
+    """Numbers stored in the weights; one that is used in two places counts once. Of an ONNX graph and a GGUF file, scales and zero points do not count.
 
     Raises ``InputError`` for a directory that holds no model and ``IntegrityError`` for a broken one.
     """
-    if read_info(directory).runtime == "onnx":
-        from recompress.models.onnx_graph import numbers_in, read_graph
-
-        return numbers_in(read_graph(directory / ONNX_FILE))
+    if (runtime := read_info(directory).runtime) in FILES:
+        return numbers_in_file(directory / FILES[runtime])
     from recompress.models.files import read_tensors
     from recompress.models.packed import numbers_in as numbers_in_tensors
 

@@ -16,6 +16,7 @@ from recompress.errors import DataRefused
 from recompress.measure.request import Request, ask
 from recompress.measure.rounds import ratios
 from recompress.measure.size import parameters, size_bytes
+from recompress.measure.writing import measure_writing
 from recompress.models.checkpoint import read_info
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import Feature
@@ -44,7 +45,8 @@ def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Examp
     """Time all models and their baseline interleaved in one process, and each one's memory in a process of its own. Nothing else should run meanwhile.
 
     Gives for each model ``parameters``, ``size_bytes``, ``latency_p50_ms`` and ``latency_p95_ms`` (batch 1), ``throughput_per_s`` (batch 32),
-    ``peak_memory_bytes`` and ``steady_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline. ``threads`` are pinned;
+    ``peak_memory_bytes`` and ``steady_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline; for models that write also what
+    ``recompress.measure.writing`` gives. ``threads`` are pinned;
     ``repeats`` is the number of timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
     """
     return [one.metrics for one in measure_rounds(models, baseline, examples, folder, threads=threads, plan=Rounds(repeats))]
@@ -93,6 +95,7 @@ def measure_rounds(
     answers: dict[Path, Any] = dict(zip(together, ask("recompress.measure.latency", request, folder / "latency"), strict=True))
     of_baseline = answers[baseline.resolve()]
     size = float(size_bytes(baseline))
+    written = measure_writing(together, request, folder)
     asked = [[_memory(model.resolve(), request, folder / "memory") for model in models] for _ in range(plan.memory)]
     measurements = []
     for number, model in enumerate(models):
@@ -102,7 +105,8 @@ def measure_rounds(
         rounds = answer["rounds"] | ratio | memory
         usual = {name: float(np.median(values)) for name, values in memory.items()}
         metrics = _metrics(model.resolve(), answer["figures"], of_baseline["figures"] | {"size_bytes": size}, usual)
-        measurements.append(Measurement(metrics, rounds, answer["load"]))
+        figures, of_writing = written.get(model.resolve(), ({}, {}))
+        measurements.append(Measurement(metrics | figures, rounds | of_writing, answer["load"]))
     return measurements
 
 

@@ -20,7 +20,7 @@ from recompress.methods.chain import check_next
 from recompress.methods.examples import is_blank, telling
 from recompress.methods.registry import Claim, Inputs, Method, get_method
 from recompress.models.checkpoint import Checkpoint, load, read_info, write
-from recompress.models.onnx_graph import numbers_in, read_graph
+from recompress.models.one_file import numbers_in_file
 from recompress.records import Record
 from recompress.runtimes import runtime_of
 from recompress.settings.base import Settings
@@ -89,9 +89,9 @@ def run_step(method_name: str, config: Settings, source: Path, target: Path, inp
 
 
 def parameters_in(checkpoint: Checkpoint) -> int:
-    """Numbers stored in the weights; a tensor that is used twice counts once, scales and zero points of a quantized graph do not count."""
+    """Numbers stored in the weights; a tensor that is used twice counts once, scales and zero points of a quantized graph or file do not count."""
     if isinstance(checkpoint.network, Path):
-        return numbers_in(read_graph(checkpoint.network))
+        return numbers_in_file(checkpoint.network)
     from recompress.models.files import distinct_tensors
     from recompress.models.packed import numbers_in as numbers_in_tensors
 

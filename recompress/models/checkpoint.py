@@ -1,6 +1,6 @@
 """A model directory in, a model directory out.
 
-A directory holds ``config.json``, ``model.safetensors`` (or ``model.onnx`` in its place), the tokenizer's two files, and ``recompress.json``: the
+A directory holds ``config.json``, ``model.safetensors`` (or ``model.onnx`` or ``model.gguf`` in its place), the tokenizer's two files, and ``recompress.json``: the
 benchmark, the labels, the runtime, the steps, and whatever shape a transformers config cannot say. It is written last, so that half a directory is none.
 
 A network whose shape its config can say loads with plain ``from_pretrained``; ``load`` reads these and all others. No pickle is read, no code of a
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
 from recompress.models.heads import head_of
+from recompress.models.one_file import FILES, WHAT, check_file
 from recompress.models.padding import check_padding
 from recompress.models.tokenizer import SEGMENTS, load_tokenizer, save_tokenizer
 from recompress.records import Runtime
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 INFO_FILE = "recompress.json"
 WEIGHTS_FILE = "model.safetensors"
-ONNX_FILE = "model.onnx"
+ONNX_FILE = FILES["onnx"]
 LATER = ("answering", "standard")
 """What a later version says of models that have it; of others the file stays as it was."""
 
@@ -68,7 +70,7 @@ class Info:
 
 @dataclass
 class Checkpoint:
-    """A model in memory: a transformers network on the torch runtime, or the path of an ONNX file on the ONNX runtime."""
+    """A model in memory: a transformers network on the torch runtime, or the path of the one file that another runtime has (ONNX, GGUF)."""
 
     network: PreTrainedModel | Path
     tokenizer: PreTrainedTokenizerBase
@@ -78,7 +80,7 @@ class Checkpoint:
     def torch_network(self) -> PreTrainedModel:
         """The network of a checkpoint on the torch runtime. Raises ``InputError`` for one on another."""
         if isinstance(self.network, Path):
-            raise InputError(f"{self.network.parent} is an ONNX model; its weights cannot be changed any more")
+            raise InputError(f"{self.network.parent} is {WHAT[self.network.suffix]}; its weights cannot be changed any more")
         return self.network
 
     @property
@@ -92,13 +94,19 @@ def reads_segments(directory: Path, info: Info) -> bool:
     return head_of(info.benchmark).texts > 1 and SEGMENTS in load_tokenizer(directory).model_input_names
 
 
+@cache
+def _info_reader() -> TypeAdapter[Info]:
+    """Made at the first reading: it takes as long as many readings."""
+    return TypeAdapter(Info)
+
+
 def read_info(directory: Path) -> Info:
     """Raises ``InputError`` when there is none and ``IntegrityError`` when it cannot be read."""
     path = directory / INFO_FILE
     if not path.is_file():
         raise InputError(f"{directory} is no model directory of this project: it has no {INFO_FILE}")
     try:
-        return TypeAdapter(Info).validate_json(path.read_bytes())
+        return _info_reader().validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         raise IntegrityError(f"{path} is broken: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
@@ -111,11 +119,10 @@ def load(directory: Path) -> Checkpoint:
     """
     info = read_info(directory)
     refuse_pickles(directory)
-    if info.runtime == "onnx":
-        from recompress.models.onnx_graph import check_graph
-
-        check_graph(directory / ONNX_FILE)
-        return Checkpoint(directory / ONNX_FILE, load_tokenizer(directory), info)
+    if info.runtime in FILES:
+        path = directory / FILES[info.runtime]
+        check_file(path)
+        return Checkpoint(path, load_tokenizer(directory), info)
     network, tokenizer = _load_network(directory, info), load_tokenizer(directory)
     check_padding(directory, network.config, tokenizer, info.benchmark)
     return Checkpoint(network, tokenizer, info)
@@ -132,7 +139,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     save_tokenizer(checkpoint.tokenizer, directory)
     info = checkpoint.info
     if isinstance(checkpoint.network, Path):
-        shutil.copyfile(checkpoint.network, directory / ONNX_FILE)
+        shutil.copyfile(checkpoint.network, directory / checkpoint.network.name)
         shutil.copyfile(checkpoint.network.parent / CONFIG_FILE, directory / CONFIG_FILE)
     else:
         from safetensors.torch import save_file

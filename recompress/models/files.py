@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 CONFIG_FILE = "config.json"
+WHOLE_FILE, SHARDS, SHARD_INDEX = "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"
+ADAPTER_FILE = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack")
 
 
@@ -28,6 +30,24 @@ def refuse_pickles(directory: Path) -> None:
     for path in sorted(directory.rglob("*")):
         if path.suffix in PICKLES:
             raise IntegrityError(f"{path} may be a pickle, which can run code when it is read; a model directory holds safetensors, ONNX and JSON only")
+
+
+def check_whole(directory: Path, what: str) -> None:
+    """Raises ``InputError`` for an adapter, alone or beside weights (transformers would apply it while it reads them), and for weights in several files, with the way to
+    one whole file. ``what`` names the model."""
+    whole, shards = (directory / WHOLE_FILE).is_file(), sorted(path.name for path in directory.glob(SHARDS))
+    if (directory / ADAPTER_FILE).is_file() or (not whole and any(directory.glob("adapter_model.*"))):
+        if whole:
+            raise InputError(f"beside the weights of {what} lies an adapter ({ADAPTER_FILE}); merge it into them, or move it away")
+        raise InputError(
+            f"{what} is an adapter without the model that it belongs to; merge them once: "
+            "peft.AutoPeftModelFor….from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), and give NEW with its tokenizer"
+        )
+    if not whole and (shards or (directory / SHARD_INDEX).is_file()):
+        raise InputError(
+            f"the weights of {what} lie in several files ({shards[0] if shards else SHARD_INDEX}), and one {WHOLE_FILE} is read; join them once: "
+            "transformers.AutoModelFor….from_pretrained(FOLDER).save_pretrained(NEW, max_shard_size='1TB'), and give NEW with its tokenizer"
+        )
 
 
 def read_config(directory: Path, **changes: Any) -> PreTrainedConfig:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recompress.models.tokenizer import read_tokenizer
+from recompress.models.tokenizer import CHAT, read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -39,6 +39,8 @@ class LightTokenizer:
 
     def __init__(self, directory: Path) -> None:
         self.backend_tokenizer, settings = read_tokenizer(directory)
+        self.bos_token, self.eos_token = settings.get("bos_token"), settings.get("eos_token")
+        self.chat_template = settings.get(CHAT)
         self.pad_token_id = self._number(settings.get("pad_token"))
         self.eos_token_id = self._number(settings.get("eos_token"))
         self.truncation_side = settings.get("truncation_side", "right")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recompress.errors import InputError
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.checkpoint import INFO_FILE, WEIGHTS_FILE, Checkpoint, Info, check_causal, load, read_info
-from recompress.models.files import first_line, quiet_transformers, read_config, read_tensors
+from recompress.models.files import check_whole, first_line, quiet_transformers, read_config, read_tensors
 from recompress.models.heads import head_of
 from recompress.models.number_head import complete_output
 from recompress.models.padding import complete_padding, reads_before_padding
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-ADAPTER_FILE = "adapter_config.json"
-"""transformers applies what this describes to the weights while it reads them."""
 CONSTANTS = ("position_ids", "token_type_ids", "inv_freq", "attn.bias", "attn.masked_bias")
 """Ends of the names of tensors that older versions of transformers stored and that nobody has learned."""
 
@@ -38,8 +36,7 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     from recompress.models.shared_layers import fit_shares, shares_of
     from recompress.models.surgery import fit_shapes
 
-    if (directory / ADAPTER_FILE).is_file():
-        raise InputError(f"beside the weights of base model {directory} lies an adapter ({ADAPTER_FILE}); merge it into them, or move it away")
+    check_whole(directory, f"base model {directory}")
     if head_of(benchmark).pretrained:
         return _whole_base(directory, benchmark, labels, max_length)
     labels = head_of(benchmark).outputs or labels
@@ -71,6 +68,24 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
     fit_shapes(network, shapes, layers_of(base)[0].head_size)
     network.base_model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False)
     return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length, answering=dict(answering or {})))
+
+
+def check_base_config(directory: Path, max_length: int) -> None:
+    """What ``from_base`` refuses and needs no weights for: a config that cannot be used or describes weights that are quantized already, a network with parts that are
+    not known here, a tokenizer that numbers more tokens than there are embeddings. Raises ``InputError``, and ``IntegrityError`` for a broken config."""
+    import torch
+    from transformers import AutoModel
+
+    config = read_config(directory)
+    if (directory / INFO_FILE).is_file():
+        return  # its shape is its own
+    with torch.device("meta"), quiet_transformers():
+        try:
+            network = AutoModel.from_config(config)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"base model {directory} cannot be made as its config says: {first_line(error)}") from None
+    check_described(network, directory)
+    check_room(directory, config, own_tokenizer(directory), max_length)
 
 
 def check_sees_all(directory: Path, config: PreTrainedConfig, benchmark: str) -> None:
@@ -123,13 +138,13 @@ def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:
     pooler = architecture_of(network).pooler
     if missing := sorted(name for name in loading_info["missing_keys"] if name.split(".")[0] != pooler):
         raise InputError(f"base model {directory} lacks {missing[0]}" + (f" and {len(missing) - 1} more tensors" if missing[1:] else ""))
-    if homeless := sorted(name for name in loading_info["unexpected_keys"] if _is_of_backbone(name, network)):
+    if homeless := sorted(name for name in loading_info["unexpected_keys"] if is_of_backbone(name, network)):
         more = f" and {len(homeless) - 1} more tensors" if homeless[1:] else ""
         raise InputError(f"base model {directory} holds {homeless[0]}{more}, for which the network of its config has no place; its answers would be others")
     return network
 
 
-def _is_of_backbone(name: str, network: PreTrainedModel) -> bool:
+def is_of_backbone(name: str, network: PreTrainedModel) -> bool:
     """Whether a stored tensor is a learned part of the backbone, under its prefix or without: no head, no pooler."""
     prefix = f"{network.base_model_prefix}."
     first = name.removeprefix(prefix).split(".")[0]

@@ -7,6 +7,7 @@ transformers rebuilds a tokenizer from its class and its vocabulary when the dir
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ BACKEND_FILE = "tokenizer.json"
 SETTINGS_FILE = "tokenizer_config.json"
 SEGMENTS = "token_type_ids"
 """The input that says which of two texts a token belongs to. Models that have an embedding for it name it among their tokenizer's inputs."""
+CHAT = "chat_template"
+"""What a model of language that answers people puts around what they say; a program in Jinja, run by nobody but ``recompress.models.chat``."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -61,7 +64,9 @@ def read_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, Any]]:
             raise ValueError(f"{SETTINGS_FILE} holds no object")
         if settings.get("truncation_side", "left") not in ("left", "right"):
             raise ValueError(f"truncation_side is left or right, got {settings['truncation_side']!r}")
-        known = {key: settings[key] for key in (*SPECIAL, "model_input_names", "model_max_length", "truncation_side") if key in settings}
+        known = {key: settings[key] for key in (*SPECIAL, CHAT, "model_input_names", "model_max_length", "truncation_side") if key in settings}
+        if not isinstance(known.get(CHAT, ""), str):
+            raise ValueError(f"{CHAT} is one text, got {type(known[CHAT]).__name__}")
     except Exception as error:  # the library raises a bare Exception for JSON that it cannot read
         raise IntegrityError(f"the tokenizer in {directory} cannot be read: {str(error).splitlines()[0]}") from None
     return _bare(backend), known
@@ -72,6 +77,13 @@ def with_backend(tokenizer: PreTrainedTokenizerBase, definition: str) -> PreTrai
     from tokenizers import Tokenizer
 
     return _assemble(Tokenizer.from_str(definition), _settings(tokenizer))
+
+
+def assembled(definition: str, settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer that the JSON ``definition`` describes, with ``settings`` as ``tokenizer_config.json`` has them."""
+    from tokenizers import Tokenizer
+
+    return _assemble(Tokenizer.from_str(definition), dict(settings))
 
 
 def with_segments(tokenizer: PreTrainedTokenizerBase, kinds: int) -> PreTrainedTokenizerBase:
@@ -114,6 +126,8 @@ def _settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     names: dict[str, Any] = {name: str(token) for name in SPECIAL if (token := getattr(tokenizer, name, None)) is not None}
     if getattr(tokenizer, "truncation_side", "right") == "left":
         names["truncation_side"] = "left"  # a long text keeps its end
+    if isinstance(template := getattr(tokenizer, CHAT, None), str):
+        names[CHAT] = template
     return names | {"model_input_names": list(tokenizer.model_input_names), "model_max_length": int(min(tokenizer.model_max_length, 1 << 30))}
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int
 
-from recompress.models.heads import SPANS
+from recompress.models.architecture import architecture_named
+from recompress.models.heads import SEQUENCE, SPANS
 from recompress.runtimes.batches import inputs_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ def logits_of(network: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, "batch
 def finds_spans(network: Any) -> bool:
     """Whether its head finds the beginning and the end of an answer; ``network`` may be wrapped by whoever trains it on several processes."""
     return type(getattr(network, "module", network)).__name__.endswith(SPANS.auto_class.removeprefix("AutoModel"))
+
+
+def reads_first(network: Any) -> bool:
+    """Whether its head reads nothing of the last layer but the first token: that of an encoder which answers for a text as a whole. A decoder's reads the last."""
+    head, config = type(network).__name__.endswith(SEQUENCE.auto_class.removeprefix("AutoModel")), getattr(network, "config", None)
+    return head and not architecture_named(str(getattr(config, "model_type", ""))).causal
 
 
 def by_unit(network: Any, logits: Float[Tensor, "batch ..."], mask: Int[Tensor, "batch length"]) -> Float[Tensor, "batch units choices"]:

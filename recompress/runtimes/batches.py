@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from recompress.runtimes.cutting import TORCH, Cost, cut
 
 Feature = dict[str, list[int]]
 Batch = dict[str, Int[np.ndarray, "batch length"]]
@@ -14,6 +16,10 @@ BATCH_SIZE = 32
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """All that a network may be given. Which text of a pair a token belongs to (its segment) stands only in features of models that know segments."""
 T = TypeVar("T")
+Run = Callable[[Batch], Float[np.ndarray, "batch ..."]]
+"""What answers a batch."""
+Part = tuple[list[int], list[Float[np.ndarray, "..."]]]
+"""Positions of features, and their logits."""
 
 
 def inputs_of(batch: Mapping[str, T]) -> dict[str, T]:
@@ -45,18 +51,25 @@ def pad_batch(features: Sequence[Feature], pad_id: int) -> Batch:
     return batch
 
 
-def batches_of(features: Sequence[Feature], pad_id: int, batch_size: int = BATCH_SIZE) -> Iterator[tuple[list[int], Batch]]:
-    """Positions and padded features, similar lengths together, so that little is computed for padding."""
-    order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+def batches_of(features: Sequence[Feature], pad_id: int, batch_size: int = BATCH_SIZE, cost: Cost = TORCH) -> Iterator[tuple[list[int], Batch]]:
+    """Positions and padded features, cut so that they cost least; ``batch_size`` is what memory allows."""
+    for rows in cut([len(feature["input_ids"]) for feature in features], batch_size, cost):
         yield rows, pad_batch([features[i] for i in rows], pad_id)
 
 
-def answer(features: Sequence[Feature], run: Callable[[Batch], Float[np.ndarray, "batch ..."]], pad_id: int, batch_size: int) -> list[Float[np.ndarray, "..."]]:
+def in_parts(features: Sequence[Feature], run: Run, pad_id: int, batch_size: int = BATCH_SIZE, cost: Cost = TORCH) -> Iterator[Part]:
     """Run all batches. Answers that have a row for each position lose those of padding."""
-    answers: dict[int, Float[np.ndarray, "..."]] = {}
-    for rows, batch in batches_of(features, pad_id, batch_size):
-        for row, logits in zip(rows, run(batch), strict=True):
-            answers[row] = logits[: len(features[row]["input_ids"])].copy() if logits.ndim == 2 else logits
-    return [answers[i] for i in range(len(features))]
+    for rows, batch in batches_of(features, pad_id, batch_size, cost):
+        answers = zip(rows, run(batch), strict=True)
+        yield rows, [logits[: len(features[row]["input_ids"])].copy() if logits.ndim == 2 else logits for row, logits in answers]
+
+
+def in_order(parts: Iterable[tuple[Sequence[int], Sequence[T]]]) -> list[T]:
+    """What parts hold, each thing at its position."""
+    things = {row: thing for rows, part in parts for row, thing in zip(rows, part, strict=True)}
+    return [things[i] for i in range(len(things))]
+
+
+def answer(features: Sequence[Feature], run: Run, pad_id: int, batch_size: int = BATCH_SIZE, cost: Cost = TORCH) -> list[Float[np.ndarray, "..."]]:
+    """``in_parts``, in the order of the features."""
+    return in_order(in_parts(features, run, pad_id, batch_size, cost))

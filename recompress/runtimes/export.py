@@ -18,6 +18,7 @@ from recompress.models.padding import padding_of
 from recompress.models.shared_layers import shares_of
 from recompress.runtimes.asking import OUTPUTS, finds_spans, logits_of
 from recompress.runtimes.batches import INPUTS, one_answer
+from recompress.runtimes.lean import make_lean
 from recompress.runtimes.outlines import recall, remember, shape_of
 from recompress.runtimes.turned import turn_constants
 
@@ -52,6 +53,7 @@ def _finished(model: onnx.ModelProto, network: PreTrainedModel, names: Sequence[
     if shares_of(network) != tuple(range(len(layers_of(network)))):
         model = _stored_once(model)
     turn_constants(model)
+    make_lean(model)
     strip(model)
     _check_same(model, network, names)
     return model

@@ -28,8 +28,8 @@ NAMES = frozenset(("id2label", "label2id", "transformers_version"))
 """What a configuration says that is for people."""
 ROWS, OF_TABLE = frozenset(("vocab_size",)), frozenset(("num_embeddings", "padding_idx"))
 """What says how many tokens there are: anywhere, and in the table alone."""
-OF_TORCH = frozenset(("_parameters", "_buffers", "_modules", "training", "config", "name_or_path"))
-"""What every module keeps, what is told elsewhere, and where it was read from."""
+OF_TORCH = frozenset(("_parameters", "_buffers", "_modules", "training", "config", "name_or_path", "_is_accelerate_prepared"))
+"""What every module keeps, what is told elsewhere, where it was read from, and that it was trained here."""
 _kept: OrderedDict[str, Outline] = OrderedDict()
 
 

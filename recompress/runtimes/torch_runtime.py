@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from recompress.models.packed import Packed
 from recompress.models.padding import padding_of
 from recompress.records import Runtime as RuntimeName
 from recompress.runtimes.asking import logits_of
-from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, answer
+from recompress.runtimes.batches import BATCH_SIZE, Batch, Feature, Part, in_order, in_parts
+from recompress.runtimes.cutting import PACKED_TORCH, TORCH
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,11 +44,35 @@ class TorchRuntime:
         self.network: Any = network.eval()
         self.threads = threads
         self.pad_id = padding_of(network)
+        self.cost = PACKED_TORCH if any(isinstance(module, Packed) for module in network.modules()) else TORCH
+        self.positions = int(network.config.max_position_embeddings)
+        self.lock = RLock()
+        """Of the cache: one text is continued after another."""
+        self._cache: Any = None
 
     def logits(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> list[Float[np.ndarray, "..."]]:
+        return in_order(self.in_parts(features, batch_size))
+
+    def in_parts(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> Iterator[Part]:
+        return in_parts(features, self._run, self.pad_id, batch_size, self.cost)
+
+    def prefill(self, tokens: Sequence[int], room: int) -> Float[np.ndarray, " vocabulary"]:
+        """As ``recompress.runtimes.generation.Continues`` has it; of a decoder only."""
+        from transformers import DynamicCache
+
+        self._cache = DynamicCache()
+        return self._read_on(tokens)
+
+    def decode(self, token: int) -> Float[np.ndarray, " vocabulary"]:
+        return self._read_on([token])
+
+    def _read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
         with _pinned(self.threads), torch.inference_mode():
-            return answer(features, self._run, self.pad_id, batch_size)
+            answered = self.network(input_ids=torch.tensor([list(tokens)]), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        logits: Float[np.ndarray, " vocabulary"] = answered.logits[0, -1].numpy()
+        return logits
 
     def _run(self, batch: Batch) -> Float[np.ndarray, "batch ..."]:
-        logits: Float[np.ndarray, "batch ..."] = logits_of(self.network, {name: torch.from_numpy(values) for name, values in batch.items()}).numpy()
+        with _pinned(self.threads), torch.inference_mode():  # and not around all batches: whoever takes their answers has his own
+            logits: Float[np.ndarray, "batch ..."] = logits_of(self.network, {name: torch.from_numpy(values) for name, values in batch.items()}).numpy()
         return logits

@@ -192,3 +192,9 @@ def _settings_in(annotation: Any) -> Any:
         if nested is not None:
             return nested
     return None
+
+
+def place_in(root: Path, recipe: Path) -> str:
+    """What a recipe's file is called, however it is written and whatever links lead to it: relative to the project where it lies in it."""
+    home, resolved = root.resolve(), (root / recipe).resolve()
+    return resolved.relative_to(home).as_posix() if resolved.is_relative_to(home) else str(resolved)

@@ -14,9 +14,11 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from recompress.integrity.digest import sha256_json
-from recompress.ledger.body import read_time
 from recompress.watch.history import WatchHistory
-from recompress.watch.sources import ORIGINS, Sight
+from recompress.watch.sources import OF_THE_MACHINE, ORIGINS, Sight
+
+AHEAD = timedelta(hours=1)
+"""Clocks of machines differ; one that is further ahead is wrong."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Decision:
     waits: tuple[Sight, ...] = ()
     settling: tuple[tuple[Sight, datetime], ...] = ()
     """Sources that moved, and when they will have rested."""
+    over: tuple[Due, ...] = ()
+    """Runs of what is there now that have ended already."""
 
 
 def decide(recipe: str, sights: Sequence[Sight], history: WatchHistory, now: datetime, settle: timedelta, *, ran_before: bool) -> Decision:
@@ -73,12 +77,12 @@ def decide(recipe: str, sights: Sequence[Sight], history: WatchHistory, now: dat
     fresh = [sight for sight in sights if sight.source.name in changed and not sight.pinned_digest]
     moved = [sight for sight in sights if sight.moved and sight.pins and not sight.waits]
     settling = [(sight, rested[sight.source.name]) for sight in (*fresh, *moved) if rested[sight.source.name] > now]
-    due = [project] if project is not None and not any(rested[sight.source.name] > now for sight in fresh) else []
+    wanted = [project] if project is not None and not any(rested[sight.source.name] > now for sight in fresh) else []
     if moved and not any(rested[sight.source.name] > now for sight in moved):
         there = here | {sight.source.name: next(iter(sight.pins.values())) for sight in moved}
-        proposal = Due(recipe, there, tuple(moved), tuple(map(_in_words, moved)))
-        due += [proposal] if proposal.key not in history.ended else []
-    return Decision(tuple(due), begins, away, waits, tuple(settling))
+        wanted.append(Due(recipe, there, tuple(moved), tuple(map(_in_words, moved))))
+    due, over = (tuple(run for run in wanted if (run.key in history.ended) is ended) for ended in (False, True))
+    return Decision(due, begins, away, waits, tuple(settling), over)
 
 
 def as_it_stands(sight: Sight) -> str:
@@ -87,17 +91,26 @@ def as_it_stands(sight: Sight) -> str:
 
 
 def _of_project(recipe: str, here: Mapping[str, str], history: WatchHistory, *, ran_before: bool) -> tuple[Due | None, Due | None, set[str]]:
-    """The run that is due for the project as it stands, or where watching begins, and the names of what changed."""
+    """The run of the project as it stands, or where watching begins, and the names of what changed.
+
+    Code and packages are the watcher's own. They changed where no run was ever made with these: watchers that have other ones do not undo each other's runs.
+    """
     last = history.last_run
     if last is None:
         first = Due(recipe, here, why=("it was never run",))
         return (None, first, set()) if ran_before else (first, None, set())
-    if dict(here) == last["sources"]:
-        again = Due(recipe, here, why=("its run was cut off",), after=last["after"])
-        return (None if last["key"] in history.ended else again), None, set()
+    is_known = any(_parts(here)[1] == _parts(run["sources"])[1] for run in history.project_runs)
+    if _parts(here)[0] == _parts(last["sources"])[0] and is_known:
+        return Due(recipe, last["sources"], why=("the project as it stands",), after=last["after"]), None, set()
     changed = [name for name in here if here[name] != last["sources"].get(name)]
     why = tuple(f"{name} changed: {short(last['sources'].get(name, 'nothing'))} → {short(here[name])}" for name in changed)
     return Due(recipe, here, why=why or ("it depends on less",), after=last["key"]), None, set(changed)
+
+
+def _parts(sources: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """What the project depends on, and what the machine does it with."""
+    of_machine = {name: digest for name, digest in sources.items() if name in OF_THE_MACHINE}
+    return {name: digest for name, digest in sources.items() if name not in of_machine}, of_machine
 
 
 def short(digest: str) -> str:
@@ -109,9 +122,11 @@ def _in_words(sight: Sight) -> str:
 
 
 def _rested(sight: Sight, history: WatchHistory, now: datetime, settle: timedelta) -> datetime:
-    """When a source will have stood still for the settle time: since the place says that it moved, or since it was first seen so."""
-    if sight.moved_at:
-        return read_time(sight.moved_at) + settle
-    before = history.seen.get(sight.source.name)
-    same = before is not None and before.body["digest"] == sight.digest
-    return (history.since[sight.source.name] if same else now) + settle
+    """When a source will have stood still for the settle time, since it was first seen so. A date that the place gives is whatever a pusher's clock said, and one of
+    this ledger that lies ahead is that of a clock that was wrong: then it was before the next record, and before now."""
+    name, before = sight.source.name, history.seen.get(sight.source.name)
+    if name in OF_THE_MACHINE:
+        since = history.known.get((name, sight.digest), now)
+    else:
+        since = history.since[name] if before is not None and before.body["digest"] == sight.digest else now
+    return (since if since <= now + AHEAD else min(history.no_later.get(name, now), now)) + settle

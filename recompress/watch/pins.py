@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from recompress.errors import InputError
 from recompress.settings.file import as_plain
@@ -27,6 +28,30 @@ def move_pins(text: str, section: str, pins: Mapping[str, str]) -> str:
     if as_plain(moved) != wanted:
         raise InputError(f"the pins below {section}: cannot be moved by changing their values alone; write {known} there by hand")
     return moved
+
+
+def move_pins_since(before: str, text: str, section: str, pins: Mapping[str, str]) -> str:
+    """``text``, the recipe as it stands now, with the new pins, whatever else was edited in it since it was ``before``.
+
+    Raises ``InputError`` where ``section`` says anything else than it did then: whoever wrote that decides. Where the new pins stand there already, nothing is moved.
+    """
+    then, now = _section(before, section), _section(text, section)
+    wanted = then | {key: value for key, value in pins.items() if key in then}
+    if now == wanted:
+        return text
+    if now != then:
+        written = ", ".join(sorted(key for key in {*then, *now} if then.get(key) != now.get(key)))
+        raise InputError(f"{section}: was changed while the run went on ({written}), so its pin stays as it was written; the run's pin is {dict(pins)}")
+    return move_pins(text, section, pins)
+
+
+def _section(text: str, section: str) -> dict[str, Any]:
+    try:
+        document = as_plain(text)
+    except InputError:
+        raise InputError(f"the recipe is no YAML any more, so the pin below {section}: stays as it is; mend it") from None
+    settings = document.get(section) if isinstance(document, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def changed_lines(before: str, after: str) -> list[str]:

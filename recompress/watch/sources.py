@@ -18,6 +18,10 @@ ORIGINS: tuple[Kind, ...] = ("hub data set", "DVC import")
 """Where data came from. What a run reads is pinned here, so that it does not wait for an origin that cannot be seen."""
 
 
+OF_THE_MACHINE = ("code", "packages")
+"""Sources that are the watcher's and not the project's: two machines that watch one project may have others."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One thing that a recipe depends on."""
@@ -42,8 +46,6 @@ class Sight:
     """The same of what is pinned; empty where nothing pins it."""
     revision: str = ""
     """The commit or version that it was seen at."""
-    moved_at: str = ""
-    """When it last moved (RFC 3339), where the place says so."""
     between: tuple[str, ...] = ()
     """Revisions that came after the pin and are superseded by ``revision``, oldest first."""
     pins: Mapping[str, str] = field(default_factory=dict)

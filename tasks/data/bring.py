@@ -28,6 +28,7 @@ from tasks.data.pins import LOCK, Pin, check_stages, is_here, is_made, locked_in
 from tasks.data.placing import own_files, put_in_place, replaced
 from tasks.data.status import how_to_get, status
 from tasks.data.workbench import Bench, Say, bench
+from tasks.running.line import line
 
 if TYPE_CHECKING:
     from tasks.running.recompression import Recompression
@@ -108,16 +109,9 @@ def accept(root: Path, name: str) -> dict[str, dict[str, str]]:
     return {path: {"old": old[path].md5 if path in old else "", "new": pin.md5} for path, pin in changed.items()}
 
 
+@line("bring data")
 def bring_data(run: Recompression) -> DatasetRef:
-    """The recipe's data set, as a task of its own. Prefect is imported here, because ``recompress data`` does without it."""
-    from prefect import task
-    from prefect.cache_policies import NO_CACHE
-
-    return task(task_run_name="bring data", cache_policy=NO_CACHE, persist_result=False)(choose_data)(run)
-
-
-def choose_data(run: Recompression) -> DatasetRef:
-    """The same without Prefect: brought, and held against what the recipe asks of it. Raises ``InputError`` and ``DataRefused``."""
+    """The recipe's data set: brought, and held against what the recipe asks of it. Raises ``InputError`` and ``DataRefused``."""
     recipe = run.plan.recipe
     settings = recipe.dataset
     dataset = bring(run.root, settings.name, settings.slices, say=run.say).dataset

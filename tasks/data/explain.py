@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from recompress.data.infer.looking import look_at
 from recompress.data.infer.understood import Understood, understand
@@ -44,4 +45,10 @@ def _dial(text: str) -> tuple[str, Any]:
     field = SourceSettings.model_fields.get(key)
     if field is None:
         raise InputError(unknown("dial", key, SourceSettings.model_fields, "--set"))
-    return key, value if "str" in str(field.annotation).split("[")[0] or "Literal" in str(field.annotation) else as_plain(value)
+    return key, value if _is_text(field.annotation) else as_plain(value)
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a dial is text or one of some words, or nothing: then YAML must not read a number or a truth value in it."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return all(kind is str or get_origin(kind) is Literal for kind in kinds if kind is not NoneType)

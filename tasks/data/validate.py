@@ -23,6 +23,7 @@ from recompress.errors import DataRefused
 from recompress.integrity.digest import canonical_json
 from tasks.data.bring import Brought, bring
 from tasks.data.pins import pins_of
+from tasks.running.line import line
 from tasks.running.step_keys import step_key
 
 if TYPE_CHECKING:
@@ -155,15 +156,9 @@ def _judged(rule: Rule, result: Any, totals: pd.Series[Any], stage: Stage) -> li
     return checks
 
 
+@line("check data")
 def check_data(run: Recompression, dataset: DatasetRef) -> DataCheck:
-    """Check the recipe's data, as a task of its own; the page goes to the MLflow run and to ``reports/``. Raises ``DataRefused`` when a check failed."""
-    from prefect import task
-    from prefect.cache_policies import NO_CACHE
-
-    return task(task_run_name="check data", cache_policy=NO_CACHE, persist_result=False)(_check_data)(run, dataset)
-
-
-def _check_data(run: Recompression, dataset: DatasetRef) -> DataCheck:
+    """Check the recipe's data; the page goes to the MLflow run and to ``reports/``. Raises ``DataRefused`` when a check failed."""
     settings = run.plan.recipe.dataset
     record = _check_one(run, dataset.name, dataset.slices, settings.waive)
     if settings.unlabelled is not None:

@@ -28,8 +28,9 @@ from tasks.ledger.keys import own_key, own_public_key, trusted_keys
 from tasks.people.audit_keys import check_keys
 from tasks.people.audit_steps import check_steps
 from tasks.people.bundle import NoEvidence, check_named, recall_dossier
-from tasks.running.project import Project, means_alias
+from tasks.running.project import Project
 from tasks.tracking.memory import Memory
+from tasks.tracking.reading import means_alias
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 EVIDENCE = "evidence"
 LIBRARIES = (
     *("torch", "transformers", "safetensors", "onnx", "onnxruntime", "onnxscript", "numpy", "pandas", "pyarrow", "scipy"),
-    *("accelerate", "seqeval", "prefect", "mlflow", "dvc", "great-expectations"),
+    *("accelerate", "seqeval", "gguf", "xllamacpp", "prefect", "mlflow", "dvc", "great-expectations"),
 )
 
 
@@ -74,10 +74,12 @@ def keep_dossier(
         candidate_uri=candidate.uri,
         baseline_uri=baseline_uri,
     )
-    folder = run.work / "evidence"
-    folder.mkdir(parents=True, exist_ok=True)
-    run.memory.keep(_key(plan), EVIDENCE, run.run_of(""), f"evidence/{plan.digest[:12]}", {"dossier": dossier.as_json()}, {}, folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    store_dossier(run, plan, dossier)
+
+
+def store_dossier(run: Recompression, plan: PromotionPlan, dossier: Dossier) -> None:
+    """Store it as a step is stored. Recipes that run at once in one project do this at the same time."""
+    run.memory.keep(_key(plan), EVIDENCE, run.run_of(""), f"evidence/{plan.digest[:12]}", {"dossier": dossier.as_json()}, {})
 
 
 class NoEvidence(IntegrityError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from shlex import quote
 from typing import Any
 
@@ -19,7 +19,7 @@ from recompress.integrity.model_files import MODEL_FOLDER
 from recompress.records import PromotionPlan
 from tasks.ledger.access import actor
 from tasks.ledger.keys import own_key, own_public_key
-from tasks.people.serve import check
+from tasks.people.check import check
 from tasks.running.project import Project
 
 TEXTS = 200
@@ -50,6 +50,8 @@ def facts_of(plan: PromotionPlan, version: str) -> dict[str, str]:
     """What stands in the folder's card."""
     told = {"base model": "base_model", "base revision": "base_revision", "data": "dataset", "recipe": "recipe", "code": "git_commit"}
     facts = {name: plan.facts[fact] for name, fact in told.items() if plan.facts.get(fact)}
+    if PurePath(facts.get("base model", "")).is_absolute():
+        facts["base model"] = PurePath(facts["base model"]).name  # where it lies on this machine is nobody else's business, and its digest says which it is
     return {"model": plan.model, "version": version} | facts | {f"{name} sha256": digest for name, digest in sorted(plan.digests.items())}
 
 

@@ -1,123 +1,109 @@
-"""The door that checks from outside: a version is held against the ledger, and copied to where nobody else writes, before anything of it is imported.
-
-What a version carries to check itself is code of that version: whoever can write to the artifact store can replace the check together with what it checks.
-"""
+"""A version over HTTP, by the server of this package: checked from outside, copied, opened, and followed by whatever is promoted next."""
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from recompress.audit import find_plan
-from recompress.errors import IntegrityError, StorageError
-from recompress.integrity.atomic_directory import new_directory
-from recompress.integrity.model_files import check_version, take_out
-from recompress.promotion import champion_by_ledger
-from tasks.running.project import Project, means_alias
-from tasks.running.servers import SIGNALS, die_with_parent, end_group, noted_signals
+from recompress.errors import StorageError
+from recompress.integrity.model_files import MODEL_FOLDER
+from recompress.serving.limits import Limits
+from recompress.serving.loaded import Loaded, load_version
+from recompress.serving.server import bound, serve
+from tasks.people.check import Checked, Stopped, check_apart
+from tasks.running.servers import SIGNALS, noted_signals
+from tasks.tracking.reading import means_alias
+from tasks.tracking.track import Store
 
-
-class Checked(NamedTuple):
-    """A version whose every file is what the ledger promoted."""
-
-    model: str
-    version: str
-    manifest_sha256: str
-    record: int
-    """The ledger's record of its promotion."""
-    folder: Path
-    """Where its files were read, or copied to."""
-
-    def as_json(self) -> dict[str, str | int]:
-        return {**self._asdict(), "folder": str(self.folder)}
+PATIENCE_S = 5.0
+"""What a look that is under way may take to end."""
 
 
-def check(project: Project, reference: str, target: Path | None = None) -> Checked:
-    """Hash a version against the ledger; with ``target``, copy it there while it is hashed, whole or not at all.
+@dataclass
+class Followed:
+    """The version that a reference means, each time in a folder of its own below a private one."""
 
-    Raises ``InputError`` for a version that was never promoted, and ``IntegrityError`` for an alias that the ledger did not move and for the first file that is
-    not what was promoted. Nothing of the version is run.
+    root: Path
+    reference: str
+    private: Path
+    ended: Sequence[signal.Signals]
+    say: Callable[[str], None]
+    now: Checked | None = None
+    _number: int = field(default=0, init=False)
+    _looks: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def first(self) -> Loaded:
+        """Raises as ``check_apart`` does."""
+        return self._load()
+
+    def newer(self) -> Loaded | None:
+        """The version that the alias names now, checked and opened; ``None`` where it is the one that was loaded last. Raises as ``check_apart`` does."""
+        with self._looks:
+            assert self.now is not None
+            if champion_now(self.root, self.now.model) == self.now.version:
+                return None
+            before = self.now
+            loaded = self._load()
+            shutil.rmtree(before.folder, ignore_errors=True)  # what is in memory goes on without it
+            return loaded
+
+    def wait(self) -> None:
+        """Until a look that is under way has noticed the signal, so that nothing is written any more."""
+        self._looks.acquire(timeout=PATIENCE_S)
+
+    def _load(self) -> Loaded:
+        self._number += 1
+        folder = self.private / f"{self._number}"
+        try:
+            checked = check_apart(self.root, self.reference, folder, lambda: bool(self.ended))
+            self.say(checked.told)
+            loaded = load_version(checked.model, checked.version, checked.manifest_sha256, checked.folder / MODEL_FOLDER)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.now = checked
+        return loaded
+
+
+def champion_now(root: Path, model: str) -> str | None:
+    """What the alias names by the rows of the project's own store; where that is a server, what the ledger promoted last, because asking MLflow takes its client.
+
+    Whatever it is, it is held against the other before it is served.
     """
-    model, version = project.resolve(reference)
-    known = champion_by_ledger(project.ledger, model)
-    if means_alias(reference) and version != known:
-        was = f"version {known}" if known else "none"
-        raise IntegrityError(f"the alias champion of {model} names version {version}, but by the ledger it is {was}; `recompress audit verify` tells more")
-    committed = find_plan(project.ledger.entries(), model, version).entries[-1]
-    manifest = str(committed.body["manifest_sha256"])
-    directory = project.registry.fetch(model, version)
-    if target is None:
-        check_version(directory, manifest)
-        return Checked(model, version, manifest, committed.sequence, directory)
-    with new_directory(target) as place:
-        take_out(directory, manifest, place)
-    return Checked(model, version, manifest, committed.sequence, target)
+    store = Store(root)
+    if (rows := store.rows) is not None:
+        found = rows.with_alias(model, "champion")
+        return None if found is None else found.version
+    from recompress.promotion import champion_by_ledger
+    from tasks.ledger.access import open_ledger
+
+    return champion_by_ledger(open_ledger(root, create=False), model)
 
 
-def serve_model(project: Project, reference: str, host: str, port: int, say: Callable[[str], None]) -> int:
-    """Check a version, serve the checked copy with MLflow's own server until a signal comes, and give the exit code that belongs to it. Raises ``StorageError``."""
-    _check_free(host, port)
-    with tempfile.TemporaryDirectory(prefix="recompress-serve-") as private:  # mode 0700
-        checked = check(project, reference, Path(private) / "version")
-        say(
-            f"{checked.model} version {checked.version}: every file is what record {checked.record} of the ledger promoted (manifest {checked.manifest_sha256})"
-        )
-        with noted_signals() as ended, _server(checked, host, port, Path(private)) as process:
-            if _answers(process, host, port, ended):
-                say(f"it answers at http://{host}:{port}/invocations, until Ctrl-C; restart it after the next promotion")
-            while not ended and process.poll() is None:
-                time.sleep(0.1)
-            if not ended:
-                last = (Path(private) / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-                raise StorageError(
-                    f"the server stopped with code {process.returncode} ({' '.join(last)[:160]}); `recompress predict {reference}` asks the model without it"
-                )
+def _private() -> tempfile.TemporaryDirectory[str]:
+    """A folder that only this user may read, and that goes at the end."""
+    return tempfile.TemporaryDirectory(prefix="recompress-serve-", ignore_cleanup_errors=True)
+
+
+def serve_model(root: Path, reference: str, host: str, port: int, limits: Limits, every_s: float, say: Callable[[str], None]) -> int:
+    """Serve ``name@champion`` and what becomes champion after it, or ``name@3`` alone, until a signal comes; gives the exit code that belongs to it.
+
+    Raises as ``check`` does, and ``StorageError`` for an address that is taken, before anything is checked.
+    """
+    with noted_signals() as ended, bound(host, port) as listening, _private() as private:
+        followed = Followed(root, reference, Path(private), ended, say)
+        try:
+            loaded = followed.first()
+            serve(loaded, listening, limits, ended, say, followed.newer if means_alias(reference) else None, every_s)
+            followed.wait()
+        except Stopped:
+            pass
+        if not ended:
+            raise StorageError("the server stopped by itself; start it again")
     say(SIGNALS[ended[0]])
     return 128 + ended[0]
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raises ``StorageError`` for an address that cannot be listened on: whoever listens there already would seem to be the model."""
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise StorageError(f"nothing can listen on {host}:{port} ({error.strerror}); choose another port with --port") from None
-
-
-@contextmanager
-def _server(checked: Checked, host: str, port: int, private: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's scoring server over the copy, in a process group of its own that is ended as a whole."""
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(checked.folder), "--env-manager", "local", "--host", host, "--port", str(port)]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RECOMPRESS_SERVE_UNVERIFIED")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = inherited | {"PATH": path, "RECOMPRESS_SERVE_MANIFEST": checked.manifest_sha256}
-    with (private / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=private, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
-        )
-    try:
-        yield process
-    finally:
-        end_group(process)
-
-
-def _answers(process: subprocess.Popen[bytes], host: str, port: int, ended: list[signal.Signals]) -> bool:
-    """Wait until the server answers; ``False`` when it has stopped, or a signal came first."""
-    while not ended and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://{host}:{port}/ping", timeout=2).close()
-            return True
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    return False

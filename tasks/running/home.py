@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from recompress.errors import InputError
+from recompress.settings.file import SettingsFile, place_in
+
+if TYPE_CHECKING:
+    from recompress.recipe import Plan
 
 OURS = "recompress.data"
 """Stands in what the stages of a project run."""
@@ -46,6 +51,27 @@ def check_project(folder: Path) -> None:
     raise InputError(
         f"{folder} is not a Recompress project: {lacks}; go to the project's folder or give --root{others}, or begin one: recompress init --data FILE --base MODEL"
     )
+
+
+def check_name(root: Path, plan: Plan) -> None:
+    """Raises ``InputError`` where another recipe of the project, in ``recipes`` or beside this one, has the same name: what is recorded of the one would be believed of
+    the other. The copy that a watch makes of a recipe, with another pin, is the same recipe."""
+    home, here = root.resolve(), plan.path.resolve()
+    if here.is_relative_to(home / ".recompress"):
+        return
+    for path in sorted({*(home / "recipes").glob("*.yaml"), *here.parent.glob("*.yaml")}):
+        if path.resolve() != here and _name_in(path) == plan.recipe.name:
+            first, second = sorted(place_in(root, place) for place in (here, path))
+            raise InputError(f"{first} and {second} have one name, {plan.recipe.name!r}; give one of them another")
+
+
+def _name_in(recipe: Path) -> object:
+    """The name that a recipe gives itself, as far as it can be read; ``None`` for what is no recipe."""
+    try:
+        values = SettingsFile(recipe).values
+    except InputError:
+        return None
+    return values.get("name") if isinstance(values, dict) and "benchmark" in values else None
 
 
 def only_recipe(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 from recompress.errors import InputError, StorageError
 from tasks.running.interrupt import ending_at_once
 from tasks.running.lock import check_free
-from tasks.running.prefect_server import check_server, named_server, put_unusable_aside
+from tasks.running.prefect_server import check_server, named_server, put_unusable_aside, start_temporary_server
 from tasks.running.recompression import listener, read_plan
 from tasks.running.server_watchdog import end_server_with_this_process
 from tasks.running.servers import SIGNALS, die_with_parent, end_group, noted_signals
@@ -27,8 +27,9 @@ SETTINGS = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
 }
-"""Prefect's own start limit of 20 s is short of what a loaded machine needs."""
+"""Prefect's own start limit of 20 s is short of what a loaded machine needs; and a server whose database is being started anew answers with 500."""
 NOT_STARTED = "ephemeral Prefect API server"
 """Stands in what Prefect raises when its temporary server does not answer in time."""
 ROOM = 64_000_000
@@ -48,6 +49,8 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
     Servers of one project start one after the other: two that make one new database tell each other's errors in pages, and two that draw the same port take each
     other for their own. Raises ``StorageError``; where somebody runs the same recipe, before any server starts.
     """
+    import httpx  # Prefect's client; imported with it
+
     prepare(root)
     Store(root)  # refuses a place that it cannot use
     _check_room(root)
@@ -62,6 +65,11 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
                 _start_server(root, say)
             flow = getattr(importlib.import_module(f"flows.{name}"), name)
             return flow(root=str(root), **parameters)
+        except httpx.HTTPError as error:
+            if named is None:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StorageError(f"the Prefect server {named.url} went away: {reason}; what was done is kept, so run again when it is back") from None
         except RuntimeError as error:
             if NOT_STARTED not in str(error):
                 raise
@@ -72,13 +80,11 @@ def run_flow(name: str, root: Path, say: Callable[[str], None], **parameters: An
 
 def _start_server(root: Path, say: Callable[[str], None]) -> None:
     """Prefect's temporary server, which ends with this process. Raises ``RuntimeError`` where it does not answer in time."""
-    from prefect.server.api.server import SubprocessASGIServer
-
     home = Path(os.environ["PREFECT_HOME"])
     with locked(root / ".recompress" / "prefect.lock"):
         put_unusable_aside(home, own=home.resolve() == (root / ".prefect").resolve(), say=say)
         end_server_with_this_process()
-        SubprocessASGIServer().start()
+        start_temporary_server()
 
 
 def _check_room(root: Path) -> None:

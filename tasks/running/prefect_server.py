@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from recompress.errors import StorageError
 
 URL = "PREFECT_API_URL"
 LOGIN = (401, 403)
 DATABASE = "prefect.db"
+FILES, VARIABLES = {".env": "prefect", "prefect.toml": "", "pyproject.toml": "tool.prefect"}, frozenset((URL, "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"))
+"""Where Prefect reads settings from, beside its profiles: files of the present folder, with what they hold then, and what names other profiles."""
 
 
 class Named(NamedTuple):
@@ -31,10 +37,20 @@ def named_server() -> Named | None:
     """The server that Prefect would use, by whatever it reads: the variable, ``.env``, ``prefect.toml``, ``pyproject.toml`` or a profile. ``None`` where it starts its own."""
     if url := os.environ.get(URL):
         return Named(url, URL)
+    if not _is_told_anything():
+        return None
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
     return Named(settings.api.url, _where(settings.profiles_path)) if settings.api.url else None
+
+
+def _is_told_anything() -> bool:
+    """Whether there is anything that Prefect would read an address from; its settings take longer to be imported than all else that a run does which finds everything."""
+    names = {name.upper() for name in os.environ}
+    profiles = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
+    files = [name for name, mark in FILES.items() if Path(name).is_file() and mark in Path(name).read_text(encoding="utf-8", errors="replace").lower()]
+    return bool(names & VARIABLES or files or profiles.exists())
 
 
 def _where(profiles: Path | None) -> str:
@@ -72,6 +88,25 @@ def _silent(named: Named, error: Exception, way_out: str) -> StorageError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     unset = f"unset {URL}" if named.where == URL else f"take it out of {named.where.removeprefix(f'{URL} in ')}"
     return StorageError(f"the Prefect server that {named.where} names, {named.url}, does not answer ({reason}); {way_out or f'start it, or {unset}'}")
+
+
+def start_temporary_server() -> None:
+    """Prefect's temporary server, in a session of its own: a signal to all processes of the run is for the run, which ends the server, and not for the server, which
+    the run would wait for. Prefect finds it where it looks for its own. Raises ``RuntimeError`` where it does not answer in time."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    module: Any = sys.modules[SubprocessASGIServer.__module__]
+
+    class InItsOwnSession(SubprocessASGIServer):
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            usual = module.subprocess
+            module.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": partial(subprocess.Popen, start_new_session=True)})
+            try:
+                return super()._run_uvicorn_command()
+            finally:
+                module.subprocess = usual
+
+    InItsOwnSession().start()
 
 
 def put_unusable_aside(home: Path, *, own: bool, say: Callable[[str], None]) -> None:

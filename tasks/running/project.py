@@ -13,6 +13,7 @@ from recompress.promotion import ModelRegistry, Promoter
 from tasks.ledger.access import actor, open_ledger
 from tasks.ledger.anchors import check_alias, sound_ledger
 from tasks.tracking.memory import Memory
+from tasks.tracking.reading import means_alias
 from tasks.tracking.track import Store
 
 if TYPE_CHECKING:
@@ -78,9 +79,3 @@ class Project:
         if not (version.isascii() and version.isdigit()):
             raise InputError(f"{reference!r} names no version; write name@champion or name@3")
         return name, version
-
-
-def means_alias(reference: str) -> bool:
-    """Whether ``name`` or ``name@champion`` is asked for, and not a version by its number."""
-    _, at, version = reference.replace("/", "@", 1).partition("@")
-    return not at or version == "champion"

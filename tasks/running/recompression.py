@@ -6,16 +6,17 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recompress.errors import StorageError
 from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
+from recompress.patience import Patience
 from recompress.promotion import Promoter
 from recompress.promotion.pins import check_recipe, standing
 from recompress.recipe import Plan, read_recipe
@@ -23,8 +24,9 @@ from recompress.records import DatasetRef, ModelRef
 from tasks.ledger.access import actor, open_ledger, record_policy
 from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
-from tasks.running.home import check_project
+from tasks.running.home import check_name, check_project
 from tasks.running.leases import Held, leased
+from tasks.running.line import Line
 from tasks.running.lock import OUT_OF_ROOM, out_of_room, recipe_held
 from tasks.running.room import at_work
 from tasks.running.step_keys import made_of
@@ -33,6 +35,8 @@ from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result, Store, locked
 
 log = logging.getLogger(__name__)
+PATIENCE_S = 900.0
+"""How long a run that has begun waits for a server that went away: a machine that is started anew takes minutes."""
 LOCK = "lock"
 """The file in a step's folder that is locked by whoever works in it."""
 Say = Callable[[str], None]
@@ -50,8 +54,25 @@ class Outcome:
     as_json: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A step that a line of the flow asks for, under the names of its training."""
+
+    name: str
+    key: str
+    run: str
+    """The model whose MLflow run keeps it; empty for the run of all."""
+    do: Do
+    label: str = ""
+    doubt: Callable[[Result], str] | None = None
+    alone: bool = False
+
+
 class Recompression:
-    """What every task of one recompression gets. Its MLflow runs are opened when the first step has to be done: where all is found again, nothing is added."""
+    """What every line of one recompression gets. Its MLflow runs are opened when the first step has to be done: where all is found again, nothing is added."""
+
+    by_prefect = True
+    """Whether its lines are done by Prefect, whose flow is being run."""
 
     def __init__(self, root: Path, plan: Plan) -> None:
         self.root = root
@@ -96,9 +117,12 @@ class Recompression:
         """The name of a model or of a step of this training."""
         return name if self.training == 1 or not name else f"{name} (training {self.training})"
 
-    def call(self, task: Any, *arguments: Any, **named: Any) -> Any:
-        """Do a line of the flow from within another one. A rehearsal does it without Prefect."""
-        return task(self, *arguments, **named)
+    def call(self, line: Line[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Do a line of the flow, as one of Prefect's tasks where Prefect is to see it."""
+        return (line.task if self.by_prefect else line.fn)(self, *arguments, **named)
+
+    def begins(self, what: str) -> None:
+        """Told before something is changed that is no step."""
 
     def say(self, line: str) -> None:
         log.info(line)
@@ -114,6 +138,10 @@ class Recompression:
     def memory(self) -> Memory:
         """The steps that were finished before, as far as the ledger knows them."""
         return Memory(self.store, self.ledger)
+
+    def be_patient(self) -> None:
+        """From here on servers that go away are waited for. Where work begins, one that is not there is named at once."""
+        self.store.patience = self.ledger.patience = Patience(PATIENCE_S, self.say)
 
     def note(self, kind: str, key: str, body: dict[str, Any]) -> None:
         """Write a record of what a step found, once for each key, however often the step is found again."""
@@ -185,7 +213,8 @@ class Recompression:
         doubt: Callable[[Result], str] | None = None,
         alone: bool = False,
     ) -> Result:
-        """The result of a step: found again by its key, or done now and remembered. Raises ``ForgedStep`` where MLflow names a result that the ledger does not know.
+        """The result of a step, as this recompression comes to results: found again by its key, or done now and remembered. Raises ``ForgedStep`` where MLflow names
+        a result that the ledger does not know.
 
         One process does a step; others that come to the same key wait for it and find what it left. What measures time is done ``alone``: beside no other step of
         this project on this machine.
@@ -194,53 +223,56 @@ class Recompression:
         The result comes back with ``artifacts``: for each name its uri and sha256. ``doubt`` says of one that was found again why it does not count; then it is
         done anew, once in a run.
         """
-        name, run = self.called(name), self.called(run)
+        return self.obtain(Wanted(self.called(name), key, self.called(run), do, label, doubt, alone))
+
+    def obtain(self, step: Wanted) -> Result:
+        """How this recompression comes to the result of a step; the one thing that other kinds of recompressions do otherwise."""
         if self.recipe_lease is not None:
             self.recipe_lease.check()
         stored = None
         while stored is None:
-            latest = self.ledger.last(KIND, key=key)
-            recalled = self.memory.recall(key, name, self.say)
-            why = self._doubts(name, recalled, doubt)
+            latest = self.ledger.last(KIND, key=step.key)
+            recalled = self.memory.recall(step.key, step.name, self.say)
+            why = self._doubts(step.name, recalled, step.doubt)
             if recalled is not None and not why:
-                return self._found(name, recalled)
-            with leased(self.ledger, f"step {key}", self.say, name) as lease:
-                if self.ledger.last(KIND, key=key) != latest and (recalled := self.known(name, key, doubt)) is not None:
-                    return self._found(name, recalled)  # another process has done it meanwhile
+                return self._found(step, recalled)
+            with leased(self.ledger, f"step {step.key}", self.say, step.name) as lease:
+                if self.ledger.last(KIND, key=step.key) != latest and (recalled := self.known(step.name, step.key, step.doubt)) is not None:
+                    return self._found(step, recalled)  # another process has done it meanwhile
                 if why:
-                    self.say(f"{name} is done again: {why}")
-                self.say(f"{name}" + (f" · {label}" if label else ""))
-                stored = self._do(name, key, run, do, lease, alone=alone)
-        self.done.append(name)
+                    self.say(f"{step.name} is done again: {why}")
+                self.say(f"{step.name}" + (f" · {step.label}" if step.label else ""))
+                stored = self._do(step, lease)
+        self.done.append(step.name)
         return stored
 
-    def _found(self, name: str, recalled: Result) -> Result:
-        if name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
-            self.reused.append(name)
+    def _found(self, step: Wanted, recalled: Result) -> Result:
+        if step.name not in (*self.done, *self.reused):  # a step that another line of the flow asks for again
+            self.reused.append(step.name)
         return recalled
 
-    def _do(self, name: str, key: str, run: str, do: Do, lease: Held, *, alone: bool) -> Result | None:
+    def _do(self, step: Wanted, lease: Held) -> Result | None:
         """Do a step and keep what it gives; ``None`` where this process stood still for so long that somebody else does it. Raises ``StorageError`` where there is
         no place to write."""
-        folder = self.work / key[:24]
-        with at_work(self.root, self.say, name, alone=alone):
+        folder = self.work / step.key[:24]
+        with at_work(self.root, self.say, step.name, alone=step.alone):
             begun = time.monotonic()
             try:
                 with locked(folder / LOCK):  # whose lease ran out while this machine slept may still be at work in it
                     _clear(folder)
-                    result, files = do(folder)
+                    result, files = step.do(folder)
             except OSError as error:
                 if error.errno in OUT_OF_ROOM:
                     raise StorageError(
-                        f"{name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
+                        f"{step.name}: {OUT_OF_ROOM[error.errno]} at {error.filename or folder}; nothing was kept of this step, mend that and run again"
                     ) from None
                 raise
         if not lease.is_mine():
-            self.say(f"{name}: this process stood still for so long that somebody else does it")
+            self.say(f"{step.name}: this process stood still for so long that somebody else does it")
             return None
-        place = f"steps/{name.split('/')[-1].replace(' ', '-')}-{key[:8]}"
-        about = {"recipe": self.plan.recipe.name, "seconds": round(time.monotonic() - begun, 1), "made_of": made_of(key)}
-        stored = self.memory.keep(key, name, self.run_of(run), place, result, files, folder, about)
+        place = f"steps/{step.name.split('/')[-1].replace(' ', '-')}-{step.key[:8]}"
+        about = {"recipe": self.plan.recipe.name, "seconds": round(time.monotonic() - begun, 1), "made_of": made_of(step.key)}
+        stored = self.memory.keep(step.key, step.name, self.run_of(step.run), place, result, files, about)
         shutil.rmtree(folder, ignore_errors=True)
         return stored
 
@@ -259,21 +291,31 @@ def read_plan(recipe: str, home: Path) -> Plan:
     return read_recipe(path, home)
 
 
-@contextmanager
-def recompression(recipe: str, root: str, *, propose: bool = False) -> Iterator[Recompression]:
+Kind = TypeVar("Kind", bound=Recompression)
+
+
+def recompression(recipe: str, root: str, *, propose: bool = False) -> AbstractContextManager[Recompression]:
     """Read the recipe and hold it for as long as it runs. Raises ``InputError`` before anything is written.
 
     With ``propose`` what the gate lets through waits for an approval, whatever the policy says."""
+    return begun(Recompression, recipe, root, propose=propose)
+
+
+@contextmanager
+def begun(kind: type[Kind], recipe: str, root: str, *, propose: bool = False) -> Iterator[Kind]:
+    """The same with a recompression of this ``kind``."""
     home = Path(root).resolve()
     plan = read_plan(recipe, home)
+    check_name(home, plan)
     approval_rule(home, plan.policy.approval)  # refused now, and not after hours of work
-    run = Recompression(home, plan)
+    run = kind(home, plan)
     run.propose = propose
     with out_of_room(home), recipe_held(run.ledger, plan.recipe.name) as run.recipe_lease, run.holding:
         Promoter(run.ledger, open_registry(run.store), actor()).settle(plan.recipe.register_.model)  # before hours of work, and again before judging
         name = plan.recipe.register_.model
         check_recipe(standing(run.ledger, name), plan.policy, name)
         record_policy(run.ledger, plan)
+        run.be_patient()
         try:
             yield run
         except BaseException as error:

@@ -30,13 +30,17 @@ def noted_signals() -> Iterator[list[signal.Signals]]:
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    heeded = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]  # nohup means it
-    usual = {number: signal.signal(number, note) for number in heeded}
+    usual = {number: signal.signal(number, note) for number in heeded_signals()}
     try:
         yield came
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+def heeded_signals() -> list[signal.Signals]:
+    """Those that end this process: without the end of the terminal for whoever was started with nohup, which means it."""
+    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def die_with_parent() -> None:
@@ -45,20 +49,21 @@ def die_with_parent() -> None:
         ctypes.CDLL("libc.so.6").prctl(DIE_WITH_PARENT, signal.SIGTERM)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a server that leads a process group, and all that it has started."""
+def end_group(process: subprocess.Popen[bytes], patience_s: float | None = None) -> None:
+    """End a server that leads a process group, and all that it has started. ``patience_s`` is ``PATIENCE_S`` where it is left out; so long twice at most."""
+    patience_s = PATIENCE_S if patience_s is None else patience_s
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_S)
+            process.wait(patience_s)
         if number == signal.SIGTERM:
-            _wait_for_group(process.pid)
+            _wait_for_group(process.pid, patience_s)
 
 
-def _wait_for_group(group: int) -> None:
+def _wait_for_group(group: int, patience_s: float) -> None:
     """Until nobody of the process group is left, or patience ends."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + patience_s
     with suppress(ProcessLookupError):
         while time.monotonic() < until:
             os.killpg(group, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ def step_key(step: str, *, modules: Iterable[str], config: Any, inputs: Iterable
         "config": config,
         "inputs": inputs,
         "seed": seed,
-        "versions": {name: importlib.metadata.version(name).split("+")[0] for name in fingerprint.VERSIONED},
+        "versions": fingerprint.versions(),
     }
     return key
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from recompress.errors import InputError
 from tasks.running.prefect_server import named_server
@@ -37,6 +38,18 @@ def threads_held() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(usual)
+
+
+def workers_for(asked: int | Literal["auto"], variants: int, pool: str = "") -> int:
+    """How many workers are started: as many as were asked for, or, for ``auto``, as many as there are cores for, and no more than there are variants. Raises
+    ``InputError`` for ``auto`` with a pool, whose cores nobody here can count."""
+    if asked != "auto":
+        return asked
+    if pool:
+        raise InputError(
+            f"--workers auto counts the cores of this machine, and pool {pool} may have others; say how many steps it may have at a time: --workers 4"
+        )
+    return max(1, min(cores() // threads_of_a_step(), variants))
 
 
 def check_workers(workers: int, *, elsewhere: bool = False) -> None:

@@ -14,6 +14,7 @@ from recompress.errors import InputError
 from recompress.settings.file import SettingsFile
 from tasks.scaffold import texts
 from tasks.scaffold.begin import today
+from tasks.scaffold.cutting import Filling
 from tasks.scaffold.entries import with_entry
 from tasks.scaffold.filling import Say, Wanted, fill, look
 from tasks.scaffold.place import of_data
@@ -46,13 +47,17 @@ def add(root: Path, here: Path, wanted: Wanted, say: Say = lambda line: None) ->
     check_free(root, name, with_recipe=wanted.base is not None)
     before = (root / "params.yaml").read_bytes()
     filling = look(wanted, name, root, here, say)
-    entry = texts.entry_lines(name, filling.data, filling.entry(), filling.origin, today())
+    filling.entry()  # too few rows are refused before anything of them is in the cache
     with staging(root) as staged:
         for file in ("dvc.yaml", "dvc.lock", ".dvcignore"):
             if (root / file).is_file():
                 shutil.copyfile(root / file, staged / file)
-        (staged / "params.yaml").write_text(with_entry(root / "params.yaml", name, entry), encoding="utf-8")
-        rows = fill(staged, filling, say)
+
+        def describe(filling: Filling) -> None:
+            entry = texts.entry_lines(name, filling.data, filling.entry(), filling.origin, today())
+            (staged / "params.yaml").write_text(with_entry(root / "params.yaml", name, entry), encoding="utf-8")
+
+        filling, rows = fill(staged, filling, describe, say)
         if (root / "params.yaml").read_bytes() != before:
             raise InputError(f"{root / 'params.yaml'} was changed meanwhile; nothing was added, run the same command again")
         move(staged, root, (*of_data(name), *SHARED), replacing=SHARED)

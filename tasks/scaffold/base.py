@@ -10,9 +10,9 @@ from typing import Any
 from recompress.errors import InputError
 from recompress.integrity.digest import sha256_file
 from recompress.models.architecture import architecture_named
-from recompress.models.base import WEIGHTS, find_base
+from recompress.models.base import GGUF, WEIGHTS, find_base, pinned_file
 from recompress.models.files import read_tensors
-from recompress.models.pretrained import own_tokenizer
+from recompress.models.pretrained import check_base_config, own_tokenizer
 
 FULL_COMMIT = 40
 
@@ -40,13 +40,13 @@ class PinnedBase:
 
 
 def pin_base(model: str, folder: Path, here: Path) -> PinnedBase:
-    """The base that ``--base`` names: ``package://package/folder``, a folder (seen from ``here``), a hub id, or ``owner/name@commit``.
+    """The base that ``--base`` names: ``package://package/folder``, a folder or a GGUF file (seen from ``here``), a hub id, or ``owner/name@commit``.
 
-    A folder inside the project's is named from there, and another one by its whole path. Raises ``InputError``, and ``IntegrityError`` for weights that are cut off.
+    A folder or file inside the project's is named from there, and another one by its whole path. Raises ``InputError``, and ``IntegrityError`` for weights that are cut off.
     """
     revision = None
     path = Path(model).expanduser()
-    if (here / path).is_dir():
+    if (here / path).is_dir() or (path.suffix == GGUF and (here / path).is_file()):
         place = (here / path).resolve()
         model = place.relative_to(folder.resolve()).as_posix() if place.is_relative_to(folder.resolve()) else place.as_posix()
         directory = find_base(place.as_posix(), root=here)
@@ -64,10 +64,10 @@ def pin_base(model: str, folder: Path, here: Path) -> PinnedBase:
     read_tensors(directory / WEIGHTS)
     own_tokenizer(directory)
     architecture = architecture_named(str(config.get("model_type")))
-    return PinnedBase(
+    pinned = PinnedBase(
         model=model,
         revision=revision,
-        sha256=sha256_file(directory / WEIGHTS),
+        sha256=sha256_file(pinned_file(model, directory, root=folder)),
         directory=directory,
         layers=int(_first(config, "num_hidden_layers", "n_layers", "n_layer")),
         width=int(_first(config, "hidden_size", "dim", "n_embd")),
@@ -75,6 +75,8 @@ def pin_base(model: str, folder: Path, here: Path) -> PinnedBase:
         - (int(config.get("pad_token_id") or 0) + 1) * architecture.positions_follow_padding,
         causal=architecture.causal,
     )
+    check_base_config(directory, pinned.positions)
+    return pinned
 
 
 def _commit_of(model: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.scaffold import texts
-from tasks.scaffold.filling import Filling, Say, Wanted, fill, look, slug
+from tasks.scaffold.cutting import Filling
+from tasks.scaffold.filling import Say, Wanted, fill, look, slug
 from tasks.scaffold.place import Place, brought, place_for
 from tasks.scaffold.shown import lines_of
 from tasks.scaffold.staging import finish_if_cut, move, staging
@@ -46,14 +47,14 @@ def begin(folder: Path | None, here: Path, wanted: Wanted | None, say: Say = lam
     finish_if_cut(place.folder)
     filling = look(wanted, name, place.folder, here, say) if wanted else None
     with staging(place.folder) as staged:
-        write_settings(staged, place, filling)
-        rows = fill(staged, filling, say) if filling else {}
+        describe = write_settings(staged, place, filling)
+        filling, rows = fill(staged, filling, describe, say) if filling else (None, {})
         move(staged, place.folder, (".dvc", *brought(name)))
     return Begun(place.folder, name, tuple(lines_of(filling.data)) if filling else (), rows, shares_with(place))
 
 
-def write_settings(staged: Path, place: Place, filling: Filling | None) -> None:
-    """What says how data is read and prepared, and DVC's own folder where there is none around."""
+def write_settings(staged: Path, place: Place, filling: Filling | None) -> Callable[[Filling], None]:
+    """What says how data is read and prepared, and DVC's own folder where there is none around. Gives what writes ``params.yaml`` again, for data that is cut otherwise."""
     for fixed in texts.FIXED:
         (staged / fixed).write_text(texts.fixed(fixed), encoding="utf-8")
     if place.is_own_repository:
@@ -62,8 +63,13 @@ def write_settings(staged: Path, place: Place, filling: Filling | None) -> None:
         (staged / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
     called = filling.name if filling else slug(place.folder.name or "project")
     project = f"{called[:50]}-{secrets.token_hex(3)}"
-    entry = texts.entry_lines(filling.name, filling.data, filling.entry(), filling.origin, today()) if filling else []
-    (staged / "params.yaml").write_text(texts.params(project, entry), encoding="utf-8")
+
+    def describe(filling: Filling | None) -> None:
+        entry = texts.entry_lines(filling.name, filling.data, filling.entry(), filling.origin, today()) if filling else []
+        (staged / "params.yaml").write_text(texts.params(project, entry), encoding="utf-8")
+
+    describe(filling)
+    return describe
 
 
 def today() -> str:

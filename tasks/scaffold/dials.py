@@ -43,7 +43,7 @@ class Dials:
     least_tested: int
 
 
-def shares(rows: int, *, dev: bool, test: bool) -> dict[str, float]:
+def shares(rows: int, *, dev: bool = False, test: bool = False) -> dict[str, float]:
     """Which share of ``rows`` goes into the splits that are missing (``dev``, ``test``): more of a small data set into test, because the gate counts there.
 
     Raises ``DataRefused`` for too few rows to judge anything by.

@@ -8,28 +8,29 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from recompress.data.infer.looking import look_at
 from recompress.data.infer.understood import Understood
-from recompress.data.splits import draw, preparation, read_split
+from recompress.data.splits import draw, read_split
 from recompress.errors import DataRefused, InputError
 from recompress.models.heads import head_of
 from recompress.recipe import read_recipe
-from tasks.data.bring import accept
 from tasks.data.explain import as_dials
 from tasks.data.pins import measure
 from tasks.data.workbench import bench
 from tasks.scaffold import texts
 from tasks.scaffold.base import PinnedBase, pin_base
-from tasks.scaffold.dials import check_enough, dials_for, shares
+from tasks.scaffold.cutting import Filling, cut
+from tasks.scaffold.dials import dials_for
 from tasks.scaffold.shown import lines_of
 
 LENGTHS_OF = 2_000
 """Training texts whose tokens are counted."""
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
+NUMBER = re.compile(r"[0-9][0-9_]*(e-?[0-9]+)?|0o[0-7_]+|0x[0-9a-f_]+")
+"""What YAML 1.2 has for numbers, among the names that a slug may have; ``1e4`` is a word in YAML 1.1."""
 POINTER = "outs:\n- md5: {md5}\n  size: {size}\n  nfiles: {files}\n  hash: md5\n  path: {name}\n"
 Say = Callable[[str], None]
 
@@ -51,31 +52,10 @@ class Wanted:
             if not SLUG.fullmatch(self.name):
                 raise InputError(f"--name is of at most 60 small letters, digits, - and _, and begins with a letter or a digit, got {self.name!r}")
             if not is_word(self.name):
-                raise InputError(
-                    f"--name {self.name!r} is no word in YAML, where it will stand, but {type(yaml.safe_load(self.name)).__name__}; begin it with a word"
-                )
+                raise InputError(f"--name {self.name!r} is no word in YAML, where it will stand, but {_kind(self.name)}; begin it with a word")
             return self.name
         source = (here / self.data).resolve()
         return slug(source.stem if source.is_file() else source.name)
-
-
-@dataclass(frozen=True)
-class Filling:
-    """The same once it was looked at."""
-
-    name: str
-    data: Understood
-    base: PinnedBase | None
-    origin: str
-    """The name of the file or folder that it came from."""
-
-    def entry(self) -> dict[str, Any]:
-        """The entry of ``params.yaml``, with shares for the splits that are missing that leave enough to judge by. Raises ``DataRefused`` for too few rows."""
-        missing = self.data.entry.get("split_off", {})
-        if not missing or self.base is None or not head_of(self.data.benchmark).labelled:
-            return self.data.entry
-        chosen = shares(self.data.rows["train"], dev="dev" in missing, test="test" in missing)
-        return self.data.entry | {"split_off": {split: {**missing[split], "share": share} for split, share in chosen.items()}}
 
 
 def look(wanted: Wanted, name: str, folder: Path, here: Path, say: Say) -> Filling:
@@ -92,7 +72,7 @@ def look(wanted: Wanted, name: str, folder: Path, here: Path, say: Say) -> Filli
     if base is not None:
         check_labels(understood)
         check_fits(base, understood)
-    return Filling(name, understood, base, source.resolve().name)
+    return Filling(name, understood, base, source.resolve().name, dials)
 
 
 def check_fits(base: PinnedBase, data: Understood) -> None:
@@ -109,15 +89,19 @@ def check_fits(base: PinnedBase, data: Understood) -> None:
 
 
 def check_labels(data: Understood) -> None:
-    """Raises ``DataRefused`` where there is nothing to tell apart."""
+    """Raises ``DataRefused`` where there is nothing to learn from, or nothing to tell apart."""
+    if not data.rows.get("train"):
+        way_out = "--set 'rename={NAME: train}' or --set split=COLUMN says which rows are which split"
+        raise DataRefused(f"{data.path} has no rows to train on, only {', '.join(data.rows)}; bring some, or {way_out}")
     if data.benchmark == "text-classification" and len(data.labels) < 2:
         raise DataRefused(f"{data.path} has {'one label, ' + repr(*data.labels) if data.labels else 'no label'}; a classifier needs two to tell apart")
 
 
-def fill(staged: Path, filling: Filling, say: Say) -> Mapping[str, int]:
-    """Raw files, pin, prepared data, recipe and policy into ``staged``, whose ``params.yaml`` describes the data already. Gives the rows of each split.
+def fill(staged: Path, filling: Filling, describe: Callable[[Filling], None], say: Say) -> tuple[Filling, Mapping[str, int]]:
+    """Raw files, pin, prepared data, recipe and policy into ``staged``, into whose ``params.yaml`` ``describe`` writes the data's entry. Gives how the data was cut
+    at last, and the rows of each split.
 
-    Raises ``DataRefused`` for data that cannot be prepared, or is too little.
+    Raises ``DataRefused`` for data that cannot be prepared, is too little, or would not pass the data check of a run.
     """
     name, base = filling.name, filling.base
     for target, source in filling.data.files.items():
@@ -125,13 +109,11 @@ def fill(staged: Path, filling: Filling, say: Say) -> Mapping[str, int]:
         shutil.copyfile(source, staged / "raw" / name / target)
     pin_raw(staged, name)
     say("preparing the data and pinning it, with DVC")
-    accept(staged, name)
-    rows: dict[str, int] = preparation(staged / "prepared" / name)["rows"]
+    filling, rows = cut(staged, filling, describe, say)
     if base is not None:
-        check_enough(rows)
         write_recipe(staged, filling, base, rows)
     shutil.rmtree(staged / ".recompress")
-    return rows
+    return filling, rows
 
 
 def pin_raw(staged: Path, name: str) -> None:
@@ -175,5 +157,10 @@ def slug(text: str) -> str:
 
 
 def is_word(name: str) -> bool:
-    """Whether YAML reads a name as text, and not as a number, a date, or nothing."""
-    return bool(yaml.safe_load(name) == name)
+    """Whether YAML reads a name as text, and not as a number, a date, or nothing: as Python's does it (YAML 1.1), and as DVC does (1.2)."""
+    return bool(yaml.safe_load(name) == name) and not NUMBER.fullmatch(name)
+
+
+def _kind(name: str) -> str:
+    value = yaml.safe_load(name)
+    return "a number" if value == name else type(value).__name__

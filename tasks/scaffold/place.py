@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recompress.errors import InputError
+from recompress.integrity.atomic_directory import refuse_existing
 from recompress.settings.file import SettingsFile
 from tasks.data.dvc_config import dvc_home
 from tasks.running.home import is_project
@@ -40,6 +41,8 @@ def place_for(folder: Path | None, here: Path, name: str = "") -> Place:
         chosen = chosen / name
     if chosen.exists() and not chosen.is_dir():
         raise InputError(f"{chosen} is a file; name a folder for the project")
+    if not chosen.exists():
+        refuse_existing(chosen)
     if is_project(chosen):
         SettingsFile(chosen / "dvc.yaml")  # one that cannot be read is told by its line
         raise InputError(

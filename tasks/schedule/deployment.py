@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recompress.errors import InputError
-from recompress.settings.file import SettingsFile
+from recompress.settings.file import SettingsFile, place_in
 from tasks.tracking.track import EXPERIMENT, experiment_of
 
 POOL = "recompress"
@@ -64,8 +64,7 @@ def deployment_of(root: Path, recipe: Path) -> Deployment:
 
 def place_of(root: Path, recipe: Path) -> str:
     """A recipe's file, relative to the project where it lies in it."""
-    path = recipe.resolve() if recipe.is_file() else (root / recipe).resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return place_in(root, recipe.resolve() if recipe.is_file() else recipe)
 
 
 def deployment_of_watch(root: Path) -> Deployment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import zoneinfo
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError
-from recompress.watch.settings import is_duration, seconds_of
+from recompress.watch.settings import has_form, seconds_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
@@ -68,10 +69,9 @@ def read_timing(cron: str | None, every: str | None, zone: str | None) -> Timing
 
 
 def _seconds(every: str) -> float:
-    try:
-        seconds = seconds_of(is_duration(every))
-    except (ValueError, OverflowError):
-        raise InputError(f"--every is a number with s, m, h or d behind it, like 1d, got {every!r}") from None
+    seconds = seconds_of(every) if has_form(every) else math.inf
+    if math.isinf(seconds):
+        raise InputError(f"--every is a number with s, m, h or d behind it, like 1d, got {every!r}")
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise InputError(f"--every is at least {_in_words(SHORTEST_S)} and at most {_in_words(LONGEST_S)}, got {every}")
     return seconds

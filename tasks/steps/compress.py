@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.methods.registry import Inputs, get_method
 from recompress.recipe import Step
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
+from tasks.running.line import line
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
 from tasks.running.threads import threads_held
@@ -29,11 +27,11 @@ def compress_all(run: Recompression, names: Iterable[str], baseline: ModelRef, d
         run.ahead(run, names, baseline, dataset)
     variants: list[ModelRef] = []
     for name in names:
-        variants.append(run.call(compress, name, [baseline, *variants], dataset))
+        variants.append(compress(run, name, [baseline, *variants], dataset))
     return variants
 
 
-@task(task_run_name="compress {variant}", cache_policy=NO_CACHE, persist_result=False)
+@line("compress {variant}")
 def compress(run: Recompression, variant: str, models: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
     """The steps of one variant, in order, each from the model that the one before it left. ``models`` are the baseline and the variants before this one."""
     model = models[0]
@@ -50,7 +48,7 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
     others = {"teacher": _teacher_of(step, models), "base": run.base}
     needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
     dataset = _text_for(step, dataset, run.plan.recipe.seed)
-    taught = run.call(make_teacher_outputs, dataset, needed["teacher"]) if "teacher" in needed else None
+    taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.methods.runner import run_step

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.benchmarks import get_benchmark
 from recompress.gate.rounds import rounds_needed, too_busy
 from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef, Split
 from tasks.data.bring import examples_of
+from tasks.running.line import line
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
 from tasks.tracking.track import Result
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from recompress.measure.speed import Rounds
 
 
-@task(task_run_name="evaluate", cache_policy=NO_CACHE, persist_result=False)
+@line("evaluate")
 def evaluate(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Evaluation]:
     """Everything that the gate and the page need to know of each model."""
     qualities = [measure_quality(run, model, dataset) for model in models]
@@ -102,7 +100,7 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
 
     machine, plan = machine_facts(), rounds_for(run.plan.policy)
     digests = [baseline.sha256, dataset.sha256, *dataset.slices]
-    modules = ["recompress.measure.speed", "recompress.measure.size", "recompress.measure.latency", "recompress.measure.memory"]
+    modules = ["recompress.measure.speed", "recompress.measure.size", "recompress.measure.latency", "recompress.measure.memory", "recompress.measure.writing"]
     keys = {m.name: step_key("speed", modules=modules, config=machine | {"rounds": plan._asdict()}, inputs=[m.sha256, *digests], seed=0) for m in models}
 
     def busy(result: Result) -> str:

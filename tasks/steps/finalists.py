@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.benchmarks import get_benchmark
 from recompress.errors import IntegrityError
 from recompress.gate import select
 from recompress.integrity.digest import sha256_json
 from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
 from tasks.ledger.looks import Named, split_digest
+from tasks.running.line import line
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
 from tasks.steps.evaluate import measure_quality, measure_speeds
@@ -24,7 +22,7 @@ from tasks.steps.verdict import measured_of
 from tasks.tracking.track import Result
 
 
-@task(task_run_name="try on dev", cache_policy=NO_CACHE, persist_result=False)
+@line("try on dev")
 def try_on_dev(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Evaluation]:
     """Quality on the dev split, with size, speed and memory, of every model. They choose, and promise nothing."""
     qualities = [measure_quality(run, model, dataset, "dev") for model in models]
@@ -50,7 +48,7 @@ def try_on_dev(run: Recompression, models: Sequence[ModelRef], baseline: ModelRe
     return trials
 
 
-@task(task_run_name="name finalists", cache_policy=NO_CACHE, persist_result=False)
+@line("name finalists")
 def name_finalists(
     run: Recompression, dataset: DatasetRef, baseline: ModelRef, variants: Sequence[ModelRef], trials: Sequence[Evaluation], champion: Champion
 ) -> Named:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.gate import choose
@@ -22,6 +19,7 @@ from recompress.records import DatasetRef, Evaluation, ModelRef, Verdict
 from tasks.data.bring import examples_of
 from tasks.ledger.access import actor
 from tasks.ledger.looks import Named, check_looks, named_finalists
+from tasks.running.line import line
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
 from tasks.steps.accepted import Accepted, accepted_baseline
@@ -61,7 +59,7 @@ class Judgement:
     """Where the present baseline lies."""
 
 
-@task(task_run_name="present champion", cache_policy=NO_CACHE, persist_result=False)
+@line("present champion")
 def present_champion(run: Recompression, variants: Sequence[ModelRef]) -> Champion:
     """Who is to be beaten. Raises ``IntegrityError`` when it is not what the ledger promoted; what a killed promotion left open is finished or undone first.
 
@@ -93,7 +91,7 @@ def promoted_as(ledger: Ledger, name: str, version: str) -> tuple[str, dict[str,
     return latest.plan.model_sha256, {**tags_of(origin_of(chain, latest).plan), HEAD_TAG: str(latest.entries[-1].head)}
 
 
-@task(task_run_name="judge", cache_policy=NO_CACHE, persist_result=False)
+@line("judge")
 def judge_all(
     run: Recompression,
     dataset: DatasetRef,

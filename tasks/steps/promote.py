@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.errors import ApprovalPending, GateRefused
 from recompress.integrity.digest import sha256_json
 from recompress.integrity.fingerprint import code_fingerprint
@@ -24,6 +21,7 @@ from tasks.people.baselines import FACT as BASELINE
 from tasks.people.bundle import heal, keep_dossier
 from tasks.people.decide import describe
 from tasks.running.code import CODE, git_commit
+from tasks.running.line import line
 from tasks.running.project import Project
 from tasks.running.recompression import Recompression
 from tasks.steps.judge import Champion, Judgement
@@ -48,7 +46,7 @@ class Promotion:
         return asdict(self)
 
 
-@task(task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
+@line("promote")
 def promote(
     run: Recompression,
     dataset: DatasetRef,
@@ -82,6 +80,7 @@ def promote(
     promoter = Promoter(run.ledger, open_registry(run.store), actor())
     verdict = judgement.verdicts[chosen.name]
     plan = plan_for(run, dataset, base, checks, judgement, verdict, chosen, champion)
+    run.begins("promotion")
     run.say(f"promotion · {chosen.name} to champion of {name}")
     keep_dossier(run, plan, verdict, evaluations, checks.as_json(), dataset, base, chosen, judgement.baseline_uri)
     try:

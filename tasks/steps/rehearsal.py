@@ -1,6 +1,6 @@
 """What a run would do now: the lines of the flow, asked and not carried out.
 
-There is no second list of steps: the tasks of ``flows/recompress.py`` are called as they are, with a recompression that looks each step up and does none. What a
+There is no second list of steps: the tasks of ``flows/whole_way.py`` are called as they are, with a recompression that looks each step up and does none. What a
 step would leave is not known before it has run, so that steps after it are known to run again, and after the first measurement that is missing nothing is foreseen.
 """
 
@@ -22,7 +22,7 @@ from recompress.records import DatasetRef, ModelRef
 from tasks.ledger.access import check_policy, ledger_if_any
 from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
-from tasks.running.recompression import Do, Recompression
+from tasks.running.recompression import Recompression, Wanted
 from tasks.running.step_keys import differences, made_of
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result
@@ -31,6 +31,7 @@ State = Literal["found", "changed", "new", "unknown"]
 CHOICES = ("finalists", "verdicts")
 """Steps whose result says what comes next, so that without it nothing more is foreseen."""
 AFTER = "what comes after is not known before that was done"
+WOULD_PROMOTE = "passed, and a run would promote it"
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,11 @@ class Unforeseen(Exception):
 class Rehearsal(Recompression):
     """A recompression that writes nothing. ``steps`` holds what each line of the flow asked for, in order."""
 
+    by_prefect = False
+
     def __init__(self, root: Path, plan: Plan) -> None:
         super().__init__(root, plan)
+        self.store.reads_only = True
         self.steps: dict[str, Foreseen] = {}
         self.names: dict[str, str] = {}
         """What the digests of inputs stand for, in words."""
@@ -77,29 +81,15 @@ class Rehearsal(Recompression):
 
     def note(self, kind: str, key: str, body: dict[str, Any]) -> None: ...
 
-    def call(self, task: Any, *arguments: Any, **named: Any) -> Any:
-        return task.fn(self, *arguments, **named)
-
     def known(self, name: str, key: str, doubt: Callable[[Result], str] | None = None) -> Result | None:
-        recalled = self._recall(key, name) if self.store.exists else None
+        recalled = self._recall(name, key)
         return None if recalled is None or (doubt is not None and doubt(recalled)) else recalled
 
-    def step(
-        self,
-        name: str,
-        *,
-        key: str,
-        run: str,
-        do: Do,
-        label: str = "",
-        doubt: Callable[[Result], str] | None = None,
-        alone: bool = False,
-    ) -> Result:
+    def obtain(self, step: Wanted) -> Result:
         """The result as it is kept, or something in its place whose digests are those of nothing. Raises ``Unforeseen`` for a choice that was not made yet."""
-        name = self.called(name)
-        self.doubts = []
-        recalled = self._recall(key, name) if self.store.exists else None
-        if recalled is not None and doubt is not None and (why := doubt(recalled)):
+        name, self.doubts = step.name, []
+        recalled = self._recall(name, step.key)
+        if recalled is not None and step.doubt is not None and (why := step.doubt(recalled)):
             self.doubts, recalled = [why], None
         last = self._last(name)
         seconds = None if last is None else last.body.get("seconds")
@@ -107,16 +97,16 @@ class Rehearsal(Recompression):
             self.steps.setdefault(name, Foreseen(name, "found", seconds=seconds))
             result = recalled
         else:
-            self.steps[name] = Foreseen(name, "new" if last is None else "changed", self._because(last, key), seconds)
+            self.steps[name] = Foreseen(name, "new" if last is None else "changed", self._because(last, step.key), seconds)
             if name.split(" (training")[0] in CHOICES:
                 raise Unforeseen
-            result = _nothing(key)
+            result = _nothing(step.key)
         for artifact in result["artifacts"].values():
             self.names[artifact["sha256"]] = f"what {name} leaves"
         return result
 
-    def _recall(self, key: str, name: str) -> Result | None:
-        return self.memory.recall(key, name, self.doubts.append)
+    def _recall(self, name: str, key: str) -> Result | None:
+        return self.memory.recall(key, name, self.doubts.append) if self.store.exists else None
 
     def _last(self, name: str) -> Entry | None:
         """The record of the last time that a step of this name was done for this recipe, or for one from before recipes were written down."""
@@ -168,8 +158,17 @@ def rehearse(run: Rehearsal) -> Rehearsed:
     return outcome
 
 
+def all_found(root: Path, plan: Plan) -> bool:
+    """Whether a run of the project as it stands has nothing to do: each step is found and what follows from them stands. One that was cut off has, or was edited since."""
+    try:
+        rehearsed = rehearse(Rehearsal(root, plan))
+    except RecompressError:
+        return False
+    return bool(rehearsed.steps) and all(step.state == "found" for step in rehearsed.steps) and not rehearsed.refused and WOULD_PROMOTE not in rehearsed.then
+
+
 def _lines(run: Rehearsal) -> str:
-    """The lines of ``flows/recompress.py``, in their order; what comes of them in words."""
+    """The lines of ``flows/whole_way.py``, in their order; what comes of them in words."""
     from recompress.promotion.pins import check_recipe, standing
     from tasks.steps.compress import compress
     from tasks.steps.train import train_baseline
@@ -182,10 +181,10 @@ def _lines(run: Rehearsal) -> str:
     if dataset is None or base is None:
         missing = " and ".join(what for what, there in (("the data", dataset), ("the base model", base)) if there is None)
         return f"not here yet: {missing}; a run brings that first, and {AFTER}"
-    baseline = run.call(train_baseline, dataset, base)
+    baseline = train_baseline(run, dataset, base)
     models = [baseline]
     for variant in run.plan.steps:
-        models.append(run.call(compress, variant, [*models], dataset))
+        models.append(compress(run, variant, [*models], dataset))
     try:
         return _judged(run, dataset, base, models)
     except Unforeseen:
@@ -204,35 +203,33 @@ def _judged(run: Rehearsal, dataset: DatasetRef, base: ModelRef, models: list[Mo
     if any(step.state != "found" for step in run.steps.values()):
         raise Unforeseen
     champion = champion_among(run, variants)
-    trials = run.call(try_on_dev, [*models, *champion.models], baseline, dataset)
+    trials = try_on_dev(run, [*models, *champion.models], baseline, dataset)
     if any(step.state != "found" for step in run.steps.values()):
         raise Unforeseen
-    named = run.call(name_finalists, dataset, baseline, variants, trials, champion)
-    evaluations = run.call(evaluate, to_be_judged(baseline, variants, named, champion), baseline, dataset)
+    named = name_finalists(run, dataset, baseline, variants, trials, champion)
+    evaluations = evaluate(run, to_be_judged(baseline, variants, named, champion), baseline, dataset)
     trained = train_again(run, dataset, base, finalists=finalists_of(variants, named))
     if any(step.state != "found" for step in run.steps.values()):
         raise Unforeseen
-    judgement = run.call(judge_all, dataset, baseline, named, evaluations, champion, trained)
+    judgement = judge_all(run, dataset, baseline, named, evaluations, champion, trained)
     registered = run.plan.recipe.register_.model
     if judgement.chosen is None:
         return f"the gate refuses every variant, as it did; the champion of {registered} stays"
     if next(model for model in variants if model.name == judgement.chosen).sha256 == champion.sha256:
         return f"{judgement.chosen} is champion of {registered} already, and stays (version {champion.version})"
-    return f"{judgement.chosen} passed, and a run would promote it to champion of {registered}, or ask for an approval"
+    return f"{judgement.chosen} {WOULD_PROMOTE} to champion of {registered}, or ask for an approval"
 
 
 def _data(run: Rehearsal) -> DatasetRef | None:
     """The recipe's data where it is here as pinned, with its checks; ``None`` where a run has to bring it first. Raises ``DataRefused``."""
-    from recompress.data.sources import read_settings_of
-    from tasks.data.bring import choose_data
-    from tasks.data.pins import is_here, pins_of
+    from tasks.data.bring import bring_data
     from tasks.data.validate import check_key
+    from tasks.steps.at_hand import data_is_at_hand
 
     chosen = run.plan.recipe.dataset
-    for name in filter(None, (chosen.name, chosen.unlabelled)):
-        if not all(is_here(run.root, pin) for pin in pins_of(run.root, name, read_settings_of(run.root, name).source)):
-            return None
-    dataset = choose_data(run)
+    if not data_is_at_hand(run):
+        return None
+    dataset = bring_data(run)
     run.names[dataset.sha256] = f"the data of {dataset.name}"
     if dataset.unlabelled is not None:
         run.names[dataset.unlabelled[1]] = f"the data of {chosen.unlabelled}"
@@ -244,12 +241,12 @@ def _data(run: Rehearsal) -> DatasetRef | None:
 
 def _base(run: Rehearsal) -> ModelRef | None:
     """The base model where it is on this machine; ``None`` where a run has to fetch it first. Raises ``InputError`` and ``IntegrityError``."""
-    from tasks.steps.train import find_base_model, is_at_hand
+    from tasks.steps.at_hand import bases_are_at_hand
+    from tasks.steps.train import find_base_model
 
-    choices = [run.plan.recipe.base, *filter(None, [run.plan.recipe.baseline.given])]
-    if not all(is_at_hand(run, choice) for choice in choices):
+    if not bases_are_at_hand(run):
         return None
-    base: ModelRef = run.call(find_base_model)
+    base: ModelRef = find_base_model(run)
     run.names[base.sha256] = "the base model"
     return base
 

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.benchmarks import get_benchmark
 from recompress.gate.looks_left import left_after
 from recompress.integrity.digest import sha256_file, sha256_json
@@ -20,6 +17,7 @@ from recompress.report.figures import metric, metric_name
 from recompress.report.page import TEMPLATE
 from tasks.data.validate import DataCheck
 from tasks.ledger.looks import Named, history_of
+from tasks.running.line import line
 from tasks.running.recompression import Outcome, Recompression
 from tasks.running.step_keys import step_key
 from tasks.steps.judge import Judgement
@@ -29,7 +27,7 @@ from tasks.tracking.track import Result
 Variants = Sequence[ModelRef]
 
 
-@task(task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+@line("report")
 def write_report(
     run: Recompression,
     dataset: DatasetRef,

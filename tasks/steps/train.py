@@ -5,26 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from recompress.benchmarks import get_benchmark
 from recompress.benchmarks.text_regression import number_of
 from recompress.integrity.digest import sha256_directory
 from recompress.methods.registry import get_method
-from recompress.models.base import WEIGHTS, check_base, find_base, numbers_of
-from recompress.models.hub import is_cached
+from recompress.models.base import check_base, find_base, numbers_of
 from recompress.models.number_head import UNKNOWN, standard_of
 from recompress.models.onnx_graph import check_fits
 from recompress.recipe import BaseChoice, Plan
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
+from tasks.running.line import line
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
 from tasks.running.threads import threads_held
 
 
-@task(task_run_name="find base", cache_policy=NO_CACHE, persist_result=False)
+@line("find base")
 def find_base_model(run: Recompression) -> ModelRef:
     """The pinned base model as a folder on this machine."""
     directory = _found(run, run.plan.recipe.base)
@@ -47,15 +44,6 @@ def _found(run: Recompression, base: BaseChoice) -> Path:
     return find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
 
 
-def is_at_hand(run: Recompression, base: BaseChoice) -> bool:
-    """Whether a pinned model is on this machine already, so that nothing has to be fetched for it. What is no hub id is looked for where it must be."""
-    if base.model.startswith("models:/"):
-        return run.store.is_local and run.store.exists
-    if base.model.startswith("package://") or (run.root / base.model).is_dir() or base.revision is None:
-        return True
-    return is_cached(base.model, base.revision, WEIGHTS)
-
-
 def check_graphs_fit(plan: Plan, base: Path) -> None:
     """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
     numbers = numbers_of(base, heads=get_benchmark(plan.recipe.benchmark).head.pretrained)
@@ -64,7 +52,7 @@ def check_graphs_fit(plan: Plan, base: Path) -> None:
             check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")
 
 
-@task(task_run_name="train baseline", cache_policy=NO_CACHE, persist_result=False)
+@line("train baseline")
 def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> ModelRef:
     """The fine-tuned, uncompressed model that everything is compared with; trained, or taken as it is where the recipe names one."""
     recipe = run.plan.recipe
@@ -103,11 +91,13 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     dials = run.plan.recipe.kept_dials if run.plan.recipe.answering else {}
     numbers = get_benchmark(dataset.benchmark).head.answer == "number"
 
+    longest = run.plan.recipe.baseline.longest
+
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.models.checkpoint import save
         from recompress.models.finetuned import from_finetuned
 
-        taken = from_finetuned(directory, dataset.benchmark, dataset.labels, dials)
+        taken = from_finetuned(directory, dataset.benchmark, dataset.labels, dials, longest, run.say)
         if numbers and taken.info.standard == UNKNOWN:
             taken.info = replace(taken.info, standard=standard_of([number_of(row.labels) for row in examples_of(dataset, "train")]))
         save(taken, folder / "model")
@@ -116,7 +106,7 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     key = step_key(
         "given baseline",
         modules=["recompress.models.finetuned"],
-        config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}),
+        config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}) | ({"max_length": longest} if longest else {}),
         inputs=[sha256, *dataset.labels, *(dataset.training_digests if numbers else ())],
         seed=0,
     )
@@ -126,7 +116,7 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     return ModelRef(name="baseline", kind="baseline", uri=artifact["uri"], sha256=artifact["sha256"])
 
 
-@task(task_run_name="teacher outputs", cache_policy=NO_CACHE, persist_result=False)
+@line("teacher outputs")
 def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: ModelRef) -> tuple[str, str] | None:
     """What a teacher says about the training and the unlabelled text, once for all steps that learn from it by the same text. Gives (uri, sha256).
 

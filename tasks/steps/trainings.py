@@ -38,7 +38,7 @@ def train_again(run: Recompression, dataset: DatasetRef, base: ModelRef, finalis
 
 
 def _train(run: Recompression, dataset: DatasetRef, base: ModelRef, finalists: Sequence[str]) -> Trained:
-    baseline = run.call(train_baseline, dataset, base)
+    baseline = train_baseline(run, dataset, base)
     variants = compress_all(run, needed(run.plan, finalists), baseline, dataset)
     evaluations = {model.name: _measure(run, model, dataset) for model in [baseline, *variants] if model.name in ("baseline", *finalists)}
     return Trained(run.seed, evaluations.pop("baseline"), evaluations)

@@ -59,9 +59,7 @@ class Memory:
         """Whether the ledger knows of a result of this step, whatever became of it."""
         return self.ledger.last(KIND, key=key) is not None
 
-    def keep(
-        self, key: str, step: str, run_id: str, place: str, result: Result, files: Mapping[str, Path], folder: Path, about: Mapping[str, Any] | None = None
-    ) -> Result:
+    def keep(self, key: str, step: str, run_id: str, place: str, result: Result, files: Mapping[str, Path], about: Mapping[str, Any] | None = None) -> Result:
         """Store a step's result: its files, then the ledger's record, then the tag. What is cut off in between is done again or found, and never half believed.
 
         ``about`` is what the record says besides: how long the step took, and what its key is made of."""
@@ -80,7 +78,7 @@ class Memory:
             }
             self.ledger.append(KIND, body, actor=actor())
 
-        return self.store.keep(run_id, place, key, result, files, folder, anchor)
+        return self.store.keep(run_id, place, key, result, files, anchor)
 
 
 def forged(key: str, known: list[Entry], runs: list[KeptRun], *, own: bool) -> Iterator[str]:

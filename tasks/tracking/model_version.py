@@ -17,7 +17,12 @@ from recompress.models.heads import head_of
 from recompress.records import Runtime
 
 NEEDED = ("mlflow", "numpy", "pandas", "jaxtyping", "pydantic", "rfc8785", "regex", "tokenizers", "transformers")
-NEEDED_BY: dict[Runtime, tuple[str, ...]] = {"torch": ("torch", "safetensors"), "packed": ("torch", "safetensors"), "onnx": ("onnx", "onnxruntime")}
+NEEDED_BY: dict[Runtime, tuple[str, ...]] = {
+    "torch": ("torch", "safetensors"),
+    "packed": ("torch", "safetensors"),
+    "onnx": ("onnx", "onnxruntime"),
+    "gguf": ("xllamacpp",),
+}
 """Packages that the served model imports, pinned as they are here."""
 
 

@@ -20,6 +20,8 @@ TABLES = "dc11669786a5"
 """The revision of the tables that the queries below are written for, as MLflow notes it in its database."""
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """How MLflow says that there is no such run, model, version or alias."""
+REFUSED = "PERMISSION_DENIED"
+"""What a server with logins says instead, of runs and versions alike, to everybody but its admin."""
 HERE = "workspace = 'default'"
 """MLflow may keep several workspaces in one database; a project's is the one that has no name."""
 STEP = "step."
@@ -74,17 +76,17 @@ class ClientReader:
         self.client = client
 
     def with_alias(self, model: str, alias: str) -> KeptVersion | None:
-        return self._whole(absent_is_none(lambda: self.client.get_model_version_by_alias(model, alias)))
+        return self._whole(self._of_model(model, lambda: self.client.get_model_version_by_alias(model, alias)))
 
     def version(self, model: str, version: str) -> KeptVersion | None:
-        return self._whole(absent_is_none(lambda: self.client.get_model_version(model, version)))
+        return self._whole(self._of_model(model, lambda: self.client.get_model_version(model, version)))
 
     def versions(self, model: str = "") -> list[KeptVersion]:
         found = pages(lambda page: self.client.search_model_versions(f"name = '{model}'" if model else None, page_token=page))
         return sorted((version for version in map(self._whole, found) if version), key=lambda one: (one.model, int(one.version)))
 
     def home_of(self, run: str) -> str | None:
-        found = absent_is_none(lambda: self.client.get_run(run))
+        found = absent_is_none(lambda: self.client.get_run(run), REFUSED)  # what may not be read is as good as gone: the step is done again
         return None if found is None else str(found.info.artifact_uri)
 
     def runs(self, experiment: str, step: str = "") -> list[KeptRun]:
@@ -92,6 +94,17 @@ class ClientReader:
         known = self.client.get_experiment_by_name(experiment)
         found = pages(lambda page: self.client.search_runs([known.experiment_id], wanted, page_token=page)) if known else []
         return [KeptRun(run.info.run_id, run.info.run_name, run.info.artifact_uri, dict(run.data.tags)) for run in found]
+
+    def _of_model(self, model: str, ask: Callable[[], Any]) -> Any:
+        """What is asked about a model that may not be there: refused, it is asked for itself, of which such a server tells the truth."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return absent_is_none(ask)
+        except MlflowException as error:
+            if error.error_code != REFUSED or absent_is_none(lambda: self.client.get_registered_model(model)) is not None:
+                raise
+        return None
 
     def _whole(self, found: Any) -> KeptVersion | None:
         if found is None:
@@ -166,6 +179,12 @@ def knows_tables(database: Path) -> bool:
         return False  # what is wrong with it is told by MLflow, which whoever asks goes on to
 
 
+def means_alias(reference: str) -> bool:
+    """Whether ``name`` or ``name@champion`` is asked for, and not a version by its number."""
+    _, at, version = reference.replace("/", "@", 1).partition("@")
+    return not at or version == "champion"
+
+
 def pages(ask: Callable[[Any], Any]) -> Iterable[Any]:
     """What MLflow gives in pages."""
     found, page = list[Any](), None
@@ -175,13 +194,13 @@ def pages(ask: Callable[[Any], Any]) -> Iterable[Any]:
     return found
 
 
-def absent_is_none(ask: Callable[[], Any]) -> Any:
-    """What MLflow answers, ``None`` where it says that there is no such thing."""
+def absent_is_none(ask: Callable[[], Any], *also: str) -> Any:
+    """What MLflow answers, ``None`` where it says that there is no such thing, or one of ``also``."""
     from mlflow.exceptions import MlflowException
 
     try:
         return ask()
     except MlflowException as error:
-        if error.error_code in ABSENT:
+        if error.error_code in (*ABSENT, *also):
             return None
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,9 +206,10 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[..., l
     """A model folder, or a registered model by ``name``, ``name@alias`` or ``name/version``, ready to answer lines, or lines about a context; registered ones are
     checked by the ledger.
 
-    Every answer also has a ``summary`` in one line.
+    A model of language that can continues each line, by so many ``tokens`` at most (``plain``: without its chat template), or says what it costs, for 0. Every
+    answer also has a ``summary`` in one line.
     """
-    from recompress.predict import Predictor, rows_of, summary
+    from recompress.predict import WRITTEN, Predictor, rows_of, summary
 
     folder = Path(model)
     if folder.is_dir():
@@ -219,7 +220,15 @@ def load_for_prediction(store: Store, root: Path, model: str) -> Callable[..., l
         ledger = sound_ledger(root, registry) if not registry.shared or ledger_if_any(root) else None
         directory = fetch_model(store, f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{ALIAS}", ledger)
     predictor = Predictor(directory)
-    return lambda lines, context=None: [{**answer, "summary": summary(answer)} for answer in predictor(rows_of(lines, predictor.columns, context))]
+
+    def ask(lines: Sequence[str], context: str | None = None, tokens: int | None = None, plain: bool = False) -> list[dict[str, Any]]:
+        if tokens or (tokens is None and predictor.writes):
+            answers = predictor.continue_text(lines, tokens or WRITTEN, plain=plain)
+        else:
+            answers = predictor(rows_of(lines, predictor.columns, context))
+        return [{**answer, "summary": summary(answer)} for answer in answers]
+
+    return ask
 
 
 def version_of(registry: MlflowRegistry, uri: str) -> tuple[str, str]:

@@ -21,15 +21,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psutil
 
-from recompress.errors import InputError, IntegrityError, StorageError
+from recompress.errors import InputError, IntegrityError, StorageError, without_passwords
 from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
 from recompress.integrity.durable import flush_tree
+from recompress.patience import Patience
 from recompress.records import DatasetRef
 from recompress.settings.file import SettingsFile
+from tasks.tracking.patient_client import PatientClient, asks_for_login, is_away
 from tasks.tracking.places import bring_up_to_date, former_home, path_of, sqlite_url
 from tasks.tracking.reading import ClientReader, KeptRun, Reader, RowReader, knows_tables
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "recompress"
 """The experiment of a project that gives itself no name; of one that does, ``recompress/NAME``."""
 Result = dict[str, Any]
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 """What MLflow takes for a store of runs without knowing where their files belong."""
@@ -49,8 +52,10 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 class Store:
     """Where MLflow keeps runs and artifacts: a SQLite file and a folder below ``mlflow/store``, or the server that ``MLFLOW_TRACKING_URI`` names."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, reads_only: bool = False) -> None:
+        """With ``reads_only`` nothing is brought up to date where the project was moved: a copy of the database is asked instead."""
         self.root = root.resolve()
+        self.reads_only = reads_only
         self.folder = self.root / "mlflow" / "store"
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(self.folder / "mlflow.db")
         self.is_local = self.uri.startswith("sqlite")
@@ -61,6 +66,8 @@ class Store:
                 f"MLFLOW_TRACKING_URI is a database ({self.uri}), so files would land in the folder where somebody happens to be; give the URL of an MLflow server "
                 "that keeps its runs there: mlflow server --backend-store-uri … --artifacts-destination FOLDER"
             )
+        self.patience = Patience()
+        """How long a server that is away is waited for, once work has begun."""
         self._opened: tuple[MlflowClient, str] | None = None
         self._reader: Reader | None = None
 
@@ -81,10 +88,15 @@ class Store:
     def reader(self) -> Reader:
         """Answers what is only asked: by rows where this project's own store is there and has the tables that are known, else by MLflow's client."""
         if self._reader is None:
-            database = self.folder / "mlflow.db"
-            by_rows = self.is_own and database.is_file() and knows_tables(database) and not former_home(database, EXPERIMENT, self._place)
-            self._reader = RowReader(database) if by_rows else ClientReader(self.client)
+            self._reader = self.rows or ClientReader(self.client)
         return self._reader
+
+    @property
+    def rows(self) -> RowReader | None:
+        """The rows themselves, where they can be read."""
+        database = self.folder / "mlflow.db"
+        by_rows = self.is_own and database.is_file() and knows_tables(database) and not former_home(database, EXPERIMENT, self._place)
+        return RowReader(database) if by_rows else None
 
     @property
     def _place(self) -> str:
@@ -100,15 +112,22 @@ class Store:
             logging.getLogger("alembic").setLevel(logging.WARNING)
             logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what is raised as well
             logging.getLogger("urllib3").setLevel(logging.ERROR)
-            read_only = self.is_own and self.exists and not os.access(self.folder, os.W_OK)
+            read_only = self.is_own and self.exists and (self._is_only_read or not os.access(self.folder, os.W_OK))
             with self.refusing(), locked(self.folder / "made.lock") if self.is_local and not read_only else nullcontext():
                 name = experiment_of(self.root)
                 place = self._place if self.is_local else None
                 uri = self._up_to_date(read_only) if self.is_own else self.uri
                 client = MlflowClient(uri, registry_uri=uri)
+                if not self.is_local:
+                    client = cast("MlflowClient", PatientClient(client, self.ask))
                 experiment = client.get_experiment_by_name(name)
                 self._opened = client, experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=place)
         return self._opened
+
+    @property
+    def _is_only_read(self) -> bool:
+        """Whether nothing may be brought up to date that would have to be."""
+        return self.reads_only and former_home(self.folder / "mlflow.db", EXPERIMENT, self._place) is not None
 
     def _up_to_date(self, read_only: bool) -> str:
         """The URL of this project's own database, its places brought up to date where the project was moved. MLflow wants to write wherever it opens one, so
@@ -120,9 +139,10 @@ class Store:
             database = Path(shutil.copyfile(database, private / "mlflow.db"))
         if database.is_file() and (before := former_home(database, EXPERIMENT, self._place)):
             bring_up_to_date(database, before, self._place)
-            log.warning(
-                "the project was moved here from %s; the places in MLflow's database are brought up to date", before.removesuffix("/mlflow/store/artifacts")
-            )
+            if not read_only:
+                log.warning(
+                    "the project was moved here from %s; the places in MLflow's database are brought up to date", before.removesuffix("/mlflow/store/artifacts")
+                )
         return sqlite_url(database)
 
     @contextmanager
@@ -134,7 +154,9 @@ class Store:
             if not isinstance(error, (OSError, sqlite3.Error, *_errors_of_mlflow())):
                 raise
             reason = str(error).strip().splitlines()[0][:240]
-            if not self.is_local:
+            if not self.is_local and asks_for_login(error):
+                way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a login that may do this"
+            elif not self.is_local:
                 way_out = "check MLFLOW_TRACKING_URI and that the server runs"
             elif "not a database" in reason or "malformed" in reason:
                 way_out = "it is damaged, so put back a copy of it"
@@ -151,7 +173,11 @@ class Store:
         from mlflow.artifacts import download_artifacts
 
         with self.refusing():
-            return Path(download_artifacts(artifact_uri=uri, tracking_uri=self.uri))
+            return self.ask(lambda: Path(download_artifacts(artifact_uri=uri, tracking_uri=self.uri)))
+
+    def ask(self, question: Callable[[], Answer]) -> Answer:
+        """What MLflow answers; a server that is away is waited for as long as patience lasts."""
+        return self.patience.ask(f"the MLflow server {without_passwords(self.uri)}", question, is_away)
 
     def open_run(self, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """A new run below ``parent``; gives its id."""
@@ -237,18 +263,17 @@ class Store:
         return result
 
     def keep(
-        self, run_id: str, place: str, key: str, result: Result, files: Mapping[str, Path], folder: Path, anchor: Callable[[str], None] = lambda _sha256: None
+        self, run_id: str, place: str, key: str, result: Result, files: Mapping[str, Path], anchor: Callable[[str], None] = lambda _sha256: None
     ) -> Result:
         """Store a step's files and result below ``place`` of a run, read the files back, let ``anchor`` record the result's digest, and only then write the tag."""
         with self.refusing():
             artifacts = {label: self.log(run_id, path, f"{place}/{label}") for label, path in files.items()}
             stored = {**result, "artifacts": artifacts, "run_id": run_id}
-            note = folder / "step.json"
-            note.write_bytes(canonical_json(stored))
-            self.client.log_artifact(run_id, str(note), place)
+            note = canonical_json(stored)
+            self.client.log_text(run_id, note.decode(), f"{place}/step.json")
             self.flush(f"{self.client.get_run(run_id).info.artifact_uri}/{place}")
-            anchor(sha256_file(note))
-            self.client.set_tag(run_id, f"step.{key}", f"{place}/step.json#{sha256_file(note)}")
+            anchor(sha256_bytes(note))
+            self.client.set_tag(run_id, f"step.{key}", f"{place}/step.json#{sha256_bytes(note)}")
         return stored
 
     def flush(self, uri: str) -> None:

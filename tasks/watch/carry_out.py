@@ -7,27 +7,34 @@ variant through, the pin moves in the project.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recompress.errors import RecompressError
+from recompress.errors import InputError, RecompressError, StorageError
 from recompress.recipe import Plan
 from recompress.watch.decide import Due
-from recompress.watch.pins import move_pins
+from recompress.watch.pins import move_pins_since
 from recompress.watch.settings import Mode, WatchSettings
 from tasks.running.lock import is_busy
 from tasks.running.servers import die_with_parent, end_group
-from tasks.watch.proposal import Proposal, commit_pin, propose
+from tasks.watch.proposal import Proposal, commit_pin, propose, read_exactly
 
 PAUSE_S = 0.2
+STOP_S = 2.0
+"""What a run may take to end, twice, when a signal came: whoever stops a container kills it after ten seconds."""
 ELSEWHERE = "somebody runs this recipe"
 """The outcome where nothing was done and nothing failed: the next look comes again."""
 Say = Callable[[str], None]
+
+
+class Stopped(BaseException):
+    """A signal came for the watch while it made a run: the run was ended and nothing is recorded of its end, so that the next look takes it up."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +61,34 @@ class Carried:
         return f"{self.outcome}: {self.summary}{place}{f'; {self.pull_request}' if self.pull_request else ''}"
 
 
-def carry_out(root: Path, plan: Plan, due: Due, mode: Mode, settings: WatchSettings, beat: Callable[[], bool], beat_s: float, say: Say) -> Carried:
-    """Make the run. ``beat`` keeps the lease, every ``beat_s`` seconds; where it says that the lease is lost, the run is ended."""
+def carry_out(
+    root: Path,
+    plan: Plan,
+    due: Due,
+    mode: Mode,
+    settings: WatchSettings,
+    beat: Callable[[], bool],
+    beat_s: float,
+    say: Say,
+    ended: Sequence[signal.Signals] = (),
+) -> Carried:
+    """Make the run. ``beat`` keeps the lease, every ``beat_s`` seconds; where it says that the lease is lost, the run is ended. So it is when a signal stands in
+    ``ended``: then ``Stopped`` is raised."""
     for line in due.why:
         say(f"{due.recipe}: {line}")
-    recipe, text = plan.path, plan.path.read_text(encoding="utf-8")
-    hold = bool(due.moved) and mode == "propose"
-    if due.moved:
+    recipe, hold = plan.path, bool(due.moved) and mode == "propose"
+    before = read_exactly(plan.path)
+
+    def move(text: str) -> str:
         for sight in due.moved:
-            text = move_pins(text, sight.source.name, sight.pins)
+            text = move_pins_since(before, text, sight.source.name, sight.pins)
+        return text
+
+    if due.moved:
         recipe = root / ".recompress" / "watch" / due.key[:16] / plan.path.name
         recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(text, encoding="utf-8")
-    code, said = _run(root, recipe, hold, due.key, beat, beat_s, say)
+        recipe.write_bytes(move(before).encode())
+    code, said = _run(root, recipe, _options(settings, hold), due.key, beat, beat_s, say, ended)
     promotion = said.get("promotion") or {}
     outcome = _outcome(code, said)
     carried = Carried(
@@ -81,38 +103,59 @@ def carry_out(root: Path, plan: Plan, due: Due, mode: Mode, settings: WatchSetti
     if not due.moved or code not in (0, 6):
         return carried
     if mode == "auto" and code == 0:
-        commit_pin(root, plan.path, text, _title(due), say)
-        return Carried(**{**asdict(carried), "moved_pins": True})
+        return _with_pin(root, plan.path, move, due, carried, say)
     try:
-        proposal = propose(root, plan.path, text, Proposal(due.recipe, due.key, _title(due), _story(due, carried), said), settings.forge, say)
+        proposal = propose(root, plan.path, move, Proposal(due.recipe, due.key, _title(due), _story(due, carried), said), settings.forge, say)
     except RecompressError as error:
         say(f"{due.recipe}: {error}")
-        return Carried(**{**asdict(carried), "outcome": "failed", "exit_code": 1, "summary": str(error)})
-    return Carried(**{**asdict(carried), "outcome": "proposed", "branch": proposal.branch, "pull_request": proposal.pull_request})
+        return replace(carried, outcome="failed", exit_code=1, summary=str(error))
+    return replace(carried, outcome="proposed", branch=proposal.branch, pull_request=proposal.pull_request)
 
 
-def _run(root: Path, recipe: Path, hold: bool, key: str, beat: Callable[[], bool], beat_s: float, say: Say) -> tuple[int, dict[str, Any]]:
+def _with_pin(root: Path, recipe: Path, move: Callable[[str], str], due: Due, carried: Carried, say: Say) -> Carried:
+    """Move the pin after a promotion. Where somebody wrote another one meanwhile, theirs stays: they decide, and what was promoted is promoted."""
+    try:
+        commit_pin(root, recipe, move, _title(due), say)
+    except InputError as error:
+        say(f"{due.recipe}: {error}")
+        return replace(carried, exit_code=6, summary=f"{carried.summary} {error}".strip())
+    return replace(carried, moved_pins=True)
+
+
+def _options(settings: WatchSettings, hold: bool) -> list[str]:
+    """What a person would write behind ``recompress run RECIPE``."""
+    shared = [*(["--workers", str(settings.workers)] if settings.workers != 1 or settings.pool else []), *(["--pool", settings.pool] if settings.pool else [])]
+    return [*shared, *(["--propose"] if hold else [])]
+
+
+def _run(
+    root: Path, recipe: Path, options: list[str], key: str, beat: Callable[[], bool], beat_s: float, say: Say, ended: Sequence[signal.Signals] = ()
+) -> tuple[int, dict[str, Any]]:
     """``recompress run RECIPE --json``: its exit code and what it said."""
-    command = [sys.executable, "-P", "-m", "flows.cli", "--root", str(root), "run", str(recipe), "--json", *(["--propose"] if hold else [])]
+    command = [sys.executable, "-P", "-m", "flows.cli", "--root", str(root), "run", str(recipe), "--json", *options]
     place = root / ".recompress" / "watch"
     place.mkdir(parents=True, exist_ok=True)
     log = place / f"{key[:16]}.log"
+    say(f"{recipe.stem}: the run begins; what it says stands in {log}")
     with log.open("wb") as errors, (place / f"{key[:16]}.json").open("w+b") as results:
         process = subprocess.Popen(
             command, cwd=root, stdin=subprocess.DEVNULL, stdout=results, stderr=errors, start_new_session=True, preexec_fn=die_with_parent
         )
-        beaten = time.monotonic()
+        beaten, missed = time.monotonic(), set[str]()
         try:
             while process.poll() is None:
                 time.sleep(PAUSE_S)
+                if ended and process.poll() is None:
+                    say("the run is ended; the next look takes it up after its last finished step")
+                    raise Stopped
                 if time.monotonic() - beaten >= beat_s:
                     beaten = time.monotonic()
-                    if not beat():
+                    if not _beats(beat, say, missed):
                         say("the lease was lost, so the run is ended; whoever has it goes on")
                         return 1, {"error": "the lease was lost to another watcher"}
         finally:
             if process.poll() is None:
-                end_group(process)
+                end_group(process, STOP_S if ended else None)
         results.seek(0)
         try:
             said = json.loads(results.read() or b"{}")
@@ -121,6 +164,19 @@ def _run(root: Path, recipe: Path, hold: bool, key: str, beat: Callable[[], bool
     if "summary" not in said and "error" not in said:
         said["error"] = f"the run ended with {process.returncode}; what it said stands in {log}"
     return process.returncode, said
+
+
+def _beats(beat: Callable[[], bool], say: Say, missed: set[str]) -> bool:
+    """Whether the lease is still held. While the ledger's database is away nobody can take it either, so the run goes on; that is said once, and noted in ``missed``."""
+    try:
+        held = beat()
+    except StorageError as error:
+        if not missed:
+            say(f"the lease could not be renewed, and is tried again: {error}")
+        missed.add("lease")
+        return True
+    missed.clear()
+    return held
 
 
 def _outcome(code: int, said: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from recompress.watch.decide import short
 from recompress.watch.settings import read_watch_settings
 from recompress.watch.sources import Sight
+from tasks.running.home import check_name
 from tasks.running.recompression import read_plan
 from tasks.steps.rehearsal import Foreseen, Rehearsal, Rehearsed, rehearse
 from tasks.watch.look import look_at_sources
@@ -58,13 +59,14 @@ class Forecast:
         if self.run.refused:
             lines.append(f"A run would be refused: {self.run.refused}")
         elif self.run.then:
-            lines.append(f"{self.run.then[0].upper()}{self.run.then[1:]}.")
+            lines.append(f"Then: {self.run.then}.")
         return "\n".join(lines)
 
 
 def forecast(root: Path, recipe: str) -> Forecast:
     """Look at the sources and rehearse the run. Raises ``InputError`` for a recipe that cannot be read, ``IntegrityError`` for a ledger that does not hold."""
     plan = read_plan(recipe, root)
+    check_name(root, plan)
     sights = look_at_sources(root, plan, read_watch_settings(root))
     return Forecast(plan.recipe.name, sights, rehearse(Rehearsal(root, plan)))
 

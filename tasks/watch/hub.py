@@ -5,17 +5,25 @@ A commit that the hub names may not be there after a history was rewritten, so t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
+from recompress.errors import without_passwords
 from recompress.watch.sources import Sight, Source, files_digest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 TIMEOUT_S = 10.0
+MOST_PAGES = 200
+LONGEST_S = 7 * 86_400.0
+"""However long a place asks to be left alone."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LICENCE_FILE = re.compile(r"(licen[cs]e|copying)[^/]*$", re.IGNORECASE)
 RepoKind = Literal["model", "dataset"]
 WEIGHTS = "model.safetensors"
 
@@ -31,7 +39,12 @@ def look_at_hub(source: Source, kind: RepoKind, files: Sequence[str] | Callable[
     except HfHubHTTPError as error:
         return Sight(source, away=_why(error), retry_after_s=_asked_for(error))
     except (httpx.HTTPError, OSError) as error:
-        return Sight(source, away=f"the hub does not answer ({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else 'no reason given'})")
+        return Sight(source, away=f"the hub does not answer ({type(error).__name__}: {_first_line(error) or 'no reason given'})")
+    except Exception as error:  # a page of a proxy, a mirror that is none: whatever the client makes of it, nothing was seen
+        said = _first_line(error)
+        return Sight(
+            source, away=f"what answers is no hub ({type(error).__name__}{f': {said}' if said else ''}); see whether a proxy or HF_ENDPOINT leads elsewhere"
+        )
 
 
 def _look(api: HfApi, source: Source, kind: RepoKind, files: Sequence[str] | Callable[[str], bool], branch: str) -> Sight:
@@ -51,18 +64,43 @@ def _look(api: HfApi, source: Source, kind: RepoKind, files: Sequence[str] | Cal
     except RevisionNotFoundError:
         return replace(seen, waits=_rewritten(source, branch))
     pinned = replace(seen, pinned_digest=files_digest(_read(then, files)[0]))
-    commits = api.list_repo_commits(source.place, revision=branch, repo_type=kind)
-    after = [commit for commit in commits if commit.commit_id != source.pinned]
-    known = [commit.commit_id for commit in commits]
-    if source.pinned not in known:
+    newer = _commits_after(api, source, kind, branch)
+    if newer is None:
         return replace(pinned, waits=_rewritten(source, branch))
-    newer = after[: known.index(source.pinned)]
-    pinned = replace(pinned, moved_at=newer[0].created_at.isoformat() if newer else "", between=tuple(commit.commit_id for commit in reversed(newer[1:])))
+    pinned = replace(pinned, between=tuple(reversed(newer[1:])))
     if _licence(then) != _licence(now):
-        return replace(pinned, waits=f"its licence is {_licence(now) or 'not said any more'}, at the pinned commit it was {_licence(then) or 'not said'}")
+        return replace(pinned, waits=f"its licence is {_in_words(now) or 'not said any more'}, at the pinned commit it was {_in_words(then) or 'not said'}")
     if pinned.moved:
         _check_there(api, source, kind, str(now.sha), sorted(read))
     return pinned
+
+
+def _commits_after(api: HfApi, source: Source, kind: RepoKind, branch: str) -> list[str] | None:
+    """The branch's commits after the pinned one, newest first; ``None`` where that is none of them. The client's own list waits without end and asks
+    again what it was refused, so that each page is asked for here, once."""
+    from huggingface_hub.utils import get_session, hf_raise_for_status, parse_datetime  # type: ignore[attr-defined]
+
+    headers, newer = api._build_hf_headers(), list[str]()
+    url = f"{api.endpoint}/api/{kind}s/{source.place}/commits/{quote(branch, safe='')}"
+    for _ in range(MOST_PAGES):
+        answer = get_session().get(url, headers=headers, timeout=TIMEOUT_S)
+        hf_raise_for_status(answer)
+        listed = answer.json()
+        if not isinstance(listed, list) or not listed:
+            raise ValueError("it lists no commits")
+        for commit in listed:
+            if commit["id"] == source.pinned:
+                return newer
+            parse_datetime(commit["date"])  # a list of something else has none
+            newer.append(str(commit["id"]))
+        url = answer.links.get("next", {}).get("url", "")
+        if not url:
+            return None
+    raise ValueError(f"{len(newer):,} commits were listed without the pinned one")
+
+
+def _first_line(error: Exception) -> str:
+    return without_passwords((str(error).splitlines() or [""])[0])[:120]
 
 
 def _rewritten(source: Source, branch: str) -> str:
@@ -72,8 +110,10 @@ def _rewritten(source: Source, branch: str) -> str:
 def _read(info: Any, files: Sequence[str] | Callable[[str], bool]) -> tuple[dict[str, str], str]:
     """The identities of the files that are read, by their paths, and the sha256 of a model's weights where it has some."""
     there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    if not COMMIT.fullmatch(str(info.sha)) or not there:
+        raise ValueError("it names no commit or no files")
     names = [name for name in there if files(name)] if callable(files) else [name for name in there if any(fnmatch(name, pattern) for pattern in files)]
-    identities = {name: there[name].lfs.sha256 if there[name].lfs else str(there[name].blob_id) for name in sorted(names)}
+    identities = {name: _identity(there[name]) for name in sorted(names)}
     return identities, there[WEIGHTS].lfs.sha256 if WEIGHTS in there and there[WEIGHTS].lfs else ""
 
 
@@ -82,10 +122,28 @@ def _pins(kind: RepoKind, commit: str, sha256: str) -> dict[str, str]:
     return {} if kind == "dataset" else {"revision": commit} | ({"sha256": sha256} if sha256 else {})
 
 
-def _licence(info: Any) -> str:
+def _identity(sibling: Any) -> str:
+    identity = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    if not isinstance(identity, str) or not identity:
+        raise ValueError(f"it does not say which file {sibling.rfilename} is")
+    return identity
+
+
+def _licence(info: Any) -> dict[str, str]:
+    """What a card says of the licence, and of one that the hub has on no list (``other``) the files that may hold it."""
     card = getattr(info, "card_data", None)
-    licence = card.get("license") if card is not None else None
-    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
+    said = {key: _as_text(card.get(key)) for key in ("license", "license_name", "license_link")} if card is not None else {}
+    if "other" in said.get("license", ""):
+        said |= {s.rfilename: _identity(s) for s in info.siblings or () if LICENCE_FILE.match(s.rfilename) or s.rfilename == said["license_link"]}
+    return {key: value for key, value in said.items() if value}
+
+
+def _in_words(info: Any) -> str:
+    return " · ".join(value if key.startswith("license") else f"{key} {value[:12]}" for key, value in _licence(info).items())
+
+
+def _as_text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
 def _check_there(api: HfApi, source: Source, kind: RepoKind, commit: str, names: Sequence[str]) -> None:
@@ -120,6 +178,6 @@ def _asked_for(error: Any) -> float:
 
     limit = parse_ratelimit_headers(error.response.headers)
     if limit is not None and error.response.status_code == 429:
-        return float(limit.reset_in_seconds)
+        return min(float(limit.reset_in_seconds), LONGEST_S)
     after = error.response.headers.get("Retry-After", "")
-    return float(after) if after.isdigit() else 0.0
+    return min(float(after), LONGEST_S) if after.isdecimal() else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,9 @@ from recompress.data.formats.tables import SIDE_FILES
 from recompress.data.sources import SourceSettings, read_settings_of
 from recompress.errors import DataRefused, RecompressError, without_passwords
 from recompress.integrity.digest import sha256_directory, sha256_file, sha256_json
-from recompress.integrity.fingerprint import VERSIONED, code_fingerprint
+from recompress.integrity.fingerprint import code_fingerprint, versions
 from recompress.methods.registry import get_method
-from recompress.models.base import HUB_FILES, WEIGHTS, find_base
+from recompress.models.base import HUB_FILES, WEIGHTS, find_base, pinned_file
 from recompress.recipe import BaseChoice, Plan
 from recompress.watch.settings import WatchSettings
 from recompress.watch.sources import Kind, Sight, Source
@@ -57,11 +56,11 @@ def _without_pins(settings: object) -> object:
 def _of_the_project(plan: Plan) -> Iterator[Sight]:
     """Recipe, policy, code and packages: what a person changes here."""
     methods = {get_method(step.method).run.__module__ for steps in plan.steps.values() for step in steps}
-    versions = {name: importlib.metadata.version(name).split("+")[0] for name in VERSIONED}
+    installed = versions()
     yield Sight(Source("recipe", "recipe", str(plan.path)), digest=dials_digest(plan))
     yield Sight(Source("policy", "policy", plan.recipe.policy), digest=plan.policy.sha256)
     yield Sight(Source("code", "code", "recompress"), digest=code_fingerprint(*CODE, *sorted(methods)))
-    yield Sight(Source("packages", "packages", ", ".join(f"{name} {version}" for name, version in versions.items())), digest=sha256_json(versions))
+    yield Sight(Source("packages", "packages", ", ".join(f"{name} {version}" for name, version in installed.items())), digest=sha256_json(installed))
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class Looking:
         kind: Kind = "package" if choice.model.startswith("package://") else "folder"
         source = Source(name, kind, choice.model, choice.sha256 or "")
         try:
-            return _folder(source, find_base(choice.model, root=self.root))
+            folder = find_base(choice.model, root=self.root)
+            return _folder(source, folder, pinned_file(choice.model, folder, root=self.root))
         except (RecompressError, OSError) as error:
             return Sight(source, away=str(error))
 
@@ -103,8 +103,8 @@ class Looking:
             imported = yaml.safe_load((self.root / raw.pointer).read_text(encoding="utf-8"))["deps"][0]
             repository = imported["repo"]
             source = Source(f"origin of {name}", "DVC import", without_passwords(repository["url"]), repository["rev_lock"])
-            branch = self.settings.follow.get(source.place, "HEAD")
-            yield self._unless_left_alone(source, lambda: look_at_import(source, repository["url"], imported["path"], branch))
+            branch, rev = self.settings.follow.get(source.place, ""), str(repository.get("rev") or "")
+            yield self._unless_left_alone(source, lambda: look_at_import(source, repository["url"], imported["path"], branch, rev))
 
     def _data_on_hub(self, name: str, described: SourceSettings) -> Sight:
         hub = described.hub
@@ -128,11 +128,11 @@ class Looking:
         return look() if why is None else Sight(source, away=why, retry_after_s=LEFT_ALONE)
 
 
-def _folder(source: Source, folder: Path, revision: str = "") -> Sight:
+def _folder(source: Source, folder: Path, pinned: Path, revision: str = "") -> Sight:
     """A folder that is pinned by its weights, or is taken as it is."""
     if not source.pinned:
         return Sight(source, digest=sha256_directory(folder), revision=revision)
-    weights = sha256_file(folder / WEIGHTS)
+    weights = sha256_file(pinned)
     return Sight(source, digest=weights, pinned_digest=source.pinned, revision=revision, pins={"sha256": weights})
 
 
@@ -142,14 +142,15 @@ def _registered(root: Path, source: Source) -> Sight:
     from recompress.promotion.registry import MANIFEST_TAG
     from tasks.tracking.registry import open_registry, version_of
 
-    store = Store(root)
+    store = Store(root, reads_only=True)
     if not store.exists:
         return Sight(source, away=f"there is no store of models at {store.uri}")
     try:
         registry = open_registry(store)
         model, version = version_of(registry, source.place)
         if source.pinned:
-            return _folder(source, registry.fetch(model, version) / MODEL_FOLDER, version)
+            folder = registry.fetch(model, version) / MODEL_FOLDER
+            return _folder(source, folder, folder / WEIGHTS, version)
         tags = registry.tags(model, version) or {}
         return Sight(source, digest=sha256_json({"version": version, "manifest": tags.get(MANIFEST_TAG, "")}), revision=version)
     except (RecompressError, OSError) as error:

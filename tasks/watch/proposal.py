@@ -5,13 +5,16 @@ Without a git repository the same files go into a folder. Where a forge is named
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from recompress.errors import InputError, StorageError
 from recompress.watch.pins import changed_lines
@@ -20,7 +23,11 @@ from recompress.watch.settings import Forge
 TOKEN = "RECOMPRESS_FORGE_TOKEN"
 FOLDER = "proposals"
 TIMEOUT_S = 60
+NOTHING = "0" * 40
+OWN = "refs/as-proposed"
 Say = Callable[[str], None]
+Move = Callable[[str], str]
+"""From a recipe's text to the same with its pin moved; raises ``InputError`` where that is not the pin that it was."""
 
 
 @dataclass(frozen=True)
@@ -63,36 +70,94 @@ class Proposed:
     pull_request: str = ""
 
 
-def propose(root: Path, recipe: Path, text: str, proposal: Proposal, forge: Forge | None, say: Say) -> Proposed:
-    """Write the commit. Raises ``InputError`` where the recipe on the branch is not the one that was run, ``StorageError`` where git refuses."""
-    before = recipe.read_text(encoding="utf-8")
-    files = proposal.files(text, before)
-    if not _is_repository(root):
-        for name, data in {**files, f"{FOLDER}/{proposal.name}/{recipe.name}": text.encode()}.items():
+def propose(root: Path, recipe: Path, move: Move, proposal: Proposal, forge: Forge | None, say: Say) -> Proposed:
+    """Write the commit: the recipe as it is committed now, with its pin moved. Raises ``InputError`` where the recipe here is not the one that is committed, or its
+    pin is another than it was, and ``StorageError`` where git refuses."""
+    top = _top(root)
+    real = recipe.resolve()
+    if top is None or not real.is_relative_to(top):
+        before = read_exactly(recipe)
+        text = move(before)
+        for name, data in {**proposal.files(text, before), f"{FOLDER}/{proposal.name}/{recipe.name}": text.encode()}.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(data)
-        say(f"{proposal.recipe}: this project is in no git repository, so the proposal is a folder: {FOLDER}/{proposal.name}")
+        why = "this project is in no git repository" if top is None else f"{recipe.name} lies outside of this git repository ({real})"
+        say(f"{proposal.recipe}: {why}, so the proposal is a folder: {FOLDER}/{proposal.name}")
         return Proposed("", f"{FOLDER}/{proposal.name}")
-    prefix = _git(root, "rev-parse", "--show-prefix")
-    place = recipe.resolve().relative_to(root.resolve()).as_posix()
-    if _git(root, "show", f"HEAD:{prefix}{place}", strip=False) != before:
+    place = real.relative_to(top).as_posix()
+    if not _tracked_and_clean(root, real):
         raise InputError(f"{place} has changes that are not committed, so a branch with another pin would not be what was run; commit it, and look again")
+    before = _git(root, "cat-file", "blob", f"HEAD:{place}", strip=False)
+    text = move(before)
+    prefix = _git(root, "rev-parse", "--show-prefix")
+    files = {f"{prefix}{name}": data for name, data in proposal.files(text, before).items()}
+    commit = _commit(root, {**files, place: text.encode()}, f"{proposal.title}\n\n{proposal.story}\n")
     branch = f"recompress/{proposal.name}"
-    commit = _commit(root, {f"{prefix}{name}": data for name, data in {**files, place: text.encode()}.items()}, f"{proposal.title}\n\n{proposal.story}\n")
-    _git(root, "update-ref", f"refs/heads/{branch}", commit)
+    if not _point(root, branch, commit):
+        say(f"{proposal.recipe}: branch {branch} is there and holds what somebody did on it, so it is left alone; delete it, and a look proposes anew")
+        return Proposed(branch)
     say(f"{proposal.recipe}: proposed on branch {branch}; git diff HEAD...{branch}, and git merge {branch} takes it")
     return Proposed(branch, _pull_request(root, branch, proposal, forge, say))
 
 
-def commit_pin(root: Path, recipe: Path, text: str, title: str, say: Say) -> None:
-    """Move the pin in the project itself, after its promotion; where git knows the recipe as it was, as a commit of that one line."""
-    clean = _is_repository(root) and _tracked_and_clean(root, recipe)
+def commit_pin(root: Path, recipe: Path, move: Move, title: str, say: Say) -> None:
+    """Move the pin in the recipe as it stands now, after its promotion; where git knows it as it stands, as a commit of that one line. Raises ``InputError`` where the
+    pin is another than it was; then nothing is written."""
+    recipe = recipe.resolve()  # a link stays one
+    clean = _tracked_and_clean(root, recipe)
+    before = read_exactly(recipe)
+    text = move(before)
+    if text == before:
+        say(f"{title}: that pin stands in {recipe.name} already")
+        return
     partial = recipe.with_name(f".{recipe.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(text.encode())
+    shutil.copymode(recipe, partial)
     partial.replace(recipe)
+    how = ""
     if clean:
-        _git(root, *_identity(root), "commit", "--quiet", "--no-verify", "--only", "-m", title, "--", str(recipe.resolve()))
-    say(f"{title}: the pin in {recipe.name} moved{' and was committed' if clean else ''}")
+        try:
+            _git(root, *_identity(root), "commit", "--quiet", "--no-verify", "--only", "-m", title, "--", str(recipe))
+            how = " and was committed"
+        except StorageError as error:
+            how = f", and git does not take the commit ({error}); commit it"
+    say(f"{title}: the pin in {recipe.name} moved{how}")
+
+
+def read_exactly(path: Path) -> str:
+    """A text with the ends of lines that it has. Raises ``InputError``."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+def _point(root: Path, branch: str, commit: str) -> bool:
+    """Let the branch be at the commit. False where it is there and is not as a watch left it, or where somebody has it checked out: it is theirs.
+
+    What a watch left is known by a reference beside it. Both are moved at once, from where they were or not at all.
+    """
+    head, own = f"refs/heads/{branch}", f"{OWN}/{branch}"
+    here = {reference: _at(root, reference) for reference in (head, own)}
+    out = f"branch {head}" in _git(root, "worktree", "list", "--porcelain").splitlines()
+    if here[head] and (out or here[head] != here[own]):
+        return False
+    lines = [f"update {reference} {commit} {here[reference] or NOTHING}\n" for reference in here]
+    try:
+        _git(root, "update-ref", "--stdin", data="".join(lines).encode())
+    except StorageError:
+        if _at(root, head) == here[head]:
+            raise
+        return False  # somebody was quicker
+    return True
+
+
+def _at(root: Path, reference: str) -> str:
+    """The commit that a reference is at; empty where there is none."""
+    try:
+        return _git(root, "rev-parse", "--verify", "--quiet", reference)
+    except StorageError:
+        return ""
 
 
 def _commit(root: Path, files: Mapping[str, bytes], message: str) -> str:
@@ -104,7 +169,8 @@ def _commit(root: Path, files: Mapping[str, bytes], message: str) -> str:
         _git(root, "read-tree", "HEAD", env=own)
         for name, data in files.items():
             blob = _git(root, "hash-object", "-w", "--stdin", data=data)
-            _git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", env=own)
+            mode = (_git(root, "ls-tree", "--full-tree", "HEAD", name).split() or ["100644"])[0]
+            _git(root, "update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}", env=own)
         tree = _git(root, "write-tree", env=own)
         return _git(root, *_identity(root), "commit-tree", tree, "-p", "HEAD", "-m", message)
     finally:
@@ -120,11 +186,13 @@ def _identity(root: Path) -> list[str]:
         return ["-c", "user.name=recompress watch", "-c", "user.email=recompress@localhost"]
 
 
-def _is_repository(root: Path) -> bool:
+def _top(root: Path) -> Path | None:
+    """The top folder of the git repository that the project is in; ``None`` where there is none, or one without a commit."""
     try:
-        return bool(_git(root, "rev-parse", "--verify", "HEAD"))
+        _git(root, "rev-parse", "--verify", "HEAD")
+        return Path(_git(root, "rev-parse", "--show-toplevel", strip=False).removesuffix("\n")).resolve()
     except StorageError:
-        return False
+        return None
 
 
 def _tracked_and_clean(root: Path, recipe: Path) -> bool:
@@ -137,20 +205,39 @@ def _tracked_and_clean(root: Path, recipe: Path) -> bool:
 
 def _pull_request(root: Path, branch: str, proposal: Proposal, forge: Forge | None, say: Say) -> str:
     """Push the branch and ask for it to be merged, where a forge and its token are given. A forge that refuses takes nothing from the proposal: the branch is there."""
-    token = os.environ.get(TOKEN)
+    token = os.environ.get(TOKEN, "").strip()
     if forge is None or not token:
         return ""
     import httpx2 as httpx
 
     try:
-        _git(root, "push", "--quiet", forge.remote, f"{branch}:{branch}")
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ValueError(f"{TOKEN} holds what no token does: a space, or a letter that is not ASCII")
+        _git(root, "push", "--quiet", forge.remote, f"refs/heads/{branch}:refs/heads/{branch}", env=_with_token(forge, token))
         request = {"title": proposal.title, "body": proposal.story, "head": branch, "base": forge.base}
         answer = httpx.post(f"{forge.api.rstrip('/')}/repos/{forge.repository}/pulls", json=request, headers={"Authorization": f"Bearer {token}"}, timeout=30)
         answer.raise_for_status()
         return str(answer.json()["html_url"])
-    except (StorageError, httpx.HTTPError, ValueError, KeyError) as error:
-        say(f"{proposal.recipe}: the branch {branch} is here, but no pull request was made: {str(error).splitlines()[0][:200]}")
+    except Exception as error:  # whatever a forge answers, the proposal is made
+        why = (str(error).splitlines() or [type(error).__name__])[0].replace(token, "***")[:200]
+        say(f"{proposal.recipe}: the branch {branch} is here, but no pull request was made: {why}")
         return ""
+
+
+def _with_token(forge: Forge, token: str) -> dict[str, str]:
+    """An environment in which git gives the token to the forge's own host and to no other, not even to one that the forge leads on to. It stands in no argument and in
+    no address, where other users of this machine could read it."""
+    place = urlsplit(forge.api)
+    host = place.netloc.rpartition("@")[2]
+    if host == "api.github.com" or (host.startswith("api.") and host.endswith(".ghe.com")):
+        host = host.removeprefix("api.")  # GitHub's API has a host of its own
+    login = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    count, there = os.environ.get("GIT_CONFIG_COUNT", ""), f"http.{place.scheme}://{host}/"
+    first = int(count) if count.isdecimal() else 0
+    said = {"GIT_CONFIG_COUNT": str(first + 2)}
+    for number, (key, value) in enumerate([("extraHeader", f"Authorization: Basic {login}"), ("followRedirects", "false")], start=first):
+        said |= {f"GIT_CONFIG_KEY_{number}": f"{there}.{key}", f"GIT_CONFIG_VALUE_{number}": value}
+    return said
 
 
 def _json(value: Any) -> bytes:

@@ -34,8 +34,9 @@ def begin_telling(root: Path) -> None:
                 writer.append(TOLD, {"about": writer.head().hash, "event": BEGINS, "to": name}, actor=actor())
 
 
-def tell_people(root: Path, say: Say) -> int:
-    """Send what is owed, and give the number of messages that went out. Raises nothing: whoever cannot be told is told later."""
+def tell_people(root: Path, say: Say, budget: float | None = None) -> int:
+    """Send what is owed, and give the number of messages that went out. Raises nothing: whoever cannot be told is told later. ``budget`` is what ``watch.yaml`` says,
+    which is read where it is left out."""
     addresses = _addresses()
     if not addresses:
         return 0
@@ -44,8 +45,8 @@ def tell_people(root: Path, say: Say) -> int:
         if ledger is None or (lease := ledger.leases.take("tell people", actor(), LEASE_S)) is None:
             return 0
         try:
-            budget = read_watch_settings(root).budget
-            return sum(_send_owed(ledger, name, address, budget, say) for name, address in addresses.items())
+            share = read_watch_settings(root).budget if budget is None else budget
+            return sum(_send_owed(ledger, name, address, share, say) for name, address in addresses.items())
         finally:
             ledger.leases.give_back(lease)
     except RecompressError as error:
@@ -88,7 +89,7 @@ def _send(address: str, message: Message) -> str:
     way = Apprise()
     try:
         if not way.add(address):
-            return f"{ADDRESSES} holds an address that Apprise does not know"
+            return f"{ADDRESSES} holds an address that Apprise does not know; a space in one is written %20"
         return "" if way.notify(title=message.title, body=message.body, body_format=NotifyFormat.TEXT) else "the other side did not take it"
     except Exception as error:  # whatever a hundred services raise, nobody's run ends of it
         return type(error).__name__
@@ -100,4 +101,9 @@ def _addresses() -> dict[str, str]:
 
 
 def _kind(address: str) -> str:
-    return address.partition("://")[0][:20]
+    """What an address begins with, where that is a kind that Apprise knows: anything else may be a piece of a password."""
+    from apprise.plugins import N_MGR
+
+    kind, mark, _ = address.partition("://")
+    known = N_MGR.schemas()  # type: ignore[no-untyped-call]
+    return kind if mark and kind.lower() in known else "an address of no kind that Apprise knows"

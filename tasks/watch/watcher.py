@@ -10,21 +10,28 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from recompress.errors import StorageError
+from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
 from recompress.ledger.store import Reader, Writer
 from recompress.recipe import Plan
-from recompress.watch.decide import Decision, Due, decide
+from recompress.settings.file import place_in
+from recompress.watch.decide import AHEAD, Decision, Due, decide
 from recompress.watch.history import AWAY, ENDED, LOOKED, RUN, SEEN, WAITS, WATCH_KINDS, WatchHistory, history_of
 from recompress.watch.settings import WatchSettings, seconds_of
-from recompress.watch.sources import Sight
+from recompress.watch.sources import OF_THE_MACHINE, Sight
 from tasks.ledger.access import actor, open_ledger
+from tasks.running.home import check_name
 from tasks.running.recompression import read_plan
+from tasks.steps.rehearsal import all_found
 from tasks.watch.carry_out import ELSEWHERE, Carried, carry_out
+from tasks.watch.circumstances import data_digest, decisions, settings_digest
 from tasks.watch.look import LEFT_ALONE, look_at_sources
 
 Say = Callable[[str], None]
@@ -33,8 +40,21 @@ A_DAY_S = 86_400.0
 NOT_VISIBLE = 7
 """The exit code of a look that could not see a source."""
 WORST_FIRST = (1, 5, 3, 2, 4, NOT_VISIBLE, 6, 0)
-FINAL = (0, 2, 3, 4, 5, 6)
-"""Exit codes of a run that would end in the same way again."""
+REFUSED = 4
+FINAL = (0, REFUSED, 6)
+"""Exit codes of a run that would end in the same way again, as long as nobody decides otherwise in the ledger. Everything else may be mended, here or elsewhere."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A change whose run failed or was refused, and that is not run now."""
+
+    key: str
+    exit_code: int
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass
@@ -47,11 +67,14 @@ class Looked:
     runs: list[Carried] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     """Runs that another watcher is making."""
+    pending: list[Pending] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        codes = {run.exit_code for run in self.runs} | ({NOT_VISIBLE} if self.decision.away else set()) | ({6} if self.decision.waits else set())
-        return next((code for code in WORST_FIRST if code in codes), 1 if codes else 0)
+        ends = [run.exit_code for run in self.runs] + [pending.exit_code for pending in self.pending]
+        codes = {code if code in WORST_FIRST else 1 for code in ends}
+        codes |= ({NOT_VISIBLE} if self.decision.away else set()) | ({6} if self.decision.waits else set())
+        return next((code for code in WORST_FIRST if code in codes), 0)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -61,6 +84,7 @@ class Looked:
             "settling": [{"source": sight.source.name, "until": until.isoformat()} for sight, until in self.decision.settling],
             "runs": [run.as_json() for run in self.runs],
             "elsewhere": self.elsewhere,
+            "pending": [pending.as_json() for pending in self.pending],
         }
 
     def text(self) -> str:
@@ -68,17 +92,19 @@ class Looked:
         lines += [f"{sight.source.name} ({sight.source.place}) waits for a person: {sight.waits}" for sight in self.decision.waits]
         lines += [f"{sight.source.name} ({sight.source.place}) moved and rests until {until:%Y-%m-%d %H:%M:%S} UTC" for sight, until in self.decision.settling]
         lines += [run.text for run in self.runs] + [f"run {key[:12]}… waits: another watcher makes it, or somebody runs this recipe" for key in self.elsewhere]
+        lines += [pending.text for pending in self.pending]
         return "\n".join(f"{self.recipe}: {line}" for line in lines or ["looked, nothing new"])
 
 
 @dataclass(frozen=True)
 class Watcher:
-    """Looks at the recipes of one project. ``carry`` makes a run; the tests give another."""
+    """Looks at the recipes of one project. ``carry`` makes a run, and ``all_found`` says whether one would find all of its steps; the tests give others."""
 
     root: Path
     settings: WatchSettings
     say: Say
     carry: Callable[..., Carried] = carry_out
+    all_found: Callable[[Path, Plan], bool] = all_found
 
     @property
     def ledger(self) -> Ledger:
@@ -88,18 +114,26 @@ class Watcher:
         """One look at one recipe, with all that follows from it. Raises ``InputError`` for a recipe that cannot be read, and ``StorageError``."""
         plan, ledger = read_plan(str(recipe), self.root), self.ledger
         name = plan.recipe.name
+        check_name(self.root, plan)
         sights = look_at_sources(self.root, plan, self.settings, self._left_alone(ledger, name))
         for sight in sights:
             self._pace(ledger, sight)
         history = self._record(ledger, name, sights)
         settle = timedelta(seconds=seconds_of(self.settings.settle))
-        ran_before = ledger.last("policy-recorded", recipe=name) is not None
+        begins = history.last_run is None and ledger.last("policy-recorded", recipe=name) is not None
+        ran_before = begins and self.all_found(self.root, plan)
         decision = decide(name, sights, history, ledger.clock(), settle, ran_before=ran_before)
         if decision.begins is not None:
             self._begin(ledger, decision.begins)
         looked = Looked(name, sights, decision)
         for due in decision.due:
             self._run(ledger, plan, due, looked)
+        for due in decision.over:
+            end = history.ended[due.key]
+            if not self._is_over(history, due, decisions(ledger, plan)):
+                self._run(ledger, plan, due, looked)
+            elif end.get("exit_code") == REFUSED:
+                looked.pending.append(Pending(due.key, REFUSED, f"{_named(due)} was refused: {end.get('summary') or end['outcome']}; the champion stays"))
         self._say_that_it_looked(ledger, name)
         return looked
 
@@ -140,7 +174,11 @@ class Watcher:
 
     def _run(self, ledger: Ledger, plan: Plan, due: Due, looked: Looked) -> None:
         """Make a run that is due, unless another watcher makes or has made it."""
-        if ledger.leases.paused(f"run {due.key}") > 0:
+        settings, decided = settings_digest(self.root, ledger, plan), decisions(ledger, plan)
+        failed = _history(ledger, due.recipe).failed.get(due.key, [])
+        rest = ledger.leases.paused(f"run {due.key}")
+        if rest > 0 and _tried_with(settings, data_digest(self.root, plan)) in {end.get("tried_with") for end in failed}:
+            looked.pending.append(_failed(due, failed[-1], rest))
             return
         seconds = seconds_of(self.settings.lease)
         lease = ledger.leases.take(f"watch {due.recipe}", f"{actor()} {socket.gethostname()}:{os.getpid()}", seconds)
@@ -148,37 +186,48 @@ class Watcher:
             looked.elsewhere.append(due.key)
             return
         try:
-            if not self._claimed(ledger, due):
+            if not self._claimed(ledger, due, decided):
                 return
-            mode = self.settings.mode_of(_relative(plan.path, self.root))
+            mode = self.settings.mode_of(place_in(self.root, plan.path.resolve()))
             carried = self.carry(self.root, plan, due, mode, self.settings, lambda: ledger.leases.beat(lease, seconds), seconds / 4, self.say)
             if carried.outcome == ELSEWHERE:
                 looked.elsewhere.append(due.key)
                 return
             final = carried.exit_code in FINAL
-            body = {"key": due.key, "recipe": due.recipe, "final": final, **carried.as_json()}
+            tried_with = _tried_with(settings, data_digest(self.root, plan))  # the data as the run left it: what it brought itself mends nothing
+            body = {"key": due.key, "recipe": due.recipe, "final": final, "tried_with": tried_with, "decisions": decided, **carried.as_json()}
             with ledger.transaction() as writer:
-                if due.key not in _history(writer, due.recipe).ended:
+                history = _history(writer, due.recipe)
+                if not self._is_over(history, due, decided) and not _is_said(history.failed.get(due.key, []), body):
                     writer.append(ENDED, body, actor=actor())
                 if carried.moved_pins and due.moved:
                     self._now_the_project(writer, due)
             looked.runs.append(carried)
-            if not final:
+            if final:
+                ledger.leases.resume(f"run {due.key}")
+            else:
                 pause = ledger.leases.pause(f"run {due.key}", seconds_of(self.settings.every), LONGEST_PAUSE_S)
                 self.say(f"{due.recipe}: the run failed; it is tried again in {pause:.0f} s")
         finally:
-            ledger.leases.give_back(lease)
+            with suppress(StorageError):  # where the database is away the lease runs out by itself
+                ledger.leases.give_back(lease)
 
-    def _claimed(self, ledger: Ledger, due: Due) -> bool:
-        """Write the claim, or find that this run was claimed and has not ended: then whoever claimed it is gone, and it is taken up. False where it has ended."""
+    def _is_over(self, history: WatchHistory, due: Due, decided: str) -> bool:
+        """Whether a run has ended for good: where it was refused, as long as nobody decided anything since."""
+        end = history.ended.get(due.key)
+        return end is not None and (end.get("exit_code") != REFUSED or end.get("decisions") in (None, decided))
+
+    def _claimed(self, ledger: Ledger, due: Due, decided: str) -> bool:
+        """Write the claim, or find that this run was claimed and has not ended: then whoever claimed it is gone or failed, and it is taken up. False where it has ended."""
         with ledger.transaction() as writer:
             history = _history(writer, due.recipe)
-            if due.key in history.ended:
+            if self._is_over(history, due, decided):
                 return False
             if due.key not in history.runs:
                 writer.append(RUN, _claim(due), actor=actor())
                 return True
-        self.say(f"{due.recipe}: taking up a run that was cut off ({due.key[:12]}…)")
+        how = "trying a run again" if due.key in history.failed or due.key in history.ended else "taking up a run that was cut off"
+        self.say(f"{due.recipe}: {how} ({due.key[:12]}…)")
         return True
 
     def _now_the_project(self, writer: Writer, due: Due) -> None:
@@ -192,12 +241,31 @@ class Watcher:
         """Once a day, so that silence is not taken for peace."""
         every = seconds_of(self.settings.every)
         last = _history(ledger, recipe).looked_at
-        if last is None or (ledger.clock() - last).total_seconds() >= max(0.0, A_DAY_S - 1.1 * every):
+        if last is None or last > ledger.clock() + AHEAD or (ledger.clock() - last).total_seconds() >= max(0.0, A_DAY_S - 1.1 * every):
             ledger.append(LOOKED, {"recipe": recipe, "every_s": every}, actor=actor())
 
 
 def _history(reader: Reader | Ledger, recipe: str) -> WatchHistory:
     return history_of(reader.entries(*WATCH_KINDS, recipe=recipe), recipe)
+
+
+def _tried_with(settings: str, data: str) -> str:
+    return sha256_json([settings, data])
+
+
+def _is_said(failed: Sequence[dict[str, Any]], body: dict[str, Any]) -> bool:
+    """Whether the last try came out in just this way, so that nobody is told again."""
+    return bool(failed) and all(failed[-1].get(key) == body.get(key) for key in ("exit_code", "tried_with", "summary", "final"))
+
+
+def _named(due: Due) -> str:
+    return "; ".join(due.why) if due.moved else "the project as it stands"
+
+
+def _failed(due: Due, end: dict[str, Any], rest: float) -> Pending:
+    code = end.get("exit_code")
+    again = f"it is tried again in {rest:.0f} s, or as soon as a setting, the data or a decision is another"
+    return Pending(due.key, code if isinstance(code, int) else 1, f"{_named(due)} waits: {end['outcome']}: {end.get('summary') or 'no reason given'}; {again}")
 
 
 def _claim(due: Due) -> dict[str, Any]:
@@ -227,12 +295,9 @@ def _news(history: WatchHistory, recipe: str, sights: Sequence[Sight]) -> list[t
         else:
             seen = {"digest": sight.digest, "revision": sight.revision}
             last = history.seen.get(name)
+            if name in OF_THE_MACHINE and (name, sight.digest) in history.known:
+                continue  # another watcher's machine, or this one's again
             if opened is not None or last is None or {key: last.body[key] for key in seen} != seen:
                 relevant = last is None or last.body["digest"] != sight.digest
                 news.append((SEEN, about | seen | {"pinned": sight.source.pinned, "relevant": relevant}))
     return news
-
-
-def _relative(path: Path, root: Path) -> str:
-    resolved = path.resolve()
-    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else str(path)

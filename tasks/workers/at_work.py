@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from recompress.errors import InputError
+from recompress.errors import DataRefused, InputError
 from recompress.ledger import Ledger
+from recompress.ledger.database import LedgerAway
+from recompress.patience import Patience
 from recompress.recipe import Plan
 from recompress.records import DatasetRef, ModelRef
-from tasks.data.bring import choose_data
-from tasks.running.recompression import Do, Recompression, Say, read_plan
+from tasks.data.bring import bring_data
+from tasks.running.recompression import PATIENCE_S, Recompression, Say, Wanted, read_plan
 from tasks.steps.compress import compress_step
 from tasks.steps.train import find_base_model
 from tasks.tracking.track import Result, Store, check
-from tasks.workers.job import Job, check_standing
+from tasks.workers.job import Job, StandsElsewhere, check_standing
 
 
 class Reached(Exception):
@@ -48,6 +49,8 @@ class CheckedStore(Store):
 class AtWork(Recompression):
     """What the step's own code gets in the place of the run."""
 
+    by_prefect = False
+
     def __init__(self, root: Path, plan: Plan, job: Job, say: Say) -> None:
         super().__init__(root, plan)
         self.store = CheckedStore(root, {model.uri: model.sha256 for model in (job.model, *job.models)})
@@ -58,18 +61,15 @@ class AtWork(Recompression):
     def say(self, line: str) -> None:
         self._tell(line)
 
-    def call(self, task: Any, *arguments: Any, **named: Any) -> Any:
-        return task.fn(self, *arguments, **named)
-
-    def step(self, name: str, *, key: str, run: str, do: Do, label: str = "", doubt: Callable[[Result], str] | None = None, alone: bool = False) -> Result:
-        """Raises ``Reached`` when the job's step is there, and ``InputError`` where the way to it leads over a key that nobody has done."""
-        if key != self.job.key and self.memory.recall(key, name, self.say) is None:
-            raise InputError(
-                f"worker {socket.gethostname()} takes no work: its code or packages give {name} the key {key[:12]}…, the run's give {self.job.name} {self.job.key[:12]}…; "
-                "bring both to the same, then run again"
+    def obtain(self, step: Wanted) -> Result:
+        """Raises ``Reached`` when the job's step is there, and ``StandsElsewhere`` where the way to it leads over a key that nobody has done."""
+        if step.key != self.job.key and self.memory.recall(step.key, step.name, self.say) is None:
+            raise StandsElsewhere(
+                f"worker {socket.gethostname()} takes no work: its code or packages give {step.name} the key {step.key[:12]}…, the run's give {self.job.name} "
+                f"{self.job.key[:12]}…"
             )
-        result = super().step(name, key=key, run=run, do=do, label=label, doubt=doubt, alone=alone)
-        if key == self.job.key:
+        result = super().obtain(step)
+        if step.key == self.job.key:
             raise Reached(bool(self.done))
         return result
 
@@ -85,8 +85,8 @@ class Workshop:
         self._ledger: Ledger | None = None
 
     def do(self, job: Job) -> bool:
-        """Do a job; gives whether it had to be done. Raises ``InputError`` for one of another commit, other packages, other data or another base, before it takes
-        the work, and what the step raises."""
+        """Do a job; gives whether it had to be done. Raises ``StandsElsewhere`` for one of another commit, other packages, other data or another base, before it
+        takes the work, and what the step raises."""
         check_standing(self.standing, job.standing, socket.gethostname())
         plan, dataset, base = self._inputs(job)
         run = self._run(plan, job, self.say)
@@ -96,27 +96,45 @@ class Workshop:
             compress_step(run, job.variant, job.number, step, job.model, job.models, dataset)
         except Reached as reached:
             return reached.did
-        raise InputError(f"worker {socket.gethostname()} found no step {job.name} of key {job.key[:12]}… in {job.recipe}")
+        raise StandsElsewhere(f"worker {socket.gethostname()} takes no work: it found no step {job.name} of key {job.key[:12]}… in {job.recipe}")
 
     def _run(self, plan: Plan, job: Job, say: Say) -> AtWork:
-        """With the ledger that the first job verified."""
+        """With the ledger that the first job verified. The run that gave the job is at work, so a server that is away is waited for from the beginning."""
         run = AtWork(self.root, plan, job, say)
-        if self._ledger is not None:
-            run.__dict__["ledger"] = self._ledger
-        self._ledger = run.ledger
+        run.store.patience = Patience(PATIENCE_S, say)
+        if self._ledger is None:
+            self._ledger = run.store.patience.ask("the ledger", lambda: run.ledger, lambda error: isinstance(error, LedgerAway))
+        run.__dict__["ledger"] = self._ledger
+        run.be_patient()
         return run
+
+    def _recipe_of(self, job: Job) -> Path:
+        """The recipe's file: the project's own, or that which the job brings."""
+        if not job.recipe_text:
+            return self.root / job.recipe
+        place = self.root / ".recompress" / "jobs" / job.recipe_sha256[:16] / Path(job.recipe).name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".{place.name}.{os.getpid()}")  # workers of one folder write it at the same time
+        partial.write_text(job.recipe_text, encoding="utf-8")
+        partial.replace(place)
+        return place
 
     def _inputs(self, job: Job) -> tuple[Plan, DatasetRef, ModelRef]:
         if job.recipe_sha256 not in self._known:
-            plan = read_plan(str(self.root / job.recipe), self.root)
-            if plan.sha256 != job.recipe_sha256:
-                raise InputError(f"worker {socket.gethostname()} takes no work: its {job.recipe} is another recipe than the run's")
-            looking = self._run(plan, job, lambda _: None)
-            dataset = choose_data(looking)
-            base: ModelRef = looking.call(find_base_model)
-            self._known[job.recipe_sha256] = plan, dataset, base
+            try:
+                self._known[job.recipe_sha256] = self._brought(job)
+            except (InputError, DataRefused) as error:  # the run read them when it began
+                raise StandsElsewhere(f"worker {socket.gethostname()} takes no work: it cannot have what the run began with: {error}") from error
         plan, dataset, base = self._known[job.recipe_sha256]
         for what, mine, given in (("data", dataset.sha256, job.dataset_sha256), ("base", base.sha256, job.base_sha256)):
             if mine != given:
-                raise InputError(f"worker {socket.gethostname()} takes no work: its {what} has sha256 {mine[:12]}…, the run's {given[:12]}…")
+                raise StandsElsewhere(f"worker {socket.gethostname()} takes no work: its {what} has sha256 {mine[:12]}…, the run's {given[:12]}…")
         return plan, dataset, base
+
+    def _brought(self, job: Job) -> tuple[Plan, DatasetRef, ModelRef]:
+        """Read and fetched anew. Raises ``InputError`` and ``DataRefused`` where that cannot be."""
+        plan = read_plan(str(self._recipe_of(job)), self.root)
+        if plan.sha256 != job.recipe_sha256:
+            raise StandsElsewhere(f"worker {socket.gethostname()} takes no work: its {job.recipe} is another recipe than the run's")
+        looking = self._run(plan, job, lambda _: None)
+        return plan, bring_data(looking), find_base_model(looking)

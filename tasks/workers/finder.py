@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recompress.records import DatasetRef, ModelRef
-from tasks.running.recompression import Do, Recompression
+from tasks.running.recompression import Recompression, Wanted
 from tasks.steps.compress import compress_step
 from tasks.tracking.track import Result
 
@@ -23,6 +22,8 @@ class Missing(Exception):
 class Finder(Recompression):
     """The same recompression, with all that it has open; its steps are looked up. What it finds is counted when the run itself comes to it."""
 
+    by_prefect = False
+
     def __init__(self, run: Recompression) -> None:
         _ = run.ledger, run.memory  # opened once, for both
         self.__dict__.update(run.__dict__)
@@ -30,25 +31,11 @@ class Finder(Recompression):
 
     def say(self, line: str) -> None: ...
 
-    def call(self, task: Any, *arguments: Any, **named: Any) -> Any:
-        return task.fn(self, *arguments, **named)
-
-    def step(
-        self,
-        name: str,
-        *,
-        key: str,
-        run: str,
-        do: Do,
-        label: str = "",
-        doubt: Callable[[Result], str] | None = None,
-        alone: bool = False,
-    ) -> Result:
+    def obtain(self, step: Wanted) -> Result:
         """Raises ``Missing``."""
-        name, run = self.called(name), self.called(run)
-        found = self.known(name, key, doubt)
+        found = self.known(step.name, step.key, step.doubt)
         if found is None:
-            raise Missing(name, key, run)
+            raise Missing(step.name, step.key, step.run)
         return found
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from recompress.errors import InputError
+from recompress.errors import RecompressError
 from recompress.records import ModelRef, Record
+
+
+class StandsElsewhere(RecompressError):
+    """A worker's commit, packages, data, recipe or base are not the run's just now, so it did nothing. That may pass: somebody commits or pulls while work is done."""
 
 
 class Job(Record):
@@ -15,6 +19,8 @@ class Job(Record):
     recipe: str
     """The recipe's file, relative to the project where it lies in it."""
     recipe_sha256: str
+    recipe_text: str = ""
+    """The recipe itself, where no commit holds it: a watch tries a pin that nobody has merged yet."""
     training: int = 1
     variant: str
     number: int
@@ -35,7 +41,7 @@ class Job(Record):
 
 
 class Ended(Record):
-    """How a job ended: done or found, refused with a reason, or with its worker gone. One of the last two is empty, or both are."""
+    """How a job ended: done or found, failed with an error, not taken, or with its worker gone. Of the last three one says something, or none."""
 
     job: Job
     did: bool = True
@@ -44,13 +50,20 @@ class Ended(Record):
     error: str = ""
     kind: str = ""
     """The class of the error, of ``recompress.errors`` or any other."""
+    elsewhere: str = ""
+    """Why the worker took no work: in what it stands otherwise than the run."""
     gone: str = ""
     """How the worker ended, in words."""
 
 
 def check_standing(ours: dict[str, str], theirs: dict[str, str], who: str) -> None:
-    """Raises ``InputError`` where a worker stands otherwise than the run that gives the work: what it made would be of other code."""
+    """Raises ``StandsElsewhere`` where a worker stands otherwise than the run that gives the work: what it made would be of other code."""
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name, "") != theirs.get(name, ""):
             here, there = ours.get(name) or "none", theirs.get(name) or "none"
-            raise InputError(f"worker {who} takes no work: its {name} is {here[:60]}, the run's is {there[:60]}; bring both to the same, then run again")
+            raise StandsElsewhere(f"worker {who} takes no work: its {name} is {here[:60]}, the run's is {there[:60]}")
+
+
+def leases_of(key: str) -> tuple[str, str]:
+    """What a worker holds: its job, from when its process has come so far, and the step while it is at it."""
+    return f"job {key}", f"step {key}"

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recompress.errors import RecompressError
-from tasks.workers.job import Job
+from recompress.errors import RecompressError, kind_of
+from tasks.workers.job import Job, StandsElsewhere
 
 
 def main(root: Path) -> None:
@@ -29,14 +29,17 @@ def main(root: Path) -> None:
     from tasks.workers.at_work import Workshop
     from tasks.workers.standing import standing_of
 
-    workshop = Workshop(root, standing_of(root), lambda line: tell({"say": line}))
+    workshop = Workshop(root, {}, lambda line: tell({"say": line}))
     for line in sys.stdin:
         begun = time.monotonic()
         try:
+            workshop.standing = standing_of(root)  # read for each job, as the run does: somebody may have committed since the last one
             did = workshop.do(Job.model_validate_json(line))
             tell({"did": did, "seconds": time.monotonic() - begun})
+        except StandsElsewhere as error:
+            tell({"elsewhere": str(error)})
         except RecompressError as error:
-            tell({"error": str(error), "kind": type(error).__name__})
+            tell({"error": str(error), "kind": kind_of(error)})
         except Exception as error:
             traceback.print_exc()
             tell({"error": f"{type(error).__name__}: {error}", "kind": type(error).__name__})

@@ -11,18 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import recompress.errors
-from recompress.errors import RecompressError, StorageError
+from recompress.errors import StorageError, as_raised
 from recompress.records import DatasetRef, ModelRef
+from recompress.settings.file import place_in
 from tasks.running.recompression import Recompression
 from tasks.running.threads import check_sharing
 from tasks.workers.finder import Chain, Finder, Missing, chains_of
-from tasks.workers.job import Ended, Job
+from tasks.workers.job import Ended, Job, StandsElsewhere
 from tasks.workers.processes import Processes
 from tasks.workers.standing import standing_of
 
+OWN_FOLDER = ".recompress"
+"""What this project makes for itself on one machine; git ignores it."""
 TRIES = 3
-"""How many workers may be lost over one step before the run is ended: a step that takes more memory than there is would end them all."""
+"""How many workers may be lost over one step, or refuse it, before the run is ended: a step that takes more memory than there is would end them all."""
 
 
 class Workers(Protocol):
@@ -70,7 +72,8 @@ class Sharing:
         self._finished: dict[str, ModelRef] = {}
 
     def finish(self, names: Sequence[str]) -> None:
-        """Have every missing step of these variants done. Raises what a step raised, and ``StorageError`` for one over which worker after worker is lost."""
+        """Have every missing step of these variants done. Raises what a step raised, ``StorageError`` for one over which worker after worker is lost, and
+        ``StandsElsewhere`` for one that worker after worker refuses."""
         chains = chains_of(self.run, list(names))
         workers: Workers | None = None
         try:
@@ -90,6 +93,7 @@ class Sharing:
         """The variants whose next step can be given now, one for each step, the longest first: what is short fits in later."""
         wanted = dict[str, Chain]()
         most = dict[str, int]()
+        taught = _steps_of_pupils(chains)
         for chain in chains:
             if chain.left and chain.missing is None and chain.teachers <= self._finished.keys():
                 chain.go_on(self._finder, [self.baseline, *self._finished.values()], self.dataset)
@@ -97,7 +101,7 @@ class Sharing:
                     self._finished[chain.variant] = chain.model
             if chain.missing is not None and chain.missing.key not in self._at_work:
                 wanted.setdefault(chain.missing.key, chain)
-                most[chain.missing.key] = max(most.get(chain.missing.key, 0), chain.left + _pupils(chain, chains))
+                most[chain.missing.key] = max(most.get(chain.missing.key, 0), chain.left + taught.get(chain.variant, 0))
         return sorted(wanted.values(), key=lambda chain: -most[chain.missing.key] if chain.missing else 0)
 
     def _give(self, workers: Workers, chain: Chain) -> None:
@@ -112,8 +116,9 @@ class Sharing:
         run = self.run
         assert run.base is not None
         return Job(
-            recipe=_relative(run.plan.path, run.root),
+            recipe=place_in(run.root, run.plan.path.resolve()),
             recipe_sha256=run.plan.sha256,
+            recipe_text=_text_of(run.plan.path, run.root),
             training=run.training,
             variant=chain.variant,
             number=chain.done + 1,
@@ -132,15 +137,19 @@ class Sharing:
         run, job = self.run, ended.job
         self._at_work.discard(job.key)
         if ended.error:
-            kind = getattr(recompress.errors, ended.kind, None)
-            if isinstance(kind, type) and issubclass(kind, RecompressError):
-                raise kind(ended.error)
-            raise RuntimeError(f"{job.name}: {ended.error}")
-        if self._given[job.key] == TRIES and (ended.gone or not self._is_there(job)):
+            raise as_raised(ended.kind, ended.error) or RuntimeError(f"{job.name}: {ended.error}")
+        if ended.elsewhere and job.standing != standing_of(run.root):
+            self._given[job.key] -= 1  # the project moved on after the step was handed out, and the worker may well stand where it is now
+        last = self._given[job.key] == TRIES
+        if ended.elsewhere and last:
+            raise StandsElsewhere(f"{job.name}: {ended.elsewhere}, and so it was {TRIES} times; bring both to the same, then run again")
+        if last and (ended.gone or not self._is_there(job)):
             raise StorageError(
                 f"{job.name}: {TRIES} workers tried and none left a result, the last was {ended.gone or 'done'}; where memory is short, give fewer --workers, then run again"
             )
-        if ended.gone:
+        if ended.elsewhere:
+            run.say(f"{job.name}: {ended.elsewhere}; it is given again, with the project as it stands now")
+        elif ended.gone:
             run.say(f"{job.name}: its worker was {ended.gone}; it is given to another")
         elif ended.did:
             run.done.append(job.name)
@@ -153,11 +162,17 @@ class Sharing:
         return self.run.memory.recall(job.key, job.name, lambda _: None) is not None
 
 
-def _pupils(chain: Chain, chains: list[Chain]) -> int:
-    """Steps of variants that wait for this one to teach them."""
-    return max((other.left for other in chains if chain.variant in other.teachers), default=0)
+def _steps_of_pupils(chains: list[Chain]) -> dict[str, int]:
+    """Of each variant that teaches others, the steps of the longest that waits for it."""
+    most = dict[str, int]()
+    for chain in chains:
+        for teacher in chain.teachers:
+            most[teacher] = max(most.get(teacher, 0), chain.left)
+    return most
 
 
-def _relative(path: Path, root: Path) -> str:
-    resolved = path.resolve()
-    return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else str(resolved)
+def _text_of(recipe: Path, root: Path) -> str:
+    """A recipe that lies where no other machine finds it; empty for one that comes with the project."""
+    resolved = recipe.resolve()
+    made_here = not resolved.is_relative_to(root) or resolved.is_relative_to(root / OWN_FOLDER)
+    return resolved.read_text(encoding="utf-8") if made_here else ""

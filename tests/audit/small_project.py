@@ -8,13 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from recompress.evidence import Dossier
 from recompress.integrity.digest import sha256_directory
 from recompress.ledger import Ledger
 from recompress.models.checkpoint import save
 from recompress.promotion import Promoter, present_champion
-from recompress.records import ApprovalRule, PromotionPlan
-from tasks.people.bundle import _key, heal
+from recompress.records import ApprovalRule
+from tasks.people.bundle import heal, store_dossier
 from tasks.running.project import Project
 from tasks.running.recompression import Recompression
 from tests.evidence.stories import make_dossier, make_plan
@@ -58,12 +57,6 @@ def do_steps(root: Path) -> Recompression:
     return run
 
 
-def keep(run: Recompression, plan: PromotionPlan, dossier: Dossier) -> None:
-    folder = run.work / "evidence"
-    folder.mkdir(parents=True, exist_ok=True)
-    run.memory.keep(_key(plan), "evidence", run.run_of(""), f"evidence/{plan.digest[:12]}", {"dossier": dossier.as_json()}, {}, folder)
-
-
 def promote(root: Path, number: int, rule: ApprovalRule | None = None) -> str:
     """Propose a candidate, and promote it where nobody has to agree. Gives the plan's digest."""
     run, project = open_run(root), Project(root)
@@ -71,7 +64,7 @@ def promote(root: Path, number: int, rule: ApprovalRule | None = None) -> str:
     champion = present_champion(project.registry, MODEL)
     dossier = make_dossier(directory, champion.model_sha256 if champion else None, str(directory))
     plan = make_plan(dossier, directory, project.registry, rule)  # type: ignore[arg-type]
-    keep(run, plan, dossier)
+    store_dossier(run, plan, dossier)
     promoter = Promoter(project.ledger, project.registry, "ada", lock_timeout=5)
     digest = promoter.propose(plan, dossier.verdict).digest
     if rule is None:

@@ -60,6 +60,7 @@ def verify(root: Path) -> tuple[int, list[str]]:
     return result.exit_code, [f"{trouble['where']}: {trouble['detail']}" for trouble in json.loads(result.stdout)["troubles"]]
 
 
+@pytest.mark.long
 def test_random_changes_are_found_or_listed_as_harmless(project: Path, forger: Forger) -> None:
     """A sample of what ``studies/forgeries.py`` does three hundred times. The first test here: what forgers leave lying about is harmless, and no kind of its own."""
     rows = list(changes(project, 16, seed=11))

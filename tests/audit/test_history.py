@@ -9,7 +9,8 @@ import pytest
 
 from recompress.audit import log_lines, parse_time, reigns, who_was
 from recompress.audit.history import check_model
-from recompress.errors import InputError
+from recompress.audit.trace import find_plan
+from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.records import ApprovalRule
 from tests.evidence.stories import Project
 from tests.promotion.conftest import Clock
@@ -80,6 +81,30 @@ def test_a_promotion_that_was_undone_was_champion_for_that_moment(tmp_path: Path
     with pytest.raises(Exception, match="moved back"):
         project.promoter.promote(plan, tmp_path / "model 2")
     assert [(reign.version, reign.how) for reign in reigns(project.ledger.entries(), MODEL)] == [("1", "promotion"), ("2", "promotion"), ("1", "undone")]
+
+
+@pytest.mark.parametrize("cut_at", ["alias-moved", "move-recorded", "check-recorded"])
+def test_a_version_that_is_being_promoted_is_no_champion_without_the_ledger(tmp_path: Path, cut_at: str) -> None:
+    """Its files are read back after the alias has moved; over a network that takes a while, and somebody may ask meanwhile."""
+
+    class Cut(BaseException):
+        pass
+
+    project = Project(tmp_path)
+    project.promote(1)
+    plan = project.propose(2)
+
+    def cut(name: str) -> None:
+        if name == f"promotion:{cut_at}":
+            raise Cut
+
+    object.__setattr__(project.promoter, "crash_point", cut)
+    with pytest.raises(Cut):
+        project.promoter.promote(plan, tmp_path / "model 2")
+    with pytest.raises(StorageError, match="version 2 of .* is being promoted just now, or that was cut off; ask again in a while"):
+        find_plan(project.ledger.entries(), MODEL, "2", by_alias=True)
+    with pytest.raises(IntegrityError, match="has the alias champion, but this ledger promoted no such version"):
+        find_plan(project.ledger.entries(), MODEL, "7", by_alias=True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -136,6 +137,23 @@ def test_likeness_sees_through_case_punctuation_and_composition_but_not_through_
     assert likeness(text("caf\u00e9")) == likeness(text("Cafe\u0301"))
     assert likeness(text("ọ̀kọ̀")) != likeness(text("ọkọ"))
     assert likeness(text("...")) == "..." != likeness(text("!"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *(("दिन", "दान"), ("मेरा बिल", "मेरे बिल"), ("দিন", "দান"), ("பால்", "பல"), ("గది", "గాది"), ("ಕವಿ", "ಕವನಿ"), ("කලා", "කලේ")),  # Indic vowel signs
+        *(("กิน", "กัน"), ("ມື", "ມີ"), ("កូន", "កាន"), ("မိ", "မီ"), ("བོད", "བུད"), ("ދަރި", "ދިރި")),  # Thai, Lao, Khmer, Burmese, Tibetan, Thaana
+    ],
+)
+def test_vowel_signs_are_letters(one: str, other: str) -> None:
+    assert likeness(text(one)) != likeness(text(other))
+    assert likeness(text(f"“{one}”,  {one}।")) == likeness(text(f"{one} {one}")) == f"{to_nfc(one)} {to_nfc(one)}"
+
+
+def test_points_that_may_be_left_away_are_no_letters() -> None:
+    for word in ("كَتَبَ", "שָׁלוֹם", "i\u20dd"):
+        assert not any(unicodedata.category(letter) == "Mn" for letter in likeness(text(word))), word
 
 
 def test_a_row_stays_in_its_slice() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,36 @@ def test_a_label_that_is_rare_is_split_off_too_and_every_label_by_its_own_share(
     texts = [f"often {i}|a" for i in range(20)] + [f"seldom {i}|b" for i in range(11)] + ["once|c"]
     splits, _ = prepare([part("train", "x", *texts)], settings)
     assert Counter(row.labels[0] for row in splits["test"]["x"]) == {"a": 2, "b": 2, "c": 1}, "rounded up, label by label"
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_labels_that_are_too_rare_stay_in_train_where_that_is_said(grouped: bool) -> None:
+    settings = TEXTS.model_copy(update={"split_off": {"test": SplitOff(share=0.4, rare=5), "dev": SplitOff(share=0.2, rare=5)}})
+    raw = part("train", "x", *(f"often {i}|a" for i in range(40)), *(f"too {i}|b" for i in range(40)), *(f"seldom {i}|c" for i in range(4)), "once|d")
+    raw.examples[:] = [replace(row, group=f"g{i % 40 if i < 80 else i}") for i, row in enumerate(raw.examples)] if grouped else raw.examples
+    splits, _ = prepare([raw], settings)
+    shown = {split: Counter(row.labels[0] for row in slices["x"]) for split, slices in splits.items()}
+    assert (shown["train"]["c"], shown["train"]["d"]) == (4, 1)
+    assert {*shown["test"]} == {*shown["dev"]} == {"a", "b"}
+    assert abs(shown["test"]["a"] - 16) <= 1
+
+
+def test_sentences_are_then_drawn_by_their_rarest_type() -> None:
+    """By their whole row of tags nearly each is of a kind of its own, and a share of one, rounded up, is one."""
+    kinds = {"": 60, "PER": 30, "LOC": 20, "EVT": 3}
+    rows = [
+        Example((*(f"{kind}{i}w{j}" for j in range(i % 7 + 2)),), (*(f"B-{kind}" if kind and j == i % (i % 7 + 2) else "O" for j in range(i % 7 + 2)),), "x")
+        for kind, count in kinds.items()
+        for i in range(count)
+    ]
+    settings = TAGGED.model_copy(update={"labels": None, "split_off": {"test": SplitOff(share=0.3, rare=5)}})
+    splits, _ = prepare([RawPart("train", "x", rows, [(Path("x"), i) for i, _ in enumerate(rows)])], settings)
+    assert Counter(next((tag[2:] for tag in row.labels if tag != "O"), "") for row in splits["test"]["x"]) == {"": 18, "PER": 9, "LOC": 6}
+
+
+def test_how_a_split_is_made_is_written_as_before_where_nothing_new_is_said() -> None:
+    assert SplitOff(share=0.3).model_dump() == {"share": 0.3, "take": "hash"}
+    assert SplitOff(share=0.3, rare=5).model_dump()["rare"] == 5
 
 
 def test_the_tail_of_running_text_is_taken_with_its_repeats() -> None:

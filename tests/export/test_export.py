@@ -23,6 +23,9 @@ from recompress.runtimes import open_runtime
 from tests.evidence.stories import KEY, OTHER
 from tests.six import CLASSIFIERS, SIX, checkpoint_of, inputs_of, texts
 
+QUICK = ("bert", "llama")
+"""One family of each kind: each takes an exporter that needs seconds. The others are tried where minutes are."""
+
 
 def model(place: Path, family: str, *steps: tuple[str, dict[str, Any]]) -> Path:
     """A model directory after these steps."""
@@ -34,7 +37,7 @@ def model(place: Path, family: str, *steps: tuple[str, dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize("to", ["onnx", "transformers", "openvino"])
-@pytest.mark.parametrize("family", [*SIX, *CLASSIFIERS])
+@pytest.mark.parametrize("family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.long) for family in (*SIX, *CLASSIFIERS)])
 def test_every_family_answers_as_before_in_every_format(tmp_path: Path, family: str, to: str) -> None:
     if to == "openvino":
         pytest.importorskip("openvino")

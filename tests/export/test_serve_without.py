@@ -23,6 +23,7 @@ from recompress.methods.runner import run_step
 from recompress.models.checkpoint import read_info, save
 from recompress.models.tokenizer import plain_tokenizer
 from recompress.predict import Predictor
+from tests.servers import free_port
 from tests.six import checkpoint_of, inputs_of, texts
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "serve_without_recompress.py"
@@ -31,9 +32,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "serve_without_recompress.py"
 @contextmanager
 def served(folder: Path, elsewhere: Path) -> Iterator[int]:
     """The port at which the example answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-I", str(EXAMPLE), str(folder), str(port)], cwd=elsewhere, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):

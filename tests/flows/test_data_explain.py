@@ -52,6 +52,19 @@ def test_a_data_set_of_the_project_is_explained_as_params_yaml_says(tickets: Pat
     assert "train.csv:1" in error
 
 
+def test_dials_that_are_no_text_are_given_as_yaml(tmp_path: Path) -> None:
+    rows = [{"text": f"a text {i}", "label": "ab"[i % 2], "part": ("learn", "dev_1")[i % 3 == 0]} for i in range(60)]
+    (tmp_path / "topics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dials = ("rename={learn: train, dev_1: dev}", "split_off={test: {share: 0.3}}", "where={label: a}", "split=part", "header=yes", "encoding=ascii")
+    code, text, error = call(tmp_path, "explain", str(tmp_path / "topics.jsonl"), "--json", *(word for dial in dials for word in ("--set", dial)))
+    assert code == 0, error
+    entry = json.loads(text)["entry"]
+    assert (entry["rename"], entry["split_off"], entry["where"]) == ({"learn": "train", "dev_1": "dev"}, {"test": {"share": 0.3}}, {"label": "a"})
+    assert (json.loads(text)["rows"], entry["encoding"], entry["header"]) == ({"train": 20, "dev": 10}, "ascii", True)
+    code, text, _ = call(tmp_path, "explain", str(tmp_path / "topics.jsonl"), "--json", "--set", "rename={learn: train, dev_1: dev}")
+    assert json.loads(text)["rows"] == {"train": 60}, "nobody said that the column part names splits, and its name does not"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -40,6 +40,7 @@ def served(golden: Path) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.long
 def test_its_champion_is_verified_traced_served_and_rolled_back_to(golden: Path) -> None:
     assert ask(golden, "audit", "verify")["holds"] is True
     trace = ask(golden, "audit", "trace", "toy@champion")

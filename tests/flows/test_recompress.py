@@ -6,15 +6,20 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from flows.whole_way import found_again
 from recompress.integrity.digest import sha256_file
+from tasks.running.recompression import read_plan
+from tasks.steps.rehearsal import all_found
 from tests.audit.forging import Forger
 from tests.flows.toy_project import ask, environment, make_project, run
 
@@ -37,6 +42,7 @@ def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, di
     project, before = first
     outcome = run(project, "run", "recipe.yaml")
     assert outcome["done"] == []
+    assert flow_runs(project) == 1, "where nothing is to be done no server was started"
     assert outcome["promotion"]["version"] == "1"
     assert outcome["evaluations"] == before["evaluations"]
     assert {e["model"] for e in outcome["evaluations"]} == {"baseline", "int8", "small", "sparse"}
@@ -47,6 +53,35 @@ def test_a_first_run_promotes_and_a_second_repeats_nothing(first: tuple[Path, di
     assert small["metrics"]["latency_ratio"] > 0
     assert small["slices"].keys() == {"east", "west"}
     check_looks(project, before, outcome)
+
+
+def flow_runs(project: Path) -> int:
+    """How many runs Prefect has seen."""
+    with closing(sqlite3.connect(project / ".prefect" / "prefect.db")) as database:
+        return int(database.execute("SELECT count(*) FROM flow_run").fetchone()[0])
+
+
+def test_where_something_is_to_be_done_nothing_is_done_before_prefect_sees_it(first: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    project, before = first
+    monkeypatch.setenv("RECOMPRESS_ACTOR", "tester")
+    recipe, log = project / "recipe.yaml", ask(project, "audit", "log")
+    said: list[str] = []
+    again = found_again(str(recipe), str(project), said.append)
+    assert again is not None
+    assert any(line.startswith("data: toy") for line in said)
+    assert (again.exit_code, again.as_json["promotion"]) == (0, before["promotion"])
+    assert all_found(project, read_plan(str(recipe), project)), "a watch of it begins with what is there"
+    text = recipe.read_text()
+    for old, new in (("sparsity: 0.5", "sparsity: 0.6"), ("distill: {epochs: 2", "distill: {epochs: 3"), ("epochs: 3, learning", "epochs: 4, learning")):
+        try:
+            recipe.write_text(text.replace(old, new))
+            assert found_again(str(recipe), str(project), said.append) is None, old
+            assert not all_found(project, read_plan(str(recipe), project)), "a watch of it begins with a run"
+        finally:
+            recipe.write_text(text)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert found_again(str(recipe), str(project), said.append) is None, "a server that is named sees every run"
+    assert ask(project, "audit", "log") == log
 
 
 def files_of(project: Path) -> dict[str, str]:
@@ -137,6 +172,7 @@ def test_a_changed_dial_an_altered_file_and_new_variants_run_and_nothing_else(fi
     assert {name for name in untouched if untouched[name] == digests[name]} == {"baseline", "int8", "small"}
 
 
+@pytest.mark.long
 def test_a_forged_step_stops_the_next_run_by_its_name(first: tuple[Path, dict[str, Any]]) -> None:
     """What the forged result says does not matter: the ledger does not know it. ``tests/audit/test_forged.py`` forges every kind of step."""
     project, _ = first

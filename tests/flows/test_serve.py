@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +22,21 @@ from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER, check_
 from recompress.models.checkpoint import save
 from recompress.predict import Predictor
 from recompress.promotion import MANIFEST_TAG
+from tests.flows.serving_project import serving
+from tests.servers import free_port
 from tests.tasks.tracking.stores import new_store
 from tests.tasks.tracking.test_registry import MODEL, Project
 from tests.tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 TEXTS = ["leo kula jana", "juma cheza"]
+BODIES = (
+    {"inputs": TEXTS},
+    {"instances": TEXTS},
+    {"dataframe_records": [{"text": text} for text in TEXTS]},
+    {"dataframe_split": {"columns": ["text"], "data": [[text] for text in TEXTS]}},
+)
+"""The same question in every form that MLflow's server and ours read."""
 
 
 class Served(Project):
@@ -77,11 +84,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(tmp_path_factory.mktemp("served"))
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
-
-
 def test_a_version_that_holds_is_copied_whole(served: Served, tmp_path: Path) -> None:
     target = tmp_path / "copy"
     code, out, err = served.call("audit", "check", f"{MODEL}@champion", "--to", str(target), "--json")
@@ -95,12 +97,12 @@ def test_a_version_that_holds_is_copied_whole(served: Served, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["pyfunc_model.py", "code/recompress/integrity/model_files.py", "MLmodel"])
-@pytest.mark.parametrize("command", ["serve", "audit check", "audit check --to"])
+@pytest.mark.parametrize("command", ["serve", "serve --with mlflow", "audit check", "audit check --to"])
 def test_a_replaced_check_is_refused_from_outside_and_never_runs(served: Served, tmp_path: Path, name: str, command: str) -> None:
-    more = [str(tmp_path / "copy")] if command.endswith("--to") else ["--port", free_port()] if command == "serve" else []
-    verb, *options = command.replace("audit check", "audit-check").split()
+    more = [str(tmp_path / "copy")] if command.endswith("--to") else ["--port", str(free_port())] if command.startswith("serve") else []
+    verb, *options = command.replace("audit check", "audit_check").split()
     with served.changed(name):
-        line = served.refused(*verb.split("-"), f"{MODEL}@champion", *options, *more)
+        line = served.refused(*verb.split("_"), f"{MODEL}@champion", *options, *more)
     assert name in line
     assert list(tmp_path.iterdir()) == [], "no part of it was copied"
 
@@ -119,7 +121,7 @@ def test_a_new_manifest_over_the_new_code_is_no_way_in(served: Served) -> None:
     with served.changed("pyfunc_model.py"):
         before = (served.version / MANIFEST_FILE).read_bytes()
         served.registry.set_tag(MODEL, "1", MANIFEST_TAG, write_manifest(served.version))
-        assert MANIFEST_FILE in served.refused("serve", f"{MODEL}@champion", "--port", free_port())
+        assert MANIFEST_FILE in served.refused("serve", f"{MODEL}@champion", "--port", str(free_port()))
         served.registry.set_tag(MODEL, "1", MANIFEST_TAG, served.manifest)
         (served.version / MANIFEST_FILE).write_bytes(before)
 
@@ -129,48 +131,41 @@ def test_an_alias_that_the_ledger_did_not_move_is_refused(served: Served) -> Non
     served.registry.move_champion(MODEL, version)
     try:
         assert f"names version {version}, but by the ledger it is version 1" in served.refused("audit", "check", f"{MODEL}@champion")
-        served.refused("serve", MODEL, "--port", free_port())
+        served.refused("serve", MODEL, "--port", str(free_port()))
         assert "1" in served.refused("audit", "check", f"{MODEL}@{version}", code=2), "it was never promoted"
         assert served.call("audit", "check", f"{MODEL}@1")[0] == 0
     finally:
         served.registry.move_champion(MODEL, "1")
 
 
-def test_a_port_that_is_taken_is_named_before_anything_is_copied(served: Served) -> None:
+@pytest.mark.parametrize("server", ["recompress", "mlflow"])
+def test_a_port_that_is_taken_is_named_before_anything_is_copied(served: Served, server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert "choose another port with --port" in served.refused("serve", f"{MODEL}@champion", "--port", port, code=1)
+        assert "choose another port with --port" in served.refused("serve", f"{MODEL}@champion", "--port", port, "--with", server, code=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_what_answers_is_a_private_copy_and_a_signal_ends_it_all(served: Served, number: signal.Signals, tmp_path: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "flows.cli", "--root", str(served.root), "serve", f"{MODEL}@champion", "--port", port]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        lines: list[str] = []
-        while not any("it answers at" in line for line in lines):
-            lines.append(process.stderr.readline())
-            assert lines[-1], lines
-        assert served.manifest in lines[0]
+@pytest.mark.parametrize("name", ["recompress", pytest.param("mlflow", marks=pytest.mark.long)])
+def test_what_answers_is_a_private_copy_and_a_signal_ends_it_all(served: Served, name: str, tmp_path: Path) -> None:
+    with serving(served.root, f"{MODEL}@champion", "--with", name, TMPDIR=str(tmp_path)) as server:
+        server.until("it answers at")
+        assert served.manifest in server.lines[0]
         [private] = tmp_path.glob("recompress-serve-*")
         assert private.stat().st_mode & 0o077 == 0
+        expected = {"predictions": json.loads(json.dumps(Predictor(served.version / MODEL_FOLDER)(TEXTS)))}
         with served.changed("pyfunc_model.py"):
-            body = json.dumps({"inputs": TEXTS}).encode()
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                predictions = json.loads(answer.read())["predictions"]
+            for body in BODIES:
+                status, _, answer = server.ask(body)
+                assert (status, answer) == (200, expected), body
             assert not served.marker.exists()
-        assert predictions == json.loads(json.dumps(Predictor(served.version / MODEL_FOLDER)(TEXTS)))
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert children
-        process.send_signal(number)
-        after = process.stderr.read()
-        assert (process.wait(), "ended by SIGTERM" in after, "Traceback" in after) == (128 + number, True, False), after
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        code, lines = server.end(signal.SIGTERM)
+        assert code == 128 + signal.SIGTERM
+        assert "ended by SIGTERM" in lines[-1]
+        assert not any("Traceback" in line for line in lines)
     _, left = psutil.wait_procs(children, timeout=5)
     assert left == []
     assert list(tmp_path.iterdir()) == [], "the copy is gone"
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2)
+    with pytest.raises(ConnectionRefusedError):
+        server.ask(None, "/ping")

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
 
 from recompress.ledger import Ledger
 from tests.flows.toy_project import ask, environment, make_project
 from tests.tasks.watch.hubs import NAME, Commit, Repository, a_hub
-from tests.tasks.watch.mail import Mailbox, free_port
+from tests.tasks.watch.mail import mail_server, told_by_mail
 from tests.tiny import tiny_checkpoint
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -92,19 +91,12 @@ def a_story(folder: Path, tmp: Path) -> Iterator[Story]:
     text = recipe.read_text()
     pinned = text[: text.index("base:")] + f"base: {{model: {NAME}, revision: {hub.head.id}}}\n" + text[text.index("seed:") :]
     recipe.write_text(pinned[: pinned.index("variants:")] + VARIANTS + pinned[pinned.index("policy:") :])
-    box, port = Mailbox(), free_port()
-    controller = Controller(box, hostname="127.0.0.1", port=port)
-    controller.start()
-    mail = f"mailto://127.0.0.1:{port}?from=watch@example.org&to=team@example.org&mode=insecure"
-    with a_hub(hub) as address:
-        story = Story(folder, hub, address, mail, box.mails)
+    with mail_server() as (box, port), a_hub(hub) as address:
+        story = Story(folder, hub, address, told_by_mail(port), box.mails)
         (folder / ".gitignore").write_text((folder / ".gitignore").read_text() + "/.hf\n/evidence\n/base\n")
         story.git("add", ".")
         story.git("commit", "-q", "-m", "a project")
-        try:
-            yield story
-        finally:
-            controller.stop()
+        yield story
 
 
 def test_a_changed_base_is_proposed_merged_and_promoted_and_then_promoted_by_itself(tmp_path: Path) -> None:

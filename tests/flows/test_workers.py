@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import yaml
 
 from recompress.ledger import Ledger
 from tests.flows.toy_project import environment, make_project, run
+from tests.servers import free_port
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 IDENTITY = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
@@ -184,9 +184,7 @@ def test_two_recipes_run_at_once_share_a_step_and_the_same_one_twice_does_not(ma
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server with a process work pool: what names it in the environment."""
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     variables = {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | variables
     serve = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
@@ -227,7 +225,7 @@ def test_workers_of_a_pool_make_what_the_run_itself_makes(made: Path, alone: dic
     elsewhere = copy_of(project, "elsewhere")
     (elsewhere / "policies" / "toy.yaml").write_text((elsewhere / "policies" / "toy.yaml").read_text() + "# another\n")
     with taking(project, elsewhere, server):
-        refused = Begun(project, "few.yaml", "--workers", "2", "--pool", "few", **server).end(2)
+        refused = Begun(project, "few.yaml", "--workers", "2", "--pool", "few", **server).end(1)
     assert "takes no work: its commit is " in refused["error"]
     with taking(project, project, server):
         outcome = Begun(project, "few.yaml", "--workers", "2", "--pool", "few", **server).end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,29 @@ def test_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = step_key("s", **SAME)
     monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: "9")
     assert step_key("s", **SAME) != before
+
+
+def test_what_need_not_be_installed_counts_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another llama.cpp answers otherwise; and nobody has to have one."""
+    real = fingerprint.importlib.metadata.version
+    absent = fingerprint.importlib.metadata.PackageNotFoundError
+
+    def version_with(llama: str | None) -> Any:
+        def version(name: str) -> str:
+            if name not in fingerprint.WHERE_INSTALLED:
+                return real(name)
+            if llama is None:
+                raise absent(name)
+            return llama
+
+        return version
+
+    keys = set()
+    for llama in (None, "1", "2"):
+        monkeypatch.setattr(fingerprint.importlib.metadata, "version", version_with(llama))
+        assert ("xllamacpp" in fingerprint.versions()) == (llama is not None)
+        keys.add(step_key("s", **SAME))
+    assert len(keys) == 3
 
 
 @pytest.fixture

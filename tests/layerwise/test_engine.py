@@ -237,7 +237,7 @@ class Memory(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "gptq", "awq", "codebook"])
+@pytest.mark.parametrize("name", ["wanda", "gptq", *(pytest.param(name, marks=pytest.mark.long) for name in ("sparsegpt", "awq", "codebook"))])
 def test_memory_holds_one_and_a_half_layers_of_statistics_at_most(name: str, tmp_path: Path) -> None:
     """Tensors beyond the model, at their most, against the Hessians of the largest layer; activations of one small batch are in it."""
     method = get_method(name)

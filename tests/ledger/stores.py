@@ -39,22 +39,22 @@ def new_database(encoding: str = "UTF8") -> str:
 @cache
 def _start() -> tuple[str, subprocess.Popen[bytes]] | str:
     """A running server, or the reason why there is none."""
-    programs = _programs()
-    if programs is None:
+    place = programs()
+    if place is None:
         return "no PostgreSQL here: initdb is in neither PATH nor /usr/lib/postgresql/*/bin (apt-get install postgresql)"
-    user = _user()
-    if user is None:
+    run_as = user()
+    if run_as is None:
         return "PostgreSQL does not run as root, and there is no user postgres or nobody to run it as"
     home = Path(tempfile.mkdtemp(prefix="recompress-postgres-"))
     password = secrets.token_hex(16)
     (home / "password").write_text(password)
-    if user != "":
+    if run_as != "":
         for path in (home, home / "password"):
-            shutil.chown(path, user)
-    who = {"user": user} if user else {}
+            shutil.chown(path, run_as)
+    who = {"user": run_as} if run_as else {}
     quiet = {"cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     initdb = subprocess.run(
-        [programs / "initdb", "-D", home / "data", "-U", "recompress", "-E", "UTF8", "--no-locale", "-N", "--auth=md5", f"--pwfile={home}/password"],
+        [place / "initdb", "-D", home / "data", "-U", "recompress", "-E", "UTF8", "--no-locale", "-N", "--auth=md5", f"--pwfile={home}/password"],
         **quiet,
         **who,
         check=False,
@@ -66,7 +66,7 @@ def _start() -> tuple[str, subprocess.Popen[bytes]] | str:
         port = probe.getsockname()[1]
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off", "max_connections": 300, "shared_buffers": "16MB"}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    process = subprocess.Popen([programs / "postgres", "-D", home / "data", *options], **quiet, **who)
+    process = subprocess.Popen([place / "postgres", "-D", home / "data", *options], **quiet, **who)
     atexit.register(_stop, process, home)
     url = f"postgresql://recompress:{password}@127.0.0.1:{port}"
     return (url, process) if _answers(url, process) else "PostgreSQL did not answer within 30 s"
@@ -86,13 +86,14 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
+    """The folder of PostgreSQL's programs; ``None`` where it is not installed."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     initdb = shutil.which("initdb")
     return next((place for place in ([Path(initdb).parent] if initdb else []) + places if (place / "initdb").exists() and (place / "postgres").exists()), None)
 
 
-def _user() -> str | None:
+def user() -> str | None:
     """The user to run the server as: ourselves (``""``), unless we are root."""
     if os.geteuid() != 0:
         return ""

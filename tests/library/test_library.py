@@ -117,7 +117,7 @@ def test_methods_without_data_need_none_and_other_families_work_too(family: str,
     if family == "bert":  # words and tags
         twice = compress(sparse, None, "dynamic_int8")
         assert twice.info.steps == ("magnitude", "dynamic_int8")
-        with pytest.raises(InputError, match="ONNX model"):
+        with pytest.raises(InputError, match="ONNX graph"):
             _ = twice.network
         rows = [{"words": list(example.words), "tags": list(example.labels)} for example in tiny_examples(6)]
         assert measure(sparse, rows).metrics["f1"] >= 0

@@ -12,10 +12,13 @@ import pytest
 from recompress.benchmarks import Example, get_benchmark
 from recompress.errors import DataRefused, IntegrityError
 from recompress.integrity.digest import canonical_json
-from recompress.measure.quality import CHUNK, evaluate_quality, predict
+from recompress.measure.quality import evaluate_quality, predict
 from recompress.models.checkpoint import save
 from recompress.runtimes import runtime_of
 from tests.tiny import TAGS, tiny_checkpoint, tiny_examples
+
+COUNT = 276
+"""Examples of several batches."""
 
 
 @pytest.mark.parametrize("benchmark_name", ["token-classification", "text-classification"])
@@ -49,10 +52,10 @@ def test_the_same_answers_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_answers_come_in_the_order_of_the_examples_whatever_their_length() -> None:
     checkpoint, benchmark = tiny_checkpoint(), get_benchmark("token-classification")
-    features = benchmark.encode(checkpoint.tokenizer, tiny_examples(CHUNK + 20), TAGS, 32)
+    features = benchmark.encode(checkpoint.tokenizer, tiny_examples(COUNT), TAGS, 32)
     runtime = runtime_of(checkpoint)
     together = predict(runtime, benchmark, features)
-    for i in (0, 1, CHUNK, CHUNK + 19):
+    for i in (0, 1, COUNT - 2, COUNT - 1):
         assert np.allclose(together[i], benchmark.unit_logits(runtime.logits([features[i]])[0], features[i]), atol=1e-5)
 
 

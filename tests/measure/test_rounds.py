@@ -15,7 +15,7 @@ import pytest
 from recompress.measure import latency, load, speed
 from recompress.measure.load import Watch
 from recompress.measure.request import Request
-from recompress.measure.rounds import per_round, ratios, spread, steady
+from recompress.measure.rounds import both_per_round, per_round, ratios, spread, steady
 from recompress.runtimes import Feature
 from tests.measure.test_requests import request_of
 
@@ -27,6 +27,16 @@ def test_every_round_has_its_own_figures() -> None:
     assert rounds["latency_p95_ms"] == pytest.approx([4.8, 5.8])
     assert rounds["throughput_per_s"] == pytest.approx([160.0, 160.0])
     assert ratios([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
+
+
+def test_the_processors_time_is_told_apart_from_the_time_that_passed() -> None:
+    """Texts and batches by round: first what passed, then what was worked."""
+    single = np.array([[[0.004, 0.008]], [[0.001, 0.003]]])
+    batched = np.array([[[0.4, 0.8]], [[0.1, 0.2]]])
+    rounds = both_per_round(single, batched, 32)
+    assert (rounds["latency_p50_ms"], rounds["processor_p50_ms"]) == (pytest.approx([4.0, 8.0]), pytest.approx([1.0, 3.0]))
+    assert (rounds["latency_p95_ms"], rounds["processor_p95_ms"]) == (pytest.approx([4.0, 8.0]), pytest.approx([1.0, 3.0]))
+    assert (rounds["throughput_per_s"], rounds["processor_per_s"]) == (pytest.approx([80.0, 40.0]), pytest.approx([320.0, 160.0]))
 
 
 def test_steady_is_what_varies_little_beside_the_first_model() -> None:
@@ -78,6 +88,7 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
         (tmp_path / name).mkdir()
     monkeypatch.setattr(speed, "ask", ask)
     monkeypatch.setattr(speed, "_encoded", lambda directory, sample: ())
+    monkeypatch.setattr(speed, "measure_writing", lambda models, request, folder: {models[1]: ({"decode_ratio": 2.0}, {"decode_per_s": [4.0]})})
     monkeypatch.setattr(speed, "size_bytes", lambda directory: 10)
     monkeypatch.setattr(speed, "parameters", lambda directory: 1)
     plan = speed.Rounds(single=2, batches=3, most=4, memory=3)
@@ -90,6 +101,8 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
     assert small.metrics["latency_ratio"] == 3.0
     assert small.rounds["processor_ratio"] == [1.0]
     assert small.load == {"processor_share": 1.0}
+    assert (small.metrics["decode_ratio"], small.rounds["decode_per_s"]) == (2.0, [4.0])
+    assert "decode_ratio" not in base.metrics
 
 
 def _work(seconds: float) -> None:

@@ -51,7 +51,7 @@ def make_source(family: str, folder: Path, **changes: Any) -> Path:
 def make_packed(family: str, source: Path, folder: Path) -> Path:
     """The model in ``source`` in 4 bits, for methods that take packed weights."""
     inputs = inputs_of(family, folder.with_name(f"{folder.name}-work"))
-    run_step("rtn", get_method("rtn").config(group_size=16, embeddings=True), source, folder, inputs)
+    run_step("rtn", get_method("rtn").config(group_size=32, embeddings=True), source, folder, inputs)
     return folder
 
 

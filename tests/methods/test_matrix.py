@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +15,29 @@ from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
 from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, paddings_seen, settings_of
-from tests.six import CLASSIFIERS, DECODERS, KINDS, READERS, SIX, architecture_in, benchmark_of
+from tests.six import CLASSIFIERS, DECODERS, KINDS, LATER, READERS, SIX, architecture_in, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = all_methods()
 LEARNS_ON = "llama-classifier"
 """Trainings take seconds, and all of them fill up batches in one place: of the decoders that classify, one is enough."""
-CELLS = [
+CELLS: list[tuple[str, str]] = [
     (name, family)
     for name, method in METHODS.items()
     for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)
     if family not in CLASSIFIERS or family == LEARNS_ON or "training" not in method.needs
 ]
+
+
+def parameters(*, supported: bool) -> list[Any]:
+    """Cells as parameters of a test. The likes of what is asked anyway wait for ``make prove``."""
+    cells = (cell for cell in CELLS if is_supported(*cell) == supported)
+    return [pytest.param(name, family, marks=pytest.mark.long if waits(name, family) else ()) for name, family in cells]
+
+
+def waits(name: str, family: str) -> bool:
+    """What trains, and graphs, take seconds for each family: one encoder and one decoder stand for the others."""
+    return family in LATER or (family not in ("bert", "llama") and ("training" in METHODS[name].needs or METHODS[name].gives == "onnx"))
 
 
 def is_supported(name: str, family: str) -> bool:
@@ -46,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
-@pytest.mark.parametrize("name, family", [cell for cell in CELLS if is_supported(*cell)])
+@pytest.mark.parametrize("name, family", parameters(supported=True))
 def test_it_works_and_proves_it(name: str, family: str, sources: dict[str, Path], results: Path, tmp_path: Path) -> None:
     method, place = METHODS[name], results / name / family
     source = sources[f"untied {family}" if name in UNTIED else f"packed {family}" if method.takes == "packed" else family]
@@ -73,11 +85,12 @@ ANSWERS_WITH_THE_BATCH = {"dynamic_int8"}
 """Methods that take one scale for all activations of a batch."""
 
 
-@pytest.mark.parametrize("name, family", [cell for cell in CELLS if not is_supported(*cell)])
+@pytest.mark.parametrize("name, family", parameters(supported=False))
 def test_what_is_not_supported_is_refused(name: str, family: str, sources: dict[str, Path], tmp_path: Path) -> None:
     method = METHODS[name]
+    source = sources[f"packed {family}" if method.takes == "packed" else family]
     with pytest.raises(InputError, match=f"{name} does not support the (architecture|benchmark)"):
-        run_step(name, settings_of(method), sources[family], tmp_path / "model", inputs_for(method, family, sources[family], tmp_path / "work"))
+        run_step(name, settings_of(method), source, tmp_path / "model", inputs_for(method, family, source, tmp_path / "work"))
     assert not (tmp_path / "model").exists()
 
 

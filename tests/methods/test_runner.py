@@ -49,7 +49,7 @@ def run_chain(place: Path) -> list[str]:
     return [sha256_directory(place / str(i)) for i in range(len(CHAIN) + 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_whole_chain_gives_the_same_bytes_in_a_new_process_and_names_no_path(tmp_path: Path) -> None:
     shutil.copytree(saved("xlm-roberta", tmp_path / "here" / "0"), tmp_path / "there" / "0")
     here = run_chain(tmp_path / "here")

@@ -113,6 +113,7 @@ def test_a_killed_step_goes_on_with_shared_layers(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "resumed" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_eight_bits_after_sharing_and_factoring_and_each_matrix_once_in_the_graph(tmp_path: Path) -> None:
     checkpoint = deep("distilbert", layers=2)
     share(checkpoint.torch_network, (0, 0))
@@ -138,7 +139,8 @@ def test_shared_matrices_too_large_for_the_exporter_to_turn_are_constants_all_th
     assert weights.products_int8 == (0 if name == "onnx_fp32" else matrices)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.long
+@pytest.mark.parametrize("family", DECODERS)
 def test_a_factor_of_tied_embeddings_is_in_8_bits_for_both_of_its_uses(family: str, tmp_path: Path) -> None:
     """The output layer multiplies with the same factor, turned."""
     shape = {"gpt2": {"n_embd": 128, "n_inner": 256}, "llama": {"hidden_size": 128, "intermediate_size": 256}}[family]

@@ -10,7 +10,7 @@ from pathlib import Path
 from recompress.errors import IntegrityError
 from recompress.integrity.digest import sha256_directory, sha256_json
 from recompress.integrity.model_files import MODEL_FOLDER, write_manifest
-from recompress.promotion import HEAD_TAG, MANIFEST_TAG, PLAN_TAG
+from recompress.promotion import HEAD_TAG, MANIFEST_TAG, PLAN_TAG, Promoted, Promoter, present_champion
 from recompress.promotion.registry import unannounced
 from recompress.records import ApprovalRule, ChampionRef, Finding, PromotionPlan, Verdict
 
@@ -158,3 +158,10 @@ class FolderRegistry:
     def moves(self) -> list[str]:
         file = self.root / MODEL / "moves"
         return file.read_text().splitlines() if file.exists() else []
+
+
+def promote_new(promoter: Promoter, folder: Path, seed: int, *, again: bool = False) -> Promoted:
+    """Propose and promote a model that nobody has seen yet."""
+    directory = model_directory(folder / f"model {seed}", seed)
+    plan, verdict = make_plan(directory, present_champion(promoter.registry, MODEL))
+    return promoter.promote(promoter.propose(plan, verdict, again=again).digest, directory)

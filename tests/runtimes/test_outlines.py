@@ -77,6 +77,17 @@ def test_where_a_model_was_read_from_is_no_part_of_its_shape(family: str, tmp_pa
     assert shapes[0] == shapes[1] is not None
 
 
+def test_that_it_was_trained_here_is_no_part_of_its_shape() -> None:
+    """``accelerate`` leaves a note on each network that it prepared."""
+    from accelerate import Accelerator
+
+    network = network_of("bert")
+    shape = shape_of(network, NAMES)
+    prepared = Accelerator(cpu=True).prepare(network)
+    assert prepared is network
+    assert shape_of(network, NAMES) == shape
+
+
 def cut_a_head(network: Any) -> None:
     network.bert.encoder.layer[1].attention.self.num_attention_heads = 2
 
@@ -127,6 +138,7 @@ def test_a_network_that_is_changed_from_outside_has_no_shape() -> None:
     assert shape_of(network, NAMES) is None
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("known")
 def test_a_smaller_vocabulary_is_the_same_graph_but_not_where_tokens_are_answered(exports: list[Any]) -> None:
     network = network_of("bert")
@@ -141,6 +153,7 @@ def test_a_smaller_vocabulary_is_the_same_graph_but_not_where_tokens_are_answere
     assert shape_of(decoder, NAMES) != shape
 
 
+@pytest.mark.long
 def test_of_two_that_are_alike_nobody_knows_which_is_which(exports: list[Any]) -> None:
     """Matrices of zeros, as some methods begin with: the next network's are not alike, and one of them would be filled in twice."""
     network = network_of("bert")

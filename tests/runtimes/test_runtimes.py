@@ -19,6 +19,7 @@ from recompress.methods.runner import run_step
 from recompress.models.checkpoint import load
 from recompress.runtimes import open_runtime, processor, runtime_of
 from recompress.runtimes.batches import answer, batches_of, pad_batch
+from recompress.runtimes.cutting import NBITS, ONNX
 from recompress.runtimes.turned import turn_constants
 from tests.families import checkpoint_of, features_of, inputs_of, saved
 
@@ -144,8 +145,9 @@ def test_padding_stands_on_the_right_and_is_masked() -> None:
 
 def test_batches_hold_similar_lengths_and_every_feature_once() -> None:
     features = [{"input_ids": [1] * n} for n in (9, 1, 5, 2, 8)]
-    rows = [positions for positions, _ in batches_of(features, 0, 2)]
-    assert rows == [[1, 3], [2, 4], [0]]
+    assert [rows for rows, _ in batches_of(features, 0, 2, ONNX)] == [[1, 3], [2], [4, 0]]
+    assert [rows for rows, _ in batches_of(features, 0, 5, NBITS)] == [[1, 3], [2], [4, 0]]
+    assert [rows for rows, _ in batches_of(features, 0, 5, ONNX)] == [[1, 3, 2, 4, 0]]
     lengths = answer(features, lambda batch: batch["attention_mask"].sum(1).astype(np.float32), 0, 2)
     assert [int(length) for length in lengths] == [9, 1, 5, 2, 8]
 

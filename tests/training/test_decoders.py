@@ -29,7 +29,7 @@ from recompress.training.judge import token_costs
 from recompress.training.run import weights_sha256
 from recompress.training.settings import TrainingSettings
 from recompress.training.trainer import cross_entropy
-from tests.six import DECODERS, LENGTH, SIX, byte_tokenizer, checkpoint_of, inputs_of, texts
+from tests.six import DECODERS, LENGTH, byte_tokenizer, checkpoint_of, each, inputs_of, texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = TrainingSettings(epochs=2, learning_rate=1e-2, batch_size=8, precision="fp32")
@@ -104,7 +104,7 @@ def test_a_baseline_is_trained_from_a_plain_decoder(family: str, tmp_path: Path)
     assert all(Claim(**claim).kept for claim in report.claims)
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_finetuning_holds_zeros_on_every_architecture(family: str, tmp_path: Path) -> None:
     from recompress.models.architecture import encoder_linears
 

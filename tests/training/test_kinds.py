@@ -148,7 +148,7 @@ def test_segments_reach_training_teachers_and_calibration(tmp_path: Path, monkey
     assert all(seen)
 
 
-@pytest.mark.parametrize("family", ["bert-pairs", "roberta-labels", "distilbert-number"])
+@pytest.mark.parametrize("family", ["bert-pairs", *(pytest.param(family, marks=pytest.mark.long) for family in ("roberta-labels", "distilbert-number"))])
 @pytest.mark.parametrize("to", ["onnx", "transformers", "openvino"])
 def test_exported_folders_answer_as_before(family: str, to: str, tmp_path: Path) -> None:
     if to == "openvino":
@@ -222,6 +222,7 @@ def test_numbers_that_teach_nothing_are_refused(base: Path, tmp_path: Path) -> N
         train(from_base(base, NUMBERS, ("value",), 32, 0), same, same, SHORT, 0, tmp_path / "work")
 
 
+@pytest.mark.long
 def test_a_decoder_that_answers_with_a_number_has_a_place_for_the_mean(tmp_path: Path) -> None:
     save(checkpoint_of("llama-classifier"), tmp_path / "base")
     start = from_base(tmp_path / "base", NUMBERS, ("value",), 48, 0)

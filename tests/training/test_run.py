@@ -164,8 +164,12 @@ STOPPING = TrainingSettings(epochs=6, learning_rate=1e-2, batch_size=16, precisi
 
 @pytest.mark.parametrize(
     "minutes, point, number, resumed_at",
-    [(5, "step", 17, 14), (0, "step", 17, 17), (5, "seal", 1, 7), (5, "end", 0, None)],
-    ids=["in the third epoch", "with a checkpoint after each step", "while a checkpoint is written", "after it had stopped early"],
+    [
+        pytest.param(5, "step", 17, 14, id="in the third epoch"),
+        pytest.param(0, "step", 17, 17, id="with a checkpoint after each step", marks=pytest.mark.long),
+        pytest.param(5, "seal", 1, 7, id="while a checkpoint is written"),
+        pytest.param(5, "end", 0, None, id="after it had stopped early", marks=pytest.mark.long),
+    ],
 )
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     root: Path, tmp_path: Path, uninterrupted: str, minutes: float, point: str, number: int, resumed_at: int | None

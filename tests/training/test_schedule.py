@@ -81,7 +81,9 @@ def test_zeros_that_nobody_pruned_train(family: str, tmp_path: Path) -> None:
     assert share_that_left_zero(done) > 0.99
 
 
-@pytest.mark.parametrize("name", ["finetune", "lora", "gradual", "movement", "platon", "dynamic_sparse"])
+@pytest.mark.parametrize(
+    "name", ["finetune", "movement", *(pytest.param(name, marks=pytest.mark.long) for name in ("lora", "gradual", "platon", "dynamic_sparse"))]
+)
 def test_the_zeros_that_steps_hold_are_those_of_steps(name: str, tmp_path: Path) -> None:
     """After trim_vocabulary, say, zeros are the base model's; after wanda they are wanda's."""
     method = get_method(name)

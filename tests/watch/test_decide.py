@@ -118,11 +118,12 @@ def test_going_back_is_run_again_and_not_taken_for_the_run_before() -> None:
 
 
 def test_two_sources_that_moved_wait_for_each_other() -> None:
-    old, young = (NOW - timedelta(hours=1)).isoformat(), (NOW - timedelta(minutes=5)).isoformat()
-    other = replace(moved("B", "d2", moved_at=young), source=Source("baseline", "hub model", "some/classifier", "d1"))
+    other = replace(moved("B", "d2"), source=Source("baseline", "hub model", "some/classifier", "d1"))
     records = Records().ran(Due("toy", {"base": "c1", "baseline": "d1", "recipe": "dials"}))
-    assert due(records, moved("B", "c2", moved_at=old), other, RECIPE, settle=30) == []
-    [both] = due(records, moved("B", "c2", moved_at=old), other, RECIPE, settle=30, now=NOW + timedelta(minutes=26))
+    for source, commit, minutes in (("base", "c2", 60), ("baseline", "d2", 5)):
+        records.add(SEEN, NOW - timedelta(minutes=minutes), source=source, place="some/model", digest="B", revision=commit)
+    assert due(records, moved("B", "c2"), other, RECIPE, settle=30) == []
+    [both] = due(records, moved("B", "c2"), other, RECIPE, settle=30, now=NOW + timedelta(minutes=26))
     assert [sight.source.name for sight in both.moved] == ["base", "baseline"]
 
 

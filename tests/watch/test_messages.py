@@ -109,6 +109,18 @@ def test_silence_longer_than_two_days_or_two_intervals_is_a_gap_while_it_lasts_a
     assert len(silences(at(340, every_s=weekly), NOW)) == 1
 
 
+def test_a_clock_that_was_wrong_makes_no_gap_and_hides_none() -> None:
+    day = timedelta(days=1)
+    for wrong in (3650 * day, -3650 * day):
+        times = [NOW - hours * timedelta(hours=1) for hours in (96, 72, 48, 24)]
+        for place in range(2, len(times)):
+            said = [*times[:place], NOW + wrong, *times[place:]]
+            looks = records(*[("watch-looked", {"recipe": "ner"})] * len(said), times=said)
+            assert silences(looks, NOW) == []
+            assert len(silences(looks, NOW + 9 * day)) == 1
+            assert len(silences(looks, NOW + 9999 * day)) == 1, "when it is late enough for the wrong one too"
+
+
 def test_silence_is_told_once() -> None:
     entries = at(120, 1)
     [message] = messages(entries, 0, NOW, 0.8)

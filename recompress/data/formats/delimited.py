@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 
 from recompress.data.excerpt import cut
@@ -15,6 +16,7 @@ from recompress.data.formats.records import add_record
 from recompress.data.layout import Layout
 from recompress.errors import DataRefused
 
+_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?[,;|\t]*(?=\r?\n)', re.IGNORECASE)
 LONGEST_FIELD = 1 << 27
 """Characters. The csv module's own limit, 131,072, is shorter than some documents."""
 
@@ -38,6 +40,7 @@ def read_delimited(reading: Reading, content: str, layout: Layout) -> None:
 
 def records(reading: Reading, content: str, layout: Layout) -> Iterator[tuple[int, list[str]]]:
     """The line that each row begins on, and its fields. Empty lines are no rows."""
+    _, content = separator_of(content)
     if layout.format == "tsv":
         yield from ((number, line.split("\t")) for number, line in enumerate(content.split("\n"), 1) if line)
         return
@@ -53,6 +56,12 @@ def records(reading: Reading, content: str, layout: Layout) -> Iterator[tuple[in
             raise DataRefused(f"{_quotes(str(error))}; format: tsv takes quotes as characters ({reading.path}:{first})") from None
         if fields:
             yield first, fields
+
+
+def separator_of(content: str) -> tuple[str, str]:
+    """The delimiter that Excel's own first line names (``sep=;``), and the text with nothing on that line; an empty string and the whole text where there is none."""
+    line = _SEPARATOR.match(content)
+    return (line[1], content[line.end() :]) if line else ("", content)
 
 
 def delimiter_of(layout: Layout) -> str:

@@ -1,4 +1,4 @@
-"""JSON lines, and JSON documents: a list of objects, alone or under one key, the columns that pandas writes, or the articles of SQuAD.
+"""JSON lines, and JSON documents: a list of objects, alone or under one key, the columns or rows that pandas writes, or the articles of SQuAD.
 
 Numbers stay as they are written, NaN and Infinity are missing values. A key that stands twice in an object is refused, because nobody knows which was meant.
 """
@@ -115,6 +115,9 @@ def _members(content: str, place: int) -> Iterator[tuple[int, Any]]:
 
 
 def _in_object(reading: Reading, content: str, begin: int, whole: Any) -> Iterator[tuple[int, Any]]:
+    if rows := _rows(whole):
+        yield from enumerate(rows, 1)
+        return
     columns = _columns(whole)
     if columns:
         yield from ((i, dict(zip(columns, values, strict=True))) for i, values in enumerate(zip(*columns.values(), strict=True), 1))
@@ -145,6 +148,22 @@ def _nested(content: str) -> Iterator[tuple[int, Any]]:
         yield line, member
         place = _skip(content, place)
         place = _skip(content, place + 1) if content[place] == "," else place
+
+
+def _rows(whole: Any) -> list[dict[str, Any]]:
+    """Rows as pandas writes them beside columns: an object from the name of a row to the row (``index``), or a list of names and lists of values (``split``); empty
+    where the document is neither. Rows are numbered or, where nothing is, more than columns."""
+    if not isinstance(whole, dict) or not whole:
+        return []
+    if whole.keys() == {"columns", "index", "data"} and isinstance(whole["columns"], list) and isinstance(whole["data"], list):
+        names = [str(name) for name in whole["columns"]]
+        fit = all(isinstance(row, list) and len(row) == len(names) for row in whole["data"])
+        return [dict(zip(names, row, strict=True)) for row in whole["data"]] if fit else []
+    rows = list(whole.values())
+    if not all(isinstance(row, dict) and row.keys() == rows[0].keys() and row for row in rows):
+        return []
+    numbered, within = (all(key.isdecimal() for key in keys) for keys in (whole, rows[0]))
+    return rows if (numbered if numbered != within else len(rows) > len(rows[0])) else []
 
 
 def _columns(whole: Any) -> dict[str, list[Any]]:

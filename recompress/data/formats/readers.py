@@ -50,6 +50,9 @@ def read_file(path: Path, layout: Layout, *, strict: bool = True) -> Reading:
     else:
         _READERS[layout.format](reading, text_of(reading, layout.encoding), layout)
     if not reading.rows:
+        if wrong := [problem for problem in reading.problems if problem.kind not in HARMLESS]:
+            more = f", and so are {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+            raise DataRefused(f"none of the rows can be read: {wrong[0]}{more}; correct the file, or the dials that say how it is read")
         chosen = (
             f"none of its {len(reading.problems):,} rows is one that where: chooses" if reading.count("not_chosen") else f"expected {_EXPECTED[layout.format]}"
         )

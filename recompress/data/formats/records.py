@@ -194,7 +194,7 @@ def _plain(value: Any) -> str | None:
 
 def _named(record: Record, column: str | None) -> str:
     """What a column says that names a slice, a group or a split; its key has to be there."""
-    if column is None:
+    if not column:
         return ""
     value = _plain(value_at(record, column))
     if value is None:
@@ -207,7 +207,7 @@ def listed_in(value: Any) -> Sequence[Any] | None:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return value if isinstance(value, Sequence) and not isinstance(value, str) else None
 

@@ -79,7 +79,7 @@ def _read_span(item: Any, text: str) -> Span:
         kind = kind[0]
     try:
         first, last = int(start), int(end)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{_cut(item)} is no span; expected start and end as numbers of characters") from None
     if not isinstance(kind, str) or not kind.strip() or any(character.isspace() for character in kind):
         raise ValueError(f"the span {_cut(item)} has no type that can be part of a tag: one word")

@@ -6,13 +6,13 @@ The datasets library writes what the numbers of a column mean (``ClassLabel``) i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.data.excerpt import cut
 from recompress.data.formats.reading import Reading, bytes_of
-from recompress.data.formats.records import add_record
+from recompress.data.formats.records import Unreadable, add_record
 from recompress.data.layout import Layout
 from recompress.data.questions import QUESTIONS
 from recompress.errors import DataRefused
@@ -20,6 +20,8 @@ from recompress.errors import DataRefused
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_NO_VALUE = (ValueError, OverflowError, KeyError, NotImplementedError)
+"""What Arrow raises for a value that Python has none for; its own errors are of these too."""
 SIDE_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")
 """What stands beside the Arrow files of a datasets folder."""
 
@@ -33,11 +35,47 @@ def read_table(reading: Reading, layout: Layout) -> None:
             raise DataRefused(f"expected a column {column!r}, got {cut(', '.join(schema.names))} ({reading.path}:1)")
     wanted = (*wanted, *(QUESTIONS if layout.finds_spans else ()))
     keep = [name for name in schema.names if any(name in (column, column.split(".")[0]) for column in wanted)]
+    check_names(reading.path, keep)
     names, number = class_names(reading.path, schema), 0
     for batch in batches:
-        for record in batch.select(keep).to_pylist():
+        for record in records_of(batch.select(keep)):
             number += 1
-            add_record(reading, layout, number, record, names)
+            if lost := next((f"{name!r} cannot be read: {value}" for name, value in record.items() if isinstance(value, Unreadable)), ""):
+                reading.report("malformed_lines", number, lost)
+            else:
+                add_record(reading, layout, number, record, names)
+
+
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Raises ``DataRefused`` for two columns of one name: nobody knows which was meant."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataRefused(f"two columns are called {twice!r}; rename one ({path}:1)")
+
+
+def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows; bytes that are text are text, as Spark and Impala write it. A value that is none that Python knows (bytes of another encoding, a time after the
+    year 9999) is an ``Unreadable`` that says why."""
+    if not any("binary" in str(kind) for kind in batch.schema.types):
+        try:
+            yield from batch.to_pylist()
+            return
+        except _NO_VALUE:
+            pass
+    columns = {name: [_value(one) for one in column] for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+
+
+def _value(scalar: pa.Scalar[Any]) -> Any:
+    try:
+        return _text(scalar.as_py())
+    except _NO_VALUE as error:
+        return Unreadable(str(error).splitlines()[0])
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return [_text(one) for one in value] if isinstance(value, list) else value
 
 
 def open_table(path: Path, kind: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -37,7 +37,7 @@ def infer_columns(records: Records, names: Mapping[str, Sequence[str]], given: M
         raise DataRefused("there is no row with a column or key")
     dials, why, notes = _kind(records, columns, names, given)
     used = {*(dials.get(name) for name in ("text", "text_pair", "label", "question", "answer_start")), *dials.get("label_columns", ())}
-    _sides(records, [column for column in columns if column not in used], dials, why, notes)
+    _sides(records, [column for column in columns if column not in used], dials, why, notes, given)
     return dials, why, notes
 
 
@@ -63,12 +63,12 @@ def _kind(
     return infer_texts(records, columns, names, given)
 
 
-def _sides(records: Records, columns: list[str], dials: dict[str, Any], why: dict[str, str], notes: list[str]) -> None:
+def _sides(records: Records, columns: list[str], dials: dict[str, Any], why: dict[str, str], notes: list[str], given: Mapping[str, Any]) -> None:
     """Columns beside text and label: split, slice, an annotator's answer, and what might be a group."""
     for column in columns:
         counts: Counter[str] = Counter(str(value) for record in records if (value := value_at(record, column)) is not None)
         name = column.lower()
-        if name in SPLIT_NAMES and (rename := split_column(counts)) is not None:
+        if name in SPLIT_NAMES and (rename := split_column(counts, given.get("rename"))) is not None:
             dials |= {"split": column, **({"rename": rename} if rename else {})}
             why["split"] = f"its values are {', '.join(counts)}"
         elif name in SLICES and 1 < len(counts) <= 60 and min(counts.values()) >= SLICE_ROWS:

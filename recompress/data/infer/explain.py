@@ -27,7 +27,7 @@ def explain(understood: Understood) -> str:
     lines.append(f"words     {', '.join(f'{name} {count:,}' for name, count in understood.lengths.items())}")
     if understood.columns:
         lines.append(f"columns   {', '.join(understood.columns)}")
-    lines += ["", "first rows as they were read:", *map(_row, understood.first)]
+    lines += ["", "first rows as they were read:", *(_row(row, tagged=head_of(understood.benchmark).tagged) for row in understood.first)]
     lines += ["", *(f"cannot be read: {problem}" for problem in understood.problems)] if understood.problems else []
     lines += ["", *(f"note: {note}" for note in understood.notes)] if understood.notes else []
     return "\n".join(lines)
@@ -62,12 +62,12 @@ def _other(word: str) -> bool:
     return word.lower() in ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "na", "inf") or word.startswith("-")
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, *, tagged: bool) -> str:
     head = f"  {row.split}{'' if row.slice in ('', 'all') else f' {row.slice}'}, line {row.line}: "
     if is_question(row):
         answers = ", ".join(repr(_cut(label)) for label in row.labels if label) or "no answer"
         return f"{head}{_cut(row.words[0])!r}  {answers} in {_cut(row.words[1])!r}  (group {row.group})"
-    if len(row.labels) == len(row.words) > 1 or (row.labels and row.labels[0][:2] in ("B-", "I-")) or row.labels == ("O",):
+    if tagged:
         return head + _cut(" ".join(word if tag == "O" else f"{word}/{tag}" for word, tag in zip(row.words, row.labels, strict=True)))
     return (
         head

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recompress.data.formats.conll_columns import columns_of
+from recompress.data.formats.delimited import separator_of
 from recompress.data.formats.reading import Reading, text_of
 from recompress.data.formats.tag_schemes import TAGS
 from recompress.data.infer.columns import KNOWN
@@ -56,6 +57,8 @@ def _is_document(text: str) -> bool:
 
 
 def _delimited(path: Path, text: str, kind: str | None) -> dict[str, Any]:
+    said, text = separator_of(text)
+    text = text.removeprefix("\n") if said else text
     first = text.split("\n", 1)[0]
     if kind is None and path.suffix.lower() != ".csv":
         kind = "quoted_tsv" if _is_quoted(text) else "tsv"
@@ -65,6 +68,7 @@ def _delimited(path: Path, text: str, kind: str | None) -> dict[str, Any]:
         between = max(DELIMITERS, key=lambda mark: _columns(text, mark))
         if between not in first or _columns(text, between) < 2:
             between = ","
+        between = said or between
         dials |= {"delimiter": between} if between != "," else {}
     rows = _quoted_rows(text, between) if dials["format"] != "tsv" else [line.split("\t") for line in text.split("\n")[:LINES] if line]
     return dials if has_header(rows) else dials | {"header": False}
@@ -114,7 +118,7 @@ def has_header(rows: list[list[str]]) -> bool:
         return True
     first, others = rows[0], rows[1:]
     names = [field.strip() for field in first]
-    if any(name.lower() in KNOWN for name in names):
+    if any(name.lower() in KNOWN and not any(len(row) > i and row[i].strip() == name for row in others) for i, name in enumerate(names)):
         return True
     if len(set(names)) < len(names) or any(not name or len(name) > 60 or re.fullmatch(r"[-+]?\d+([.,]\d+)?", name) for name in names):
         return not all(names) and len(set(names)) == len(names) and all(len(name) <= 60 for name in names)  # pandas leaves the index without a name

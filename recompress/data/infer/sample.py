@@ -9,7 +9,7 @@ from typing import Any
 
 from recompress.data.formats import delimited, json_files, tables
 from recompress.data.formats.reading import Reading, text_of
-from recompress.data.formats.records import listed_in
+from recompress.data.formats.records import Unreadable, listed_in
 from recompress.data.layout import DELIMITED, Layout
 
 SAMPLE = 5000
@@ -23,7 +23,9 @@ def sample(path: Path, dials: Mapping[str, Any]) -> tuple[list[dict[str, Any]], 
     layout = Layout.model_validate({"benchmark": "text-classification", **{key: value for key, value in dials.items() if key in Layout.model_fields}})
     if layout.format in ("parquet", "datasets"):
         schema, batches = tables.open_table(path, layout.format)
-        return list(islice((record for batch in batches for record in batch.to_pylist()), SAMPLE)), tables.class_names(path, schema)
+        tables.check_names(path, schema.names)
+        rows = islice((record for batch in batches for record in tables.records_of(batch)), SAMPLE)
+        return [{name: None if isinstance(value, Unreadable) else value for name, value in row.items()} for row in rows], tables.class_names(path, schema)
     reading = Reading(path, strict=False)
     records = list(islice(_records(reading, text_of(reading, layout.encoding), layout), SAMPLE))
     return (_with_lists(records) if layout.format in DELIMITED else records), {}

@@ -24,8 +24,6 @@ from recompress.training.teacher_outputs import FILE, TeacherOutputs, examples_s
 if TYPE_CHECKING:
     from recompress.models.checkpoint import Checkpoint
 
-BATCH_SIZE = 32
-
 
 def teacher_outputs(teacher: Path, examples: Sequence[Example], directory: Path) -> TeacherOutputs:
     """Ask the model in ``teacher`` about every example, in bfloat16 where that is faster, and keep its answers in a new ``directory``.
@@ -83,7 +81,7 @@ def unit_logits(checkpoint: Checkpoint, benchmark: Benchmark, examples: Sequence
     with progress:
         network.to(device)
         try:
-            answers = answer(features, ask, padding_of(network), BATCH_SIZE)
+            answers = answer(features, ask, padding_of(network))
         finally:
             network.to("cpu")
     rows = [np.ascontiguousarray(benchmark.unit_logits(logits, feature)) for logits, feature in zip(answers, features, strict=True)]

@@ -6,7 +6,8 @@ weighted      sum h[i] (W[o, i] - W'[o, i])^2 / sum h[i] W[o, i]^2           h[i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +20,7 @@ from recompress.methods.quantization.grid import FewBits, rounded
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.factored import token_table
 from recompress.models.packed import PackedLinear
 from recompress.models.packed.modules import unpacked_matrix
 from recompress.models.packed.scales import REACH
@@ -27,8 +29,12 @@ from recompress.runtimes.batches import Feature
 
 GAIN = 0.98
 """A method that claims less than another must show this share of its error at most: as much is a sign that it did the same."""
+SEARCHED = 0.999
+"""The share of the squared error that searched scales may leave: in 8 bits, or of 8 weights, there is little to be found."""
 HALF_STEP, FLOATS = 0.5, 1e-3
 """The farthest that the nearest step can be; scales are kept in 16 bits and computed with in 32."""
+ROWS = 0.1
+"""Rows of a table may lose so much more than with even steps, as a share of their squares: some have a few numbers that levels and books reach late."""
 
 
 def pairs_of(before: Checkpoint, after: Checkpoint) -> list[tuple[str, Float[Tensor, "out in"], PackedLinear]]:
@@ -46,10 +52,54 @@ def largest_rounding(weight: Float[Tensor, "out in"], values: Float[Tensor, "out
     return float((gaps / steps.clamp_min(float(steps.max()) * REACH).clamp_min(1e-37)).max())
 
 
-def rounding_claim(before: Checkpoint, after: Checkpoint, group_size: int | None, *, symmetric: bool) -> Claim:
-    """No weight further from what it was than half a step of the grid that its group needs, in the bits that it is stored in."""
+def rounding_claim(before: Checkpoint, after: Checkpoint, config: FewBits) -> Claim:
+    """No weight further from what it was than half a step of the grid that its group needs, in the bits that it is stored in; where scales were searched, less of
+    all squares lost than on that grid."""
+    if config.scales == "mse":
+        return _nearer_than_the_range(pairs_of(before, after), config)
+    group_size, symmetric = config.group_size, config.symmetric
     every = [largest_rounding(weight, module.weight, module.bits, group_size, symmetric=symmetric) for _, weight, module in pairs_of(before, after)]
     return Claim("largest rounding, in steps of what the weights need", HALF_STEP, max(every, default=0.0), FLOATS, "at most")
+
+
+def _nearer_than_the_range(pairs: Iterable[tuple[str, Float[Tensor, "out in"], Any]], config: FewBits, what: str = "") -> Claim:
+    ours = theirs = 0.0
+    for _, weight, module in pairs:
+        usual = unpacked_matrix(rounded(weight, config.model_copy(update={"bits": module.bits, "scales": "minmax"})))
+        ours += float((weight - module.weight).double().square().sum())
+        theirs += float((weight - usual).double().square().sum())
+    return Claim(f"squared error of the weights{what}, below {SEARCHED:.1%} of that with scales: minmax", SEARCHED * theirs, ours, bound="at most")
+
+
+def table_rounding_claims(before: Checkpoint, after: Checkpoint, config: FewBits) -> list[Claim]:
+    """The same of the token embeddings, row by row, where ``config`` asks for them in its bits."""
+    if not config.embeddings:
+        return []
+    was, now = tables_of(before, after)
+    if config.scales == "mse":
+        return [_nearer_than_the_range([("", was, token_table(after.torch_network))], config, " of the embeddings")]
+    farthest = largest_rounding(was, now, config.bits, config.group_size, symmetric=config.symmetric)
+    return [Claim("largest rounding of the embeddings, in steps of what they need", HALF_STEP, farthest, FLOATS, "at most")]
+
+
+def table_claims(before: Checkpoint, after: Checkpoint, simpler: Simpler, what: str, farthest: float, rows: float = 1.0) -> list[Claim]:
+    """The token embeddings stand for what they stood for: on average as near to it as those of the simpler method called ``what``, and no row's squared error
+    above ``farthest`` of its squares, or not that of so large a share of the ``rows``. A table whose rows are in another order is as large as the right one, and
+    about two of its squares away."""
+    was, now = tables_of(before, after)
+    squares = was.square().sum(1)
+    squares = squares.clamp_min(float(squares.mean()) * REACH).clamp_min(1e-30)
+    ours, theirs = ((was - values).square().sum(1) / squares for values in (now, simpler("the embeddings", was)))
+    return [
+        Claim(f"error of the embeddings, about that of {what}", float(theirs.mean()), float(ours.mean()), ROWS, "at most"),
+        Claim("largest error of a row of the embeddings, in its squares", farthest, float(torch.quantile(ours, rows)), bound="at most"),
+    ]
+
+
+def tables_of(before: Checkpoint, after: Checkpoint) -> tuple[Float[Tensor, "words width"], Float[Tensor, "words width"]]:
+    """The token embeddings as they were, and as they are."""
+    was, now = (token_table(checkpoint.torch_network).weight.detach() for checkpoint in (before, after))
+    return was, now
 
 
 def probe_statistics(before: Checkpoint, after: Checkpoint, features: list[Feature], wanted: Collection[Kind]) -> dict[str, Statistics]:

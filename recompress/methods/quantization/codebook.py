@@ -11,7 +11,7 @@ Kim et al. 2023 (SqueezeLLM), arXiv:2306.07629, section 4.1 (weighted k-means, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -23,9 +23,10 @@ from recompress.errors import InputError
 from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
 from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
-from recompress.methods.quantization.closeness import pairs_of, squares_on_probe, weighted_errors
-from recompress.methods.quantization.grid import FewBits, code_bytes, refuse, replace_embeddings, rounded, tensor_bytes, zeros_claim
+from recompress.methods.quantization.closeness import pairs_of, squares_on_probe, table_claims, tables_of, weighted_errors
+from recompress.methods.quantization.grid import FewBits, refuse, replace_embeddings, rounded
 from recompress.methods.quantization.levels import by_kmeans, by_nf4
+from recompress.methods.quantization.packed_claims import code_bytes, tensor_bytes, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -88,28 +89,37 @@ def prove(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Input
         Claim("bits of a weight", asked_bits, stored_bits),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
         zeros_claim(before, after),
-        _nf4_claim(before, after, config) if config.kind == "nf4" else _kmeans_claim(before, after, config, inputs),
+        *(_nf4_claims(before, after, config) if config.kind == "nf4" else _kmeans_claims(before, after, config, inputs)),
     ]
 
 
-def _nf4_claim(before: Checkpoint, after: Checkpoint, config: Codebook) -> Claim:
-    """No weight further from what it was than the levels are apart."""
-    farthest = 0.0
-    for _, weight, module in pairs_of(before, after):
-        groups = weight.reshape(len(weight), -1, config.group_size or weight.shape[1])
-        gaps = (weight - module.weight).abs().reshape(groups.shape).amax(-1)
-        farthest = max(farthest, float((gaps / groups.abs().amax(-1).clamp_min(1e-37)).max()))
-    return Claim("largest rounding, in shares of the group's largest weight", NF4_GAP, farthest, 1e-3, "at most")
+def _nf4_claims(before: Checkpoint, after: Checkpoint, config: Codebook) -> Iterator[Claim]:
+    """No weight further from what it was than the levels are apart, in the layers and in the token embeddings."""
+    matrices = [(weight, module.weight) for _, weight, module in pairs_of(before, after)]
+    tables = [tables_of(before, after)] if config.embeddings else []
+    for what, pairs in (("largest rounding", matrices), ("largest rounding of the embeddings", tables)):
+        if pairs:
+            farthest = max(_farthest(was, now, config.group_size) for was, now in pairs)
+            yield Claim(f"{what}, in shares of the group's largest weight", NF4_GAP, farthest, 1e-3, "at most")
 
 
-def _kmeans_claim(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Inputs) -> Claim:
-    """Less lost, by the measure that the means minimise, than with as many levels evenly apart."""
+def _farthest(was: Float[Tensor, "out in"], now: Float[Tensor, "out in"], group_size: int | None) -> float:
+    groups = was.reshape(len(was), -1, group_size or was.shape[1])
+    gaps = (was - now).abs().reshape(groups.shape).amax(-1)
+    return float((gaps / groups.abs().amax(-1).clamp_min(1e-37)).max())
+
+
+def _kmeans_claims(before: Checkpoint, after: Checkpoint, config: Codebook, inputs: Inputs) -> Iterator[Claim]:
+    """Less lost, by the measure that the means minimise, than with as many levels evenly apart; of a row of the embeddings never more than there was, which
+    holds for means of its numbers."""
 
     def even(_: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         return unpacked_matrix(rounded(weight, FewBits(bits=config.bits)))
 
     errors = weighted_errors(before, after, squares_on_probe(before, after, inputs) if config.weighted else None, even)
-    return Claim("error of the weights, below that of even levels", errors.simpler, errors.method, SHORT * errors.simpler + 1e-6, "at most")
+    yield Claim("error of the weights, below that of even levels", errors.simpler, errors.method, SHORT * errors.simpler + 1e-6, "at most")
+    if config.embeddings:
+        yield from table_claims(before, after, even, "even levels", 1 + SHORT)
 
 
 def _codes(pairs: list[tuple[tuple[int, int], nn.Module]], packed: list[PackedLinear], config: Codebook) -> tuple[list[int], list[int]]:

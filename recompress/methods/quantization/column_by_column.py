@@ -30,7 +30,7 @@ def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"
     """The codes of ``weight``; of zeros those of zero. ``root`` is U of the columns in ``order``."""
     columns = weight.shape[1]
     size, top = config.group_size or columns, (1 << config.bits) - 1
-    scales, zeros = (tensor.T.contiguous() for tensor in grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric))
+    scales, zeros = (tensor.T.contiguous() for tensor in grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric, scales=config.scales))
     places = list(range(columns)) if order is None else order.tolist()
     turned = weight.T.contiguous() if order is None else weight.T[order]
     codes = torch.empty((columns, len(weight)), dtype=torch.uint8, device=weight.device)
@@ -39,7 +39,7 @@ def quantize_matrix(weight: Float[Tensor, "out in"], root: Float[Tensor, "in in"
     def settle(column: int, part: Float[Tensor, "width out"], j: int) -> Float[Tensor, " out"]:
         group = places[column] // size
         if order is None and config.group_size and column % size == 0:  # steps for the weights as earlier columns have left them
-            fresh = grid_of(part[j : j + size].T, config.bits, None, symmetric=config.symmetric)
+            fresh = grid_of(part[j : j + size].T, config.bits, None, symmetric=config.symmetric, scales=config.scales)
             scales[group], zeros[group] = fresh.scales[:, 0], fresh.zeros[:, 0]
         code = (part[j] / scales[group]).round_().add_(zeros[group]).clamp_(0, top)
         if pruned is not None:

@@ -8,6 +8,8 @@ The range of an input is that of all that is asked in one call, padding and neig
 alone. Recompress asks such graphs one text at a time, when it measures as when it serves; whoever puts batches to the graph gets answers that were not judged.
 ``static_int8`` has its ranges from calibration and knows no company.
 
+Where a head reads the first token alone, so does the last layer (``recompress.runtimes.lean.first``): its ranges are those of one token, and no wider.
+
 An output layer that is tied to the embeddings computes in floats with what the embeddings' 8 bits stand for: the table is stored once.
 Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and 4, with ranges of activations taken at run time; done by ONNX Runtime's ``quantize_dynamic``.
 The result is an ONNX graph: the step leaves the torch runtime.

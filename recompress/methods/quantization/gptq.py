@@ -18,9 +18,10 @@ from pydantic import Field
 from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
 from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
-from recompress.methods.quantization.closeness import below_rounding
+from recompress.methods.quantization.closeness import below_rounding, table_rounding_claims
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, prove_packed, refuse, zeros_claim
+from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse
+from recompress.methods.quantization.packed_claims import prove_packed, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import Quantized
@@ -40,7 +41,8 @@ class Gptq(FewBits):
 
 def prove(before: Checkpoint, after: Checkpoint, config: Gptq, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, every zero still one, and outputs nearer to the old ones than with each weight on its nearest step."""
-    return [*prove_packed(before, after, config), zeros_claim(before, after), below_rounding(before, after, inputs, config)]
+    tables = table_rounding_claims(before, after, config)
+    return [*prove_packed(before, after, config), zeros_claim(before, after), below_rounding(before, after, inputs, config), *tables]
 
 
 @method(

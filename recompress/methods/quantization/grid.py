@@ -5,39 +5,42 @@
     code = clamp(round(W / scale) + zero, 0, 2^bits - 1)          W ~ scale * (code - zero)
 
 Scales are kept in 16 bits (``recompress.models.packed.scales``), rounded up so that no weight falls off the grid, and codes are those of the scales that are
-kept. Zero is always on the grid.
-Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and section 3.
+kept. Zero is always on the grid. With ``scales: mse`` each group has, of these steps and of ``FACTORS`` times as long ones, those whose values lie nearest to its
+weights; symmetric ones are then as long as the largest weight asks, whose code is 0, and may be negative:
+
+    symmetric:   scale = f W[i] / -2^(bits - 1), where |W[i]| is the largest
+    else:        scale = f (max W - min W) / (2^bits - 1)
+
+Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and section 3. Searched: Choukroun et al. 2019, arXiv:1902.06822, section 3.1 (the scale of least squared error);
+the sign: llama.cpp, ``ggml-quants.c`` (Q4_0).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer, UInt8
-from pydantic import Field
+from pydantic import Field, model_serializer
 from torch import Tensor
 
 from recompress.errors import InputError
-from recompress.methods.registry import Claim
 from recompress.models.architecture import encoder_linears, shape_of
-from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
-from recompress.models.files import distinct_tensors
-from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, place, tie_packed
+from recompress.models.packed import PackedEmbedding, Quantized, packed_embedding, place, tie_packed
 from recompress.models.packed.scales import LARGEST as LARGEST
 from recompress.models.packed.scales import SMALLEST as SMALLEST
-from recompress.models.packed.scales import held_above
-from recompress.models.surgery import weight_of
-from recompress.settings.base import Settings
+from recompress.models.packed.scales import held_above, held_near
+from recompress.settings.base import Settings, as_before
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FORM_BYTES = 8
 CHUNK = 1 << 16
 """Weights that are rounded at once."""
+FACTORS = tuple(0.02 * i for i in range(25, 54))
+"""Of the range, 0.5 to 1.06: shorter steps cut off the largest weights, and round all others finer."""
 
 
 class FewBits(Settings):
@@ -51,6 +54,12 @@ class FewBits(Settings):
     """Steps that lie evenly around zero, so that no zero points need be stored; costs quality where weights do not lie evenly."""
     embeddings: bool = False
     """Store the token embeddings in as many bits too, rounded to the nearest step; an output layer that is tied to them follows."""
+    scales: Literal["minmax", "mse"] = "minmax"
+    """Steps from the largest and smallest weight of each group, or those of a few dozen that lose least of its squares: nearer at the same bytes."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("scales",))
 
 
 class Grid(NamedTuple):
@@ -60,9 +69,51 @@ class Grid(NamedTuple):
     zeros: Float[Tensor, "out groups"]
 
 
-def grid_of(weight: Float[Tensor, "out in"], bits: int, group_size: int | None, *, symmetric: bool) -> Grid:
+def grid_of(weight: Float[Tensor, "out in"], bits: int, group_size: int | None, *, symmetric: bool, scales: str = "minmax") -> Grid:
     """The steps of a matrix."""
     groups = weight.reshape(len(weight), -1, group_size or weight.shape[1])
+    whole = _of_range(groups, bits, symmetric=symmetric)
+    if scales == "minmax":
+        return whole
+    step = max(1, CHUNK // weight.shape[1])
+    parts = [slice(start, start + step) for start in range(0, len(weight), step)]
+    found = [_nearest_of(groups[part], Grid(whole.scales[part], whole.zeros[part]), bits, symmetric=symmetric) for part in parts]
+    return Grid(torch.cat([grid.scales for grid in found]), torch.cat([grid.zeros for grid in found]))
+
+
+def _nearest_of(groups: Float[Tensor, "out groups size"], whole: Grid, bits: int, *, symmetric: bool) -> Grid:
+    """For each group the steps of ``whole`` or, where their values lie nearer to the weights, others."""
+    best, least = whole, _squares_lost(groups, whole, bits)
+    for grid in _others(groups, bits, symmetric=symmetric):
+        lost = _squares_lost(groups, grid, bits)
+        nearer = lost < least
+        least = torch.where(nearer, lost, least)
+        best = Grid(torch.where(nearer, grid.scales, best.scales), torch.where(nearer, grid.zeros, best.zeros))
+    return best
+
+
+def _others(groups: Float[Tensor, "out groups size"], bits: int, *, symmetric: bool) -> Iterator[Grid]:
+    top, middle = (1 << bits) - 1, float(1 << (bits - 1))
+    if symmetric:
+        largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[:, :, 0]
+        sign = torch.where(largest > 0, -1.0, 1.0)
+        for factor in FACTORS:
+            scales = sign * held_near(factor * largest.abs() / middle)
+            yield Grid(scales, torch.full_like(scales, middle))
+        return
+    low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
+    for factor in FACTORS:
+        scales = held_near(factor * (high - low) / top)
+        yield Grid(scales, (-low * factor / scales).round().clamp(0, top))
+
+
+def _squares_lost(groups: Float[Tensor, "out groups size"], grid: Grid, bits: int) -> Float[Tensor, "out groups"]:
+    weight = groups.flatten(1)
+    return (values_of(_codes(weight, grid, bits), grid) - weight).square().reshape(groups.shape).sum(-1)
+
+
+def _of_range(groups: Float[Tensor, "out groups size"], bits: int, *, symmetric: bool) -> Grid:
+    """Steps over the whole range of each group."""
     top = (1 << bits) - 1
     if symmetric:
         scales = held_above(2 * groups.abs().amax(-1) / top)
@@ -93,7 +144,7 @@ def values_of(codes: Integer[Tensor, "out in"], grid: Grid) -> Float[Tensor, "ou
 
 def rounded(weight: Float[Tensor, "out in"], config: FewBits) -> Quantized:
     """Each weight on its nearest step."""
-    grid = grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric)
+    grid = grid_of(weight, config.bits, config.group_size, symmetric=config.symmetric, scales=config.scales)
     return quantized(codes_on(weight, grid, config.bits), grid, config)
 
 
@@ -129,50 +180,3 @@ def refuse(network: PreTrainedModel, config: FewBits) -> None:
             raise InputError(f"group_size {config.group_size} does not divide the {width} columns of {name}; choose one that divides all, or leave it out")
         if float(weight.detach().abs().max()) > LARGEST:
             raise InputError(f"{name} holds weights above {LARGEST:g}, which the 16-bit scales of packed weights cannot reach")
-
-
-def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: Callable[[int, int], int] | None = None) -> list[Claim]:
-    """All linear layers of the layers packed, in so many bits, and the bytes that follow. ``extra`` gives the bytes of what else a matrix stores."""
-    old, new = before.torch_network, after.torch_network
-    pairs = [(shape_of(linear), new.get_submodule(name)) for name, linear in encoder_linears(old)]
-    packed = [module for _, module in pairs if isinstance(module, PackedLinear)]
-    numbers = sum(rows * columns for (rows, columns), _ in pairs)
-    expected = tensor_bytes(old)
-    for (rows, columns), _ in pairs:
-        expected += matrix_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
-    expected += bytes_of_embeddings(old, config)
-    return [
-        Claim("linear layers packed", len(pairs), len(packed)),
-        Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
-        Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
-        Claim("bytes of all tensors", expected, tensor_bytes(new)),
-    ]
-
-
-def zeros_claim(before: Checkpoint, after: Checkpoint) -> Claim:
-    """Every weight that was zero, because it was pruned, still is."""
-    pairs = [(weight_of(linear) == 0, after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
-    zeros_left = sum(int((module.weight[zero] == 0).sum()) for zero, module in pairs if isinstance(module, PackedLinear))
-    return Claim("zeros that stayed zero", sum(int(zero.sum()) for zero, _ in pairs), zeros_left)
-
-
-def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:
-    """What packing the token embeddings adds to the bytes of all tensors: a negative number, or 0 where the settings do not ask for it."""
-    if not config.embeddings:
-        return 0
-    rows, columns = map(int, token_table(network).weight.shape)
-    return matrix_bytes(rows, columns, config) - 4 * rows * columns
-
-
-def code_bytes(columns: int, bits: int) -> int:
-    return -(-columns * bits // 8)
-
-
-def matrix_bytes(rows: int, columns: int, config: FewBits) -> int:
-    """Codes, scales and zeros of one matrix."""
-    groups = columns // (config.group_size or columns)
-    return rows * (code_bytes(columns, config.bits) + groups * (2 if config.symmetric else 3)) + FORM_BYTES
-
-
-def tensor_bytes(network: PreTrainedModel) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in distinct_tensors(network).values())

@@ -4,6 +4,8 @@
     tables          E^ = s * (u - z)            u = clamp(round(E / s) + z, 0, 255),  s = (max E - min E) / 255,  z = round(-min E / s)
     inputs          x^ = t * (u - z)            the same with the range of each input as it comes: all rows of the batch, padding included
 
+Where the head reads the first token alone, the graph computes the last layer for no other (``recompress.runtimes.lean.first``), keys and values aside: there t and z
+are those of the first tokens.
 Ranges include zero, halves are rounded to the even number, and the numbers are 32-bit floats, as in ONNX Runtime's ``quantize_dynamic`` and ``DynamicQuantizeLinear``.
 Gradients go straight through where a code is in its range, and are zero where it was cut off; scales and zero points are taken as they come.
 Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and section 3; Bengio et al. 2013, arXiv:1308.3432 (the gradient goes straight through).
@@ -11,7 +13,7 @@ Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1 and section 3; Bengio et al. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +22,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
-from recompress.models.architecture import is_linear
+from recompress.models.architecture import is_linear, layers_of
+from recompress.runtimes.asking import reads_first
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
 CODES = 255
@@ -105,19 +109,46 @@ class RoundedMatrix(nn.Module):
 
 
 class RoundedInputs:
-    """Rounds what linear layers receive. Layers that receive the same tensor get the same answer, computed once."""
+    """Rounds what linear layers receive. Layers that receive the same tensor get the same answer, computed once for each range that it is rounded with.
 
-    def __init__(self) -> None:
+    ``layer`` is the one that the graph computes for the first token alone, all but ``whole``. It is told by when it runs: layers may share what holds their weights.
+    """
+
+    def __init__(self, layer: nn.Module | None = None, whole: Sequence[nn.Module] = ()) -> None:
         self.received: Tensor | None = None
-        self.answer: Tensor | None = None
+        self.answers: dict[bool, Tensor] = {}
+        self.layer, self.whole, self.inside = layer, whole, False
 
     def __call__(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         [received] = given
         if received is not self.received:
+            self.received, self.answers = received, {}
+        first = self.inside and all(module is not other for other in self.whole)
+        if first not in self.answers:
             values = received.float()
-            self.received, self.answer = received, rounded(values, input_steps(values.detach()))
-        assert self.answer is not None
-        return (self.answer,)
+            self.answers[first] = rounded(values, input_steps((values[:, :1] if first else values).detach()))
+        return (self.answers[first],)
+
+    def hooks(self) -> list[RemovableHandle]:
+        """What tells it when the layer begins and ends."""
+        if self.layer is None:
+            return []
+
+        def enter(*_: Any) -> None:
+            self.inside = True
+
+        def leave(*_: Any) -> None:
+            self.inside = False
+
+        return [self.layer.register_forward_pre_hook(enter), self.layer.register_forward_hook(leave)]
+
+
+def rounded_inputs(network: PreTrainedModel) -> RoundedInputs:
+    """As the graph of this network rounds them."""
+    if not reads_first(network):
+        return RoundedInputs()
+    last = layers_of(network)[-1]
+    return RoundedInputs(last.module, [part for linear in (last.key, last.value) for part in linear.modules()])
 
 
 def round_looked_up(table: nn.Embedding, given: tuple[Tensor, ...], answer: Tensor) -> Tensor:
@@ -133,8 +164,8 @@ def as_int8(network: PreTrainedModel, *, per_channel: bool, reduced: bool, embed
     """
     linears = [module for module in network.modules() if is_linear(module)]
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding)] if embeddings else []
-    hook = RoundedInputs()
-    hooks = [linear.register_forward_pre_hook(hook) for linear in linears] if inputs else []
+    hook = rounded_inputs(network)
+    hooks = [*hook.hooks(), *(linear.register_forward_pre_hook(hook) for linear in linears)] if inputs else []
     hooks += [table.register_forward_hook(round_looked_up) for table in tables]
     for linear in linears:
         register_parametrization(linear, "weight", RoundedMatrix(linear.weight.detach(), per_channel=per_channel, reduced=reduced))
@@ -143,5 +174,14 @@ def as_int8(network: PreTrainedModel, *, per_channel: bool, reduced: bool, embed
     finally:
         for linear in linears:
             remove_parametrizations(linear, "weight", leave_parametrized=False)
+            _weight_first(linear)
         for placed in hooks:
             placed.remove()
+
+
+def _weight_first(linear: nn.Module) -> None:
+    """As it was before: the order of a network's parameters is that of its file and of its graph."""
+    for name, parameter in list(linear.named_parameters(recurse=False)):
+        if name != "weight":
+            delattr(linear, name)
+            setattr(linear, name, parameter)

@@ -25,8 +25,9 @@ from recompress.layerwise.statistics import Statistics
 from recompress.methods.calibration import calibration_features
 from recompress.methods.probe import output_errors
 from recompress.methods.quantization.by_layer import PACKED, code_layers
-from recompress.methods.quantization.closeness import FLOATS, HALF_STEP, pairs_of, probe_statistics
-from recompress.methods.quantization.grid import FORM_BYTES, FewBits, bytes_of_embeddings, pack_embeddings, refuse, tensor_bytes
+from recompress.methods.quantization.closeness import FLOATS, HALF_STEP, pairs_of, probe_statistics, table_rounding_claims
+from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse
+from recompress.methods.quantization.packed_claims import FORM_BYTES, bytes_of_embeddings, tensor_bytes
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -100,6 +101,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8, inputs: Inputs
         Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
         Claim("error of the layers' outputs", 0, output_errors(before, after, inputs, lambda _, weight: weight).method, OUTPUTS, "at most"),
+        *table_rounding_claims(before, after, _embeddings(config)),
     ]
 
 

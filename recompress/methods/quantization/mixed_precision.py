@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer
 
 from recompress.errors import InputError
 from recompress.layerwise.engine import Group
@@ -22,16 +22,17 @@ from recompress.layerwise.statistics import Statistics
 from recompress.methods.calibration import calibration_features
 from recompress.methods.quantization.budget import Option, best_choice
 from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
-from recompress.methods.quantization.closeness import below_rounding, rounding_claim
+from recompress.methods.quantization.closeness import below_rounding, rounding_claim, table_rounding_claims
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
-from recompress.methods.quantization.grid import FewBits, bytes_of_embeddings, matrix_bytes, pack_embeddings, refuse, rounded, tensor_bytes
+from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse, rounded
+from recompress.methods.quantization.packed_claims import bytes_of_embeddings, matrix_bytes, tensor_bytes
 from recompress.methods.quantization.sensitivity import Damages, measure, measure_anew
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import PackedLinear, Quantized, packed_linear, place
 from recompress.models.surgery import weight_of
-from recompress.settings.base import Settings
+from recompress.settings.base import Settings, as_before
 from recompress.training.losses import losses_of
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,17 @@ class MixedPrecision(Settings):
     """Steps that lie evenly around zero, so that no zero points need be stored."""
     embeddings: bool = False
     """Store the token embeddings in 8 bits; they do not count in the budget."""
+    scales: Literal["minmax", "mse"] = "minmax"
+    """Steps from the largest and smallest weight of each group, or those of a few dozen that lose least of its squares."""
     calibration_examples: Annotated[int, Field(ge=1)] = 16
     """Training examples, or windows of running text, that layers are measured on: each costs a forward pass for each layer and number of bits."""
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("scales",))
+
     def stored_in(self, bits: Literal[2, 3, 4, 8], *, embeddings: bool = False) -> FewBits:
-        return FewBits(bits=bits, group_size=self.group_size, symmetric=self.symmetric, embeddings=embeddings)
+        return FewBits(bits=bits, group_size=self.group_size, symmetric=self.symmetric, embeddings=embeddings, scales=self.scales)
 
 
 def budget_of(numbers: int, config: MixedPrecision) -> int:
@@ -114,10 +121,9 @@ def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision, inputs:
         Claim("untouched layers that changed", 0, changed),
         Claim("layers in other bits than 2, 3, 4 and 8", 0, odd),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
-        below_rounding(before, after, inputs, config.stored_in(8))
-        if config.rounding == "gptq"
-        else rounding_claim(before, after, config.group_size, symmetric=config.symmetric),
+        below_rounding(before, after, inputs, config.stored_in(8)) if config.rounding == "gptq" else rounding_claim(before, after, config.stored_in(8)),
         _damage_claim(before, after, config, inputs),
+        *table_rounding_claims(before, after, config.stored_in(8, embeddings=config.embeddings)),
     ]
 
 

@@ -10,18 +10,20 @@ Source: Jacob et al. 2018, arXiv:1712.05877, section 3; Esser et al. 2020 (LSQ),
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError, IntegrityError
-from recompress.methods.quantization.grid import FewBits, prove_packed, refuse, zeros_claim
+from recompress.methods.quantization.closeness import tables_of
+from recompress.methods.quantization.grid import FewBits, refuse
 from recompress.methods.quantization.in_training import Rounding
+from recompress.methods.quantization.packed_claims import prove_packed, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_probe import SHARE, SLACK, losses
 from recompress.methods.training_step import was_pruned
@@ -41,8 +43,12 @@ class Qat(FewBits, Schedule):
 
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     """Passes over the training examples."""
-    scales: Literal["minmax", "learned"] = "minmax"
+    scales: Literal["minmax", "learned"] = "minmax"  # type: ignore[assignment]
     """Steps from the largest and smallest weight of each group as training goes on, or trained together with the weights; learned ones are symmetric."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return dict(write(self))
 
 
 def check(config: Qat) -> None:
@@ -77,7 +83,10 @@ def pack(network: PreTrainedModel, config: Qat, *, tied: bool) -> None:
         place(network, name, packed)
     if config.embeddings:
         table = token_table(network)
-        place(network, next(name for name, module in network.named_modules() if module is table), packed_embedding(_codes(table)))
+        embedding = packed_embedding(_codes(table))
+        if not embedding.weight.equal(table.weight):
+            raise IntegrityError("the embeddings would not be packed as they were trained")
+        place(network, next(name for name, module in network.named_modules() if module is table), embedding)
     if tied:
         tie_packed(network)
 
@@ -98,6 +107,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Qat, inputs: Inputs) ->
         *prove_packed(before, after, config),
         Claim("weights moved", 1, float(moved)),
         Claim("squared distance of the weights from those before, as a share", (1 + _lost(before, plain)) / 2, _lost(before, after), bound="at most"),
+        *_table_claims(before, after, plain, config),
         Claim("loss on training text, not above that of rounding alone", rounded_loss, trained_loss, SLACK + SHARE * rounded_loss, "at most"),
     ]
     return [*claims, zeros_claim(before, after)] if was_pruned(before) else claims
@@ -115,6 +125,15 @@ def _lost(before: Checkpoint, after: Checkpoint) -> float:
     modules = [(weight_of(linear), after.torch_network.get_submodule(name)) for name, linear in encoder_linears(before.torch_network)]
     pairs = [(old, new.weight if isinstance(new, PackedLinear) else weight_of(new)) for old, new in modules]
     return sum(float((new - old).square().sum()) for old, new in pairs) / sum(float(old.square().sum()) for old, _ in pairs)
+
+
+def _table_claims(before: Checkpoint, after: Checkpoint, plain: Checkpoint, config: Qat) -> Iterator[Claim]:
+    """The same of the token embeddings."""
+    if config.embeddings:
+        was, now = tables_of(before, after)
+        size = float(was.square().sum())
+        trained, rounded = (float((was - values).square().sum()) / size for values in (now, tables_of(before, plain)[1]))
+        yield Claim("squared distance of the embeddings from those before, as a share", (1 + rounded) / 2, trained, bound="at most")
 
 
 def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:

@@ -9,8 +9,9 @@ Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1; as a baseline Frantar et al.
 from __future__ import annotations
 
 from recompress.methods.quantization.by_layer import PACKED, slower
-from recompress.methods.quantization.closeness import rounding_claim
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, prove_packed, refuse, rounded
+from recompress.methods.quantization.closeness import rounding_claim, table_rounding_claims
+from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse, rounded
+from recompress.methods.quantization.packed_claims import prove_packed
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -24,7 +25,8 @@ class Rtn(FewBits):
 
 def prove(before: Checkpoint, after: Checkpoint, config: Rtn, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, and no weight further from what it was than half a step."""
-    return [*prove_packed(before, after, config), rounding_claim(before, after, config.group_size, symmetric=config.symmetric)]
+    rounding = rounding_claim(before, after, config)
+    return [*prove_packed(before, after, config), rounding, *table_rounding_claims(before, after, config)]
 
 
 @method(

@@ -50,10 +50,10 @@ def measure(
     Raises ``IntegrityError`` for answers that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
     names = [name for name, _ in encoder_linears(network)]
-    stamp = _stamp(network, features, configs)
+    batches = list(batches_of(features, padding_of(network), BATCH_SIZE))
+    stamp = _stamp(network, features, configs, [rows for rows, _ in batches])
     place = workdir / "sensitivity.json"
     done, count, sums = _read(place, stamp) or (0, 0, {name: {str(config.bits): 0.0 for config in configs} for name in names})
-    batches = list(batches_of(features, padding_of(network), BATCH_SIZE))
     with torch.inference_mode(), bar(label, len(batches) * len(names), "layer", start=done * len(names)) as progress:
         for i, (_, batch) in enumerate(batches[done:], done + 1):
             tensors = {name: torch.from_numpy(values).to(network.device) for name, values in batch.items()}
@@ -63,7 +63,7 @@ def measure(
                 weight = weight_of(linear)
                 original = weight.clone()
                 for config in configs:
-                    grid = grid_of(original, config.bits, config.group_size, symmetric=config.symmetric)
+                    grid = grid_of(original, config.bits, config.group_size, symmetric=config.symmetric, scales=config.scales)
                     weight.copy_(values_of(codes_on(original, grid, config.bits), grid))
                     sums[name][str(config.bits)] += divergence(reference, answers(network, tensors), losses)
                 weight.copy_(original)
@@ -96,10 +96,10 @@ def divergence(reference: Float[Tensor, "answers choices"], now: Float[Tensor, "
     return max(0.0, float(losses.apart(now.double(), reference.double(), temperature=1.0).sum()))
 
 
-def _stamp(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits]) -> str:
+def _stamp(network: PreTrainedModel, features: Sequence[Feature], configs: Sequence[FewBits], batches: Sequence[Sequence[int]]) -> str:
     versions = [importlib.metadata.version(name) for name in ("torch", "transformers")]
     settings = [config.model_dump(mode="json") for config in configs]
-    return sha256_json([weights_sha256(network), [feature["input_ids"] for feature in features], settings, torch.get_num_threads(), versions])
+    return sha256_json([weights_sha256(network), [feature["input_ids"] for feature in features], settings, torch.get_num_threads(), versions, batches])
 
 
 def _read(place: Path, stamp: str) -> tuple[int, int, Damages] | None:

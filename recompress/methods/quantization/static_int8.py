@@ -126,6 +126,27 @@ def _distance(values: Float[np.ndarray, "..."], candidates: Sequence[Float[np.nd
     return min(every, default=np.inf) / float(np.linalg.norm(values))
 
 
+def round_graph(model: onnx.ModelProto, path: Path, rows: Rows, config: StaticInt8) -> None:
+    """Write to ``path`` the graph with its weights and inputs in 8 bits; ranges are those of ``rows``."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    chosen = chosen_nodes(model, embeddings=config.embeddings)
+    quantize_static(
+        model,
+        path,
+        rows,
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=sorted({node.op_type for node in chosen}),
+        nodes_to_quantize=[node.name for node in chosen],
+        per_channel=config.per_channel,
+        reduce_range=reduces(config),
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"OpTypesToExcludeOutputQuantization": [*PRODUCTS, "Gather"], "QuantizeBias": False},
+    )
+
+
 @method(
     "static_int8",
     StaticInt8,
@@ -142,30 +163,14 @@ def _distance(values: Float[np.ndarray, "..."], candidates: Sequence[Float[np.nd
 )
 def quantize_static_int8(checkpoint: Checkpoint, config: StaticInt8, inputs: Inputs) -> Checkpoint:
     """Weights and inputs in 8 bits, ranges from calibration text; runs on ONNX Runtime."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
     network, label = checkpoint.torch_network, inputs.label or "static_int8"
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     folds = 0 if config.smooth is None else smooth(network, features, config.smooth)
     model = exported(network, segments=checkpoint.reads_segments)
-    chosen = chosen_nodes(model, embeddings=config.embeddings)
     path = inputs.workdir / ONNX_FILE
     rows = Rows(features, label)
     with quiet_export(), rows.progress:
-        quantize_static(
-            model,
-            path,
-            rows,
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=sorted({node.op_type for node in chosen}),
-            nodes_to_quantize=[node.name for node in chosen],
-            per_channel=config.per_channel,
-            reduce_range=reduces(config),
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": [*PRODUCTS, "Gather"], "QuantizeBias": False},
-        )
+        round_graph(model, path, rows, config)
     write_graph(read_graph(path), path)
     write_config(network, inputs.workdir)
     return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={**onnx_settings(network, config), "folds": folds}))

@@ -13,7 +13,7 @@ Babenko and Lempitsky 2014, "Additive quantization"; Egiazarian et al. 2024 (AQL
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -26,9 +26,10 @@ from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Kind, Statistics
 from recompress.methods.probe import output_errors
 from recompress.methods.quantization.by_layer import PACKED, code_layers, slower
-from recompress.methods.quantization.closeness import squares_on_probe, weighted_errors
+from recompress.methods.quantization.closeness import squares_on_probe, table_claims, weighted_errors
 from recompress.methods.quantization.codebooks import improve_books, improve_codes, loss, residual_codes
-from recompress.methods.quantization.grid import FORM_BYTES, FewBits, grid_of, refuse, replace_embeddings, tensor_bytes
+from recompress.methods.quantization.grid import FewBits, grid_of, refuse, replace_embeddings
+from recompress.methods.quantization.packed_claims import FORM_BYTES, tensor_bytes
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -41,6 +42,11 @@ from recompress.settings.base import Settings
 
 FINE = 2.0**-10
 """Below it, scales are taken in units of the largest, so that their squares stay above what k-means takes for nothing."""
+
+ROW = 1.5
+"""The squared error of a row of the embeddings, in its squares: another's row is farther off."""
+USUAL = 0.99
+"""Share of the rows that this holds of: few vectors may miss a row by much that is unlike all others, one number among zeros for example."""
 
 
 class Vector(Settings):
@@ -122,11 +128,11 @@ def prove(before: Checkpoint, after: Checkpoint, config: Vector, inputs: Inputs)
         Claim("bits of a weight, with codebooks and scales", 8 * asked / numbers, 8 * measured / numbers),
         Claim("embeddings coded", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
         Claim("bytes of all tensors", tensor_bytes(old) + asked - 4 * numbers + extra, tensor_bytes(new)),
-        _nearer_claim(before, after, config, inputs),
+        *_nearer_claims(before, after, config, inputs),
     ]
 
 
-def _nearer_claim(before: Checkpoint, after: Checkpoint, config: Vector, inputs: Inputs) -> Claim:
+def _nearer_claims(before: Checkpoint, after: Checkpoint, config: Vector, inputs: Inputs) -> Iterator[Claim]:
     """Below 5 bits against even steps with as many bits of a weight, rounded down; above, where few vectors gain little, with one bit less."""
     whole = config.count * config.bits // config.width
     bits = whole if whole < 5 else whole - 1
@@ -142,7 +148,9 @@ def _nearer_claim(before: Checkpoint, after: Checkpoint, config: Vector, inputs:
     else:
         errors = weighted_errors(before, after, squares_on_probe(before, after, inputs) if config.weighted else None, even)
     simpler = f"even steps of {bits} bits" if bits else "zeros"
-    return Claim(f"error by the measure of the codes, below that of {simpler}", errors.simpler, errors.method, bound="at most")
+    yield Claim(f"error by the measure of the codes, below that of {simpler}", errors.simpler, errors.method, bound="at most")
+    if config.embeddings:
+        yield from table_claims(before, after, even, simpler, ROW, USUAL)
 
 
 @method(

@@ -44,8 +44,9 @@ def _held(scales: Float[Tensor, "..."], *, up: bool) -> Float[Tensor, "..."]:
 
 
 def lift_of(scales: Float[Tensor, "..."], largest: float | None = None) -> int:
-    """The lift with which 16 bits hold these scales, and numbers up to ``largest``, that of the scales when left out."""
-    smallest, largest = float(scales.min()), float(scales.max()) if largest is None else largest
+    """The lift with which 16 bits hold these scales, and numbers up to ``largest``, that of the scales when left out. Scales may be negative."""
+    sizes = scales.abs()
+    smallest, largest = float(sizes.min()), float(sizes.max()) if largest is None else largest
     if smallest >= SMALLEST or smallest <= 0:
         return 0
     return max(0, min(ceil(log2(SMALLEST / smallest)), floor(log2(LARGEST / largest)), MOST))

@@ -23,7 +23,7 @@ from recompress.methods.registry import Claim, Inputs, get_method
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.training import train
 from recompress.training.settings import TrainingSettings
-from tests.six import SIX, checkpoint_of, examples_of, inputs_of
+from tests.six import checkpoint_of, each, examples_of, inputs_of
 from tests.tiny import tiny_checkpoint, tiny_examples
 
 BENCHMARK = "text-classification"
@@ -86,7 +86,7 @@ def test_a_new_student_is_not_further_from_its_own_teacher_than_from_others(taug
     assert OTHERS in broken(prove(source, contrary, config, inputs))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_a_teacher_is_nearest_to_itself_in_every_part(family: str, tmp_path: Path) -> None:
     teacher, stranger = checkpoint_of(family), checkpoint_of(family, seed=1)
     probe, live = examples_of(family, 20), live_teacher(checkpoint_of(family), stranger)

@@ -20,7 +20,7 @@ from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import load, save
 from recompress.training.run import weights_sha256
 from tests.methods.distillation.lessons import QUICK, lesson_of
-from tests.six import SIX, benchmark_of, checkpoint_of
+from tests.six import SIX, benchmark_of, checkpoint_of, each
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAST: dict[str, Any] = QUICK | {"epochs": 1, "batch_size": 8}
@@ -38,7 +38,7 @@ def step(inputs: Inputs, family: str, folder: Path, *, seed: int = 1, **dials: A
     return weights_sha256(load(folder / "target").torch_network)
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_layers_of_the_base_and_new_networks(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
     digest = step(lessons[family], family, tmp_path / "layers", layers=1)
     assert len(layers_of(load(tmp_path / "layers" / "target").torch_network)) == 1
@@ -57,7 +57,7 @@ def test_it_stays_near_the_base_it_came_from(lessons: dict[str, Inputs], family:
     assert max(float((old - new).detach().abs().max()) for old, new in pairs) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("llama", marks=pytest.mark.long)])
 def test_fine_tuning_and_distilling_go_on_from_it(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
     inputs = lessons[family]
     step(inputs, family, tmp_path, layers=1)
@@ -68,6 +68,7 @@ def test_fine_tuning_and_distilling_go_on_from_it(lessons: dict[str, Inputs], fa
         assert (info.labels, info.benchmark, info.max_length) == (checkpoint_of(family).info.labels, benchmark_of(family), 16)
 
 
+@pytest.mark.long
 def test_answers_count_for_decoders_alone(lessons: dict[str, Inputs], tmp_path: Path) -> None:
     encoder = [step(lessons["bert"], "bert", tmp_path / f"bert{a}", layers=1, answers=a) for a in (0.0, 1.0)]
     decoder = [step(lessons["gpt2"], "gpt2", tmp_path / f"gpt2{a}", layers=1, answers=a) for a in (0.0, 1.0)]

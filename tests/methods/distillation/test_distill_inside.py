@@ -12,16 +12,18 @@ import pytest
 
 from recompress.errors import DataRefused, EffectMissing, InputError
 from recompress.methods.chain import check_chain
-from recompress.methods.distillation import correction
+from recompress.methods.distillation import correction, learn
 from recompress.methods.distillation.dials import Correction, Shape
 from recompress.methods.distillation.distill import Distill, distill
 from recompress.methods.registry import Inputs, get_method
 from recompress.methods.runner import run_step
-from recompress.models.checkpoint import load, save
+from recompress.methods.training.finetune import Finetune
+from recompress.models.architecture import encoder_linears
+from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.settings.file import read_settings
 from recompress.training.run import weights_sha256
 from tests.methods.distillation.lessons import EVERYTHING, QUICK, lesson_of, lesson_run
-from tests.six import SIX, checkpoint_of
+from tests.six import SIX, checkpoint_of, each
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +42,7 @@ def step(inputs: Inputs, family: str, folder: Path, **dials: Any) -> str:
     return weights_sha256(load(folder / "target").torch_network)
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_all_dials_together_on_a_small_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
     step(lessons[family], family, tmp_path, **EVERYTHING)
     checkpoint = load(tmp_path / "target")
@@ -63,7 +65,8 @@ DIALS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("family", ["bert", pytest.param("llama", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["bert", "llama"])
 def test_each_dial_gives_another_student(lessons: dict[str, Inputs], family: str, tmp_path: Path) -> None:
     digests = {name: step(lessons[family], family, tmp_path / name.replace(" ", "_"), **dials) for name, dials in DIALS.items()}
     assert len(set(digests.values())) == len(DIALS), digests
@@ -162,9 +165,75 @@ def test_a_corrected_teacher_is_kept_and_found_again(lessons: dict[str, Inputs],
     (tmp_path / "b").mkdir()
     (tmp_path / "a" / "work").rename(tmp_path / "b" / "work")
     assert step(lessons["gpt2"], "gpt2", tmp_path / "b", **DIALS["corrected"]) == first
-    other: dict[str, Any] = {"teacher_correction": Correction(epochs=2, precision="fp32")}
-    with pytest.raises(TypeError):
-        step(lessons["gpt2"], "gpt2", tmp_path / "c", **other)
+    last, inputs = tmp_path / "b", lessons["gpt2"]
+    save(checkpoint_of("gpt2", seed=2), tmp_path / "other")
+    others: dict[str, tuple[Inputs, dict[str, Any]]] = {
+        "dials": (inputs, {"teacher_correction": DIALS["corrected"]["teacher_correction"].model_copy(update={"epochs": 2})}),
+        "seed": (replace(inputs, seed=1), DIALS["corrected"]),
+        "text": (replace(inputs, train=inputs.train[1:]), DIALS["corrected"]),
+        "teacher": (replace(inputs, teacher_model=tmp_path / "other"), DIALS["corrected"]),
+    }
+    for name, (given, dials) in others.items():
+        (tmp_path / name).mkdir()
+        (last / "work").rename(tmp_path / name / "work")
+        last = tmp_path / name
+        with pytest.raises(TypeError):
+            step(given, "gpt2", last, **dials)
+        assert corrected.name in {path.name for path in (last / "work").iterdir()}, "it was there to be taken"
+
+
+def test_a_correction_is_a_training_by_its_own_dials_on_the_text_with_labels(lessons: dict[str, Inputs], tmp_path: Path) -> None:
+    """What finetune makes of the teacher; what was pruned stays zero."""
+    config = Correction(epochs=2, learning_rate=5e-3, batch_size=8, precision="fp32")
+    inputs = replace(lessons["bert"], seed=3, workdir=tmp_path / "work")
+
+    def pruned() -> Checkpoint:
+        teacher = checkpoint_of("bert")
+        for _, linear in encoder_linears(teacher.torch_network):
+            linear.weight.data[::3] = 0
+        teacher.info = replace(teacher.info, steps=("magnitude",))
+        return teacher
+
+    made = load(correction.corrected(pruned(), "of the teacher", config, [*inputs.train, *inputs.unlabelled], inputs))
+    expected = get_method("finetune").run(pruned(), Finetune(**config.model_dump()), replace(inputs, workdir=tmp_path / "plain"))
+    assert weights_sha256(made.torch_network) == weights_sha256(expected.torch_network)
+    assert all(not linear.weight[::3].any() for _, linear in encoder_linears(made.torch_network))
+
+
+@pytest.mark.parametrize(("method", "dials"), [("distill", {}), ("distill", {"answers": 0.0, "hidden": 1.0}), ("distill_base", {"layers": 1})])
+def test_what_another_teacher_taught_is_not_gone_on_with(method: str, dials: dict[str, Any], tmp_path: Path) -> None:
+    """In a folder in which the same student has learned from another teacher all is as in a new one."""
+    save(checkpoint_of("bert", seed=2), tmp_path / "other" / "teacher")
+    lessons = [lesson_of("bert", tmp_path / name) for name in ("one", "other")]
+    config = get_method(method).config(**(QUICK | {"epochs": 1} | dials))
+
+    def run(inputs: Inputs, place: str) -> str:
+        return weights_sha256(get_method(method).run(checkpoint_of("bert", seed=1), config, replace(inputs, workdir=tmp_path / place)).torch_network)
+
+    expected = run(lessons[1], "new")
+    assert run(lessons[0], "shared") != expected
+    assert run(lessons[1], "shared") == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "dials", "share"),
+    [("distill", {}, 0.0), ("distill", {"answers": 0.0, "hidden": 1.0}, 1.0), ("distill_base", {"layers": 1}, 1.0)],
+)
+def test_dev_chooses_among_epochs_only_where_answers_are_learned(
+    method: str, dials: dict[str, Any], share: float, lessons: dict[str, Inputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From that share of all steps on weights may be the best: from the first, or the last ones alone."""
+    seen: list[float] = []
+    inside = learn.train
+
+    def look(*given: Any, **named: Any) -> Any:
+        seen.append(named["counts_from"])
+        return inside(*given, **named)
+
+    monkeypatch.setattr(learn, "train", look)
+    config = get_method(method).config(**(QUICK | {"epochs": 1} | dials))
+    get_method(method).run(checkpoint_of("bert", seed=1), config, replace(lessons["bert"], workdir=tmp_path))
+    assert seen == [share]
 
 
 def test_a_correction_that_corrects_nothing_fails(lessons: dict[str, Inputs], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def lesson(family: str, folder: Path, **shape: Any) -> tuple[Checkpoint, Inputs]
         if name.startswith("classifier"):
             parameter.data.mul_(10)
     save(teacher, folder / "teacher")
-    inputs = inputs_of(family, folder / "work", 18)
+    inputs = inputs_of(family, folder / "work", 18, seed=4)
     plain = [Example(example.words, (), example.slice) for example in examples_of(family, 12, seed=5)]
     outputs = None if family in DECODERS else teacher_outputs(folder / "teacher", [*inputs.train, *plain], folder / "outputs")
     return teacher, replace(inputs, unlabelled=plain, teacher=outputs, teacher_model=folder / "teacher", base=folder / "teacher")

@@ -72,6 +72,17 @@ def test_they_are_made_once(teacher: Path, tmp_path: Path, monkeypatch: pytest.M
         teacher_outputs(teacher, tiny_examples(6), tmp_path / "other")
 
 
+def test_what_another_teacher_said_is_not_taken(teacher: Path, tmp_path: Path) -> None:
+    outputs = teacher_outputs(teacher, tiny_examples(5), tmp_path / "out")
+    other = tiny_checkpoint()
+    other.torch_network.classifier.bias.data += 1
+    save(other, tmp_path / "other")
+    with pytest.raises(InputError, match="exists already"):
+        teacher_outputs(tmp_path / "other", tiny_examples(5), tmp_path / "out")
+    assert TeacherOutputs.load(tmp_path / "out").sha256 == outputs.sha256
+    assert not np.allclose(teacher_outputs(tmp_path / "other", tiny_examples(5), tmp_path / "new").logits, outputs.logits)
+
+
 def test_they_belong_to_their_examples_in_their_order(teacher: Path, tmp_path: Path) -> None:
     examples = tiny_examples(5)
     outputs = teacher_outputs(teacher, examples, tmp_path / "out")

@@ -14,7 +14,7 @@ from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, parameters_in, run_step
 from recompress.models.checkpoint import load, save
 from recompress.models.factored import FactoredEmbedding, FactoredOutput, token_table
-from tests.six import DECODERS, HIDDEN, SIX, checkpoint_of, inputs_of
+from tests.six import DECODERS, HIDDEN, checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAME = "factorize_embeddings"
@@ -26,7 +26,7 @@ def step(family: str, place: Path, **dials: Any) -> StepReport:
     return run_step(NAME, get_method(NAME).config(**dials), place / "source", place / NAME, inputs_of(family, place / "work", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture(family: str, tmp_path: Path) -> None:
     report = step(family, tmp_path, rank=6)
     network: Any = load(tmp_path / NAME).torch_network

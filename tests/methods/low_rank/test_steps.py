@@ -20,7 +20,7 @@ from recompress.models.surgery import weight_of
 from recompress.training.run import weights_sha256
 from tests.cut import factor_layers
 from tests.layerwise.test_engine import Memory
-from tests.six import SIX, checkpoint_of, inputs_of
+from tests.six import checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 THREE = ("svd", "fisher_svd", "activation_svd")
@@ -36,7 +36,7 @@ def claim(report: StepReport, what: str) -> float:
     return next(float(one["measured"]) for one in report.claims if one["what"] == what)
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 @pytest.mark.parametrize("name", THREE)
 def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:
     """Every matrix of every layer is two, with half of its parameters at most."""

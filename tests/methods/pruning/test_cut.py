@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recompress.methods.pruning.cut import pick_heads, strongest, strongest_overall
+from recompress.methods.pruning.cut import Cut, apply_cut, pick_heads, strongest, strongest_overall
+from recompress.models.architecture import layers_of
+from tests.six import HIDDEN, checkpoint_of
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
@@ -61,6 +63,26 @@ def test_heads_of_all_layers_together(seed: int, data: st.DataObject) -> None:
 
 def test_heads_with_keys_of_their_own_are_groups_of_one() -> None:
     assert pick_heads([torch.tensor([0.3, 0.9, 0.1, 0.5])], [4], [2], [1]) == [[1, 3]]
+
+
+def test_of_a_heads_middle_layer_the_outputs_with_the_largest_weights_stay() -> None:
+    """Before them and after them; not the first."""
+    checkpoint = checkpoint_of("roberta")
+    dense, last = checkpoint.torch_network.classifier.dense, checkpoint.torch_network.classifier.out_proj
+    with torch.no_grad():
+        dense.weight[:8] *= 0.1
+        last.weight[:, :8] *= 0.1
+        dense.weight[3] *= 1000
+        last.weight[:, 5] *= 1000
+    rows, columns = dense.weight.detach().clone(), last.weight.detach().clone()
+    sizes = [float(rows[i].square().sum() + columns[:, i].square().sum()) for i in range(HIDDEN)]
+    stay = sorted(sorted(range(HIDDEN), key=lambda i: -sizes[i])[:20])
+    assert {3, 5} <= set(stay) != set(range(20))
+    layers = layers_of(checkpoint.torch_network)
+    hidden = [*range(4, 24)]
+    apply_cut(checkpoint.torch_network, Cut([0, 1], [[*range(layer.heads)] for layer in layers], [[*range(layer.neurons)] for layer in layers], hidden))
+    assert torch.equal(dense.weight, rows[stay][:, hidden])
+    assert torch.equal(last.weight, columns[:, stay])
 
 
 @pytest.mark.parametrize("count", [0, 1])

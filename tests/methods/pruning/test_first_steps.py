@@ -25,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 8
 EXAMPLES = 48
 """Eight batches of six."""
+SEED = 3
+"""Not the one that everything has where none is handed on."""
 
 
 def names_of(family: str) -> list[str]:
@@ -36,13 +38,27 @@ def rows(family: str, stored: Tensor) -> Tensor:
     return stored.T if family == "gpt2" else stored
 
 
-def in_rows(family: str, scores: Tensor, count: int) -> Tensor:
-    return rows(family, smallest_by_hand(rows(family, scores), count))
+def masks_by_hand(family: str, scores: Tensors, share: float, scope: str) -> Tensors:
+    """What becomes zero: the smallest of all scores, of those of each matrix, or of those of each row."""
+
+    def count(numbers: int) -> int:
+        return int(share * numbers + 1e-9)
+
+    shaped = {name: rows(family, matrix) for name, matrix in scores.items()}
+    if scope == "global":
+        every = torch.cat([matrix.flatten() for matrix in shaped.values()])
+        parts = smallest_by_hand(every[None], count(every.numel()))[0].split([matrix.numel() for matrix in shaped.values()])
+        masks = {name: part.view(matrix.shape) for (name, matrix), part in zip(shaped.items(), parts, strict=True)}
+    elif scope == "row":
+        masks = {name: torch.cat([smallest_by_hand(row[None], count(len(row))) for row in matrix]) for name, matrix in shaped.items()}
+    else:
+        masks = {name: smallest_by_hand(matrix, count(matrix.numel())) for name, matrix in shaped.items()}
+    return {name: rows(family, mask) for name, mask in masks.items()}
 
 
 def same(family: str, name: str, config: Any, expected: Tensors, place: Path) -> None:
     """The step has the zeros that were expected, and the weights, but where two scores lie so near each other that the last bit of a sum decides."""
-    done = get_method(name).run(still(family), config, inputs_of(family, place, EXAMPLES)).torch_network
+    done = get_method(name).run(still(family), config, inputs_of(family, place, EXAMPLES, SEED)).torch_network
     for layer, linear in encoder_linears(done):
         wanted = expected[f"{layer}.weight"]
         assert int((linear.weight == 0).sum()) == int((wanted == 0).sum()), layer
@@ -54,31 +70,36 @@ def share_after(step: int, first: int, last: int, target: float) -> float:
     return target - target * (1 - (step - first) / (last - first)) ** 3 if step < last else target
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_gradual(family: str, tmp_path: Path) -> None:
-    config, names = Gradual(**FEW_STEPS, sparsity=0.6, begin=0.25, end=0.75, updates=2), names_of(family)
+@pytest.mark.parametrize("scope", ["layer", "global", "row"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.long)])
+def test_gradual(family: str, scope: Any, tmp_path: Path) -> None:
+    config, names = Gradual(**FEW_STEPS, sparsity=0.6, begin=0.25, end=0.75, updates=2, scope=scope), names_of(family)
     masks = {name: torch.tensor(False) for name in names}
 
     def after(step: int, steps: int, theta: Tensors) -> None:
         assert steps == STEPS
         for name in names:
             theta[name].masked_fill_(masks[name], 0)
-            if step + 1 in (4, 6):
-                count = int(share_after(step + 1, 2, 6, 0.6) * theta[name].numel() + 1e-9)
-                masks[name] = in_rows(family, theta[name].abs(), count)
+        if step + 1 in (4, 6):
+            masks.update(masks_by_hand(family, {name: theta[name].abs() for name in names}, share_after(step + 1, 2, 6, 0.6), scope))
+            for name in names:
                 theta[name].masked_fill_(masks[name], 0)
 
-    expected = train_by_hand(still(family), inputs_of(family, tmp_path, EXAMPLES), config, after=after)
+    expected = train_by_hand(still(family), inputs_of(family, tmp_path, EXAMPLES, SEED), config, after=after)
     same(family, "gradual", config, expected, tmp_path)
 
 
-@pytest.mark.parametrize(("optimizer", "prior"), [("adam", 0.0), ("adam", 3.0), ("sgd", 3.0)])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_movement(family: str, optimizer: Any, prior: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "prior", "scope", "every"),
+    [("adam", 0.0, "layer", 1), ("adam", 3.0, "layer", 1), ("sgd", 3.0, "layer", 1), ("adam", 3.0, "global", 3), ("adam", 3.0, "row", 1)],
+)
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.long)])
+def test_movement(family: str, optimizer: Any, prior: float, scope: Any, every: int, tmp_path: Path) -> None:
     """Scores start with the sizes of weights (sums of plain slopes at 0) and follow the slope of the loss along a mask, dL/dW' * W with the whole W; the whole W
     follows dL/dW' only where the mask lets it through."""
     unclipped = {**FEW_STEPS, "gradient_clip": 1e9}  # by hand, the gradients that are clipped are not those of the masked matrices
-    config, names = Movement(**unclipped, sparsity=0.6, begin=0.25, end=0.75, optimizer=optimizer, prior=prior), names_of(family)
+    config = Movement(**unclipped, sparsity=0.6, begin=0.25, end=0.75, optimizer=optimizer, prior=prior, scope=scope, every=every)
+    names = names_of(family)
     whole = {name: tensor.detach() for name, tensor in still(family).torch_network.named_parameters()}
     masks = {name: torch.ones_like(whole[name]) for name in names}
     scores, means, squares = ({name: torch.zeros_like(whole[name]) for name in names} for _ in range(3))
@@ -103,21 +124,27 @@ def test_movement(family: str, optimizer: Any, prior: float, tmp_path: Path) -> 
             theta[name].grad = gradient * masks[name]
 
     def after(step: int, steps: int, theta: Tensors) -> None:
-        if step + 1 >= 2:
-            for name in names:
-                count = int(share_after(step + 1, 2, 6, 0.6) * theta[name].numel() + 1e-9)
-                masks[name] = 1 - in_rows(family, scores[name], count).float()
+        if step + 1 in chosen_anew(every):
+            zeros = masks_by_hand(family, scores, share_after(step + 1, 2, 6, 0.6), scope)
+            masks.update({name: 1 - zero.float() for name, zero in zeros.items()})
 
-    expected = train_by_hand(still(family), inputs_of(family, tmp_path, EXAMPLES), config, weights=weights, before=before, after=after)
+    expected = train_by_hand(still(family), inputs_of(family, tmp_path, EXAMPLES, SEED), config, weights=weights, before=before, after=after)
     same(family, "movement", config, expected, tmp_path)
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_platon(family: str, scope: Any, tmp_path: Path) -> None:
+def chosen_anew(every: int) -> list[int]:
+    """The steps, counted from 1, of a schedule from the second to the sixth."""
+    return [step for step in range(2, STEPS + 1) if (step - 2) % every == 0 or step == 6]
+
+
+@pytest.mark.parametrize(("scope", "every"), [("global", 1), ("layer", 1), ("row", 3)])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.long)])
+def test_platon(family: str, scope: Any, every: int, tmp_path: Path) -> None:
     """Mean importance times mean uncertainty, of all matrices together or of each; what became zero is trained on from there."""
-    config, names = Platon(**FEW_STEPS, sparsity=0.6, begin=0.25, end=0.75, scope=scope, memory=0.8, uncertainty_memory=0.9), names_of(family)
+    dials: dict[str, Any] = {"scope": scope, "every": every, "memory": 0.8, "uncertainty_memory": 0.9}
+    config, names = Platon(**FEW_STEPS, sparsity=0.6, begin=0.25, end=0.75, **dials), names_of(family)
     mean, stray = (dict.fromkeys(names, 0.0) for _ in range(2))
+    masks = {name: torch.tensor(False) for name in names}
 
     def before(step: int, theta: Tensors, gradients: Tensors, adam: Any) -> None:
         for name in names:
@@ -126,20 +153,13 @@ def test_platon(family: str, scope: Any, tmp_path: Path) -> None:
             stray[name] = 0.9 * stray[name] + 0.1 * (importance - mean[name]).abs()  # type: ignore[assignment, operator]
 
     def after(step: int, steps: int, theta: Tensors) -> None:
-        if step + 1 < 2:
-            return
-        share = share_after(step + 1, 2, 6, 0.6)
-        scores: dict[str, Any] = {name: mean[name] * stray[name] for name in names}
-        if scope == "global":
-            every = torch.cat([rows(family, scores[name]).flatten() for name in names])
-            parts = smallest_by_hand(every[None], int(share * every.numel() + 1e-9))[0].split([scores[name].numel() for name in names])
-            masks = {name: rows(family, part.view(rows(family, scores[name]).shape)) for name, part in zip(names, parts, strict=True)}
-        else:
-            masks = {name: in_rows(family, scores[name], int(share * scores[name].numel() + 1e-9)) for name in names}
+        if step + 1 in chosen_anew(every):
+            scores: Any = {name: mean[name] * stray[name] for name in names}
+            masks.update(masks_by_hand(family, scores, share_after(step + 1, 2, 6, 0.6), scope))
         for name in names:
             theta[name].masked_fill_(masks[name], 0)
 
-    expected = train_by_hand(still(family), inputs_of(family, tmp_path, EXAMPLES), config, before=before, after=after)
+    expected = train_by_hand(still(family), inputs_of(family, tmp_path, EXAMPLES, SEED), config, before=before, after=after)
     same(family, "platon", config, expected, tmp_path)
 
 
@@ -147,17 +167,18 @@ def normal(shape: Any, *numbers: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(numbers).standard_normal(tuple(shape), dtype=np.float32))
 
 
-@pytest.mark.parametrize("kind", ["rigl", "set"])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_dynamic_sparse(family: str, kind: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "start"), [("rigl", "magnitude"), ("set", "magnitude"), ("set", "random")])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.long)])
+def test_dynamic_sparse(family: str, kind: Any, start: Any, tmp_path: Path) -> None:
     """RigL grows where the gradient is largest, from zero; SET anywhere, from small random weights; the optimizer remembers nothing of what moved."""
-    config, names = DynamicSparse(**FEW_STEPS, kind=kind, sparsity=0.6, drop=0.5, updates=3, until=0.75, start="magnitude"), names_of(family)
+    config, names = DynamicSparse(**FEW_STEPS, kind=kind, sparsity=0.6, drop=0.5, updates=3, until=0.75, start=start), names_of(family)
     source = still(family)
     shapes = [tuple(rows(family, linear.weight).shape) for _, linear in encoder_linears(source.torch_network)]
     counts = dict(zip(names, zeros_of(shapes, 0.6, "erdos_renyi"), strict=True))  # type: ignore[arg-type]
     alive: Tensors = {}
-    for name, linear in zip(names, dict(encoder_linears(source.torch_network)).values(), strict=True):
-        alive[name] = ~smallest_by_hand(linear.weight.detach().abs(), counts[name])
+    for i, (name, linear) in enumerate(zip(names, dict(encoder_linears(source.torch_network)).values(), strict=True)):
+        worth = linear.weight.detach() if start == "magnitude" else normal(linear.weight.shape, SEED, 0, i)
+        alive[name] = ~smallest_by_hand(worth.abs(), counts[name])
         linear.weight.data.masked_fill_(~alive[name], 0)
     moved: dict[int, int] = {}
 
@@ -167,7 +188,7 @@ def test_dynamic_sparse(family: str, kind: Any, tmp_path: Path) -> None:
             if step + 1 in (3, 5, 6):  # three updates evenly behind the first step and up to the sixth
                 count = int(0.25 * (1 + math.cos(math.pi * step / 6)) * int(alive[name].sum()))
                 left = alive[name] & ~smallest_by_hand(torch.where(alive[name], weight.abs(), torch.inf), count)
-                drawn = normal(weight.shape, 0, step + 1, i)
+                drawn = normal(weight.shape, SEED, step + 1, i)
                 wish = gradient.abs() if kind == "rigl" else drawn.abs()
                 now = left | smallest_by_hand(torch.where(left, torch.inf, -wish), count)
                 grown, changed = now & ~alive[name], now != alive[name]
@@ -184,6 +205,6 @@ def test_dynamic_sparse(family: str, kind: Any, tmp_path: Path) -> None:
         for name in names:
             theta[name].masked_fill_(~alive[name], 0)
 
-    expected = train_by_hand(source, inputs_of(family, tmp_path, EXAMPLES), config, before=before, after=after)
+    expected = train_by_hand(source, inputs_of(family, tmp_path, EXAMPLES, SEED), config, before=before, after=after)
     assert min(moved.values()) > 0
     same(family, "dynamic_sparse", config, expected, tmp_path)

@@ -24,7 +24,7 @@ from recompress.models.checkpoint import load, save
 from recompress.models.surgery import weight_of
 from recompress.training.run import weights_sha256
 from tests.layerwise.second_order_by_hand import by_hand, damped, inputs_and_weight, loss
-from tests.six import SIX, checkpoint_of, inputs_of
+from tests.six import checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 wanda_mask = jaxtyped(typechecker=beartype)(wanda.wanda_mask)
@@ -158,7 +158,7 @@ def step(name: str, family: str, place: Path, **dials: Any) -> StepReport:
     return run_step(name, get_method(name).config(**dials), place / "source", target, inputs_of(family, place / f"work-{target.name}", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 @pytest.mark.parametrize("name", ["wanda", "sparsegpt"])
 def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:
     """Half of the weights are zero on disk, in the orientation that ``Conv1D`` has too; with a pattern, two of four in the direction of the sums."""

@@ -18,18 +18,20 @@ from torch import Tensor
 
 from recompress.errors import EffectMissing, IntegrityError
 from recompress.integrity.digest import sha256_file
+from recompress.methods.calibration import calibration_features
 from recompress.methods.pruning import repair as repair_file
 from recompress.methods.pruning import structure
 from recompress.methods.pruning.cut import Cut, apply_cut
 from recompress.methods.pruning.repair import repair, sums_of
 from recompress.methods.pruning.structure import PruneStructure
+from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import load, save
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
 from recompress.runtimes.batches import pad_batch
-from tests.six import HIDDEN, NEURONS, SIX, checkpoint_of, features_of, inputs_of
+from tests.six import HIDDEN, NEURONS, SIX, checkpoint_of, each, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 least_squares = jaxtyped(typechecker=beartype)(repair_file.least_squares)
@@ -152,7 +154,7 @@ def prune(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     return run_step("prune_structure", config, place / "source", place / name, inputs_of(family, place / f"{name}-work"))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_a_network_that_lost_nothing_is_not_changed(family: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(family)
     network, whole = checkpoint.torch_network, copy.deepcopy(checkpoint.torch_network)
@@ -168,6 +170,18 @@ def distance(family: str, place: Path, name: str) -> float:
     features = features_of(load(place / "source"), family, 40, seed=3)
     both = [runtime_of(load(place / one)).logits(features) for one in ("source", name)]
     return float(sum(np.square(a - b).sum() for a, b in zip(*both, strict=True)))
+
+
+def test_the_step_fits_to_as_much_text_and_with_as_much_damping_as_asked(tmp_path: Path) -> None:
+    """Scores and fit look at texts of their own."""
+    config = PruneStructure(heads=0.5, neurons=0.5, calibration_examples=8, repair=True, repair_examples=20, damping=0.1)
+    whole, inputs = checkpoint_of("bert"), inputs_of("bert", tmp_path, 30, seed=3)
+    made = get_method("prune_structure").run(checkpoint_of("bert"), config, inputs).torch_network
+    by_hand, parts = copy.deepcopy(whole.torch_network), structure._cut(whole, config, inputs)
+    apply_cut(by_hand, parts)
+    repair(by_hand, whole.torch_network, parts, calibration_features(whole, inputs, 20), 0.1, tmp_path, "repair")
+    for name, tensor in made.state_dict().items():
+        torch.testing.assert_close(tensor, by_hand.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
 DIALS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from recompress.methods.chain import check_chain
 from recompress.methods.pruning.by_loss import without_each_layer
 from recompress.methods.pruning.cut import strongest
 from recompress.methods.pruning.how_many import removed
-from recompress.methods.pruning.importance import by_magnitude
+from recompress.methods.pruning.importance import by_chance, by_magnitude
 from recompress.methods.pruning.structure import PruneStructure, chosen_layers
 from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import layers_of, shape_of
@@ -94,6 +94,20 @@ def test_the_weakest_go_by_magnitude(family: str, tmp_path: Path) -> None:
         values = [2 * HIDDEN + channel for channel in channels] if family == "gpt2" else channels
         assert torch.equal(weight_of(new.value)[-24:], weight_of(old.value)[values][:, rows])
         assert torch.equal(weight_of(new.out), weight_of(old.out)[rows][:, channels])
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_by_chance_the_seed_decides(seed: int, tmp_path: Path) -> None:
+    """What is left of two seeds is what each of them draws: others are compared with more than one draw."""
+    save(checkpoint_of("bert"), tmp_path / "source")
+    config = PruneStructure(heads=0.5, neurons=0.5, importance="random")
+    run_step("prune_structure", config, tmp_path / "source", tmp_path / "target", inputs_of("bert", tmp_path / "work", seed=seed))
+    whole = layers_of(load(tmp_path / "source").torch_network)
+    scores, others = by_chance(whole, seed), by_chance(whole, seed + 1)
+    for i, (old, new) in enumerate(zip(whole, layers_of(load(tmp_path / "target").torch_network), strict=True)):
+        neurons = strongest(scores.neurons[i], NEURONS // 2)
+        assert torch.equal(weight_of(new.neurons_in[0]), weight_of(old.neurons_in[0])[neurons])
+        assert neurons != strongest(others.neurons[i], NEURONS // 2)
 
 
 def silence(checkpoint: Checkpoint, family: str) -> None:

@@ -48,6 +48,11 @@ def rows_of(checkpoint: Checkpoint, inputs: Inputs, count: int | None = None) ->
     return [{name: torch.tensor([feature[name]]) for name in ("input_ids", "token_type_ids") if name in feature} for feature in features]
 
 
+def tables(before: Any, after: Any) -> tuple[Tensor, Tensor]:
+    """The token embeddings as floats."""
+    return before.get_input_embeddings().weight.detach(), after.get_input_embeddings().weight.detach()
+
+
 def walk(checkpoint: Checkpoint, rows: Rows, change: Callable[[str, Tensor, Tensor], Any]) -> dict[str, Tensor]:
     """``change(name, weight, X)`` with ``X`` all that flows into the layer, ``[tokens, inputs]``: what is packed in its place, or ``None``. Gives all matrices
     as floats."""

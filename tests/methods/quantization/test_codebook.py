@@ -18,7 +18,8 @@ from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import load, save
 from recompress.models.packed import packed_linear
 from recompress.models.surgery import weight_of
-from tests.six import SIX, checkpoint_of, inputs_of
+from tests.methods.quantization.by_hand import tables
+from tests.six import checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PAPER = (-1.0, -0.69619, -0.52507, -0.39492, -0.28444, -0.18477, -0.09105, 0.0, 0.07958, 0.16093, 0.24611, 0.33792, 0.44071, 0.56262, 0.72296, 1.0)
@@ -91,7 +92,7 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     return run_step("codebook", get_method("codebook").config(**dials), place / "source", place / name, inputs_of(family, place / f"work-{name}", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture(family: str, tmp_path: Path) -> None:
     for name, dials in {"means": {"bits": 3}, "nf4": {"kind": "nf4", "group_size": 16}}.items():
         report = step(family, tmp_path, name, **dials)
@@ -113,6 +114,8 @@ def test_embeddings_by_a_flag(kind: str, family: str, tmp_path: Path) -> None:
     rows, columns = checkpoint_of(family).torch_network.get_input_embeddings().weight.shape
     packed = rows * (columns // 2 + 2) + 2 * 16 * (rows if kind == "kmeans" else 1)
     assert abs(plain.size_bytes - small.size_bytes - (4 * rows * columns - packed)) < 1200
+    was, now = tables(load(tmp_path / "source").torch_network, load(tmp_path / "True").torch_network)
+    assert ((was - now).square().sum(1) < 0.1 * was.square().sum(1)).all()
 
 
 def test_errors_fall_as_bits_rise(tmp_path: Path) -> None:

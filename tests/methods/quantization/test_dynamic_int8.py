@@ -102,7 +102,7 @@ def test_7_bits_that_are_8_are_noticed(tmp_path: Path, monkeypatch: pytest.Monke
     assert not claims["bits that matrix weights use"].kept
 
 
-@pytest.mark.parametrize("family", six.DECODERS)
+@pytest.mark.parametrize("family", [pytest.param("gpt2", marks=pytest.mark.long), "llama"])
 def test_on_decoders_the_table_is_stored_once(family: str, tmp_path: Path) -> None:
     """Tied embeddings: 8 bits, once; windows of text are answered nearly as in floats, and as in floats where nothing is rounded."""
     save(six.checkpoint_of(family), tmp_path / "source")

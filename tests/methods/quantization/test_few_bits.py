@@ -29,7 +29,8 @@ from recompress.models.packed import PackedLinear, Quantized, packed_linear
 from recompress.models.surgery import weight_of
 from recompress.runtimes import open_runtime
 from tests.layerwise.second_order_by_hand import by_hand, damped, inputs_and_weight, loss
-from tests.six import DECODERS, SIX, checkpoint_of, features_of, inputs_of
+from tests.methods.quantization.by_hand import tables
+from tests.six import DECODERS, checkpoint_of, each, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 grid_of = jaxtyped(typechecker=beartype)(grid.grid_of)
@@ -179,7 +180,7 @@ def step(name: str, family: str, place: Path, **dials: Any) -> StepReport:
     return run_step(name, get_method(name).config(**dials), place / "source", target, inputs_of(family, place / f"work-{target.name}", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 @pytest.mark.parametrize("name", METHODS)
 def test_on_every_architecture(name: str, family: str, tmp_path: Path) -> None:
     """Every linear layer of the layers is packed; its codes take their bits on disk; the new runtime answers."""
@@ -206,6 +207,9 @@ def test_embeddings_by_a_flag(name: str, family: str, tmp_path: Path) -> None:
     plain, small = step(name, family, tmp_path, bits=4), step(name, family, tmp_path, bits=4, embeddings=True)
     rows, columns = checkpoint_of(family).torch_network.get_input_embeddings().weight.shape
     assert 0 < plain.size_bytes - small.size_bytes - (4 * rows * columns - rows * (columns // 2 + 3)) + 600 < 1200
+    was, now = tables(load(tmp_path / "source").torch_network, load(tmp_path / f"{name}-4-True").torch_network)
+    steps = (was.amax(1).clamp_min(0) - was.amin(1).clamp_max(0)) / 15
+    assert ((was - now).abs().amax(1) <= 0.501 * steps).all()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -23,7 +23,7 @@ from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import load, save
 from recompress.models.packed import WithOutliers, packed_linear
 from recompress.models.packed.outliers import multiplies_integers, products, whole_product
-from tests.six import SIX, checkpoint_of, inputs_of
+from tests.six import checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 quantize_matrix = jaxtyped(typechecker=beartype)(llm_int8.quantize_matrix)
@@ -110,7 +110,7 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     return run_step("llm_int8", LlmInt8(**dials), place / "source", place / name, inputs_of(family, place / f"work-{name}", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture(family: str, tmp_path: Path) -> None:
     """With a threshold that some inputs reach: the first layer's outliers are those that its calibrated inputs say."""
     report = step(family, tmp_path, "made", threshold=2.0, embeddings=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from recompress.models.packed import PackedLinear, packed_linear
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
 from recompress.training.run import weights_sha256
-from tests.six import DECODERS, SIX, checkpoint_of, features_of, inputs_of
+from tests.methods.quantization.by_hand import tables
+from tests.six import DECODERS, checkpoint_of, each, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTION = st.builds(Option, st.integers(1, 40), st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0, 3.0, 7.5]))
@@ -101,6 +103,35 @@ def test_the_damage_is_the_kl_of_two_models_side_by_side(family: str, tmp_path: 
     assert np.mean([row["4"] for row in damages.values()]) < 0.3 * np.mean([row["2"] for row in damages.values()])
 
 
+@pytest.mark.parametrize("rounding", ["rtn", "gptq"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_symmetric_steps_store_no_zeros(symmetric: bool, rounding: str, tmp_path: Path) -> None:
+    step("gpt2", tmp_path, "made", average_bits=6.0, symmetric=symmetric, group_size=16, untouched=False, calibration_examples=2, rounding=rounding)
+    network = load(tmp_path / "made").torch_network
+    packed = [network.get_submodule(name) for name, _ in encoder_linears(load(tmp_path / "source").torch_network)]
+    assert {"zeros" in module.tensors for module in packed if isinstance(module, PackedLinear)} == {not symmetric}
+    assert all(module.tensors["scales"].shape[1] == module.columns_count // 16 for module in packed if isinstance(module, PackedLinear))
+
+
+def test_damages_of_something_else_are_not_taken_from_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another model, other text, other steps, or other batches, whose sums would be mixed with those of the old."""
+    first, other = checkpoint_of("bert"), checkpoint_of("bert", seed=1)
+    text, plain = features_of(first, "bert", 5), [FewBits(bits=2)]
+    sensitivity.measure(first.torch_network, text, plain, tmp_path, "x")
+    before = (tmp_path / "sensitivity.json").read_text()
+    for number, (model, features, configs) in enumerate(
+        ((other, text, plain), (first, features_of(first, "bert", 5, seed=2), plain), (first, text, [FewBits(bits=2, symmetric=True)]))
+    ):
+        (tmp_path / "sensitivity.json").write_text(before)
+        (tmp_path / str(number)).mkdir()
+        measured = sensitivity.measure(model.torch_network, features, configs, tmp_path, "x")
+        assert measured == sensitivity.measure(model.torch_network, features, configs, tmp_path / str(number), "x")
+    (tmp_path / "sensitivity.json").write_text(before)
+    monkeypatch.setattr(sensitivity, "BATCH_SIZE", 1)
+    sensitivity.measure(first.torch_network, text, plain, tmp_path, "x")
+    assert json.loads((tmp_path / "sensitivity.json").read_text())["stamp"] != json.loads(before)["stamp"]
+
+
 def test_a_killed_measuring_goes_on_and_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = checkpoint_of("llama").torch_network
     features = features_of(checkpoint_of("llama"), "llama", 10)
@@ -131,7 +162,7 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     return run_step("mixed_precision", MixedPrecision(**dials), place / "source", place / name, inputs_of(family, place / f"work-{name}", 12))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 @pytest.mark.parametrize("rounding", ["rtn", "gptq"])
 def test_on_every_architecture(rounding: str, family: str, tmp_path: Path) -> None:
     """Bits differ from layer to layer, and what stands on the disk is within the budget."""
@@ -169,6 +200,9 @@ def test_embeddings_by_a_flag(family: str, tmp_path: Path) -> None:
     plain, small = (step(family, tmp_path, name, embeddings=on, average_bits=9.0, calibration_examples=2) for name, on in (("a", False), ("b", True)))
     rows, columns = checkpoint_of(family).torch_network.get_input_embeddings().weight.shape
     assert abs(plain.size_bytes - small.size_bytes - (4 * rows * columns - rows * (columns + 3))) < 1200
+    was, now = tables(load(tmp_path / "source").torch_network, load(tmp_path / "b").torch_network)
+    steps = (was.amax(1).clamp_min(0) - was.amin(1).clamp_max(0)) / 255
+    assert ((was - now).abs().amax(1) <= 0.501 * steps).all()
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def answers(place: Path, family: str = FAMILY) -> list[np.ndarray[Any, Any]]:
     return list(open_runtime(place).logits(six.features_of(load(place), family)))
 
 
-@pytest.mark.parametrize(("bits", "symmetric", "embeddings"), [(4, False, False), (8, False, False), (3, True, True)])
+@pytest.mark.parametrize(
+    ("bits", "symmetric", "embeddings"), [(4, False, False), *(pytest.param(*rest, marks=pytest.mark.long) for rest in ((8, False, False), (3, True, True)))]
+)
 def test_codes_are_counted_as_weights_and_take_the_bytes_that_they_should(bits: int, symmetric: bool, embeddings: bool, tmp_path: Path) -> None:
     source = packed(tmp_path, bits=bits, symmetric=symmetric, embeddings=embeddings)
     report = export(tmp_path)
@@ -76,6 +78,7 @@ def test_what_other_methods_packed_is_multiplied_too(method: str, dials: dict[st
         np.testing.assert_allclose(now, was, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_texts_are_filled_up_with_the_padding_token_of_the_model(tmp_path: Path) -> None:
     packed(tmp_path, family="llama-classifier", bits=8)
     export(tmp_path, "llama-classifier")
@@ -83,6 +86,7 @@ def test_texts_are_filled_up_with_the_padding_token_of_the_model(tmp_path: Path)
     assert load(tmp_path / "onnx").info.onnx["pad_id"] == checkpoint.tokenizer.pad_token_id != 0
 
 
+@pytest.mark.long
 def test_layers_that_share_their_weights_share_their_codes(tmp_path: Path) -> None:
     save(six.checkpoint_of(FAMILY), tmp_path / "source")
     inputs = six.inputs_of(FAMILY, tmp_path / "work")
@@ -95,6 +99,7 @@ def test_layers_that_share_their_weights_share_their_codes(tmp_path: Path) -> No
     assert len(products) == six.LAYERS * len(codes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", six.DECODERS)
 def test_a_tied_table_is_stored_once_and_multiplied_as_it_lies_in_the_file(family: str, tmp_path: Path) -> None:
     """Behind a node that a session would have to fold, the int8 kernel would be wrong where nothing is folded."""

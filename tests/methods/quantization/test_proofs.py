@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from recompress.errors import EffectMissing
-from recompress.methods.quantization import awq, codebook, dynamic_int8, gptq, llm_int8, mixed_precision, rtn, static_int8, vector
+from recompress.errors import EffectMissing, IntegrityError
+from recompress.methods.quantization import awq, codebook, dynamic_int8, gptq, grid, llm_int8, mixed_precision, qat, rtn, static_int8, vector
 from recompress.methods.quantization.grid import FewBits, rounded
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models.checkpoint import save
 from tests.methods.quantization.by_hand import uneven
-from tests.six import inputs_of
+from tests.six import checkpoint_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Change = Callable[[Any], Any]
@@ -104,6 +104,21 @@ def backwards(original: Any) -> Any:
     return measured
 
 
+def rows_of_neighbours(original: Any) -> Any:
+    """Every token of the packed table has the row of the token before it."""
+    return lambda matrix: original(turned(matrix, list(range(-1, len(matrix.codes) - 1))))
+
+
+def two_rows_changed(original: Any) -> Any:
+    """Two tokens of the packed table have each other's row, all others their own."""
+    return lambda matrix: original(turned(matrix, [0, 6, *range(2, 6), 1, *range(7, len(matrix.codes))]))
+
+
+def turned(matrix: Any, order: list[int]) -> Any:
+    stored = matrix._asdict()
+    return matrix._replace(**{name: part[order] for name, part in stored.items() if isinstance(part, torch.Tensor) and len(part) == len(order)})
+
+
 def nothing_folded(_: Any) -> Any:
     return lambda network, features, alpha: 6
 
@@ -149,6 +164,71 @@ def test_a_method_that_is_silently_wrong_is_refused(name: str, family: str, tmp_
     with pytest.raises(EffectMissing, match=words):
         run_step(method, config, tmp_path / "source", tmp_path / "made", inputs)
     assert not (tmp_path / "made").exists()
+
+
+TABLES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "rtn": ("rtn", {}, grid),
+    "gptq": ("gptq", {}, grid),
+    "awq, in groups": ("awq", {"group_size": 16, "symmetric": True}, grid),
+    "llm_int8": ("llm_int8", {}, grid),
+    "mixed_precision": ("mixed_precision", {"average_bits": 9.0, "calibration_examples": 2}, grid),
+    "nf4": ("codebook", {"kind": "nf4"}, codebook),
+    "kmeans": ("codebook", {}, codebook),
+    "product": ("vector", {"bits": 6}, vector),
+    "additive": ("vector", {"kind": "additive", "bits": 4, "refinements": 1}, vector),
+}
+"""By name: the method, its settings, and where it packs the token embeddings."""
+
+
+@pytest.mark.parametrize("change", [rows_of_neighbours, two_rows_changed])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_with_its_rows_in_another_order_is_refused(name: str, change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has as many bytes as the right one."""
+    method, dials, module = TABLES[name]
+    save(checkpoint_of("roberta"), tmp_path / "source")
+    config = get_method(method).config(**dials, embeddings=True)
+    run_step(method, config, tmp_path / "source", tmp_path / "right", inputs_of("roberta", tmp_path / "first", 24))
+    monkeypatch.setattr(module, "packed_embedding", change(module.packed_embedding))
+    with pytest.raises(EffectMissing, match="of the embeddings"):
+        run_step(method, config, tmp_path / "source", tmp_path / "made", inputs_of("roberta", tmp_path / "work", 24))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(("name", "more"), [("kmeans", {}), ("product", {"bits": 8, "width": 2})])
+def test_a_table_with_nothing_in_it_is_refused(name: str, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row is farther from what it was than its own length."""
+    method, dials, module = TABLES[name]
+    save(checkpoint_of("roberta"), tmp_path / "source")
+    inside = module.packed_embedding
+    monkeypatch.setattr(module, "packed_embedding", lambda matrix: inside(matrix._replace(scales=matrix.scales * 2.0**-10)))
+    with pytest.raises(EffectMissing, match="error of the embeddings, about that of even"):
+        run_step(
+            method,
+            get_method(method).config(**(dials | more), embeddings=True),
+            tmp_path / "source",
+            tmp_path / "made",
+            inputs_of("roberta", tmp_path / "work", 24),
+        )
+
+
+@pytest.mark.parametrize("change", [rows_of_neighbours, two_rows_changed])
+def test_a_trained_table_is_packed_row_by_row(change: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(checkpoint_of("roberta"), tmp_path / "source")
+    config = get_method("qat").config(embeddings=True, precision="fp32", batch_size=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(qat, "packed_embedding", change(qat.packed_embedding))
+        with pytest.raises(IntegrityError, match="the embeddings would not be packed as they were trained"):
+            run_step("qat", config, tmp_path / "source", tmp_path / "made", inputs_of("roberta", tmp_path / "work", 24))
+    inside = qat.pack
+
+    def turn(network: Any, *given: Any, **named: Any) -> None:
+        inside(network, *given, **named)
+        table = network.get_input_embeddings()
+        table.codes, table.scales, table.zeros = table.codes.roll(1, 0), table.scales.roll(1, 0), table.zeros.roll(1, 0)
+
+    monkeypatch.setattr(qat, "pack", turn)
+    with pytest.raises(EffectMissing, match="squared distance of the embeddings"):
+        run_step("qat", config, tmp_path / "source", tmp_path / "made", inputs_of("roberta", tmp_path / "again", 24))
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq", "llm_int8", "codebook"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from recompress.models.packed import PackedEmbedding, packed_linear
 from recompress.models.surgery import weight_of
 from recompress.runtimes import runtime_of
 from recompress.training import run as training_run
-from tests.six import SIX, checkpoint_of, features_of, inputs_of
+from tests.six import checkpoint_of, each, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK: dict[str, Any] = {"precision": "fp32", "batch_size": 8, "learning_rate": 1e-3}
@@ -42,29 +43,30 @@ def test_the_gradient_goes_straight_through(symmetric: bool) -> None:
     assert torch.equal(weight.grad, slope)
 
 
+@pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_learned_scales_have_the_gradient_of_the_paper(bits: Any) -> None:
-    """LSQ's eq. 3 and 5, weight by weight; some of them lie beyond the range."""
+def test_learned_scales_have_the_gradient_of_the_paper(bits: Any, size: int | None) -> None:
+    """LSQ's eq. 3 and 5, weight by weight; some of them lie beyond the range. N is the number of weights that share a scale."""
     draw = torch.Generator().manual_seed(bits)
-    weight, slope = torch.randn(2, 12, generator=draw, requires_grad=True), torch.randn(2, 12, generator=draw)
-    rounding = Rounding(weight.detach(), FewBits(bits=bits, group_size=None, symmetric=True), learned=True, turned=False)
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    weight, slope = torch.randn(2, 24, generator=draw, requires_grad=True), torch.randn(2, 24, generator=draw)
+    rounding = Rounding(weight.detach(), FewBits(bits=bits, group_size=size, symmetric=True), learned=True, turned=False)
+    low, high, members = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, size or 24
     assert rounding.scales is not None
-    torch.testing.assert_close(rounding.scales.detach(), 2 * weight.detach().abs().mean(1, keepdim=True) / high**0.5)
+    torch.testing.assert_close(rounding.scales.detach(), 2 * weight.detach().view(2, -1, members).abs().mean(2) / high**0.5)
     scales = rounding.scales.detach().half().float()
     with torch.no_grad():
         weight[:, ::5] *= 4
     (rounding(weight) * slope).sum().backward()
     outside = 0
-    for o in range(2):
+    for o, g in itertools.product(range(2), range(24 // members)):
         along = 0.0
-        for i in range(12):
-            v = float(weight.detach()[o, i] / scales[o, 0])
+        for i in range(g * members, (g + 1) * members):
+            v = float(weight.detach()[o, i] / scales[o, g])
             inside = low <= v <= high
             along += float(slope[o, i]) * ((round(v) - v) if inside else (low if v < low else high))
             assert float(weight.grad[o, i]) == (float(slope[o, i]) if inside else 0.0)  # type: ignore[index]
             outside += not inside
-        assert float(rounding.scales.grad[o, 0]) == pytest.approx(along / (12 * high) ** 0.5, rel=1e-4, abs=1e-5)  # type: ignore[index]
+        assert float(rounding.scales.grad[o, g]) == pytest.approx(along / (members * high) ** 0.5, rel=1e-4, abs=1e-5)  # type: ignore[index]
     assert outside > 0
 
 
@@ -123,7 +125,7 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     return run_step("qat", Qat(**(QUICK | dials)), place / "source", place / name, inputs_of(family, place / f"work-{name}", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The packed model answers as the trained one did, embeddings and the output layer that is tied to them included."""
     features = features_of(checkpoint_of(family), family)

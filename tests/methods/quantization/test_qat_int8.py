@@ -26,9 +26,11 @@ from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.runtimes import runtime_of
+from recompress.runtimes.outlines import shape_of
 from recompress.runtimes.processor import int8_overflows
 from recompress.training.teacher_outputs import TeacherOutputs, examples_sha256
 from recompress.training.trainer import cross_entropy
+from tests import six
 from tests.families import TOPICS, checkpoint_of, features_of, inputs_of, saved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,6 +162,16 @@ def test_what_several_layers_receive_is_rounded_once_and_learned_from_by_all() -
             torch.testing.assert_close(received.grad, expected * ((places >= 0) & (places <= 255)))
 
 
+@pytest.mark.parametrize("family", six.SIX)
+def test_what_was_trained_so_is_the_network_that_it_was_but_for_values(family: str) -> None:
+    """In the order of its parameters too, so that its file and its graph are laid out as they were."""
+    network = six.checkpoint_of(family).torch_network
+    names, shape = list(network.state_dict()), shape_of(network, ("input_ids", "attention_mask"))
+    with as_int8(network, per_channel=True, reduced=False, embeddings=True):
+        assert list(network.state_dict()) != names
+    assert (list(network.state_dict()), shape_of(network, ("input_ids", "attention_mask"))) == (names, shape)
+
+
 def step(place: Path, inputs: Inputs, **dials: Any) -> StepReport:
     if not (place / "source").exists():
         saved("bert", place / "source", TEXT)
@@ -197,7 +209,15 @@ def test_what_is_handed_to_training_answers_as_the_graph(dials: dict[str, Any], 
 
 
 @pytest.mark.parametrize("dials", [{}, {"per_channel": False, "reduce_range": True, "embeddings": False}], ids=str)
-def test_the_file_has_the_codes_that_were_trained_and_dynamic_int8s_bytes(dials: dict[str, Any], tmp_path: Path) -> None:
+def test_the_file_has_the_codes_that_were_trained_and_dynamic_int8s_bytes(dials: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the answers all but a few are the same; a value between two codes goes either way, as above."""
+    apart: list[list[float]] = []
+
+    def text_by_text(ours: list[Any], theirs: list[Any]) -> float:
+        apart.append([distance([one], [other]) for one, other in zip(ours, theirs, strict=True)])
+        return distance(ours, theirs)
+
+    monkeypatch.setattr(qat_int8, "distance", text_by_text)
     report = step(tmp_path, inputs_of(tmp_path / "work", TEXT), **dials)
     run_step("dynamic_int8", DynamicInt8(**dials), tmp_path / "source", tmp_path / "plain", inputs_of(tmp_path / "work-plain", TEXT))
     files = [tmp_path / name / "model.onnx" for name in ("target", "plain")]
@@ -210,7 +230,8 @@ def test_the_file_has_the_codes_that_were_trained_and_dynamic_int8s_bytes(dials:
     measured = {claim["what"]: claim["measured"] for claim in report.claims}
     assert measured["share of matrices with the codes that were trained with"] == 1
     assert measured["share of matrices with the codes from before"] == 0
-    assert measured["distance of the answers from those of the network that was trained"] < 1e-3
+    assert sum(far > 1e-5 for far in apart[0]) <= len(apart[0]) // 6
+    assert all(far > 1e-5 for far in apart[1]), "the network whose weights alone are rounded is another"
 
 
 @pytest.mark.parametrize("family", ["roberta", "distilbert"])

@@ -27,7 +27,8 @@ from recompress.models.checkpoint import load, save
 from recompress.models.packed import Vectors, packed_embedding, packed_linear
 from recompress.models.surgery import weight_of
 from tests.layerwise.second_order_by_hand import inputs_and_weight
-from tests.six import DECODERS, SIX, checkpoint_of, inputs_of
+from tests.methods.quantization.by_hand import tables
+from tests.six import DECODERS, checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 kmeans = jaxtyped(typechecker=beartype)(codebooks.kmeans)
@@ -147,6 +148,48 @@ def test_refinement_never_raises_the_loss_and_wins_against_none(seed: int) -> No
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_as_many_rounds_are_made_as_asked() -> None:
+    _, weight = inputs_and_weight(24, 32, 0)
+    losses = []
+    for rounds in (1, 2, 25):
+        vectors = vector.quantize_matrix(weight, torch.ones(32), None, Vector(bits=4, rounds=rounds), 0)
+        losses.append(float((values(vectors) - weight).square().sum()))
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_means_weigh_each_number_by_the_square_of_its_rows_scale_and_by_what_flows_in() -> None:
+    """Lloyd's rounds are over: each vector is the middle of its groups, so weighed; by the scales alone it would be another."""
+    draw = torch.Generator().manual_seed(0)
+    importance = torch.rand(16, generator=draw) + 0.1
+    weight = torch.randn(40, 16, generator=draw) * torch.logspace(-1, 1, 40)[:, None]
+    vectors = vector.quantize_matrix(weight, importance, None, Vector(bits=3, rounds=1000), 0)
+    scales, codes, points = weight.square().mean(1, keepdim=True).sqrt(), vectors.codes.flatten(), (weight / vectors.scales).reshape(-1, 4)
+
+    def middles(power: int) -> Tensor:
+        heavy = (scales**power * importance).reshape(-1, 4)
+        return torch.stack([(heavy * points)[codes == k].sum(0) / heavy[codes == k].sum(0) for k in range(8)])
+
+    torch.testing.assert_close(vectors.codebooks[0], middles(2), rtol=0.01, atol=0.01)
+    assert float((vectors.codebooks[0] - middles(1)).abs().max()) > 0.05
+
+
+def test_codes_are_chosen_once_more_for_the_last_books(monkeypatch: pytest.MonkeyPatch) -> None:
+    hessian, weight = inputs_and_weight(24, 32, 0)
+    seen: list[Tensor] = []
+
+    def look(given: Tensor, codes: Tensor, *rest: Any) -> Tensor:
+        seen.append(codes.clone())
+        return codebooks.improve_books(given, codes, *rest)
+
+    monkeypatch.setattr(vector, "improve_books", look)
+    vectors = vector.quantize_matrix(weight, hessian.diagonal(), hessian, Vector(kind="additive", bits=3, refinements=2), 0)
+    assert len(seen) == 2
+    expected = seen[-1].clone()
+    codebooks.improve_codes(weight, expected, vectors.codebooks, vectors.scales, hessian)
+    assert torch.equal(vectors.codes, expected)
+    assert not torch.equal(seen[-1], expected)
+
+
 def test_large_matrices_are_coded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     hessian, weight = inputs_and_weight(24, 32, 0)
     config = Vector(kind="additive", bits=4)
@@ -162,7 +205,7 @@ def step(family: str, place: Path, name: str, **dials: Any) -> StepReport:
     return run_step("vector", Vector(**dials), place / "source", place / name, inputs_of(family, place / f"work-{name}", 24))
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 @pytest.mark.parametrize("dials", [{"bits": 6}, {"kind": "additive", "width": 4, "bits": 4, "refinements": 1}])
 def test_on_every_architecture(family: str, dials: dict[str, Any], tmp_path: Path) -> None:
     config = Vector(**dials)
@@ -189,6 +232,9 @@ def test_embeddings_by_a_flag(family: str, tmp_path: Path) -> None:
     stored = load_file(tmp_path / "made" / "model.safetensors")
     [name] = [name for name in stored if name.endswith((".codes",)) and len(stored[name]) == len(checkpoint_of(family).tokenizer)]
     assert stored[name].shape[1] == 32 // 4 * 5 // 8
+    was, now = tables(load(tmp_path / "source").torch_network, load(tmp_path / "made").torch_network)
+    assert ((was - now).square().sum(1) < was.square().sum(1)).all()
+    assert (was - now).square().sum() < 0.5 * was.square().sum()
 
 
 @pytest.mark.parametrize("name", ["vector", "llm_int8"])

@@ -19,7 +19,7 @@ from recompress.models.shared_layers import shares_of
 from recompress.models.surgery import keep_neurons
 from recompress.training.run import train, weights_sha256
 from tests.cut import deep, factor_embeddings, factor_layers, share_two
-from tests.six import ENCODERS, SIX, checkpoint_of, inputs_of
+from tests.six import ENCODERS, checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAME = "share_layers"
@@ -65,7 +65,7 @@ def test_the_mean_and_the_first() -> None:
     assert shared_weights(layers, "first")["a"].tolist() == [1.0, 4.0]
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture(family: str, tmp_path: Path) -> None:
     report = step(family, tmp_path, groups=2, order="cycle_rev")
     old, new = load(tmp_path / "source").torch_network, load(tmp_path / NAME).torch_network

@@ -36,7 +36,7 @@ from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.surgery import parameters_of
 from tests.killed import Killed, killed_at
-from tests.six import HEADS, HIDDEN, LAYERS, LENGTH, NEURONS, SIX, benchmark_of, checkpoint_of, inputs_of
+from tests.six import HEADS, HIDDEN, LAYERS, LENGTH, NEURONS, SIX, benchmark_of, checkpoint_of, each, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_candidates_follow_the_seed_and_are_no_more_than_asked() -> None:
     assert candidates(checkpoint, Search(parameters=0.8, layers=False, heads=False, hidden=False), 0, never) == every
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture_the_result_is_within_the_budget(family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         report = run(family, tmp_path, "target", candidates=2, epochs=1)
@@ -156,7 +156,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("at", [3, 9])
+@pytest.mark.parametrize("at", [3, pytest.param(9, marks=pytest.mark.long)])
 def test_a_search_that_was_killed_goes_on_and_ends_with_the_same_bytes(at: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps for each of three shapes, then six for the winner: killed in the second shape's training, and in the winner's."""
     shutil.copytree(whole / "source", tmp_path / "source")

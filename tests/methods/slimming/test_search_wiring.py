@@ -25,7 +25,7 @@ TRAINING: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 8, "precision":
 
 def test_a_shape_is_ranked_by_what_a_short_training_on_some_examples_makes_of_it(tmp_path: Path) -> None:
     save(uneven("bert"), tmp_path / "source")
-    inputs = inputs_for("bert", tmp_path / "work")
+    inputs = replace(inputs_for("bert", tmp_path / "work"), seed=3)
     dials = {"candidates": 2, "trial_examples": 12, "calibration_examples": 10, "epochs": 2, **TRAINING}
     run_step("search", get_method("search").config(**dials), tmp_path / "source", tmp_path / "target", inputs)
     [ranking] = (tmp_path / "work").glob("search-*/ranking.json")
@@ -48,3 +48,8 @@ def test_a_shape_is_ranked_by_what_a_short_training_on_some_examples_makes_of_it
             losses.append(float(nn.functional.cross_entropy(logits, labels)))
         assert trial["score"][1] == pytest.approx(-sum(losses) / len(losses), rel=1e-4)
     assert trials == sorted(trials, key=lambda trial: trial["score"], reverse=True)
+    in_full = get_method("finetune").config(epochs=2, **TRAINING)
+    run_step("finetune", in_full, tmp_path / "0" / "cut", tmp_path / "winner", replace(inputs, workdir=tmp_path / "w3"))
+    expected = load(tmp_path / "winner").torch_network.state_dict()
+    for name, tensor in load(tmp_path / "target").torch_network.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], msg=lambda text, name=name: f"{name}: {text}")

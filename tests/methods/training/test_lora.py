@@ -23,7 +23,7 @@ from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.surgery import weight_of
 from recompress.training.run import weights_sha256
 from tests.killed import Killed, killed_at
-from tests.six import SIX, checkpoint_of, features_of, inputs_of
+from tests.six import checkpoint_of, each, features_of, inputs_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 rank_of = jaxtyped(typechecker=beartype)(lora.rank_of)
@@ -75,7 +75,7 @@ def test_the_adapted_network_computes_the_formula_before_and_after_merging(famil
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("family", SIX)
+@pytest.mark.parametrize("family", each())
 def test_on_every_architecture_zeros_stay_and_a_plain_model_is_left(family: str, tmp_path: Path) -> None:
     save(sparse(family), tmp_path / "source")
     report = run_step("lora", Lora(**QUICK), tmp_path / "source", tmp_path / "target", inputs_of(family, tmp_path / "work", 24))

@@ -30,12 +30,12 @@ def test_dvc_lock_was_made_with_the_code_that_is_here(root: Path) -> None:
     lock = root / "dvc.lock"
     assert versions_in(SettingsFile(root / "params.yaml")) == {stage: version_of(stage) for stage in ("pydocs", "prepare")}
     assert locked_version(lock, "collect_pydocs", "pydocs") == version_of("pydocs")
-    for name in ("pydocs", "masakhaner2", "afrisenti", "lafand", "wikitext2", "xquad"):
+    for name in ("pydocs", "docstrings", "masakhaner2", "afrisenti", "lafand", "wikitext2", "xquad"):
         assert locked_version(lock, f"prepare@{name}", "prepare") == version_of("prepare"), f"code was changed since {name} was prepared"
 
 
 def test_no_stage_depends_on_a_file_of_the_package(root: Path) -> None:
-    for name in ("pydocs", "masakhaner2", "afrisenti", "lafand", "wikitext2", "xquad"):
+    for name in ("pydocs", "docstrings", "masakhaner2", "afrisenti", "lafand", "wikitext2", "xquad"):
         assert [path for path in locked_inputs(root / "dvc.lock", f"prepare@{name}") if path.startswith("recompress")] == []
 
 
@@ -52,7 +52,7 @@ def test_other_versions_than_the_pinned_are_named(tmp_path: Path) -> None:
     assert other_versions(tmp_path / "nowhere") == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pydocs_is_what_these_packages_say(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The quickstart's data set follows from the pinned versions alone: made here again, it has the pinned bytes."""
     project = tmp_path / "project"
@@ -65,6 +65,7 @@ def test_pydocs_is_what_these_packages_say(root: Path, tmp_path: Path, monkeypat
     dataset = bring(project, "pydocs").dataset
     assert len(dataset.labels) == 9
     assert 1500 <= dataset.rows["test"] <= 2000
+    assert bring(project, "docstrings").dataset.rows["test"] == 800, "the same texts as text alone"
 
 
 @pytest.mark.long

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import sys
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,14 +56,13 @@ def test_servers_of_one_project_start_one_after_the_other(tmp_path: Path, monkey
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
     monkeypatch.setattr(orchestrate, "end_server_with_this_process", lambda: None)
 
-    class Server:
-        def start(self) -> None:
-            with pytest.raises(StorageError, match="another"), locked(tmp_path / ".recompress" / "prefect.lock", busy="another"):
-                pass
-            started.append("server")
+    def start() -> None:
+        with pytest.raises(StorageError, match="another"), locked(tmp_path / ".recompress" / "prefect.lock", busy="another"):
+            pass
+        started.append("server")
 
     started: list[str] = []
-    monkeypatch.setitem(sys.modules, "prefect.server.api.server", SimpleNamespace(SubprocessASGIServer=Server))  # type: ignore[arg-type]
+    monkeypatch.setattr(orchestrate, "start_temporary_server", start)
     orchestrate._start_server(tmp_path, print)
     assert started == ["server"]
     with locked(tmp_path / ".recompress" / "prefect.lock", busy="another"):

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recompress.errors import StorageError
-from tasks.running.prefect_server import Named, _known_versions, check_server, named_server, put_unusable_aside, unusable
+from tasks.running.prefect_server import Named, _known_versions, check_server, named_server, put_unusable_aside, start_temporary_server, unusable
 
 SOURCES = {
     ".env": "PREFECT_API_URL=http://127.0.0.1:9/api\n",
@@ -108,3 +109,24 @@ def test_a_server_that_asks_for_a_login_or_is_not_there_is_one_line() -> None:
         check_server(Named(gone, "PREFECT_API_URL in /x/.env"))
     assert "S3cret" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_temporary_server_is_not_in_the_group_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal to the group (``timeout``, a terminal, systemd) would end it before the run, which waits for it then."""
+    from prefect.server.api import server  # before Popen is another: some of what it imports asks for versions
+
+    begun: list[dict[str, Any]] = []
+
+    class Begun(Exception):
+        pass
+
+    def begin(*_: object, **options: Any) -> None:
+        begun.append(options)
+        raise Begun
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", begin)
+        with pytest.raises(Begun):
+            start_temporary_server()
+    assert [options["start_new_session"] for options in begun] == [True]
+    assert server.subprocess is subprocess

@@ -24,7 +24,7 @@ sys.exit(orchestrate.serve_pages(Path("/tmp"), "127.0.0.1", 1, 2, lambda line: p
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGINT, signal.SIGHUP))])
 def test_a_signal_ends_serve_and_all_that_it_started(number: signal.Signals) -> None:
     def heard() -> None:  # whoever runs the tests with nohup has them ignore it
         signal.signal(number, signal.SIG_DFL)

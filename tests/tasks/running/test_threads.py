@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_info
 
 from recompress.errors import InputError
 from tasks.running import threads
-from tasks.running.threads import check_workers, threads_held, threads_of_a_step
+from tasks.running.threads import check_workers, threads_held, threads_of_a_step, workers_for
 
 
 def blas() -> set[int]:
@@ -35,6 +35,18 @@ def test_what_is_no_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("RECOMPRESS_THREADS", text)
         with pytest.raises(InputError, match="^RECOMPRESS_THREADS is a number of threads, at least 1, got"):
             threads_of_a_step()
+
+
+def test_auto_is_as_many_as_there_are_cores_and_variants_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    assert [workers_for("auto", variants) for variants in (1, 3, 8, 20)] == [1, 3, 8, 8]
+    monkeypatch.setenv("RECOMPRESS_THREADS", "3")
+    assert [workers_for("auto", variants) for variants in (1, 3, 20)] == [1, 2, 2]
+    monkeypatch.setenv("RECOMPRESS_THREADS", "9")
+    assert workers_for("auto", 4) == 1
+    assert workers_for(7, 2) == workers_for(7, 2, "pool") == 7, "who says a number gets it"
+    with pytest.raises(InputError, match="^--workers auto counts the cores of this machine, and pool few may have others"):
+        workers_for("auto", 4, "few")
 
 
 def test_workers_have_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,11 @@ from tasks.data.pins import measure, tracked
 from tasks.data.workbench import run_dvc
 from tasks.people.doctor import examine
 from tasks.running.home import find_root, only_recipe
-from tasks.scaffold import filling
+from tasks.scaffold import cutting
 from tasks.scaffold.begin import begin
 from tasks.scaffold.dials import margin_for
 from tasks.scaffold.filling import Wanted, slug
+from tasks.scaffold.place import place_for
 from tasks.scaffold.staging import STAGING
 from tests.tasks.scaffold.conftest import write_tickets
 
@@ -176,7 +177,7 @@ def test_data_that_cannot_be_prepared_leaves_nothing(here: Path, base: Path, mon
     def refuse(*_: object) -> None:
         raise DataRefused("no")
 
-    monkeypatch.setattr(filling, "accept", refuse)
+    monkeypatch.setattr(cutting, "accept", refuse)
     before = contents(here)
     for folder in (None, Path("new/project")):
         with pytest.raises(DataRefused):
@@ -192,7 +193,9 @@ def test_what_is_needed_is_named(given: str) -> None:
     assert f"{'--data' if given == '--base' else '--base'} is missing: recompress init --data" in refused.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [*(pytest.param(number, 128 + number, marks=pytest.mark.long) for number in (signal.SIGTERM, signal.SIGINT)), (signal.SIGKILL, -9)]
+)
 def test_ended_in_the_middle_nothing_of_a_project_is_left_and_the_next_one_works(here: Path, base: Path, number: signal.Signals, code: int) -> None:
     """While DVC prepares the data. A kill that cannot be told of leaves one folder, which the next ``init`` clears away."""
     command = [sys.executable, "-m", "flows.cli", "init", "--data", "tickets.csv", "--base", str(base)]
@@ -224,3 +227,18 @@ def test_ended_in_the_middle_nothing_of_a_project_is_left_and_the_next_one_works
 def test_a_name_is_a_word_whatever_the_file_is_called(file: str, name: str) -> None:
     assert slug(file) == name
     assert yaml.safe_load(f"{name}: {name}") == {name: name}
+
+
+@pytest.mark.parametrize("file", ["1e4", "1e-4", "12e03", "1_0e4", "0o17", "0x1f", "1_000", "12", "4e", "e4", "0b11", "1-2", "3d", "1e4-a"])
+def test_a_name_is_a_word_for_dvc_too_which_reads_another_yaml(file: str) -> None:
+    from ruamel.yaml import YAML
+
+    name = slug(file)
+    assert name in (file, f"data-{file}")
+    assert YAML(typ="safe").load(name) == name == yaml.safe_load(name)
+
+
+def test_a_project_below_a_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("kept")
+    with pytest.raises(InputError, match=r"afile is no folder, so .*p5 cannot lie below it; choose another place"):
+        place_for(tmp_path / "afile" / "p5", tmp_path, "topics")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from recompress.integrity.model_files import check_version
 from recompress.models.checkpoint import save
 from recompress.promotion import MANIFEST_TAG
 from tasks.tracking.places import path_of, sqlite_url
+from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Store, moved
 from tests.tasks.tracking.stores import new_store
 from tests.tasks.tracking.test_registry import MODEL, Project
@@ -93,7 +95,6 @@ def test_a_project_in_a_folder_with_an_odd_name_works_and_goes_on_where_it_is_mo
 
 
 def test_what_somebody_put_elsewhere_is_not_brought_back_by_a_move(project: Project, tmp_path: Path) -> None:
-    import shutil
     import sqlite3
 
     copy = tmp_path / "copy"
@@ -118,6 +119,22 @@ def test_whoever_may_only_read_gets_a_copy_of_the_database(project: Project, mon
         reader.open_run("x", {})
     assert not (store / "made.lock").exists()
     assert (store / "mlflow.db").read_bytes() == before
+
+
+def test_whoever_only_asks_writes_nothing_where_the_project_was_moved(project: Project, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project.root, copy)
+    store = copy / "mlflow" / "store"
+    (store / "made.lock").unlink(missing_ok=True)
+    before = (store / "mlflow.db").read_bytes()
+    reader = Store(copy, reads_only=True)
+    assert [run.name for run in reader.runs() if run.name == "baseline"]
+    assert reader.runs_with_step("a" * 64)
+    assert open_registry(reader).fetch(MODEL, "1").is_relative_to(copy)
+    assert (store / "mlflow.db").read_bytes() == before
+    assert not (store / "made.lock").exists()
+    works(copy, project.registry.rows(MODEL, "1"))
+    assert (store / "mlflow.db").read_bytes() != before, "a run brings the places up to date"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from recompress.records import Runtime
 from tasks.tracking.registry import ALIAS, MlflowRegistry
 from tasks.tracking.track import Store
 from tests.families import inputs_of
+from tests.servers import free_port
 from tests.tasks.tracking.stores import new_store
 from tests.tiny import tiny_checkpoint
 
@@ -72,7 +72,7 @@ class Served:
         return {**inherited, "MLFLOW_TRACKING_URI": self.store.uri, "MLFLOW_REGISTRY_URI": self.store.uri, **more}
 
 
-@pytest.fixture(scope="module", params=get_args(Runtime))
+@pytest.fixture(scope="module", params=["onnx", *(pytest.param(name, marks=pytest.mark.long) for name in get_args(Runtime) if name != "onnx")])
 def served_on(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -124,8 +124,7 @@ def test_words_tags_and_entities(served: Served) -> None:
 @pytest.fixture
 def server(served: Served, tmp_path: Path) -> Iterator[str]:
     """``mlflow models serve`` on a free port of this machine; ended by its own process group."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).with_name("mlflow"), "models", "serve", "-m", f"models:/{MODEL}@{ALIAS}", "--env-manager", "local"]
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(
@@ -158,6 +157,7 @@ def ask(server: str, body: object) -> list[dict[str, object]]:
     return predictions
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_mlflow_serves_it_over_http(server: str, served: Served) -> None:
     expected = json.loads(json.dumps(Predictor(served.model)(TEXTS)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,49 +15,20 @@ import pytest
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.digest import sha256_directory
 from recompress.integrity.model_files import MANIFEST_FILE, MODEL_FOLDER, check_version
-from recompress.ledger import Ledger
-from recompress.models.checkpoint import save
 from recompress.policy import Approval
 from recompress.predict import Predictor
-from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry, Promoted, Promoter, champion_by_ledger, present_champion
-from recompress.promotion.states import UNFINISHED, progress_of
+from recompress.promotion import HEAD_TAG, MANIFEST_TAG, MODEL_TAG, PLAN_TAG, ModelRegistry, present_champion
 from tasks.tracking.registry import ALIAS, MlflowRegistry, champion_of, fetch_model, load_for_prediction, open_registry
 from tasks.tracking.track import Store
-from tests.children import Child
 from tests.promotion.stage import make_plan
+from tests.tasks.tracking.promoting import MODEL, Project
 from tests.tasks.tracking.stores import new_store
-from tests.tiny import tiny_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 TEXTS = ["leo kula jana", "juma cheza"]
-MODEL = "ner"
-
-
-@pytest.fixture(scope="module")
-def candidates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("candidates")
-    for seed in range(3):
-        save(tiny_checkpoint("text-classification", seed=seed), root / str(seed))
-    return [root / str(seed) for seed in range(3)]
-
-
-class Project:
-    """A folder with a store and a ledger."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.store = Store(root)
-        self.registry = MlflowRegistry(self.store)
-        (root / "ledger").mkdir(exist_ok=True)
-        self.ledger = Ledger(root / "ledger" / "ledger.db")
-        self.promoter = Promoter(self.ledger, self.registry, "ada", lock_timeout=30)
-
-    def promote(self, directory: Path) -> Promoted:
-        plan, verdict = make_plan(directory, present_champion(self.registry, MODEL))
-        return self.promoter.promote(self.promoter.propose(plan, verdict).digest, directory)
 
 
 @pytest.fixture
@@ -257,7 +227,7 @@ def test_a_run_stops_before_any_work_where_champion_or_ledger_do_not_hold(
 
     project.promote(candidates[0])
     recipe = SimpleNamespace(name="toy", register_=SimpleNamespace(model=MODEL), policy="policy.yaml")
-    plan = SimpleNamespace(recipe=recipe, policy=SimpleNamespace(approval=Approval(), sha256="0" * 64), sha256="0" * 64)
+    plan = SimpleNamespace(recipe=recipe, policy=SimpleNamespace(approval=Approval(), sha256="0" * 64), sha256="0" * 64, path=project.root / "recipe.yaml")
     monkeypatch.setattr(recompression, "read_plan", lambda *_: plan)
     monkeypatch.setattr(recompression, "record_policy", lambda *_: None)
     with recompression.recompression("recipe.yaml", str(project.root)):
@@ -325,60 +295,3 @@ def test_a_registry_that_is_away_is_one_clear_line(project: Project, monkeypatch
     with pytest.raises(StorageError, match="check MLFLOW_TRACKING_URI and that the server runs") as refusal:
         open_registry(Store(project.root)).champion(MODEL)
     assert "\n" not in str(refusal.value)
-
-
-def killed(root: Path, directory: Path, point: str) -> None:
-    def crash(name: str) -> None:
-        if name == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    project = Project(root)
-    project.registry.crash_point = crash
-    project.promoter = Promoter(project.ledger, project.registry, "ada", crash_point=crash)
-    project.promote(directory)
-
-
-@pytest.mark.parametrize("point", ["registry:half-uploaded", "registry:uploaded", "promotion:version-made", "promotion:alias-moved", "promotion:committed"])
-def test_a_promotion_that_is_killed_is_finished_by_the_next(tmp_path: Path, candidates: list[Path], point: str) -> None:
-    root = new_store(tmp_path / "project")
-    worker = Child(target=killed, args=(root, candidates[0], point))
-    worker.start()
-    worker.join(60)
-    assert worker.exitcode == -signal.SIGKILL
-    project = Project(root)
-    project.promoter.recover()
-    assert project.registry.champion(MODEL) in (None, "1")
-    if project.registry.champion(MODEL) is None:
-        project.promote(candidates[0])
-    assert project.registry.champion(MODEL) == champion_by_ledger(project.ledger, MODEL) == "1"
-    versions = project.store.client.search_model_versions(f"name = '{MODEL}'")
-    assert [str(version.version) for version in versions] == ["1"]
-    head = project.ledger.verify()
-    assert versions[0].tags[HEAD_TAG] == str(head)
-    [opened] = project.ledger.entries("promotion-proposed")
-    assert progress_of(project.ledger, opened.body["plan"]).state not in UNFINISHED
-
-
-def compete(root: Path, directory: Path, outcome: Path) -> None:
-    project = Project(root)
-    try:
-        outcome.write_text(project.promote(directory).version)
-    except Exception as error:
-        outcome.write_text(str(error))
-
-
-def test_promoters_that_race_over_mlflow(tmp_path: Path, candidates: list[Path]) -> None:
-    root = new_store(tmp_path / "project")
-    outcomes = [tmp_path / f"outcome {i}" for i in range(3)]
-    workers = [Child(target=compete, args=(root, directory, outcome)) for directory, outcome in zip(candidates, outcomes, strict=True)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    results = sorted(outcome.read_text() for outcome in outcomes)
-    project = Project(root)
-    versions = [line for line in results if line.isdigit()]
-    assert len(versions) == len(project.ledger.entries("promotion-committed")) >= 1
-    assert all("champion-changed" in line for line in results if not line.isdigit()), results
-    assert project.registry.champion(MODEL) == champion_by_ledger(project.ledger, MODEL)
-    assert len(project.store.client.search_model_versions(f"name = '{MODEL}'")) == len(versions)

@@ -44,12 +44,12 @@ def test_the_same_step_of_the_other_is_neither_found_nor_doubted_nor_renamed(sto
     first, second = stores
     kept = Memory(first, Ledger(tmp_path / "first.db", create=True))
     run = first.open_run("baseline", {})
-    kept.keep(KEY, "baseline", run, "steps/baseline", {"kind": "baseline"}, {}, tmp_path)
+    kept.keep(KEY, "baseline", run, "steps/baseline", {"kind": "baseline"}, {})
     doubts: list[str] = []
     other = Memory(second, Ledger(tmp_path / "second.db", create=True))
     assert other.recall(KEY, "baseline", doubts.append) is None
     second.retire_step(KEY)
-    other.keep(KEY, "baseline", second.open_run("baseline", {}), "steps/baseline", {"kind": "other"}, {}, tmp_path)
+    other.keep(KEY, "baseline", second.open_run("baseline", {}), "steps/baseline", {"kind": "other"}, {})
     for memory, kind in ((kept, "baseline"), (other, "other")):
         recalled = memory.recall(KEY, "baseline", doubts.append)
         assert recalled is not None

@@ -216,6 +216,7 @@ def _die_after(root: Path, key: str) -> None:
     run.step("a", key=key, run="baseline", do=Work())
 
 
+@pytest.mark.long
 def test_four_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_open, args=(tmp_path,)) for _ in range(4)]

@@ -23,9 +23,11 @@ class Commit:
     licence: str = "apache-2.0"
     age: timedelta = timedelta(days=10)
     id: str = ""
+    card: dict[str, Any] | None = None
+    """What the card says instead, word for word."""
 
     def __post_init__(self) -> None:
-        said = repr((sorted(self.files.items()), self.licence, self.age))
+        said = repr((sorted(self.files.items()), self.licence, self.age, *([self.card] if self.card is not None else [])))
         self.id = self.id or hashlib.sha1(said.encode()).hexdigest()
 
 
@@ -44,6 +46,11 @@ class Repository:
     disabled: bool = False
     kept: list[Commit] = field(default_factory=list)
     """Commits that can be asked for, but are no part of the branch any more."""
+    instead: Callable[[str], tuple[int, Any, dict[str, str]] | None] = lambda _: None
+    """What it answers to a path in place of the usual."""
+    page: int = 1000
+    """How many commits it lists at once."""
+    address: str = ""
 
     def commit(self, weights: bytes, *, read_me: bytes = b"about", licence: str = "apache-2.0", age: timedelta = timedelta(days=1)) -> Commit:
         made = Commit({WEIGHTS: weights, "config.json": b"{}", "README.md": read_me}, licence, age)
@@ -55,7 +62,9 @@ class Repository:
         return self.commits[-1]
 
     def answer(self, path: str) -> tuple[int, Any, dict[str, str]]:
-        path = unquote(urlsplit(path).path)
+        query, path = urlsplit(path).query, unquote(urlsplit(path).path)
+        if (other := self.instead(path)) is not None:
+            return other
         if self.refusal is not None:
             return self.refusal[0], {"error": "refused"}, self.refusal[1]
         api = f"/api/{self.kind}/{NAME}/"
@@ -63,7 +72,10 @@ class Repository:
             found = self._find(path.removeprefix(f"{api}revision/"))
             return (200, self._info(found), {}) if found else (404, {}, {"X-Error-Code": "RevisionNotFound"})
         if path.startswith(f"{api}commits/"):
-            return 200, [_listed(commit) for commit in reversed(self.commits)], {}
+            first = int(query.removeprefix("p=") or 0)
+            listed = [_listed(commit) for commit in reversed(self.commits)]
+            more = {"Link": f'<{self.address}{path}?p={first + self.page}>; rel="next"'} if first + self.page < len(listed) else {}
+            return 200, listed[first : first + self.page], more
         if path.startswith(f"{api}tree/"):
             found = self._find(path.removeprefix(f"{api}tree/").split("/")[0])
             tree = [
@@ -88,7 +100,8 @@ class Repository:
         for name, data in commit.files.items():
             large = {"lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}} if name == WEIGHTS else {}
             siblings.append({"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest(), **large})
-        return {"id": self.name, "sha": commit.id, "siblings": siblings, "cardData": {"license": commit.licence}, "disabled": self.disabled, "gated": False}
+        card = {"license": commit.licence} if commit.card is None else commit.card
+        return {"id": self.name, "sha": commit.id, "siblings": siblings, "cardData": card, "disabled": self.disabled, "gated": False}
 
 
 def _listed(commit: Commit) -> dict[str, Any]:
@@ -106,6 +119,7 @@ def a_hub(repository: Repository) -> Iterator[str]:
             self.answer(*repository.answer(self.path))
 
     with serving(Hub) as address:
+        repository.address = address
         yield address
 
 

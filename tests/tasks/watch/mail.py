@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email import message_from_bytes
 from typing import Any
+
+from aiosmtpd.controller import Controller
+
+from tests.servers import free_port
 
 
 class Mailbox:
@@ -18,7 +23,18 @@ class Mailbox:
         return "250 OK"
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+@contextmanager
+def mail_server() -> Iterator[tuple[Mailbox, int]]:
+    """One that listens on this machine while the block runs, and its port."""
+    box, port = Mailbox(), free_port()
+    controller = Controller(box, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        yield box, port
+    finally:
+        controller.stop()
+
+
+def told_by_mail(port: int) -> str:
+    """The address by which people are told through it."""
+    return f"mailto://127.0.0.1:{port}?from=watch@example.org&to=team@example.org&mode=insecure"

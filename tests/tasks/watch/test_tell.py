@@ -8,25 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
 
 from recompress.ledger import Ledger
 from tasks.watch.tell import begin_telling, tell_people
 from tests.hub import HubHandler, serving
-from tests.tasks.watch.mail import Mailbox, free_port
+from tests.tasks.watch.mail import Mailbox, mail_server, told_by_mail
 
 AWAY = {"recipe": "toy", "source": "base", "place": "some/encoder", "why": "it is gated; accept its terms"}
 
 
 @pytest.fixture
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
-    box, port = Mailbox(), free_port()
-    controller = Controller(box, hostname="127.0.0.1", port=port)
-    controller.start()
-    try:
-        yield box, port
-    finally:
-        controller.stop()
+    with mail_server() as served:
+        yield served
 
 
 class Hook(HubHandler):
@@ -69,7 +63,7 @@ def test_a_mail_and_a_webhook_say_what_happened_once(
     ledger: Ledger, tmp_path: Path, mailbox: tuple[Mailbox, int], hook: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box, port = mailbox
-    monkeypatch.setenv("RECOMPRESS_TELL", f"mailto://127.0.0.1:{port}?from=watch@example.org&to=team@example.org&mode=insecure {hook}/hook")
+    monkeypatch.setenv("RECOMPRESS_TELL", f"{told_by_mail(port)} {hook}/hook")
     begin_telling(tmp_path)
     ledger.append("source-not-visible", AWAY, actor="watcher")
     assert tell_people(tmp_path, print) == 2
@@ -90,7 +84,7 @@ def test_a_message_that_fails_is_tried_again_later_and_the_others_are_not_told_t
     said: list[str] = []
     monkeypatch.setenv(
         "RECOMPRESS_TELL",
-        f"{hook.replace('json://', 'json://user:a-secret@')}/hook mailto://127.0.0.1:{port}?from=watch@example.org&to=team@example.org&mode=insecure",
+        f"{hook.replace('json://', 'json://user:a-secret@')}/hook {told_by_mail(port)}",
     )
     begin_telling(tmp_path)
     ledger.append("source-not-visible", AWAY, actor="watcher")
@@ -109,9 +103,7 @@ def test_a_message_that_fails_is_tried_again_later_and_the_others_are_not_told_t
     assert (len(box.mails), len(Hook.got)) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "address", ["json://127.0.0.1:1/nobody", "nonsense://x", "mailto://127.0.0.1:1?from=watch@example.org&to=team@example.org&mode=insecure"]
-)
+@pytest.mark.parametrize("address", ["json://127.0.0.1:1/nobody", "nonsense://x", told_by_mail(1)])
 def test_nothing_fails_where_nobody_can_be_told(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     said: list[str] = []
     monkeypatch.setenv("RECOMPRESS_TELL", address)
@@ -128,3 +120,24 @@ def test_nobody_is_told_where_no_address_is_given_and_without_a_ledger_nothing_i
     monkeypatch.setenv("RECOMPRESS_TELL", "json://127.0.0.1:1/")
     begin_telling(tmp_path)
     assert (tell_people(tmp_path, print), list(tmp_path.iterdir())) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "mailto:watch:s3cretpass@mail.example.org",
+        "s3cretpass",
+        "s3cretpass://x",
+        "json://watch:s3cret pass@127.0.0.1:1/x",
+        "pa://s3cretpass@127.0.0.1:1/",
+        "mailto://watch:s3cretpass@127.0.0.1:1",
+    ],
+)
+def test_a_password_is_never_shown_however_an_address_is_mistaken(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("RECOMPRESS_TELL", address)
+    begin_telling(tmp_path)
+    ledger.append("source-not-visible", AWAY, actor="watcher")
+    assert tell_people(tmp_path, said.append) == 0
+    assert said
+    assert not [line for line in said if "s3cret" in line or "pass" in line]

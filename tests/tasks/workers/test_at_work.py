@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from recompress.errors import InputError, IntegrityError
+from recompress.errors import DataRefused, InputError, IntegrityError
 from recompress.integrity.digest import sha256_file
 from recompress.records import DatasetRef, ModelRef
-from tasks.running.recompression import Recompression
+from tasks.running.recompression import Recompression, Wanted
 from tasks.workers import at_work
 from tasks.workers.at_work import AtWork, CheckedStore, Workshop
-from tasks.workers.job import Job
+from tasks.workers.job import Job, StandsElsewhere
 from tasks.workers.standing import standing_of
 
 MODEL = ModelRef(name="baseline", kind="baseline", uri="file:///b", sha256="b" * 64)
@@ -38,16 +38,16 @@ def did(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for key in ("teacher", "cut", "another"):
             run.step(key, key=key, run="small", do=lambda _: ({}, {}))
 
-    def step(self: Recompression, name: str, *, key: str, **_: Any) -> dict[str, Any]:
-        if key not in ("known", "teacher"):
-            done.append(name)
-            self.done.append(name)
+    def obtain(self: Recompression, step: Wanted) -> dict[str, Any]:
+        if step.key not in ("known", "teacher"):
+            done.append(step.name)
+            self.done.append(step.name)
         return {}
 
     monkeypatch.setattr(at_work, "compress_step", compress_step)
-    monkeypatch.setattr(Recompression, "step", step)
+    monkeypatch.setattr(Recompression, "obtain", obtain)
     monkeypatch.setattr(AtWork, "memory", SimpleNamespace(recall=lambda key, *_: {} if key == "teacher" else None))
-    monkeypatch.setattr(AtWork, "ledger", None)
+    monkeypatch.setattr(AtWork, "ledger", SimpleNamespace())
     return done
 
 
@@ -82,9 +82,38 @@ def test_what_a_teacher_says_is_a_job_of_its_own_and_what_is_found_was_not_done(
     ids=["commit", "constraints", "data", "base", "code"],
 )
 def test_a_worker_that_stands_otherwise_takes_no_work(workshop: Workshop, did: list[str], changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=f"^worker .* takes no work: {re.escape(message)}"):
+    with pytest.raises(StandsElsewhere, match=f"^worker .* takes no work: {re.escape(message)}"):
         workshop.do(job(**changed))
     assert did == []
+
+
+def test_a_recipe_that_no_commit_holds_comes_with_the_job_and_is_held_against_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch tries a pin that nobody has merged: the recipe lies in a folder of the watcher's machine."""
+    read: list[Path] = []
+
+    def read_plan(recipe: str, root: Path) -> Any:
+        read.append(Path(recipe))
+        return SimpleNamespace(sha256=sha256_file(Path(recipe)))
+
+    monkeypatch.setattr(at_work, "read_plan", read_plan)
+    given = job(recipe=".recompress/watch/0123/toy.yaml", recipe_sha256="2" * 64, recipe_text="name: toy\n")
+    with pytest.raises(StandsElsewhere, match=r"takes no work: its \.recompress/watch/0123/toy\.yaml is another recipe than the run's"):
+        Workshop(tmp_path, STANDING, lambda _: None).do(given)
+    assert [path.relative_to(tmp_path) for path in read] == [Path(f".recompress/jobs/{'2' * 16}/toy.yaml")]
+    assert read[0].read_text() == "name: toy\n"
+
+
+@pytest.mark.parametrize("error", [InputError("recipe r.yaml does not exist"), DataRefused("raw/t.csv is not what is pinned")], ids=["recipe", "data"])
+def test_what_changed_in_a_worker_s_folder_since_the_run_began_is_no_fault_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    """The run has read both: whoever moved them may move them back, or the next look sees them."""
+
+    def read_plan(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(at_work, "read_plan", read_plan)
+    with pytest.raises(StandsElsewhere, match=f"^worker .* takes no work: it cannot have what the run began with: {error}$") as raised:
+        Workshop(tmp_path, STANDING, lambda _: None).do(job())
+    assert raised.value.exit_code == 1
 
 
 def test_what_a_job_names_is_hashed_before_it_is_used(tmp_path: Path) -> None:

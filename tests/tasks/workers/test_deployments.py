@@ -8,14 +8,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
-from prefect.states import Completed, Crashed, Failed, Pending, Running
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from recompress.errors import InputError
 from recompress.ledger import Ledger
+from recompress.patience import Patience
 from tasks.running.leases import me
-from tasks.workers import deployments
-from tasks.workers.deployments import Deployments, do_deployed
+from tasks.tracking.memory import ForgedStep
+from tasks.workers import deployed, deployments
+from tasks.workers.deployed import do_deployed
+from tasks.workers.deployments import Deployments
+from tasks.workers.job import StandsElsewhere
 from tests.tasks.workers.test_at_work import STANDING, job
 
 
@@ -28,7 +34,7 @@ class Server:
 
     def run_deployment(self, name: str, *, parameters: dict[str, Any], idempotency_key: str, timeout: int, **_: Any) -> Any:
         assert (name, timeout) == ("recompress-step/few", 0)
-        return self.runs.setdefault(idempotency_key, SimpleNamespace(id=idempotency_key, state=Pending(), parameters=parameters))
+        return self.runs.setdefault(idempotency_key, SimpleNamespace(id=idempotency_key, state=Scheduled(), parameters=parameters))
 
     def read_flow_run(self, key: str) -> Any:
         return self.runs[key]
@@ -50,6 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 def pool(server: Server, ledger: Ledger, lines: list[str] | None = None) -> Deployments:
     made = Deployments.__new__(Deployments)
     made._ledger, made._pool, made._count, made._say = ledger, "few", 2, (lines if lines is not None else []).append
+    made._patience = Patience()
     made._handed, made._tried, made._client = [], deployments.Counter(), server  # type: ignore[assignment]
     return made
 
@@ -65,12 +72,14 @@ def ledger(tmp_path: Path) -> Ledger:
         (Completed(message="done"), {"did": True}),
         (Completed(message="found"), {"did": False}),
         (
-            Failed(message="InputError: worker host takes no work: its commit is a"),
-            {"kind": "InputError", "error": "worker host takes no work: its commit is a"},
+            Failed(message="StandsElsewhere: worker host takes no work: its commit is a"),
+            {"kind": "", "error": "", "elsewhere": "worker host takes no work: its commit is a"},
         ),
+        (Failed(message="InputError: sparsity is a share"), {"kind": "InputError", "error": "sparsity is a share", "elsewhere": ""}),
+        (Failed(message="StorageError: no space left"), {"kind": "", "error": "", "gone": "stopped by what may pass (no space left)"}),
         (Crashed(message="the process was killed"), {"gone": "gone (crashed: the process was killed)"}),
     ],
-    ids=["done", "found", "refused", "crashed"],
+    ids=["done", "found", "elsewhere", "refused", "stopped", "crashed"],
 )
 def test_how_a_job_ended_is_told_by_the_state_of_its_run(server: Server, ledger: Ledger, state: Any, ended: dict[str, Any]) -> None:
     workers = pool(server, ledger)
@@ -115,15 +124,43 @@ def test_a_worker_is_gone_when_its_lease_on_the_step_is(server: Server, ledger: 
     assert server.set == [("k", "CRASHED")]
 
 
-def test_a_killed_process_of_this_machine_is_noticed_at_the_next_look(server: Server, ledger: Ledger) -> None:
+def begun_by_one_that_died(server: Server, ledger: Ledger, *leases: str) -> Deployments:
+    """A job that a process of this machine took, with these leases; the process is no more."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     workers = pool(server, ledger)
     workers.give(job("k"))
     server.runs["k"].state = Running()
     who, _, place = me().rpartition(":")
-    assert ledger.leases.take("step k", f"{who}:{ended.pid}/{place.partition('/')[2]}", 60) is not None
+    for name in leases:
+        assert ledger.leases.take(name, f"{who}:{ended.pid}/{place.partition('/')[2]}", 60) is not None
+    return workers
+
+
+def test_a_killed_process_of_this_machine_is_noticed_at_the_next_look(server: Server, ledger: Ledger) -> None:
+    assert begun_by_one_that_died(server, ledger, "step k").wait().gone
+
+
+def test_the_lease_of_a_killed_process_is_not_taken_for_that_of_the_next_one(server: Server, ledger: Ledger) -> None:
+    """Whoever gets the job next is seen by a lease of its own, which it does not have at once."""
+    workers = begun_by_one_that_died(server, ledger, "job k", "step k")
     assert workers.wait().gone
+    workers.give(job("k"))
+    server.runs["k/2"].state = Running()
+    [handed] = workers._handed
+    assert not workers._is_lost(handed, server.runs["k/2"].state)
+
+
+@pytest.mark.parametrize("state", [Pending(), Running()], ids=["before it began", "before it held its job"])
+def test_a_worker_that_dies_before_it_holds_anything_is_noticed(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, state: Any) -> None:
+    workers = pool(server, ledger)
+    workers.give(job("k"))
+    [handed] = workers._handed
+    server.runs["k"].state = state
+    assert not workers._is_lost(handed, state)
+    monkeypatch.setattr(deployments, "UNBEGUN_S", 0.0)
+    assert workers.wait().gone
+    assert server.set == [("k", "CRASHED")]
 
 
 def test_a_step_that_nobody_takes_says_how_to_start_a_worker(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,21 +174,86 @@ def test_a_step_that_nobody_takes_says_how_to_start_a_worker(server: Server, led
     assert lines == ["small/2 cut · no worker takes it; on a machine with the project: RECOMPRESS_ROOT=FOLDER prefect worker start --pool few"]
 
 
+def test_a_server_that_is_away_keeps_nobody_from_work_that_was_handed_out(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger says that the step is kept, so that nobody waits for Prefect to hear of it."""
+    lines: list[str] = []
+    workers = pool(server, ledger, lines)
+    workers.give(job("k"))
+    ledger.append("step-kept", {"key": "other", "step": "s", "run": "r", "home": "h", "place": "p", "sha256": "0" * 64}, actor="worker")
+    looks: list[str] = []
+
+    def away(key: str) -> Any:
+        looks.append(key)
+        if len(looks) == 3:
+            ledger.append("step-kept", {"key": "k", "step": "s", "run": "r", "home": "h", "place": "p", "sha256": "0" * 64}, actor="worker")
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(server, "read_flow_run", away)
+    ended = workers.wait()
+    assert (ended.did, ended.error, ended.gone, len(looks)) == (True, "", "", 3)
+    assert set(lines) == {"small/2 cut · the Prefect server does not answer; what was handed out goes on"}
+
+
+def test_a_step_is_handed_out_as_soon_as_the_server_is_back(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recompress.patience.PAUSE_S", 0.01)
+    tries: list[int] = []
+
+    def slow_to_come(*arguments: Any, **named: Any) -> Any:
+        tries.append(1)
+        if len(tries) < 3:
+            raise httpx.HTTPStatusError("no database", request=httpx.Request("POST", "http://x"), response=httpx.Response(500))
+        return server.run_deployment(*arguments, **named)
+
+    monkeypatch.setattr(deployments, "run_deployment", slow_to_come)
+    lines: list[str] = []
+    workers = pool(server, ledger, lines)
+    workers._patience = Patience(60, lines.append)
+    workers.give(job("k"))
+    assert (list(server.runs), len(tries)) == (["k"], 3)
+    assert lines == ["the Prefect server does not answer; it is waited for, 60 s at most", "the Prefect server answers again"]
+    monkeypatch.setattr(deployments, "run_deployment", refused)
+    with pytest.raises(httpx.HTTPStatusError):
+        workers.give(job("l"))
+
+
+def refused(*_: Any, **__: Any) -> Any:
+    raise httpx.HTTPStatusError("no", request=httpx.Request("POST", "http://x"), response=httpx.Response(401))
+
+
+def test_a_run_that_prefect_has_forgotten_is_given_again(server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgotten(key: str) -> Any:
+        raise ObjectNotFound(Exception(key))
+
+    workers = pool(server, ledger)
+    workers.give(job("k"))
+    monkeypatch.setattr(server, "read_flow_run", forgotten)
+    assert workers.wait().gone == "gone (crashed: Prefect's database has forgotten it)"
+
+
 def test_a_refusal_on_a_worker_s_machine_is_the_state_s_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
         def __init__(self, root: Path, *_: object) -> None:
             assert root == tmp_path
 
         def do(self, given: Any) -> bool:
+            who = Ledger(tmp_path / "ledger.db").leases.holder(f"job {given.key}")
+            assert who == me(), "whoever gave it sees that somebody is at it"
             if given.key == "k":
-                raise InputError("worker host takes no work")
+                raise StandsElsewhere("worker host takes no work")
+            if given.key == "wrong":
+                raise InputError("sparsity is a share")
+            if given.key == "forged":
+                raise ForgedStep("a result that the ledger does not know")
             return given.key == "done"
 
-    monkeypatch.setattr(deployments, "Workshop", Refusing)
+    monkeypatch.setattr(deployed, "Workshop", Refusing)
     monkeypatch.setenv("RECOMPRESS_ROOT", str(tmp_path))
-    states = [do_deployed(job(key).as_json(), "") for key in ("k", "done", "found")]
+    monkeypatch.setenv("RECOMPRESS_LEDGER", str(tmp_path / "ledger.db"))
+    states = [do_deployed(job(key).as_json(), "") for key in ("k", "wrong", "forged", "done", "found")]
     assert [(state.type.value, state.message) for state in states] == [
-        ("FAILED", "InputError: worker host takes no work"),
+        ("FAILED", "StandsElsewhere: worker host takes no work"),
+        ("FAILED", "InputError: sparsity is a share"),
+        ("FAILED", "IntegrityError: a result that the ledger does not know"),
         ("COMPLETED", "done"),
         ("COMPLETED", "found"),
     ]

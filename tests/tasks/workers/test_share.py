@@ -14,7 +14,7 @@ from recompress.errors import InputError, StorageError
 from recompress.records import DatasetRef, ModelRef
 from tasks.workers import finder, share
 from tasks.workers.finder import Missing
-from tasks.workers.job import Ended, Job
+from tasks.workers.job import Ended, Job, StandsElsewhere, check_standing
 from tasks.workers.share import Sharing
 
 BASELINE = ModelRef(name="baseline", kind="baseline", uri="file:///b", sha256="b" * 64)
@@ -81,7 +81,7 @@ class Workers:
     def wait(self) -> Ended:
         job = self._at_work.popleft()
         ended: Ended = self.ends(job)
-        if not ended.gone and not ended.error:
+        if not ended.gone and not ended.error and not ended.elsewhere:
             self.made.there.add(job.key)
         return ended
 
@@ -184,6 +184,56 @@ def test_a_step_over_which_worker_after_worker_is_lost_ends_the_run_in_one_line(
     with pytest.raises(StorageError, match=r"^int8/1 int8: 3 workers tried and none left a result, the last was .*give fewer --workers, then run again$"):
         finish(made, workers, ["int8"])
     assert (len(workers.given), workers.closed) == (3, 1)
+
+
+def refusing(stands: list[str], lag: int) -> Any:
+    """A worker's end of a job: its project follows the run's by so many jobs, and a commit is made there with each job."""
+
+    def ends(job: Job) -> Ended:
+        stands.append(f"commit {len(stands)}")
+        try:
+            check_standing({"commit": stands[-1 - lag]}, job.standing, "host")
+        except StandsElsewhere as error:
+            return Ended(job=job, elsewhere=str(error))
+        return Ended(job=job)
+
+    return ends
+
+
+def test_a_commit_while_a_step_is_handed_out_has_it_given_again_at_that_commit(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the worker was never at fault."""
+    stands = ["commit 0"]
+    monkeypatch.setattr(share, "standing_of", lambda _: {"commit": stands[-1]})
+    ends, commits = refusing(stands, 0), 5
+    workers = Workers(made, 2, lambda job: ends(job) if len(stands) <= commits else Ended(job=job))
+    finish(made, workers, ["int8"])
+    assert [job.standing["commit"] for job in workers.given] == [f"commit {i}" for i in range(commits + 1)]
+    assert made.run.done == ["int8/1 int8"]
+    assert made.lines[0] == (
+        "int8/1 int8: worker host takes no work: its commit is commit 1, the run's is commit 0; it is given again, with the project as it stands now"
+    )
+
+
+def test_a_worker_that_stays_elsewhere_ends_the_run_in_one_line_and_not_for_good(made: Made) -> None:
+    workers = Workers(made, 2, refusing(["a", "b"], 1))
+    with pytest.raises(
+        StandsElsewhere,
+        match=r"^int8/1 int8: worker host takes no work: its commit is commit 3, the run's is c, and so it was 3 times; bring both to the same, then run again$",
+    ) as raised:
+        finish(made, workers, ["int8"])
+    assert (raised.value.exit_code, len(workers.given), workers.closed, made.run.done) == (1, 3, 1, [])
+
+
+def test_of_two_workers_the_one_that_stands_where_the_run_does_takes_the_step(made: Made) -> None:
+    refused: list[str] = []
+
+    def ends(job: Job) -> Ended:
+        refused.append(job.name)
+        return Ended(job=job, elsewhere="worker host takes no work") if refused.count(job.name) == 1 else Ended(job=job)
+
+    finish(made, Workers(made, 2, ends))
+    assert sorted(made.run.done) == sorted(set(refused))
+    assert len(refused) == 16
 
 
 class _Nothing(set[str]):

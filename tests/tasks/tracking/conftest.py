@@ -1,0 +1,1 @@
+from tests.tasks.tracking.promoting import candidates  # noqa: F401
