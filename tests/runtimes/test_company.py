@@ -23,8 +23,8 @@ from recompress.runtimes.cutting import NBITS, ONNX, PACKED_TORCH, STATIC_INT8, 
 from tests import six
 from tests.families import inputs_of, saved
 
-LAST_BITS, A_STEP = 1e-5, 0.02
-"""Of the largest logit."""
+LAST_BITS, A_STEP = 1e-5, 0.05
+"""Of the largest logit; a step of one number may carry others with it from layer to layer, so by a step only few texts may move."""
 PACKED = {"bits": 4, "group_size": 16, "embeddings": True}
 KINDS: dict[str, tuple[list[tuple[str, dict[str, Any]]], float, Cost | None]] = {
     "torch": ([], LAST_BITS, TORCH),
@@ -56,12 +56,18 @@ def texts_of(checkpoint: Checkpoint, place: Path) -> list[dict[str, list[int]]]:
     return [{"input_ids": longest["input_ids"][:count]} for count in (1, 2, 5)] + [{"input_ids": feature["input_ids"]} for feature in features]
 
 
-def moved(runtime: Runtime, features: list[dict[str, list[int]]], others: list[dict[str, list[int]]]) -> float:
-    """The largest change of a logit between each text alone and beside ``others``, by the largest logit."""
+def moved(runtime: Runtime, features: list[dict[str, list[int]]], others: list[dict[str, list[int]]]) -> list[float]:
+    """Of each text the largest change of a logit between being alone and beside ``others``, by the largest logit of all."""
     alone = [runtime.logits([feature])[0] for feature in features]
     together = runtime.logits([*features, *others])[: len(features)]
     assert [one.shape for one in alone] == [one.shape for one in together]
-    return max(float(np.abs(one - other).max()) for one, other in zip(alone, together, strict=True)) / max(float(np.abs(one).max()) for one in alone)
+    largest = max(float(np.abs(one).max()) for one in alone)
+    return [float(np.abs(one - other).max()) / largest for one, other in zip(alone, together, strict=True)]
+
+
+def stays(moves: list[float], close: float) -> bool:
+    """Whether all texts stay within ``close``, and all but one in five within the last bits: a range that is shared moves nearly all."""
+    return max(moves) <= close and sum(move > LAST_BITS for move in moves) <= max(1, len(moves) // 5)
 
 
 @pytest.mark.parametrize("benchmark", ["text-classification", "token-classification"])
@@ -72,10 +78,10 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(kind: str, benchmark: s
     close = KINDS[kind][1]
     long = {"input_ids": (features[-1]["input_ids"] * 60)[:60]}
     runtime.cost = Cost(call=10**6, even=10**6, crowd=10**6)  # type: ignore[attr-defined]  # all that may share a call share one
-    assert moved(runtime, features, []) <= close
-    assert moved(runtime, features[::-1], []) <= close, "another order"
-    assert moved(runtime, features, [long]) <= close, "a long neighbour"
-    assert moved(runtime, features[:1], [long]) <= close, "a long neighbour alone"
+    assert stays(moved(runtime, features, []), close)
+    assert stays(moved(runtime, features[::-1], []), close), "another order"
+    assert stays(moved(runtime, features, [long]), close), "a long neighbour"
+    assert stays(moved(runtime, features[:1], [long]), close), "a long neighbour alone"
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -120,5 +126,5 @@ def test_llama_cpp_is_asked_one_by_one(tmp_path: Path) -> None:
     checkpoint = load(tmp_path / "served")
     features = six.features_of(load(tmp_path / "source"), "llama", count=5)
     runtime = runtime_of(checkpoint)
-    assert moved(runtime, features, [features[0]]) == 0
-    assert moved(runtime, features[::-1], []) == 0
+    assert set(moved(runtime, features, [features[0]])) == {0}
+    assert set(moved(runtime, features[::-1], [])) == {0}
