@@ -1,6 +1,6 @@
 # make run    a real model, fine-tuned, compressed, measured, judged and promoted
 # make test   the proof that it works
-# make prove  the part of it that takes minutes for one promise: ten interruptions, the same model made again
+# make prove  the part of it that takes minutes for one promise: ten interruptions, the same model made again; where RECOMPRESS_PROVE_UNTIL names a second of the clock, what was not begun by then is skipped and counted
 # make check  style, types, layers, and the links of the guides
 # make docs   the reference and the pictures made anew from the code, and the guides as a site in site/
 # make serve  the pages of Prefect and MLflow, on this machine only
@@ -29,7 +29,7 @@ test: setup
 	@$(BIN)/python -m pytest -m 'not long' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 prove: setup
-	@$(BIN)/python -m pytest -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m long -rs --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(BIN)/ruff check .
