@@ -47,6 +47,10 @@ class Examples(Settings):
     per_slice: Annotated[int, Field(ge=50)] = 100
 
 
+HOW = ("against", "caches")
+"""Dials of ``Limits`` that limit nothing by themselves."""
+
+
 class Limits(Settings):
     """What a candidate must reach besides quality. Ratios compare with the baseline; more is better."""
 
@@ -55,7 +59,7 @@ class Limits(Settings):
     times_smaller: Annotated[float, Field(gt=0)] | None = None
     """Least size of the baseline divided by size of the candidate."""
     times_faster: Annotated[float, Field(gt=0)] | None = None
-    """Least latency of the baseline divided by latency of the candidate, timed side by side."""
+    """Least latency of the baseline divided by latency of the candidate, timed side by side; ``against`` and ``caches`` say what that means."""
     peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
     """Most memory used while predicting, loading included."""
     steady_memory_bytes: Annotated[int, Field(gt=0)] | None = None
@@ -66,10 +70,26 @@ class Limits(Settings):
     """Least texts answered in a second, in batches, on the machine that ``machine`` names."""
     machine: dict[str, str] | None = None
     """The class of machine that ``latency_p95_ms`` and ``throughput_per_s`` hold for: facts as ``recompress doctor --json`` gives them, e.g. ``processor``."""
+    against: Literal["runtime", "torch", "onnx"] = "runtime"
+    """Where the baseline answers that ``times_faster`` compares with, in full precision: in the candidate's own runtime, in torch, or in ONNX Runtime."""
+    caches: Literal["hot", "cold"] = "hot"
+    """Whether ``times_faster`` speaks of a steady stream of texts, or of single ones after other work had the processor's caches."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("steady_memory_bytes", "latency_p95_ms", "throughput_per_s", "machine"))
+        return as_before(self, write(self), ("steady_memory_bytes", "latency_p95_ms", "throughput_per_s", "machine", *HOW))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is limited, by the name of its dial."""
+        return {name: value for name in type(self).model_fields if name not in HOW and (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _a_ratio_where_it_is_said_how(self) -> Limits:
+        said = sorted(self.model_fields_set & set(HOW))
+        if said and self.times_faster is None:
+            raise ValueError(f"{' and '.join(said)} says what times_faster compares with, and that is not there; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _a_machine_where_it_matters(self) -> Limits:
@@ -164,7 +184,7 @@ class Policy(Settings):
     @field_validator("limits")
     @classmethod
     def _some_limit(cls, limits: Limits | None) -> Limits | None:
-        if limits is not None and not any(value is not None for value in limits.model_dump().values()):
+        if limits is not None and not limits.asked:
             raise ValueError("should hold at least one limit; leave it out to judge quality only")
         return limits
 

@@ -74,6 +74,8 @@ DIRECTIONS: dict[str, tuple[Stricter, str]] = {
     "limits.latency_p95_ms": (at_most, "at most as long"),
     "limits.throughput_per_s": (at_least, "at least as many"),
     "limits.machine": (no_machine_less, "the pinned machine"),
+    "limits.against": (same, "the pinned comparison"),
+    "limits.caches": (same, "the pinned comparison"),
     "choose": (free, "any: it chooses among those that passed"),
     "approval.mode": (in_order("none", "required"), "required where that is pinned"),
     "approval.expires_after_hours": (at_most, "at most as long"),
@@ -100,6 +102,8 @@ def laxer_dials(policy: Policy, pinned: Policy) -> list[Laxer]:
     ours, theirs = dials_of(policy), dials_of(pinned)
     if pinned.approval.mode == "none":  # then nobody is asked, and how they would be asked says nothing
         theirs = {dial: ours[dial] if dial.startswith("approval.") and dial != "approval.mode" else value for dial, value in theirs.items()}
+    if theirs["limits.times_faster"] is None:  # and what a limit that is not there would compare with says nothing either
+        theirs |= {dial: ours[dial] for dial in ("limits.against", "limits.caches")}
     return [Laxer(dial, ours[dial], theirs[dial], wanted) for dial, (allowed, wanted) in DIRECTIONS.items() if not allowed(ours[dial], theirs[dial])]
 
 

@@ -232,3 +232,14 @@ def test_a_floor_that_nothing_can_reach_or_miss_is_refused(metric: str, floor: f
 
 def test_a_metric_that_is_negative_has_a_floor_too() -> None:
     assert Policy.model_validate(DIALS | {"metric": "negative_bits_per_byte", "at_least": -1.4}).at_least == -1.4
+
+
+def test_what_a_ratio_is_beside_is_said_where_there_is_one_and_changes_no_older_policy(tmp_path: Path) -> None:
+    plain = Limits(times_faster=2.0)
+    assert plain.model_dump(mode="json") == {"size_bytes": None, "times_smaller": None, "times_faster": 2.0, "peak_memory_bytes": None}
+    assert (plain.against, plain.caches) == ("runtime", "hot")
+    said = Limits(times_faster=2.0, against="torch", caches="cold").model_dump(mode="json")
+    assert (said["against"], said["caches"]) == ("torch", "cold")
+    for alone in ({"against": "torch"}, {"caches": "cold", "size_bytes": 1}):
+        with pytest.raises(ValueError, match="says what times_faster compares with, and that is not there"):
+            Limits.model_validate(alone)

@@ -69,6 +69,8 @@ SIDES: dict[str, tuple[list[Any], list[Any]]] = {
     "limits.latency_p95_ms": ([20.0, 10.0], [20.1, None]),
     "limits.throughput_per_s": ([100.0, 200.0], [99.0, None]),
     "limits.machine": ([{"processor": "made up", "cores": "2", "system": "Linux"}], [{"processor": "made up"}, {"processor": "other", "cores": "2"}]),
+    "limits.against": (["runtime"], ["torch", "onnx"]),
+    "limits.caches": (["hot"], ["cold"]),
     "choose": (["smallest", "fastest", "best"], []),
     "approval.mode": (["required"], ["none"]),
     "approval.expires_after_hours": ([72.0, 24.0], [73.0]),
@@ -123,6 +125,11 @@ def test_a_whole_group_that_is_left_out_is_laxer_in_each_of_its_dials() -> None:
     without = policy().model_copy(update={"limits": None})
     assert [laxer.dial for laxer in laxer_dials(without, policy())] == [dial for dial in DIRECTIONS if dial.startswith("limits.")]
     assert laxer_dials(policy(), without) == []
+
+
+def test_where_no_speed_is_asked_for_what_it_would_be_compared_with_is_no_dial() -> None:
+    slow = policy(**{"limits.times_faster": None})
+    assert laxer_dials(policy(**{"limits.against": "torch", "limits.caches": "cold"}), slow) == []
 
 
 def test_where_nobody_is_asked_how_one_would_be_asked_is_no_dial() -> None:

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from math import isfinite
 
 from recompress.gate.reasons import passed, refused
-from recompress.gate.rounds import LIMITS, check_rounds
+from recompress.gate.rounds import LIMITS, check_rounds, rule_of
 from recompress.policy import Policy
 from recompress.records import Evaluation, Finding, Loss
 
 SIZE, SPEED = "size_bytes", "latency_ratio"
-MISSING = {
-    SIZE: "size-missing",
-    **dict.fromkeys((SPEED, "latency_p95_ms", "throughput_per_s"), "latency-missing"),
-    **dict.fromkeys(("peak_memory_bytes", "steady_memory_bytes"), "memory-missing"),
-}
+MISSING = {SIZE: "size-missing", **dict.fromkeys(("peak_memory_bytes", "steady_memory_bytes"), "memory-missing")}
+"""The reason where a figure is not there; of all others, which are about time, it is ``latency-missing``."""
 
 
 def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | None, *, alpha: float) -> Iterator[Finding]:
@@ -25,8 +22,9 @@ def check_limits(policy: Policy, candidate: Evaluation, baseline: Evaluation | N
         yield _value("size", candidate, SIZE) or _at_most("size", "size-too-large", candidate.metrics[SIZE], float(limits.size_bytes), "bytes on disk")
     if limits is not None and limits.times_smaller is not None:
         yield _times_smaller(candidate, baseline, limits.times_smaller)
-    for dial, rule in LIMITS.items():
-        missing = _value(rule.check, candidate, rule.key) if getattr(limits, dial, None) is not None else None
+    for dial in (name for name in LIMITS if limits is not None and getattr(limits, name) is not None):
+        rule = rule_of(limits, dial)
+        missing = _value(rule.check, candidate, rule.key)
         yield from [missing] if missing else check_rounds(limits, candidate, dial, alpha=alpha)
     needed = {"smallest": SIZE, "fastest": SPEED}.get(policy.choose)
     trouble = _value("choose", candidate, needed) if needed else None
@@ -46,7 +44,7 @@ def _value(check: str, evaluation: Evaluation, key: str) -> Finding | None:
     """A refusal when a measured value is missing, not finite, or not above zero."""
     value = evaluation.metrics.get(key)
     if value is None:
-        return refused(check, MISSING[key], f"{key} of {evaluation.model} was not measured")
+        return refused(check, MISSING.get(key, "latency-missing"), f"{key} of {evaluation.model} was not measured")
     if not isfinite(value):
         return refused(check, "not-a-number", f"{key} of {evaluation.model} is {value}", measured=value)
     if value <= 0:

@@ -61,15 +61,28 @@ LIMITS = {
     "steady_memory_bytes": Limit("steady-memory", "steady_memory_bytes", "memory-too-high", False, "", "bytes of memory while it serves"),
 }
 """By the dial's name in ``Policy.limits``. ``latency_p95_ms`` and ``throughput_per_s`` hold on the machine that the policy names."""
+WHERE = {"runtime": "full precision in the same runtime", "torch": "torch", "onnx": "full precision in ONNX Runtime"}
 ABSOLUTE = ("latency_p95_ms", "throughput_per_s")
 
 
 def check_rounds(limits: Limits | None, candidate: Evaluation, dial: str, *, alpha: float) -> Iterator[Finding]:
     """The finding about one limit on speed or memory, a dial of ``LIMITS``; none where the policy has no such limit. ``alpha`` is the error rate of its bound."""
-    rule, limit = LIMITS[dial], getattr(limits, dial, None)
-    if limit is not None:
+    limit = getattr(limits, dial, None)
+    if limits is not None and limit is not None:
+        rule = rule_of(limits, dial)
         trouble = _machine(rule, limits, candidate) if dial in ABSOLUTE else None
         yield trouble or _usable(rule, candidate, alpha) or _judged(rule, float(limit), candidate, alpha)
+
+
+def rule_of(limits: Limits | None, dial: str) -> Limit:
+    """The limit as the policy means it: which baseline ``times_faster`` compares with, and whether caches are hot."""
+    rule = LIMITS[dial]
+    if dial != "times_faster" or limits is None:
+        return rule
+    end = {"runtime": "_runtime", "torch": "", "onnx": "_onnx"}[limits.against]
+    begins, caches = ("cold_", ", caches cold") if limits.caches == "cold" else ("", "")
+    unit = f"times as fast as the baseline in {WHERE[limits.against]}{caches}"
+    return rule._replace(key=f"{begins}{rule.key}{end}", worked=f"{begins}{rule.worked}{end}", unit=unit)
 
 
 def too_busy(policy: Policy, evaluation: Evaluation) -> str:
@@ -78,8 +91,8 @@ def too_busy(policy: Policy, evaluation: Evaluation) -> str:
     return next((finding.detail for finding in findings if finding.reason == "machine-too-busy"), "")
 
 
-def _machine(rule: Limit, limits: Limits | None, candidate: Evaluation) -> Finding | None:
-    for fact, wanted in sorted((limits.machine if limits and limits.machine else {}).items()):
+def _machine(rule: Limit, limits: Limits, candidate: Evaluation) -> Finding | None:
+    for fact, wanted in sorted((limits.machine or {}).items()):
         there = candidate.machine.get(fact)
         if there != wanted:
             where = f"{fact} is {there!r} where {candidate.model} was timed, and the limit is set for {wanted!r}"
@@ -153,6 +166,12 @@ def median_bounds(values: Sequence[float], alpha: float) -> tuple[float, float]:
         return float("-inf"), float("inf")
     ordered = sorted(values)
     return float(ordered[k - 1]), float(ordered[-k])
+
+
+def speeds(evaluation: Evaluation, alpha: float) -> dict[str, tuple[float, float]]:
+    """Every ratio of latencies as people should read it: the median over rounds, and its lower bound at this error rate; 0 where the rounds are too few for one."""
+    timed = {name: values for name, values in evaluation.rounds.items() if "latency_ratio" in name and values}
+    return {name: (float(np.median(values)), max(0.0, median_bounds(values, alpha)[0])) for name, values in timed.items()}
 
 
 def rank(count: int, alpha: float) -> int:

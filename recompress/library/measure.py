@@ -15,7 +15,11 @@ from recompress.measure.machine import machine_facts
 from recompress.measure.quality import evaluate_quality
 from recompress.measure.size import parameters, size_bytes
 from recompress.measure.speed import LIMITED, Rounds, measure_rounds
+from recompress.methods.full_precision import in_full_precision
 from recompress.records import Evaluation
+
+PROBED = 8
+"""Texts that prove that the baseline in another runtime answers as it does."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ def measure(model: str | Path | Model, rows: Rows, *, baseline: str | Path | Mod
         )
         if baseline is not None:
             plan = Rounds(single=max(LIMITED, 2 + rounds_needed(0.05)))
-            [timed] = measure_rounds([asked.folder], load(baseline).folder, examples, Path(place), plan=plan)
+            start = load(baseline).folder
+            others = in_full_precision(start, [asked.info.runtime], examples[:PROBED], Path(place))
+            [timed] = measure_rounds([asked.folder], start, examples, Path(place), plan=plan, others=others)
             facts = {"metrics": metrics | timed.metrics, "rounds": {name: tuple(values) for name, values in timed.rounds.items()}, "load": timed.load}
             evaluation = evaluation.model_copy(update=facts | {"machine": machine_facts()})
         return Measurement(evaluation.metrics, quality.slices, quality.types, read_measured(evaluation, predictions), asked.info.benchmark, asked.info.labels)

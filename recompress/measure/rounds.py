@@ -35,6 +35,12 @@ def both_per_round(single: Float[np.ndarray, "2 questions rounds"], batched: Flo
     return per_round(single[0], batched[0], batch_size) | {names[name]: values for name, values in worked.items()}
 
 
+def cold_per_round(single: Float[np.ndarray, "2 questions rounds"]) -> PerRound:
+    """``cold_latency_p50_ms`` and ``cold_processor_p50_ms`` in each round, of texts that were put to a model after all the others had answered them."""
+    passed, worked = (np.median(1000 * np.maximum(seconds, RESOLUTION), axis=0).tolist() for seconds in single)
+    return {"cold_latency_p50_ms": passed, "cold_processor_p50_ms": worked}
+
+
 def ratios(first: Sequence[float], other: Sequence[float]) -> list[float]:
     """How many times as fast the other model is, round by round: noise that lasts for a round falls on both."""
     return [slow / fast for slow, fast in zip(first, other, strict=True)]

@@ -1,11 +1,12 @@
 """Size, speed and memory of models beside their baseline, as metrics.
 
 Ratios are baseline divided by model, so that more is better: a ``latency_ratio`` of 3 is three times as fast, a ``size_ratio`` of 4 a quarter of the bytes.
+How many times as fast depends on what it is compared with, so each says it (``recompress.measure.compared``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from recompress.benchmarks import Example, benchmark_of, first_of_each
 from recompress.errors import DataRefused
+from recompress.measure.compared import ratios_of_figures, ratios_of_rounds
 from recompress.measure.request import Request, ask
-from recompress.measure.rounds import ratios
 from recompress.measure.size import parameters, size_bytes
 from recompress.measure.writing import measure_writing
 from recompress.models.checkpoint import read_info
@@ -26,8 +27,6 @@ Metrics = dict[str, float]
 TEXTS = 32
 """Test examples that models are timed on, spread evenly over the split."""
 ROUNDS = 6
-RATIOS = {"latency_ratio": "latency_p50_ms", "processor_ratio": "processor_p50_ms"}
-"""Ratios to the baseline, round by round, and what of."""
 LIMITED = 8
 """Rounds in a block where there is a limit on speed: one that was disturbed may be left out of a bound at 95 %."""
 MOST = 3
@@ -44,10 +43,9 @@ def measure(model: Path, baseline: Path, examples: Sequence[Example], folder: Pa
 def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Example], folder: Path, *, threads: int = 1, repeats: int = ROUNDS) -> list[Metrics]:
     """Time all models and their baseline interleaved in one process, and each one's memory in a process of its own. Nothing else should run meanwhile.
 
-    Gives for each model ``parameters``, ``size_bytes``, ``latency_p50_ms`` and ``latency_p95_ms`` (batch 1), ``throughput_per_s`` (batch 32),
-    ``peak_memory_bytes`` and ``steady_memory_bytes``, and ``size_ratio``, ``latency_ratio``, ``throughput_ratio`` to the baseline; for models that write also what
-    ``recompress.measure.writing`` gives. ``threads`` are pinned;
-    ``repeats`` is the number of timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
+    Gives for each model ``parameters``, ``size_bytes``, ``latency_p50_ms``, ``latency_p95_ms`` and ``cold_latency_p50_ms`` (batch 1), ``throughput_per_s`` (batch 32),
+    ``peak_memory_bytes`` and ``steady_memory_bytes``, and ``size_ratio``, ``throughput_ratio`` and the ratios of ``recompress.measure.compared`` to the baseline; for
+    models that write also what ``recompress.measure.writing`` gives. ``threads`` are pinned; ``repeats`` is the number of timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
     """
     return [one.metrics for one in measure_rounds(models, baseline, examples, folder, threads=threads, plan=Rounds(repeats))]
 
@@ -74,14 +72,21 @@ class Measurement(NamedTuple):
 
 
 def measure_rounds(
-    models: Sequence[Path], baseline: Path, examples: Sequence[Example], folder: Path, *, threads: int = 1, plan: Rounds | None = None
+    models: Sequence[Path],
+    baseline: Path,
+    examples: Sequence[Example],
+    folder: Path,
+    *,
+    threads: int = 1,
+    plan: Rounds | None = None,
+    others: Mapping[str, Path] | None = None,
 ) -> list[Measurement]:
-    """As ``measure_all``, with what every round gave."""
-    plan = plan or Rounds()
+    """As ``measure_all``, with what every round gave. ``others`` are models with the baseline's numbers, by the runtime that they answer in."""
+    plan, others = plan or Rounds(), others or {}
     if not examples:
         raise DataRefused("the test split is empty; there is no text to measure speed on")
     sample = [examples[i] for i in np.linspace(0, len(examples) - 1, num=TEXTS).round().astype(int)]
-    together = list(dict.fromkeys(path.resolve() for path in (baseline, *models)))
+    together = list(dict.fromkeys(path.resolve() for path in (baseline, *models, *others.values())))
     request = Request(
         directories=tuple(together),
         features=tuple(_encoded(directory, sample) for directory in together),
@@ -94,6 +99,7 @@ def measure_rounds(
     )
     answers: dict[Path, Any] = dict(zip(together, ask("recompress.measure.latency", request, folder / "latency"), strict=True))
     of_baseline = answers[baseline.resolve()]
+    compared = {runtime: answers[path.resolve()] for runtime, path in others.items()} | {read_info(baseline).runtime: of_baseline}
     size = float(size_bytes(baseline))
     written = measure_writing(together, request, folder)
     asked = [[_memory(model.resolve(), request, folder / "memory") for model in models] for _ in range(plan.memory)]
@@ -101,10 +107,11 @@ def measure_rounds(
     for number, model in enumerate(models):
         answer = answers[model.resolve()]
         memory = {name: [one[number][name] for one in asked] for name in asked[0][number]}
-        ratio = {name: ratios(of_baseline["rounds"][key], answer["rounds"][key]) for name, key in RATIOS.items()}
-        rounds = answer["rounds"] | ratio | memory
+        runtime = read_info(model).runtime
+        rounds = answer["rounds"] | ratios_of_rounds({name: one["rounds"] for name, one in compared.items()}, runtime, answer["rounds"]) | memory
         usual = {name: float(np.median(values)) for name, values in memory.items()}
         metrics = _metrics(model.resolve(), answer["figures"], of_baseline["figures"] | {"size_bytes": size}, usual)
+        metrics |= ratios_of_figures({name: one["figures"] for name, one in compared.items()}, runtime, answer["figures"])
         figures, of_writing = written.get(model.resolve(), ({}, {}))
         measurements.append(Measurement(metrics | figures, rounds | of_writing, answer["load"]))
     return measurements
@@ -117,7 +124,6 @@ def _metrics(model: Path, timed: Metrics, baseline: Metrics, memory: Metrics) ->
         "size_bytes": size,
         **memory,
         "size_ratio": baseline["size_bytes"] / size,
-        "latency_ratio": baseline["latency_p50_ms"] / timed["latency_p50_ms"],
         "throughput_ratio": timed["throughput_per_s"] / baseline["throughput_per_s"],
     }
 

@@ -10,6 +10,12 @@ from recompress.records import Evaluation, Selection, Verdict
 from recompress.report.figures import MB, axis_name, change, change_name, megabytes, metric, metric_name, number
 from recompress.report.plots import Point, trade_off
 
+COMPARED = {
+    f"{begins}latency_ratio{end}": f"{where}, {caches}"
+    for begins, caches in (("", "hot"), ("cold_", "cold"))
+    for end, where in (("_runtime", "same runtime"), ("", "torch"), ("_onnx", "ONNX Runtime"))
+}
+"""Every way in which a model is so many times as fast, as the page calls it."""
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -26,8 +32,9 @@ def page(
     facts: Mapping[str, Mapping[str, Any]],
     steps: Mapping[str, Sequence[Mapping[str, Any]]],
     recipe_text: str,
+    speeds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> str:
-    """The page's HTML. ``selection`` is what dev said of every variant, ``looks`` what is left of the test split; ``facts`` are tables of name and value (data, base, promotion, machine …); ``steps`` are the steps of each variant with their claims."""
+    """The page's HTML. ``speeds`` are each model's ratios of latencies with their lower bounds; ``selection`` is what dev said of every variant, ``looks`` what is left of the test split; ``facts`` are tables of name and value (data, base, promotion, machine …); ``steps`` are the steps of each variant with their claims."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -57,6 +64,8 @@ def page(
         facts=facts,
         steps=steps,
         recipe_text=recipe_text,
+        speeds=speeds or {},
+        compared=COMPARED,
     )
 
 
@@ -73,7 +82,7 @@ def table_row(evaluation: Evaluation, baseline: Evaluation, primary: str, winner
         "parameters": metrics.get("parameters"),
         "latency_p50_ms": metrics.get("latency_p50_ms"),
         "latency_p95_ms": metrics.get("latency_p95_ms"),
-        "faster": metrics.get("latency_ratio"),
+        "faster": metrics.get("latency_ratio_runtime", metrics.get("latency_ratio")),
         "throughput": metrics.get("throughput_per_s"),
         "peak_memory_bytes": metrics.get("peak_memory_bytes"),
         "steady_memory_bytes": metrics.get("steady_memory_bytes"),

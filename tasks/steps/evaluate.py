@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from recompress.measure.speed import Rounds
 
 
+TIMED = [f"recompress.measure.{name}" for name in ("speed", "compared", "size", "latency", "memory", "writing")] + ["recompress.methods.full_precision"]
+"""Whose code the figures depend on."""
+PROBED = 8
+"""Texts that prove that a baseline in another runtime answers as it does."""
+
+
 @line("evaluate")
 def evaluate(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Evaluation]:
     """Everything that the gate and the page need to know of each model."""
@@ -89,6 +95,12 @@ def rounds_for(policy: Policy) -> Rounds:
     )
 
 
+def compared_with(policy: Policy) -> list[str]:
+    """The runtime whose baseline every model is compared with, where the policy names one."""
+    named = policy.limits.against if policy.limits is not None else "runtime"
+    return [] if named == "runtime" else [named]
+
+
 def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Result]:
     """Bytes, parameters, latency, throughput, memory: results of these models on this machine.
 
@@ -97,11 +109,12 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     """
     from recompress.measure.machine import machine_facts
     from recompress.measure.speed import measure_rounds
+    from recompress.methods.full_precision import in_full_precision
 
-    machine, plan = machine_facts(), rounds_for(run.plan.policy)
+    machine, plan, asked = machine_facts(), rounds_for(run.plan.policy), compared_with(run.plan.policy)
     digests = [baseline.sha256, dataset.sha256, *dataset.slices]
-    modules = ["recompress.measure.speed", "recompress.measure.size", "recompress.measure.latency", "recompress.measure.memory", "recompress.measure.writing"]
-    keys = {m.name: step_key("speed", modules=modules, config=machine | {"rounds": plan._asdict()}, inputs=[m.sha256, *digests], seed=0) for m in models}
+    measured = machine | {"rounds": plan._asdict()}
+    keys = {m.name: step_key("speed", modules=TIMED, config=measured | {"beside": [m.runtime, *asked]}, inputs=[m.sha256, *digests], seed=0) for m in models}
 
     def busy(result: Result) -> str:
         """Why times that were found again tell nothing: a limit of the policy lies inside their noise, and the machine is to blame."""
@@ -113,8 +126,9 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         if not timed:
-            places = [run.store.fetch(model.uri) for model in missing]
-            measurements = measure_rounds(places, run.store.fetch(baseline.uri), examples_of(dataset, "test"), folder, plan=plan)
+            places, start, examples = [run.store.fetch(model.uri) for model in missing], run.store.fetch(baseline.uri), examples_of(dataset, "test")
+            others = in_full_precision(start, [*asked, *(model.runtime for model in missing)], examples[:PROBED], folder)
+            measurements = measure_rounds(places, start, examples, folder, plan=plan, others=others)
             timed.update({model.name: measurement._asdict() for model, measurement in zip(missing, measurements, strict=True)})
         return {**timed[name], "machine": machine}, {}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recompress.benchmarks import get_benchmark
 from recompress.gate.looks_left import left_after
+from recompress.gate.rounds import speeds
 from recompress.integrity.digest import sha256_file, sha256_json
 from recompress.integrity.durable import flush, flush_tree
 from recompress.records import DatasetRef, Evaluation, ModelRef, Selection
@@ -61,6 +62,7 @@ def write_report(
             facts=facts,
             steps=steps,
             recipe_text=run.plan.path.read_text(encoding="utf-8"),
+            speeds={evaluation.model: speeds(evaluation, run.plan.policy.alpha) for evaluation in evaluations},
         )
         (folder / "report.html").write_text(html, encoding="utf-8")
         (folder / "report.json").write_text(json.dumps(outcome(summary), indent=2), encoding="utf-8")
@@ -101,9 +103,16 @@ def summarise(evaluations: Sequence[Evaluation], selection: Selection, judgement
     baseline, winner = evaluations[0].metrics, next(e for e in evaluations if e.model == promotion.model).metrics
     return (
         f"{promotion.model} is champion of {promotion.registered} (version {promotion.version}): "
-        f"{baseline['size_bytes'] / winner['size_bytes']:.1f} times smaller and {winner['latency_ratio']:.1f} times faster than the baseline, "
+        f"{baseline['size_bytes'] / winner['size_bytes']:.1f} times smaller than the baseline, {faster(winner)}, "
         f"{metric_name(primary)} {metric(winner[primary], primary)} against {metric(baseline[primary], primary)}."
     )
+
+
+def faster(metrics: Mapping[str, float]) -> str:
+    """How many times as fast, and than what."""
+    of_runtime = metrics.get("latency_ratio_runtime", metrics["latency_ratio"])
+    besides = f" and {metrics['latency_ratio']:.1f} times as in torch" if of_runtime != metrics["latency_ratio"] else ""
+    return f"{of_runtime:.1f} times as fast as it in the same runtime{besides}"
 
 
 def looks_left(run: Recompression, named: Named, judgement: Judgement, promotion: Promotion) -> dict[str, Any]:

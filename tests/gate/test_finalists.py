@@ -58,7 +58,7 @@ def test_the_rule_of_the_policy_decides_who_else_is_judged() -> None:
 
 
 def test_whoever_misses_a_limit_or_a_margin_on_dev_is_not_judged_at_all() -> None:
-    selection = chosen(variant("fat", 0, size_bytes=31e6), variant("slow", 0, latency_ratio=1.0), variant("bad", 40), variant("fine", 3), finalists=20)
+    selection = chosen(variant("fat", 0, size_bytes=31e6), variant("slow", 0, latency_ratio_runtime=1.0), variant("bad", 40), variant("fine", 3), finalists=20)
     assert names(selection) == ["fine"]
     assert [trial.reason for trial in selection.trials] == ["size-too-large", "latency-too-high", "loss-too-large", ""]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.gate.cases import CANDIDATE, DATASET, IDLE, MACHINE
 def judged(values: list[float], *, worked: list[float] | None = None, limit: float = 1.5, alpha: float = 0.05, **load: float) -> Finding:
     evaluation = Evaluation(
         model="small", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, machine=MACHINE, load=IDLE | load,
-        rounds={"latency_ratio": tuple(values), "processor_ratio": tuple(worked or values)},
+        rounds={"latency_ratio_runtime": tuple(values), "processor_ratio_runtime": tuple(worked or values)},
     )  # fmt: skip
     [finding] = check_rounds(Limits(times_faster=limit), evaluation, "times_faster", alpha=alpha)
     return finding
@@ -68,7 +69,7 @@ def test_what_is_said_names_the_bound_how_sure_it_is_and_the_way_out() -> None:
     steady = judged([3.0, 3.1, 2.9, 3.0, 3.05, 2.95, 3.0, 3.0])
     assert steady.passed
     assert (steady.measured, steady.limit) == (2.95, 1.5)
-    assert steady.detail == "3.00 times as fast as the baseline (8 rounds), at least 2.95 (95 % sure), 1.50 asked for"
+    assert steady.detail == "3.00 times as fast as the baseline in full precision in the same runtime (8 rounds), at least 2.95 (95 % sure), 1.50 asked for"
     busy = judged([1.1, 2.9] * 4)
     assert busy.reason == "machine-too-busy"
     assert busy.detail.endswith("the machine was too busy to tell: the bounds lie 90 % apart; run again when nothing else runs")
@@ -94,3 +95,38 @@ def test_passing_time_flatters_a_small_model_on_a_busy_machine_and_is_not_believ
     assert judged(flattered, worked=worked, limit=10.0, processor_share=0.08).reason == "machine-too-busy"
     assert judged(flattered, worked=worked, limit=70.0, processor_share=0.08).reason == "latency-too-high"
     assert judged(flattered, worked=worked, limit=10.0).reason != "latency-too-high", "on an idle machine passing time is what counts"
+
+
+KEYS = {
+    ("runtime", "hot"): "latency_ratio_runtime",
+    ("torch", "hot"): "latency_ratio",
+    ("onnx", "hot"): "latency_ratio_onnx",
+    ("runtime", "cold"): "cold_latency_ratio_runtime",
+    ("torch", "cold"): "cold_latency_ratio",
+    ("onnx", "cold"): "cold_latency_ratio_onnx",
+}
+
+
+@pytest.mark.parametrize("against", ["runtime", "torch", "onnx"])
+@pytest.mark.parametrize("caches", ["hot", "cold"])
+def test_faster_than_what_is_what_the_policy_means_and_nothing_else(against: Any, caches: Any) -> None:
+    """Only the ratio that is meant passes the limit; on a busy machine its time of the processor counts, and where it was not measured nothing does."""
+
+    def found(key: str, good: float, other: float, share: float = 1.0) -> Finding:
+        names = set(KEYS.values()) | {name.replace("latency", "processor") for name in KEYS.values()}
+        rounds = {name: (good if name == key else other,) * 8 for name in names}
+        evaluation = Evaluation(
+            model="small", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, machine=MACHINE, load=IDLE | {"processor_share": share}, rounds=rounds
+        )  # fmt: skip
+        [finding] = check_rounds(Limits(times_faster=2.0, against=against, caches=caches), evaluation, "times_faster", alpha=0.05)
+        return finding
+
+    key = KEYS[against, caches]
+    assert found(key, 3.0, 1.0).passed
+    assert found(key, 1.0, 3.0).reason == "latency-too-high"
+    assert not found(key.replace("latency", "processor"), 1.0, 3.0, share=0.5).passed
+    assert ("caches cold" in found(key, 3.0, 1.0).detail) == (caches == "cold")
+    assert {"runtime": "same runtime", "torch": "in torch", "onnx": "ONNX Runtime"}[against] in found(key, 3.0, 1.0).detail
+    gone = Evaluation(model="small", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, machine=MACHINE, load=IDLE, rounds={other: (3.0,) * 8 for other in KEYS.values() if other != key})  # fmt: skip
+    [finding] = check_rounds(Limits(times_faster=2.0, against=against, caches=caches), gone, "times_faster", alpha=0.05)
+    assert finding.reason == "rounds-missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from beartype import beartype
 from jaxtyping import jaxtyped
 
 from recompress.measure import latency
-from recompress.measure.latency import interleave
+from recompress.measure.latency import interleave, interleave_both
 from recompress.measure.request import batch_of
 from recompress.runtimes import Feature
+from tests.measure.test_requests import request_of
 
 summary = jaxtyped(typechecker=beartype)(latency.summary)
 
@@ -38,11 +40,11 @@ class Sleeper:
         return [np.zeros(2)] * len(features)
 
 
-def ask(each: Sequence[float], questions: int = 5, warmup: int = 1, rounds: int = 3) -> tuple[np.ndarray, list[tuple[str, int]]]:
+def ask(each: Sequence[float], questions: int = 5, warmup: int = 1, rounds: int = 3, *, stream: bool = False) -> tuple[np.ndarray, list[tuple[str, int]]]:
     clock, log = Clock(), []
     models = [Sleeper("abc"[i], seconds, clock, log) for i, seconds in enumerate(each)]
     asked = [[[{"input_ids": [i]}] for i in range(questions)] for _ in models]
-    return interleave(models, asked, warmup=warmup, rounds=rounds, clock=clock), log
+    return interleave_both(models, asked, warmup=warmup, rounds=rounds, clock=clock, stream=stream)[0], log
 
 
 def test_every_question_goes_to_all_models_before_the_next_and_who_is_first_rotates() -> None:
@@ -53,6 +55,36 @@ def test_every_question_goes_to_all_models_before_the_next_and_who_is_first_rota
     assert all({name for name, _ in turn} == set("abc") and len({question for _, question in turn}) == 1 for turn in turns)
     assert [turn[0][1] for turn in turns] == [0, 1, 2, 3] * 3
     assert {turn[0][0] for turn in turns} == {turn[2][0] for turn in turns} == set("abc")
+
+
+def test_in_a_stream_each_model_answers_all_before_the_next_and_what_warms_it_up_is_not_timed() -> None:
+    seconds, log = ask([0.001, 0.002], questions=3, warmup=1, rounds=2, stream=True)
+    assert seconds.shape == (2, 3, 2)
+    assert log == [(name, question) for first in ("ab", "ba", "ab") for name in first for question in (2, 0, 1, 2)]
+    assert seconds == pytest.approx(np.array([0.001, 0.002])[:, None, None] * np.ones((2, 3, 2)))
+
+
+class Forgetful(Sleeper):
+    """Takes ten times as long where another model was asked just before it."""
+
+    last = ""
+
+    def logits(self, features: Sequence[Feature], batch_size: int = 32) -> list[np.ndarray]:
+        self.clock.now += 0.0 if Forgetful.last == self.name else 9 * self.each
+        Forgetful.last = self.name
+        return super().logits(features, batch_size)
+
+
+def test_hot_figures_are_those_of_a_stream_and_cold_ones_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    models = [Forgetful(name, 0.001, clock, []) for name in "ab"]
+    monkeypatch.setattr(latency, "open_all", lambda _: models)
+    monkeypatch.setattr(latency, "interleave_both", partial(latency.interleave_both, clock=clock, processor=clock))
+    for one in latency.answer(request_of(rounds=2)):
+        assert one["figures"]["latency_p50_ms"] == pytest.approx(1)
+        assert one["figures"]["cold_latency_p50_ms"] == pytest.approx(10)
+        assert one["rounds"]["latency_p50_ms"] == one["rounds"]["processor_p50_ms"] == pytest.approx([1, 1])
+        assert one["rounds"]["cold_latency_p50_ms"] == one["rounds"]["cold_processor_p50_ms"] == pytest.approx([10, 10])
 
 
 def test_a_model_that_sleeps_a_quarter_as_long_is_four_times_as_fast() -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ def test_rounds_are_added_until_they_are_steady_and_no_longer_than_the_cap(monke
     answers = latency.answer(request_of(rounds=4, most=3, batch_rounds=5))
     for one in answers:
         assert len(one["rounds"]["latency_p50_ms"]) == len(one["rounds"]["latency_p95_ms"]) == 4 * blocks
+        assert len(one["rounds"]["cold_latency_p50_ms"]) == 4 * blocks
         assert len(one["rounds"]["throughput_per_s"]) == 5 * blocks
         assert one["load"].keys() == {"processor_share", "steal_share", "switches_per_s"}
         assert one["load"]["processor_share"] > 0, "what threads of this process do meanwhile counts too"
@@ -89,6 +91,7 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
     monkeypatch.setattr(speed, "ask", ask)
     monkeypatch.setattr(speed, "_encoded", lambda directory, sample: ())
     monkeypatch.setattr(speed, "measure_writing", lambda models, request, folder: {models[1]: ({"decode_ratio": 2.0}, {"decode_per_s": [4.0]})})
+    monkeypatch.setattr(speed, "read_info", lambda directory: SimpleNamespace(runtime="torch"))
     monkeypatch.setattr(speed, "size_bytes", lambda directory: 10)
     monkeypatch.setattr(speed, "parameters", lambda directory: 1)
     plan = speed.Rounds(single=2, batches=3, most=4, memory=3)

@@ -15,12 +15,15 @@ from recompress.measure.machine import machine_facts
 from recompress.measure.memory import peak_bytes
 from recompress.measure.request import Request, ask
 from recompress.measure.size import parameters, size_bytes
-from recompress.measure.speed import measure_all
-from recompress.models.checkpoint import save
+from recompress.measure.speed import Rounds, measure_all, measure_rounds
+from recompress.methods.full_precision import in_full_precision
+from recompress.models.checkpoint import ONNX_FILE, save
+from recompress.models.onnx_graph import read_graph, weights_in
 from tests.tiny import tiny_checkpoint, tiny_examples
 
 TOLD = {
-    "latency_p50_ms", "latency_p95_ms", "throughput_per_s", "parameters", "size_bytes", "peak_memory_bytes", "steady_memory_bytes", "size_ratio", "latency_ratio", "throughput_ratio",
+    "latency_p50_ms", "latency_p95_ms", "throughput_per_s", "parameters", "size_bytes", "peak_memory_bytes", "steady_memory_bytes", "size_ratio", "throughput_ratio", "cold_latency_p50_ms",
+    "latency_ratio", "latency_ratio_runtime", "cold_latency_ratio", "cold_latency_ratio_runtime",
 }  # fmt: skip
 
 
@@ -42,9 +45,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_all_models_are_measured_beside_the_baseline(models: dict[str, Path], tmp_path: Path) -> None:
     measurements = measure_all([models["base"], models["int8"]], models["base"], tiny_examples(8), tmp_path, repeats=2)
-    assert [set(one) for one in measurements] == [TOLD, TOLD]
     base, int8 = measurements
-    assert base["latency_ratio"] == base["size_ratio"] == base["throughput_ratio"] == 1
+    assert [set(one) for one in measurements] == [TOLD, TOLD - {name for name in TOLD if name.endswith("_runtime")}], (
+        "nothing of its own runtime stands beside it"
+    )
+    assert base["latency_ratio"] == base["latency_ratio_runtime"] == base["cold_latency_ratio"] == base["size_ratio"] == base["throughput_ratio"] == 1
     assert int8["latency_ratio"] == base["latency_p50_ms"] / int8["latency_p50_ms"]
     assert int8["throughput_ratio"] == int8["throughput_per_s"] / base["throughput_per_s"]
     assert int8["size_ratio"] == size_bytes(models["base"]) / size_bytes(models["int8"])
@@ -52,6 +57,28 @@ def test_all_models_are_measured_beside_the_baseline(models: dict[str, Path], tm
     assert all(0 < one["steady_memory_bytes"] <= one["peak_memory_bytes"] for one in measurements)
     assert int8["peak_memory_bytes"] < 0.8 * base["peak_memory_bytes"], "the ONNX runtime brings no torch"
     assert json.loads(json.dumps(measurements)) == measurements
+
+
+def test_beside_a_baseline_in_the_same_runtime_each_ratio_says_what_it_compares_with(models: dict[str, Path], tmp_path: Path) -> None:
+    others = in_full_precision(models["base"], ["torch", "packed", "onnx"], tiny_examples(4), tmp_path / "full")
+    assert set(others) == {"onnx"}
+    [small, int8] = measure_rounds([models["small"], models["int8"]], models["base"], tiny_examples(8), tmp_path, plan=Rounds(3), others=others)
+    ends = ("", "_onnx", "_runtime")
+    wanted = {f"{ratio}{end}" for ratio in ("latency_ratio", "cold_latency_ratio", "processor_ratio", "cold_processor_ratio") for end in ends}
+    for one in (small, int8):
+        assert {name for name in one.rounds if "_ratio" in name} == wanted
+        assert {name for name in one.metrics if "latency_ratio" in name} == {name for name in wanted if "latency" in name}
+    for name in ("latency_ratio", "cold_latency_ratio", "processor_ratio"):
+        assert small.rounds[f"{name}_runtime"] == small.rounds[name] != small.rounds[f"{name}_onnx"]
+        assert int8.rounds[f"{name}_runtime"] == int8.rounds[f"{name}_onnx"] != int8.rounds[name]
+    full = read_graph(others["onnx"] / ONNX_FILE)
+    assert weights_in(full).products_int8 == 0, "in full precision"
+    one = int8.metrics
+    assert one["cold_latency_ratio"] != one["latency_ratio"]
+    assert one["latency_ratio"] / one["latency_ratio_onnx"] == pytest.approx(small.metrics["latency_ratio"] / small.metrics["latency_ratio_onnx"]), (
+        "torch / ONNX"
+    )
+    assert in_full_precision(models["int8"], ["onnx"], tiny_examples(4), tmp_path / "none") == {}, "what is no network of torch has no such twin"
 
 
 def test_bytes_and_parameters(models: dict[str, Path]) -> None:

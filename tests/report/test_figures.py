@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from recompress.gate.rounds import speeds
 from recompress.records import Evaluation, Selection
 from recompress.report.figures import axis_name, change, change_name, metric, metric_name
 from recompress.report.page import page
 from recompress.report.readme import table
 from tasks.steps.promote import Promotion
-from tasks.steps.report import summarise
+from tasks.steps.report import faster, summarise
 
 BITS = "negative_bits_per_byte"
 
@@ -52,4 +53,25 @@ def test_bits_per_byte_stand_as_such_wherever_a_run_is_told() -> None:
     assert {"0.944", "0.992", "+0.048"} <= set(cells)
     assert not any("-99" in cell or "99.2" in cell for cell in cells)
     report = {"metric": BITS, "evaluations": [row.as_json() for row in rows], "dev": {"trials": []}, "verdicts": {}, "promotion": {"model": "gptq_4"}}
-    assert table(report).splitlines()[-1] == "| gptq_4 | 0.992 | 1.0 | 1.0 | 2.00 | 1.0 | – |"
+    assert table(report).splitlines()[-1] == "| gptq_4 | 0.992 | 1.0 | 1.0 | 2.00 | 1.0 | 1.0 | – |"
+
+
+def test_how_many_times_as_fast_is_said_with_what_it_is_compared_with_and_its_bound() -> None:
+    timed = {"latency_ratio": (6.0,) * 7 + (5.9,), "cold_latency_ratio_runtime": (2.5,) * 8, "latency_ratio_runtime": (3.0, 3.0), "processor_ratio": (9.0,) * 8}
+    row = evaluation("gptq_4", -0.9).model_copy(update={"rounds": timed})
+    shown = speeds(row, 0.05)
+    assert shown == {"latency_ratio": (6.0, 6.0), "cold_latency_ratio_runtime": (2.5, 2.5), "latency_ratio_runtime": (3.0, 0.0)}
+    assert speeds(row, 0.01)["latency_ratio"] == (6.0, 5.9), "surer, and less"
+    told: dict[str, Any] = {"title": "t", "summary": "s", "looks": {}, "verdicts": {}, "facts": {}, "steps": {}, "recipe_text": ""}
+    told |= {"primary": BITS, "selection": Selection(examples=10, trials=()), "winner": None}
+    html = page(evaluations=[evaluation("baseline", -0.9), row], speeds={"gptq_4": shown}, **told)
+    table = html.split("and than what</h2>")[1].split("</table>")[0]
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", table)]
+    heads = ["model", "same runtime, hot", "torch, hot", "ONNX Runtime, hot", "same runtime, cold", "torch, cold", "ONNX Runtime, cold"]
+    assert cells == [*heads, "gptq_4", "3.00", "6.00 (≥ 6.00)", "–", "2.50 (≥ 2.50)", "–", "–"]
+    assert "and than what" not in page(evaluations=[row], **told), "an evaluation of an earlier version had no rounds"
+
+
+def test_a_summary_says_both_where_the_runtime_is_another() -> None:
+    assert faster({"latency_ratio": 11.0, "latency_ratio_runtime": 5.04}) == "5.0 times as fast as it in the same runtime and 11.0 times as in torch"
+    assert faster({"latency_ratio": 2.0, "latency_ratio_runtime": 2.0}) == faster({"latency_ratio": 2.0}) == "2.0 times as fast as it in the same runtime"
