@@ -18,9 +18,6 @@ from recompress.measure.speed import LIMITED, Rounds, measure_rounds
 from recompress.methods.full_precision import in_full_precision
 from recompress.records import Evaluation
 
-PROBED = 8
-"""Texts that prove that the baseline in another runtime answers as it does."""
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -64,7 +61,7 @@ def measure(model: str | Path | Model, rows: Rows, *, baseline: str | Path | Mod
         if baseline is not None:
             plan = Rounds(single=max(LIMITED, 2 + rounds_needed(0.05)))
             start = load(baseline).folder
-            others = in_full_precision(start, [asked.info.runtime], examples[:PROBED], Path(place))
+            others = in_full_precision(start, [asked.info.runtime], examples, Path(place))
             [timed] = measure_rounds([asked.folder], start, examples, Path(place), plan=plan, others=others)
             facts = {"metrics": metrics | timed.metrics, "rounds": {name: tuple(values) for name, values in timed.rounds.items()}, "load": timed.load}
             evaluation = evaluation.model_copy(update=facts | {"machine": machine_facts()})

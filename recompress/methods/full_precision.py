@@ -18,7 +18,7 @@ KEEPS: dict[str, tuple[str, dict[str, Any]]] = {"onnx": ("onnx_fp32", {}), "gguf
 
 def in_full_precision(baseline: Path, runtimes: Iterable[str], examples: Sequence[Example], folder: Path) -> dict[str, Path]:
     """Models under ``folder`` with the baseline's numbers, by the runtime that they answer in: one for each of ``runtimes`` that is not torch's. None where the baseline
-    is no network of torch. A few ``examples`` prove that each answers as the baseline does. Raises what ``run_step`` raises."""
+    is no network of torch. Some of ``examples`` prove that each answers as the baseline does. Raises what ``run_step`` raises."""
     made = {runtime: folder / f"baseline-{runtime}" for runtime in sorted({family_of(runtime) for runtime in runtimes} - {TORCH})}
     if not made or (info := read_info(baseline)).runtime != TORCH:
         return {}

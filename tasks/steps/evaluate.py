@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 TIMED = [f"recompress.measure.{name}" for name in ("speed", "compared", "size", "latency", "memory", "writing")] + ["recompress.methods.full_precision"]
 """Whose code the figures depend on."""
-PROBED = 8
-"""Texts that prove that a baseline in another runtime answers as it does."""
 
 
 @line("evaluate")
@@ -127,7 +125,7 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
         if not timed:
             places, start, examples = [run.store.fetch(model.uri) for model in missing], run.store.fetch(baseline.uri), examples_of(dataset, "test")
-            others = in_full_precision(start, [*asked, *(model.runtime for model in missing)], examples[:PROBED], folder)
+            others = in_full_precision(start, [*asked, *(model.runtime for model in missing)], examples, folder)
             measurements = measure_rounds(places, start, examples, folder, plan=plan, others=others)
             timed.update({model.name: measurement._asdict() for model, measurement in zip(missing, measurements, strict=True)})
         return {**timed[name], "machine": machine}, {}
