@@ -106,13 +106,13 @@ def answer(request: Request) -> list[Answer]:
     runtimes = open_all(request)
     single = [[[feature] for feature in asked] for asked in request.features]
     grouped = [[batch_of(asked, start, request.batch_size) for start in range(request.batches)] for asked in request.features]
-    of_batches = request.batch_rounds or max(1, request.rounds // 2)
+    of_batches, of_cold = (wanted or max(1, request.rounds // 2) for wanted in (request.batch_rounds, request.cold_rounds))
     watch = Watch()
     hot, cold, together = (np.zeros((2, len(runtimes), count, 0)) for count in (len(single[0]), len(single[0]), request.batches))
     for block in range(request.most):
         warmup = 0 if block else 1
         hot = _with(hot, interleave_both(runtimes, single, warmup=warmup, rounds=request.rounds, stream=True))
-        cold = _with(cold, interleave_both(runtimes, single, warmup=warmup, rounds=request.rounds))
+        cold = _with(cold, interleave_both(runtimes, single, warmup=0, rounds=of_cold))
         together = _with(together, interleave_both(runtimes, grouped, warmup=warmup, rounds=of_batches, stream=True))
         rounds = [both_per_round(hot[:, i], together[:, i], request.batch_size) | cold_per_round(cold[:, i]) for i in range(len(runtimes))]
         if steady(rounds):

@@ -33,6 +33,8 @@ class Request(BaseModel):
     """Blocks that may be added while the machine is not steady, the first included."""
     batch_rounds: PositiveInt | None = None
     """Rounds of batches in a block; half as many as of single texts when left out."""
+    cold_rounds: PositiveInt | None = None
+    """Rounds with cold caches in a block; half as many as of single texts when left out."""
     batch_size: PositiveInt
     batches: PositiveInt
 

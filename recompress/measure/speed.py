@@ -57,6 +57,8 @@ class Rounds(NamedTuple):
     """In a block, one text at a time."""
     batches: int | None = None
     """In a block, in batches; half as many as of single texts when left out."""
+    cold: int | None = None
+    """In a block, one text at a time with cold caches; half as many when left out."""
     most: int = 1
     """Blocks, while the machine is not steady."""
     memory: int = 1
@@ -93,6 +95,7 @@ def measure_rounds(
         threads=threads,
         rounds=plan.single,
         batch_rounds=plan.batches,
+        cold_rounds=plan.cold,
         most=plan.most,
         batch_size=BATCH_SIZE,
         batches=BATCHES,

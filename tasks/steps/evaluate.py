@@ -88,6 +88,7 @@ def rounds_for(policy: Policy) -> Rounds:
     return Rounds(
         single=least if of_speed or limits.throughput_per_s is not None else usual.single,
         batches=least if limits.throughput_per_s is not None else None,
+        cold=(least if limits.caches == "cold" else rounds_needed(policy.alpha)) if limits.times_faster is not None else None,
         most=MOST if of_speed or limits.throughput_per_s is not None else 1,
         memory=rounds_needed(policy.alpha) if of_memory else 1,
     )

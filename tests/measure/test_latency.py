@@ -80,11 +80,11 @@ def test_hot_figures_are_those_of_a_stream_and_cold_ones_of_turns(monkeypatch: p
     models = [Forgetful(name, 0.001, clock, []) for name in "ab"]
     monkeypatch.setattr(latency, "open_all", lambda _: models)
     monkeypatch.setattr(latency, "interleave_both", partial(latency.interleave_both, clock=clock, processor=clock))
-    for one in latency.answer(request_of(rounds=2)):
+    for one in latency.answer(request_of(rounds=2, cold_rounds=3)):
         assert one["figures"]["latency_p50_ms"] == pytest.approx(1)
         assert one["figures"]["cold_latency_p50_ms"] == pytest.approx(10)
         assert one["rounds"]["latency_p50_ms"] == one["rounds"]["processor_p50_ms"] == pytest.approx([1, 1])
-        assert one["rounds"]["cold_latency_p50_ms"] == one["rounds"]["cold_processor_p50_ms"] == pytest.approx([10, 10])
+        assert one["rounds"]["cold_latency_p50_ms"] == one["rounds"]["cold_processor_p50_ms"] == pytest.approx([10, 10, 10])
 
 
 def test_a_model_that_sleeps_a_quarter_as_long_is_four_times_as_fast() -> None:

@@ -63,10 +63,10 @@ class Unsteady:
 def test_rounds_are_added_until_they_are_steady_and_no_longer_than_the_cap(monkeypatch: pytest.MonkeyPatch, is_steady: bool, blocks: int) -> None:
     monkeypatch.setattr(latency, "open_all", lambda _: [Unsteady(steady=True), Unsteady(steady=is_steady)])
     monkeypatch.setattr("recompress.measure.rounds.STEADY", 0.5)
-    answers = latency.answer(request_of(rounds=4, most=3, batch_rounds=5))
+    answers = latency.answer(request_of(rounds=4, most=3, batch_rounds=5, cold_rounds=3))
     for one in answers:
         assert len(one["rounds"]["latency_p50_ms"]) == len(one["rounds"]["latency_p95_ms"]) == 4 * blocks
-        assert len(one["rounds"]["cold_latency_p50_ms"]) == 4 * blocks
+        assert len(one["rounds"]["cold_latency_p50_ms"]) == 3 * blocks
         assert len(one["rounds"]["throughput_per_s"]) == 5 * blocks
         assert one["load"].keys() == {"processor_share", "steal_share", "switches_per_s"}
         assert one["load"]["processor_share"] > 0, "what threads of this process do meanwhile counts too"
@@ -94,9 +94,9 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
     monkeypatch.setattr(speed, "read_info", lambda directory: SimpleNamespace(runtime="torch"))
     monkeypatch.setattr(speed, "size_bytes", lambda directory: 10)
     monkeypatch.setattr(speed, "parameters", lambda directory: 1)
-    plan = speed.Rounds(single=2, batches=3, most=4, memory=3)
+    plan = speed.Rounds(single=2, batches=3, most=4, memory=3, cold=5)
     base, small = speed.measure_rounds([tmp_path / "base", tmp_path / "small"], tmp_path / "base", [None] * 40, tmp_path, plan=plan)  # type: ignore[list-item]
-    assert (asked[0][1].rounds, asked[0][1].batch_rounds, asked[0][1].most) == (2, 3, 4)
+    assert (asked[0][1].rounds, asked[0][1].batch_rounds, asked[0][1].most, asked[0][1].cold_rounds) == (2, 3, 4, 5)
     assert [request.directories[0].name for _, request in asked[1:]] == ["base", "small"] * 3, "interleaved"
     assert base.rounds["peak_memory_bytes"] == [7, 8, 5]
     assert base.metrics["peak_memory_bytes"] == 7

@@ -12,9 +12,12 @@ from recompress.measure import writing
 from recompress.measure.request import Request
 from recompress.measure.speed import measure_rounds
 from recompress.measure.writing import WRITTEN, can_write, timed
+from recompress.methods.full_precision import in_full_precision
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models.checkpoint import save
+from recompress.models.gguf import GGUF_FILE
+from recompress.models.gguf.reading import read_tensors
 from tests.six import checkpoint_of, inputs_of, texts
 
 TOLD = {"prefill_per_s", "first_token_p50_ms", "decode_per_s", "prefill_ratio", "decode_ratio", "writing_memory_bytes"}
@@ -51,7 +54,12 @@ def test_a_served_decoder_writes_beside_its_baseline(models: tuple[Path, Path], 
 
 @pytest.mark.long
 def test_a_served_decoder_is_measured_beside_its_baseline(models: tuple[Path, Path], tmp_path: Path) -> None:
-    base, made = measure_rounds(models, models[0], texts(4), tmp_path / "measured")
+    others = in_full_precision(models[0], ["torch", "gguf"], inputs_of("llama", tmp_path / "work").train, tmp_path / "full")
+    base, made = measure_rounds(models, models[0], texts(4), tmp_path / "measured", others=others)
+    assert others.keys() == {"gguf"}
+    assert {tensor.kind for tensor in read_tensors(others["gguf"] / GGUF_FILE).values()} == {"F32"}
+    assert made.rounds["latency_ratio_runtime"] == made.rounds["latency_ratio_gguf"] != made.rounds["latency_ratio"]
+    assert base.rounds["latency_ratio_runtime"] == base.rounds["latency_ratio"] == [1.0] * len(base.rounds["latency_ratio"])
     for one in (base, made):
         assert one.metrics.keys() >= TOLD
         assert all(one.metrics[name] > 0 for name in TOLD)
