@@ -112,7 +112,8 @@ def faster(metrics: Mapping[str, float]) -> str:
     """How many times as fast, and than what."""
     of_runtime = metrics.get("latency_ratio_runtime", metrics["latency_ratio"])
     besides = f" and {metrics['latency_ratio']:.1f} times as in torch" if of_runtime != metrics["latency_ratio"] else ""
-    return f"{of_runtime:.1f} times as fast as it in the same runtime{besides}"
+    writes = f", writes {metrics['decode_ratio']:.1f} times as fast" if "decode_ratio" in metrics else ""
+    return f"{of_runtime:.1f} times as fast as it in the same runtime{besides}{writes}"
 
 
 def looks_left(run: Recompression, named: Named, judgement: Judgement, promotion: Promotion) -> dict[str, Any]:

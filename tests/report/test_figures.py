@@ -75,3 +75,4 @@ def test_how_many_times_as_fast_is_said_with_what_it_is_compared_with_and_its_bo
 def test_a_summary_says_both_where_the_runtime_is_another() -> None:
     assert faster({"latency_ratio": 11.0, "latency_ratio_runtime": 5.04}) == "5.0 times as fast as it in the same runtime and 11.0 times as in torch"
     assert faster({"latency_ratio": 2.0, "latency_ratio_runtime": 2.0}) == faster({"latency_ratio": 2.0}) == "2.0 times as fast as it in the same runtime"
+    assert faster({"latency_ratio": 2.0, "decode_ratio": 6.26}) == "2.0 times as fast as it in the same runtime, writes 6.3 times as fast"
