@@ -47,8 +47,8 @@ class Examples(Settings):
     per_slice: Annotated[int, Field(ge=50)] = 100
 
 
-HOW = ("against", "caches")
-"""Dials of ``Limits`` that limit nothing by themselves."""
+HOW = {"against": ("times_faster", "times_faster_writing"), "caches": ("times_faster",)}
+"""Dials of ``Limits`` that limit nothing by themselves, and which ones they speak of."""
 
 
 class Limits(Settings):
@@ -60,6 +60,8 @@ class Limits(Settings):
     """Least size of the baseline divided by size of the candidate."""
     times_faster: Annotated[float, Field(gt=0)] | None = None
     """Least latency of the baseline divided by latency of the candidate, timed side by side; ``against`` and ``caches`` say what that means."""
+    times_faster_writing: Annotated[float, Field(gt=0)] | None = None
+    """Least time that the baseline takes for a token behind the first divided by the candidate's, timed side by side; for models that write."""
     peak_memory_bytes: Annotated[int, Field(gt=0)] | None = None
     """Most memory used while predicting, loading included."""
     steady_memory_bytes: Annotated[int, Field(gt=0)] | None = None
@@ -71,13 +73,13 @@ class Limits(Settings):
     machine: dict[str, str] | None = None
     """The class of machine that ``latency_p95_ms`` and ``throughput_per_s`` hold for: facts as ``recompress doctor --json`` gives them, e.g. ``processor``."""
     against: Literal["runtime", "torch", "onnx"] = "runtime"
-    """Where the baseline answers that ``times_faster`` compares with, in full precision: in the candidate's own runtime, in torch, or in ONNX Runtime."""
+    """Where the baseline answers that ``times_faster`` and ``times_faster_writing`` compare with, in full precision: in the candidate's own runtime, in torch, or in ONNX Runtime."""
     caches: Literal["hot", "cold"] = "hot"
     """Whether ``times_faster`` speaks of a steady stream of texts, or of single ones after other work had the processor's caches."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("steady_memory_bytes", "latency_p95_ms", "throughput_per_s", "machine", *HOW))
+        return as_before(self, write(self), ("steady_memory_bytes", "latency_p95_ms", "throughput_per_s", "machine", "times_faster_writing", *HOW))
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -86,9 +88,9 @@ class Limits(Settings):
 
     @model_validator(mode="after")
     def _a_ratio_where_it_is_said_how(self) -> Limits:
-        said = sorted(self.model_fields_set & set(HOW))
-        if said and self.times_faster is None:
-            raise ValueError(f"{' and '.join(said)} says what times_faster compares with, and that is not there; leave it out")
+        for said in self.model_fields_set & HOW.keys():
+            if all(getattr(self, ratio) is None for ratio in HOW[said]):
+                raise ValueError(f"{said} says what {' and '.join(HOW[said])} compares with, and that is not there; leave it out")
         return self
 
     @model_validator(mode="after")

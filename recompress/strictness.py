@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from recompress.policy import Policy
+from recompress.policy import HOW, Policy
 
 Stricter = Callable[[Any, Any], bool]
 """``allowed(value, pinned)``: whether a value asks for at least as much as the pinned one. ``None`` asks for nothing."""
@@ -69,6 +69,7 @@ DIRECTIONS: dict[str, tuple[Stricter, str]] = {
     "limits.size_bytes": (at_most, "at most as many"),
     "limits.times_smaller": (at_least, "at least as much"),
     "limits.times_faster": (at_least, "at least as much"),
+    "limits.times_faster_writing": (at_least, "at least as much"),
     "limits.peak_memory_bytes": (at_most, "at most as many"),
     "limits.steady_memory_bytes": (at_most, "at most as many"),
     "limits.latency_p95_ms": (at_most, "at most as long"),
@@ -102,8 +103,9 @@ def laxer_dials(policy: Policy, pinned: Policy) -> list[Laxer]:
     ours, theirs = dials_of(policy), dials_of(pinned)
     if pinned.approval.mode == "none":  # then nobody is asked, and how they would be asked says nothing
         theirs = {dial: ours[dial] if dial.startswith("approval.") and dial != "approval.mode" else value for dial, value in theirs.items()}
-    if theirs["limits.times_faster"] is None:  # and what a limit that is not there would compare with says nothing either
-        theirs |= {dial: ours[dial] for dial in ("limits.against", "limits.caches")}
+    for dial, ratios in HOW.items():  # and what a limit that is not there would compare with says nothing either
+        if all(theirs[f"limits.{ratio}"] is None for ratio in ratios):
+            theirs |= {f"limits.{dial}": ours[f"limits.{dial}"]}
     return [Laxer(dial, ours[dial], theirs[dial], wanted) for dial, (allowed, wanted) in DIRECTIONS.items() if not allowed(ours[dial], theirs[dial])]
 
 

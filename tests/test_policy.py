@@ -240,6 +240,7 @@ def test_what_a_ratio_is_beside_is_said_where_there_is_one_and_changes_no_older_
     assert (plain.against, plain.caches) == ("runtime", "hot")
     said = Limits(times_faster=2.0, against="torch", caches="cold").model_dump(mode="json")
     assert (said["against"], said["caches"]) == ("torch", "cold")
-    for alone in ({"against": "torch"}, {"caches": "cold", "size_bytes": 1}):
-        with pytest.raises(ValueError, match="says what times_faster compares with, and that is not there"):
+    assert Limits(times_faster_writing=2.0, against="torch").against == "torch"
+    for alone in ({"against": "torch"}, {"caches": "cold", "size_bytes": 1}, {"caches": "cold", "times_faster_writing": 2.0}):
+        with pytest.raises(ValueError, match=r"says what times_faster( and times_faster_writing)? compares with, and that is not there"):
             Limits.model_validate(alone)

@@ -31,6 +31,7 @@ PINNED: dict[str, Any] = {
         "size_bytes": 30_000_000,
         "times_smaller": 3.5,
         "times_faster": 1.2,
+        "times_faster_writing": 2.0,
         "peak_memory_bytes": 500_000_000,
         "steady_memory_bytes": 400_000_000,
         "latency_p95_ms": 20.0,
@@ -64,6 +65,7 @@ SIDES: dict[str, tuple[list[Any], list[Any]]] = {
     "limits.size_bytes": ([30_000_000, 1], [30_000_001, None]),
     "limits.times_smaller": ([3.5, 4.0], [3.4, None]),
     "limits.times_faster": ([1.2, 2.0], [1.1, None]),
+    "limits.times_faster_writing": ([2.0, 3.0], [1.9, None]),
     "limits.peak_memory_bytes": ([500_000_000, 1], [500_000_001, None]),
     "limits.steady_memory_bytes": ([400_000_000, 1], [400_000_001, None]),
     "limits.latency_p95_ms": ([20.0, 10.0], [20.1, None]),
@@ -128,7 +130,7 @@ def test_a_whole_group_that_is_left_out_is_laxer_in_each_of_its_dials() -> None:
 
 
 def test_where_no_speed_is_asked_for_what_it_would_be_compared_with_is_no_dial() -> None:
-    slow = policy(**{"limits.times_faster": None})
+    slow = policy(**{"limits.times_faster": None, "limits.times_faster_writing": None})
     assert laxer_dials(policy(**{"limits.against": "torch", "limits.caches": "cold"}), slow) == []
 
 

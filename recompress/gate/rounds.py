@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recompress.gate.reasons import passed, refused
-from recompress.policy import Limits, Policy
+from recompress.policy import HOW, Limits, Policy
 from recompress.records import Evaluation, Finding
 
 TELLING = 0.10
@@ -55,6 +55,9 @@ class Limit(NamedTuple):
 
 LIMITS = {
     "times_faster": Limit("times-faster", "latency_ratio", "latency-too-high", True, "processor_ratio", "times as fast as the baseline"),
+    "times_faster_writing": Limit(
+        "times-faster-writing", "decode_ratio", "latency-too-high", True, "decode_processor_ratio", "times as fast at writing as the baseline"
+    ),
     "latency_p95_ms": Limit("latency-p95", "latency_p95_ms", "latency-too-high", False, "processor_p95_ms", "ms for one of the longer texts"),
     "throughput_per_s": Limit("throughput", "throughput_per_s", "throughput-too-low", True, "processor_per_s", "texts a second"),
     "peak_memory_bytes": Limit("memory", "peak_memory_bytes", "memory-too-high", False, "", "bytes of memory at most"),
@@ -75,13 +78,13 @@ def check_rounds(limits: Limits | None, candidate: Evaluation, dial: str, *, alp
 
 
 def rule_of(limits: Limits | None, dial: str) -> Limit:
-    """The limit as the policy means it: which baseline ``times_faster`` compares with, and whether caches are hot."""
+    """The limit as the policy means it: which baseline a ratio compares with, and whether caches are hot."""
     rule = LIMITS[dial]
-    if dial != "times_faster" or limits is None:
+    if dial not in HOW["against"] or limits is None:
         return rule
     end = {"runtime": "_runtime", "torch": "", "onnx": "_onnx"}[limits.against]
-    begins, caches = ("cold_", ", caches cold") if limits.caches == "cold" else ("", "")
-    unit = f"times as fast as the baseline in {WHERE[limits.against]}{caches}"
+    begins, caches = ("cold_", ", caches cold") if limits.caches == "cold" and dial in HOW["caches"] else ("", "")
+    unit = f"{rule.unit} in {WHERE[limits.against]}{caches}"
     return rule._replace(key=f"{begins}{rule.key}{end}", worked=f"{begins}{rule.worked}{end}", unit=unit)
 
 
@@ -169,8 +172,8 @@ def median_bounds(values: Sequence[float], alpha: float) -> tuple[float, float]:
 
 
 def speeds(evaluation: Evaluation, alpha: float) -> dict[str, tuple[float, float]]:
-    """Every ratio of latencies as people should read it: the median over rounds, and its lower bound at this error rate; 0 where the rounds are too few for one."""
-    timed = {name: values for name, values in evaluation.rounds.items() if "latency_ratio" in name and values}
+    """Every ratio of times as people should read it: the median over rounds, and its lower bound at this error rate; 0 where the rounds are too few for one."""
+    timed = {name: values for name, values in evaluation.rounds.items() if ("latency_ratio" in name or "decode_ratio" in name) and values}
     return {name: (float(np.median(values)), max(0.0, median_bounds(values, alpha)[0])) for name, values in timed.items()}
 
 

@@ -4,6 +4,7 @@
     latency_ratio_onnx      the same numbers in full precision in ONNX Runtime, where some model is timed that answers there
     latency_ratio_runtime   the same numbers in full precision in the model's own runtime: what fewer bits and smaller shapes gain, and no change of runtime
     cold_latency_ratio …    the same, where other models had the processor's caches in between
+    decode_ratio …          of models that write, by the time of a token behind the first
     processor_ratio …       by the processor's time, round by round
 
 A model that moves from torch to ONNX Runtime is faster with the very same numbers, so the first alone would praise compression for what the runtime does.
@@ -23,6 +24,8 @@ TIMES = {
     "cold_latency_ratio": "cold_latency_p50_ms",
     "processor_ratio": "processor_p50_ms",
     "cold_processor_ratio": "cold_processor_p50_ms",
+    "decode_ratio": "token_ms",
+    "decode_processor_ratio": "token_processor_ms",
 }
 """Each ratio, and what of."""
 

@@ -33,6 +33,12 @@ class Watch:
         }
 
 
+def worst(*loads: dict[str, float]) -> dict[str, float]:
+    """What the busiest of several measurements saw."""
+    share = min(load["processor_share"] for load in loads)
+    return {"processor_share": share} | {name: max(load[name] for load in loads) for name in loads[0] if name != "processor_share"}
+
+
 def _clocks() -> tuple[float, float, float, float, float]:
     ticks = _ticks()
     return time.perf_counter(), time.process_time(), float(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw), *ticks

@@ -35,6 +35,8 @@ class Request(BaseModel):
     """Rounds of batches in a block; half as many as of single texts when left out."""
     cold_rounds: PositiveInt | None = None
     """Rounds with cold caches in a block; half as many as of single texts when left out."""
+    writing_rounds: PositiveInt | None = None
+    """Rounds of writing; a few when left out."""
     batch_size: PositiveInt
     batches: PositiveInt
 

@@ -15,6 +15,7 @@ import numpy as np
 from recompress.benchmarks import Example, benchmark_of, first_of_each
 from recompress.errors import DataRefused
 from recompress.measure.compared import ratios_of_figures, ratios_of_rounds
+from recompress.measure.load import worst
 from recompress.measure.request import Request, ask
 from recompress.measure.size import parameters, size_bytes
 from recompress.measure.writing import measure_writing
@@ -63,6 +64,8 @@ class Rounds(NamedTuple):
     """Blocks, while the machine is not steady."""
     memory: int = 1
     """Fresh processes for each model's memory."""
+    writing: int | None = None
+    """Of what models of language write; a few when left out."""
 
 
 class Measurement(NamedTuple):
@@ -96,15 +99,18 @@ def measure_rounds(
         rounds=plan.single,
         batch_rounds=plan.batches,
         cold_rounds=plan.cold,
+        writing_rounds=plan.writing,
         most=plan.most,
         batch_size=BATCH_SIZE,
         batches=BATCHES,
     )
     answers: dict[Path, Any] = dict(zip(together, ask("recompress.measure.latency", request, folder / "latency"), strict=True))
+    for path, (figures, rounds, load) in measure_writing(together, request, folder).items():
+        one = answers[path]
+        answers[path] = {"figures": one["figures"] | figures, "rounds": one["rounds"] | rounds, "load": worst(one["load"], load)}
     of_baseline = answers[baseline.resolve()]
     compared = {runtime: answers[path.resolve()] for runtime, path in others.items()} | {read_info(baseline).runtime: of_baseline}
     size = float(size_bytes(baseline))
-    written = measure_writing(together, request, folder)
     asked = [[_memory(model.resolve(), request, folder / "memory") for model in models] for _ in range(plan.memory)]
     measurements = []
     for number, model in enumerate(models):
@@ -115,8 +121,7 @@ def measure_rounds(
         usual = {name: float(np.median(values)) for name, values in memory.items()}
         metrics = _metrics(model.resolve(), answer["figures"], of_baseline["figures"] | {"size_bytes": size}, usual)
         metrics |= ratios_of_figures({name: one["figures"] for name, one in compared.items()}, runtime, answer["figures"])
-        figures, of_writing = written.get(model.resolve(), ({}, {}))
-        measurements.append(Measurement(metrics | figures, rounds | of_writing, answer["load"]))
+        measurements.append(Measurement(metrics, rounds, answer["load"]))
     return measurements
 
 

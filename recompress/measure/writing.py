@@ -2,6 +2,7 @@
 
     python -m recompress.measure.writing request.json answer.json
 
+    token_ms              the time of one token behind the first, and token_processor_ms that of the processor
     prefill_per_s         tokens of a prompt, by the time until the first token behind it is there
     first_token_p50_ms    that time
     decode_per_s          tokens behind the first, by the time that they took, one after another
@@ -15,14 +16,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 
 from recompress.benchmarks import ReadsOn, benchmark_of
+from recompress.measure.load import Watch
 from recompress.measure.memory import peak_bytes
 from recompress.measure.request import Request, ask, open_all, reply
+from recompress.measure.rounds import RESOLUTION
 from recompress.models.checkpoint import read_info
 from recompress.runtimes.generation import Continues, can_continue
 
@@ -40,9 +43,9 @@ def can_write(model: Path) -> bool:
     return isinstance(benchmark_of(info), ReadsOn) and info.runtime != "onnx"
 
 
-def measure_writing(models: Sequence[Path], request: Request, folder: Path) -> Mapping[Path, tuple[Figures, Rounds]]:
-    """Figures of those of ``models`` that can write, with ``decode_ratio`` and ``prefill_ratio`` beside the first of them, the baseline; and what each round gave.
-    Empty where the first cannot, because nothing would stand beside the others."""
+def measure_writing(models: Sequence[Path], request: Request, folder: Path) -> Mapping[Path, tuple[Figures, Rounds, Figures]]:
+    """Figures of those of ``models`` that can write, with ``prefill_ratio`` beside the first of them, the baseline; what each round gave; and what else the
+    machine did meanwhile. Empty where the first cannot, because nothing would stand beside the others."""
     chosen = [model for model in models if can_write(model)]
     if not chosen or chosen[0] != models[0]:
         return {}
@@ -57,19 +60,19 @@ def measure_writing(models: Sequence[Path], request: Request, folder: Path) -> M
     results = {}
     for model, answer in zip(chosen, answers, strict=True):
         [memory] = asked([model], "writing-memory")
-        ratios = {f"{name}_ratio": answer["figures"][f"{name}_per_s"] / answers[0]["figures"][f"{name}_per_s"] for name in ("prefill", "decode")}
-        results[model] = answer["figures"] | ratios | {"writing_memory_bytes": memory["peak"]}, answer["rounds"]
+        ratio = answer["figures"]["prefill_per_s"] / answers[0]["figures"]["prefill_per_s"]
+        results[model] = answer["figures"] | {"prefill_ratio": ratio, "writing_memory_bytes": memory["peak"]}, answer["rounds"], answer["load"]
     return results
 
 
-def timed(runtime: Continues, prompt: Sequence[int], written: int) -> tuple[float, float]:
-    """Seconds until the first token is there, and of all behind it."""
+def timed(runtime: Continues, prompt: Sequence[int], written: int) -> tuple[float, float, float]:
+    """Seconds until the first token is there, of all behind it, and of the processor for these."""
     started = perf_counter()
     token = int(runtime.prefill(prompt, len(prompt) + written).argmax())
-    first = perf_counter()
+    first, working = perf_counter(), process_time()
     for _ in range(written - 1):
         token = int(runtime.decode(token).argmax())
-    return first - started, perf_counter() - first
+    return first - started, perf_counter() - first, process_time() - working
 
 
 def answer(request: Request) -> list[dict[str, Any]]:
@@ -79,8 +82,9 @@ def answer(request: Request) -> list[dict[str, Any]]:
         [feature["input_ids"][: min(PROMPT, runtime.positions - WRITTEN)] for feature in given[:PROMPTS]]
         for runtime, given in zip(runtimes, request.features, strict=True)
     ]
-    rounds = min(ROUNDS, request.rounds)
-    seconds = np.zeros((len(runtimes), len(prompts[0]), rounds + 1, 2))
+    rounds = request.writing_rounds or min(ROUNDS, request.rounds)
+    seconds = np.zeros((len(runtimes), len(prompts[0]), rounds + 1, 3))
+    watch = Watch()
     gc.collect()
     gc.disable()
     try:
@@ -91,19 +95,22 @@ def answer(request: Request) -> list[dict[str, Any]]:
                     seconds[model, i, turn] = timed(runtimes[model], prompts[model][i], WRITTEN)
     finally:
         gc.enable()
-    peak = float(peak_bytes())
-    return [_told(seconds[i, :, 1:], [len(prompt) for prompt in asked]) | {"peak": peak} for i, asked in enumerate(prompts)]
+    common = {"peak": float(peak_bytes()), "load": watch.load()}
+    return [_told(seconds[i, :, 1:], [len(prompt) for prompt in asked]) | common for i, asked in enumerate(prompts)]
 
 
 def _told(seconds: np.ndarray[Any, Any], lengths: Sequence[int]) -> dict[str, Any]:
-    """``[prompts, rounds, 2]``: the seconds of prompts and of what was written behind them."""
-    prefill, decode = (seconds[..., part].sum(axis=0) for part in (0, 1))
+    """``[prompts, rounds, 3]``: the seconds of prompts, of what was written behind them, and of the processor for that."""
+    prefill, decode, worked = (seconds[..., part].sum(axis=0) for part in range(3))
+    tokens = len(lengths) * (WRITTEN - 1)
     rounds = {
         "prefill_per_s": (sum(lengths) / prefill).tolist(),
         "first_token_p50_ms": (1000 * np.median(seconds[..., 0], axis=0)).tolist(),
-        "decode_per_s": (len(lengths) * (WRITTEN - 1) / decode).tolist(),
+        "decode_per_s": (tokens / decode).tolist(),
+        "token_ms": (1000 * decode / tokens).tolist(),
+        "token_processor_ms": (1000 * np.maximum(worked, RESOLUTION) / tokens).tolist(),
     }
-    return {"figures": {name: float(np.median(values)) for name, values in rounds.items()}, "rounds": rounds}
+    return {"figures": {name: float(np.median(values)) for name, values in rounds.items() if name != "token_processor_ms"}, "rounds": rounds}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ COMPARED = {
     for end, where in (("_runtime", "same runtime"), ("", "torch"), ("_onnx", "ONNX Runtime"))
 }
 """Every way in which a model is so many times as fast, as the page calls it."""
+WRITES = {"decode_ratio_runtime": "× same runtime", "decode_ratio": "× torch"}
+"""The same of a model that writes."""
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -66,6 +68,7 @@ def page(
         recipe_text=recipe_text,
         speeds=speeds or {},
         compared=COMPARED,
+        writes=WRITES,
     )
 
 

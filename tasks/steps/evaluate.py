@@ -91,6 +91,7 @@ def rounds_for(policy: Policy) -> Rounds:
         cold=(least if limits.caches == "cold" else rounds_needed(policy.alpha)) if limits.times_faster is not None else None,
         most=MOST if of_speed or limits.throughput_per_s is not None else 1,
         memory=rounds_needed(policy.alpha) if of_memory else 1,
+        writing=least if limits.times_faster_writing is not None else None,
     )
 
 

@@ -97,6 +97,23 @@ def test_passing_time_flatters_a_small_model_on_a_busy_machine_and_is_not_believ
     assert judged(flattered, worked=worked, limit=10.0).reason != "latency-too-high", "on an idle machine passing time is what counts"
 
 
+def test_how_fast_a_model_writes_is_limited_beside_the_baseline_that_the_policy_names_and_caches_are_nothing_to_it() -> None:
+    names = ("decode_ratio", "decode_ratio_runtime", "decode_processor_ratio", "decode_processor_ratio_runtime", "latency_ratio_runtime")
+    for limits, key in (
+        (Limits(times_faster_writing=2.0), "decode_ratio_runtime"),
+        (Limits(times_faster_writing=2.0, against="torch"), "decode_ratio"),
+        (Limits(times_faster_writing=2.0, times_faster=1.0, caches="cold"), "decode_ratio_runtime"),
+    ):
+        for good, other in ((3.0, 1.0), (1.0, 3.0)):
+            rounds = {name: (good if name == key else other,) * 8 for name in names}
+            evaluation = Evaluation(
+                model="small", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, machine=MACHINE, load=IDLE, rounds=rounds
+            )
+            [finding] = check_rounds(limits, evaluation, "times_faster_writing", alpha=0.05)
+            assert finding.passed == (good == 3.0)
+            assert finding.detail.startswith(f"{good:.2f} times as fast at writing as the baseline in")
+
+
 KEYS = {
     ("runtime", "hot"): "latency_ratio_runtime",
     ("torch", "hot"): "latency_ratio",

@@ -86,11 +86,14 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
             for one in figures
         ]
 
+    def writes(model: Path) -> dict[Path, Any]:
+        return {model: ({"prefill_ratio": 2.0}, {"decode_per_s": [4.0]}, {"processor_share": 0.5})}
+
     for name in ("base", "small"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(speed, "ask", ask)
     monkeypatch.setattr(speed, "_encoded", lambda directory, sample: ())
-    monkeypatch.setattr(speed, "measure_writing", lambda models, request, folder: {models[1]: ({"decode_ratio": 2.0}, {"decode_per_s": [4.0]})})
+    monkeypatch.setattr(speed, "measure_writing", lambda models, request, folder: writes(models[1]))
     monkeypatch.setattr(speed, "read_info", lambda directory: SimpleNamespace(runtime="torch"))
     monkeypatch.setattr(speed, "size_bytes", lambda directory: 10)
     monkeypatch.setattr(speed, "parameters", lambda directory: 1)
@@ -103,9 +106,9 @@ def test_ratios_and_memory_come_by_the_round_and_the_metrics_are_their_medians(m
     assert small.rounds["latency_ratio"] == [3.0, 1.0]
     assert small.metrics["latency_ratio"] == 3.0
     assert small.rounds["processor_ratio"] == [1.0]
-    assert small.load == {"processor_share": 1.0}
-    assert (small.metrics["decode_ratio"], small.rounds["decode_per_s"]) == (2.0, [4.0])
-    assert "decode_ratio" not in base.metrics
+    assert (base.load, small.load) == ({"processor_share": 1.0}, {"processor_share": 0.5}), "the busier of the two"
+    assert (small.metrics["prefill_ratio"], small.rounds["decode_per_s"]) == (2.0, [4.0])
+    assert "prefill_ratio" not in base.metrics
 
 
 def _work(seconds: float) -> None:

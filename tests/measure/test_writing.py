@@ -20,7 +20,7 @@ from recompress.models.gguf import GGUF_FILE
 from recompress.models.gguf.reading import read_tensors
 from tests.six import checkpoint_of, inputs_of, texts
 
-TOLD = {"prefill_per_s", "first_token_p50_ms", "decode_per_s", "prefill_ratio", "decode_ratio", "writing_memory_bytes"}
+TOLD = {"token_ms", "prefill_per_s", "first_token_p50_ms", "decode_per_s", "prefill_ratio", "decode_ratio", "writing_memory_bytes"}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,16 @@ def test_a_served_decoder_writes_beside_its_baseline(models: tuple[Path, Path], 
     prompts = tuple({"input_ids": list(range(1, 9 + i))} for i in range(3))
     request = Request(directories=models, features=(prompts, prompts), threads=1, rounds=6, batch_size=1, batches=1)
     told = writing.measure_writing(models, request, tmp_path)
-    (base, of_base), (made, of_made) = told[models[0]], told[models[1]]
-    assert base.keys() == made.keys() == TOLD
-    assert all(figures[name] > 0 for figures in (base, made) for name in TOLD)
+    (base, of_base, load), (made, of_made, _) = told[models[0]], told[models[1]]
+    assert base.keys() == made.keys() == TOLD - {"decode_ratio"}
+    assert load.keys() == {"processor_share", "steal_share", "switches_per_s"}
+    assert all(value > 0 for figures in (base, made) for value in figures.values())
     assert len(of_base["decode_per_s"]) == len(of_made["decode_per_s"]) == writing.ROUNDS
-    assert (base["decode_ratio"], base["prefill_ratio"]) == (1, 1)
-    assert made["decode_ratio"] == pytest.approx(np.median(of_made["decode_per_s"]) / np.median(of_base["decode_per_s"]))
+    assert base["prefill_ratio"] == 1
+    assert made["prefill_ratio"] == pytest.approx(np.median(of_made["prefill_per_s"]) / np.median(of_base["prefill_per_s"]))
+    assert of_made["token_ms"] == pytest.approx([1000 / rate for rate in of_made["decode_per_s"]])
+    many = request.model_copy(update={"writing_rounds": 7})
+    assert len(writing.measure_writing(models, many, tmp_path)[models[1]][1]["token_processor_ms"]) == 7
 
 
 @pytest.mark.long
@@ -66,7 +70,10 @@ def test_a_served_decoder_is_measured_beside_its_baseline(models: tuple[Path, Pa
         assert len(one.rounds["decode_per_s"]) == writing.ROUNDS
         assert one.metrics["decode_per_s"] == pytest.approx(np.median(one.rounds["decode_per_s"]))
     assert (base.metrics["decode_ratio"], base.metrics["prefill_ratio"]) == (1, 1)
-    assert made.metrics["decode_ratio"] == pytest.approx(made.metrics["decode_per_s"] / base.metrics["decode_per_s"])
+    assert made.metrics["decode_ratio"] == pytest.approx(base.metrics["token_ms"] / made.metrics["token_ms"])
+    assert made.rounds["decode_ratio"] == pytest.approx([before / now for before, now in zip(base.rounds["token_ms"], made.rounds["token_ms"], strict=True)])
+    assert made.rounds["decode_ratio_runtime"] == made.rounds["decode_ratio_gguf"] != made.rounds["decode_ratio"]
+    assert len(made.rounds["decode_processor_ratio_runtime"]) == writing.ROUNDS
     assert made.metrics["writing_memory_bytes"] < 0.8 * base.metrics["writing_memory_bytes"], "llama.cpp brings no torch"
 
 
@@ -99,8 +106,15 @@ class Clocked:
 def test_the_first_token_is_the_prompts_and_the_others_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Clocked()
     monkeypatch.setattr(writing, "perf_counter", lambda: runtime.now)
-    assert timed(runtime, [1] * 5, WRITTEN) == (10, WRITTEN - 1)
+    monkeypatch.setattr(writing, "process_time", lambda: 2 * runtime.now)
+    assert timed(runtime, [1] * 5, WRITTEN) == (10, WRITTEN - 1, 2 * (WRITTEN - 1))
     assert runtime.read == 5 + WRITTEN - 1
-    seconds = np.array([[[10.0, 15.0]] * 3, [[20.0, 30.0]] * 3])
+    seconds = np.array([[[10.0, 15.0, 30.0]] * 3, [[20.0, 30.0, 60.0]] * 3])
     told = writing._told(seconds, [50, 100])
-    assert told["figures"] == {"prefill_per_s": 5.0, "first_token_p50_ms": 15000.0, "decode_per_s": 2 * (WRITTEN - 1) / 45}
+    assert told["figures"] == {
+        "prefill_per_s": 5.0,
+        "first_token_p50_ms": 15000.0,
+        "decode_per_s": 2 * (WRITTEN - 1) / 45,
+        "token_ms": 45000 / 2 / (WRITTEN - 1),
+    }
+    assert told["rounds"]["token_processor_ms"] == [90000 / 2 / (WRITTEN - 1)] * 3

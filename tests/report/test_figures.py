@@ -72,6 +72,20 @@ def test_how_many_times_as_fast_is_said_with_what_it_is_compared_with_and_its_bo
     assert "and than what" not in page(evaluations=[row], **told), "an evaluation of an earlier version had no rounds"
 
 
+def test_a_model_that_writes_has_a_line_of_how_fast() -> None:
+    writes = {"decode_per_s": 156.04, "prefill_per_s": 217.0, "first_token_p50_ms": 39.2, "writing_memory_bytes": 185.8e6}
+    row = evaluation("q4_1", -0.9).model_copy(update={"rounds": {"decode_ratio": (6.3,) * 8, "decode_ratio_runtime": (2.0, 2.0)}})
+    row = row.model_copy(update={"metrics": row.metrics | writes})
+    told: dict[str, Any] = {"title": "t", "summary": "s", "looks": {}, "verdicts": {}, "facts": {}, "steps": {}, "recipe_text": ""}
+    told |= {"primary": BITS, "selection": Selection(examples=10, trials=()), "winner": "q4_1"}
+    rows = [evaluation("baseline", -0.9), row]
+    html = page(evaluations=rows, speeds={one.model: speeds(one, 0.05) for one in rows}, **told)
+    table = html.split("How fast each writes</h2>")[1].split("</table>")[0]
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", table)]
+    assert cells[7:] == ["q4_1", "156.0", "2.00", "6.30 (≥ 6.30)", "217", "39.2", "185.8"]
+    assert "How fast each writes" not in page(evaluations=rows[:1], **told)
+
+
 def test_a_summary_says_both_where_the_runtime_is_another() -> None:
     assert faster({"latency_ratio": 11.0, "latency_ratio_runtime": 5.04}) == "5.0 times as fast as it in the same runtime and 11.0 times as in torch"
     assert faster({"latency_ratio": 2.0, "latency_ratio_runtime": 2.0}) == faster({"latency_ratio": 2.0}) == "2.0 times as fast as it in the same runtime"

@@ -181,16 +181,17 @@ def test_a_word_that_could_not_have_been_given_when_it_was_breaks_the_ledger(run
 
 
 def test_a_policy_gets_as_many_rounds_as_its_bounds_need() -> None:
-    def asked(**limits: Any) -> tuple[int, int | None, int | None, int, int]:
+    def asked(**limits: Any) -> tuple[int, int | None, int | None, int, int, int | None]:
         policy = LOOSE | ({"limits": limits} if limits else {})
         return tuple(rounds_for(Policy.model_validate(policy | {"confidence": confidence, "draws": 100_000})))  # type: ignore[return-value]
 
     confidence = 0.95
-    assert asked() == asked(times_smaller=2.0) == (6, None, None, 1, 1)
-    assert asked(times_faster=2.0) == (8, None, 5, 3, 1)
-    assert asked(times_faster=2.0, caches="cold") == (8, None, 8, 3, 1)
-    assert asked(throughput_per_s=5.0, machine={"cores": "2"}) == (8, 8, None, 3, 1)
-    assert asked(peak_memory_bytes=5) == (6, None, None, 1, 5)
-    assert asked(steady_memory_bytes=5, latency_p95_ms=2.0, machine={"cores": "2"}) == (8, None, None, 3, 5)
+    assert asked() == asked(times_smaller=2.0) == (6, None, None, 1, 1, None)
+    assert asked(times_faster=2.0) == (8, None, 5, 3, 1, None)
+    assert asked(times_faster=2.0, caches="cold") == (8, None, 8, 3, 1, None)
+    assert asked(throughput_per_s=5.0, machine={"cores": "2"}) == (8, 8, None, 3, 1, None)
+    assert asked(peak_memory_bytes=5) == (6, None, None, 1, 5, None)
+    assert asked(steady_memory_bytes=5, latency_p95_ms=2.0, machine={"cores": "2"}) == (8, None, None, 3, 5, None)
+    assert asked(times_faster_writing=2.0) == (6, None, None, 1, 1, 8)
     confidence = 0.999
-    assert asked(times_faster=2.0, peak_memory_bytes=5) == (12, None, 10, 3, 10)
+    assert asked(times_faster=2.0, peak_memory_bytes=5) == (12, None, 10, 3, 10, None)
