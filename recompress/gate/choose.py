@@ -11,6 +11,10 @@ from recompress.policy import Policy
 from recompress.records import Verdict
 
 
+NEAR = 0.01
+"""Sizes, or speeds, that differ by no larger a share are the same to whoever serves a model; among these the better one wins."""
+
+
 class Ranked(Protocol):
     """What the rule looks at."""
 
@@ -23,7 +27,8 @@ class Ranked(Protocol):
 
 
 def choose(policy: Policy, verdicts: Iterable[Verdict]) -> str | None:
-    """The name of the winner, by the policy's rule; None when nobody passed. Ties go to the better, then the smaller, then the first in the alphabet.
+    """The name of the winner, by the policy's rule; None when nobody passed. Of those that are as small (or as fast) but for one in a hundred the better one wins, then
+    the smaller, then the first in the alphabet: a few bytes do not outweigh a point.
 
     Raises ``IntegrityError`` when a verdict was reached under another policy or against another champion, or when two verdicts have one name.
     """
@@ -36,8 +41,12 @@ def choose(policy: Policy, verdicts: Iterable[Verdict]) -> str | None:
             raise IntegrityError(f"the verdict about {verdict.candidate!r} was reached under policy {verdict.policy_sha256[:12]}…, not {policy.sha256[:12]}…")
     if len({(verdict.champion_sha256, verdict.dataset_sha256, verdict.baseline_sha256) for verdict in verdicts}) > 1:
         raise IntegrityError("the verdicts were not reached on the same data against the same baseline and champion; judge all candidates again")
-    ranked = sorted((rank_of(policy, verdict), verdict.candidate) for verdict in verdicts if verdict.passed)
-    return ranked[0][1] if ranked else None
+    passed = [(rank_of(policy, verdict), verdict) for verdict in verdicts if verdict.passed]
+    if not passed:
+        return None
+    first = min(rank[0] for rank, _ in passed)
+    near = [(rank, verdict) for rank, verdict in passed if rank[0] <= first + (0 if policy.choose == "best" else NEAR * abs(first))]
+    return min(near, key=lambda one: (_known(one[1].score, -1), one[0], one[1].candidate))[1].candidate
 
 
 def rank_of(policy: Policy, model: Ranked) -> tuple[float, ...]:

@@ -55,6 +55,7 @@ def test_the_rule_of_the_policy_decides_who_else_is_judged() -> None:
     candidates = [variant("safe", 0), variant("quick", 9, latency_ratio=9.0), variant("good", 1, latency_ratio=2.0), variant("other", 4)]
     assert names(chosen(*candidates, finalists=2, choose="fastest")) == ["safe", "quick"]
     assert names(chosen(*candidates, finalists=2, choose="best")) == ["safe", "good"]
+    assert names(chosen(*candidates, finalists=2, choose="smallest")) == ["safe", "good"], "of one size the better, and not the faster"
 
 
 def test_whoever_misses_a_limit_or_a_margin_on_dev_is_not_judged_at_all() -> None:

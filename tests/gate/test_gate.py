@@ -283,6 +283,18 @@ def test_ties_are_settled_the_same_way_every_time() -> None:
     assert choose(policy(), [among("a", score=0.7, latency_ratio=9.0), among("b", score=0.8)]) == "b"  # the better before the faster
 
 
+def test_a_few_bytes_or_microseconds_do_not_outweigh_a_point() -> None:
+    plain, better = among("plain", size_bytes=7_000_000, latency_ratio=2.0, score=0.75), among("better", size_bytes=7_000_014, latency_ratio=2.0, score=0.77)
+    assert choose(policy(), [plain, better]) == "better"
+    assert choose(policy(), [plain, among("better", size_bytes=7_080_000, score=0.77)]) == "plain", "more than one in a hundred"
+    rules = policy(choose="fastest")
+    quick = among("quick", rules=rules, size_bytes=1e6, latency_ratio=2.01, score=0.75)
+    assert choose(rules, [quick, among("better", rules=rules, size_bytes=2e6, latency_ratio=2.0, score=0.77)]) == "better"
+    assert choose(rules, [quick, among("better", rules=rules, size_bytes=2e6, latency_ratio=1.98, score=0.77)]) == "quick"
+    best = policy(choose="best")
+    assert choose(best, [among("a", rules=best, score=0.7700, size_bytes=1e6), among("b", rules=best, score=0.7701, size_bytes=9e6)]) == "b"
+
+
 def test_verdicts_of_another_policy_or_champion_are_not_mixed() -> None:
     with pytest.raises(IntegrityError, match="reached under policy"):
         choose(policy(seed=1), [verdict()])
