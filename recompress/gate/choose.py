@@ -10,7 +10,6 @@ from recompress.errors import IntegrityError
 from recompress.policy import Policy
 from recompress.records import Verdict
 
-
 NEAR = 0.01
 """Sizes, or speeds, that differ by no larger a share are the same to whoever serves a model; among these the better one wins."""
 

@@ -19,7 +19,8 @@ from recompress.errors import InputError, RecompressError, without_passwords
 from recompress.watch.settings import WatchSettings, read_watch_settings, seconds_of
 from tasks.running.servers import noted_signals
 from tasks.watch.carry_out import Stopped, carry_out
-from tasks.watch.watcher import WORST_FIRST, Looked, Watcher
+from tasks.watch.looked import WORST_FIRST, Looked
+from tasks.watch.watcher import Watcher
 
 log = logging.getLogger(__name__)
 JITTER = 0.1

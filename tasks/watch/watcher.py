@@ -11,21 +11,19 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from recompress.errors import StorageError
-from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
-from recompress.ledger.store import Reader, Writer
+from recompress.ledger.store import Writer
 from recompress.recipe import Plan
 from recompress.settings.file import place_in
-from recompress.watch.decide import AHEAD, Decision, Due, decide
-from recompress.watch.history import AWAY, ENDED, LOOKED, RUN, SEEN, WAITS, WATCH_KINDS, WatchHistory, history_of
+from recompress.watch.decide import AHEAD, Due, decide
+from recompress.watch.history import AWAY, ENDED, LOOKED, RUN, SEEN, WatchHistory
 from recompress.watch.settings import WatchSettings, seconds_of
-from recompress.watch.sources import OF_THE_MACHINE, Sight
+from recompress.watch.sources import Sight
 from tasks.ledger.access import actor, open_ledger
 from tasks.running.home import check_name
 from tasks.running.recompression import read_plan
@@ -33,67 +31,15 @@ from tasks.steps.rehearsal import all_found
 from tasks.watch.carry_out import ELSEWHERE, Carried, carry_out
 from tasks.watch.circumstances import data_digest, decisions, settings_digest
 from tasks.watch.look import LEFT_ALONE, look_at_sources
+from tasks.watch.looked import Looked, Pending, named, resting
+from tasks.watch.records import claim, history_in, is_said, news, tried_with
 
 Say = Callable[[str], None]
 LONGEST_PAUSE_S = 6 * 3600.0
 A_DAY_S = 86_400.0
-NOT_VISIBLE = 7
-"""The exit code of a look that could not see a source."""
-WORST_FIRST = (1, 5, 3, 2, 4, NOT_VISIBLE, 6, 0)
 REFUSED = 4
 FINAL = (0, REFUSED, 6)
 """Exit codes of a run that would end in the same way again, as long as nobody decides otherwise in the ledger. Everything else may be mended, here or elsewhere."""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A change whose run failed or was refused, and that is not run now."""
-
-    key: str
-    exit_code: int
-    text: str
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass
-class Looked:
-    """What one look at one recipe came to."""
-
-    recipe: str
-    sights: list[Sight]
-    decision: Decision
-    runs: list[Carried] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-    """Runs that another watcher is making."""
-    pending: list[Pending] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        ends = [run.exit_code for run in self.runs] + [pending.exit_code for pending in self.pending]
-        codes = {code if code in WORST_FIRST else 1 for code in ends}
-        codes |= ({NOT_VISIBLE} if self.decision.away else set()) | ({6} if self.decision.waits else set())
-        return next((code for code in WORST_FIRST if code in codes), 0)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "recipe": self.recipe,
-            "exit_code": self.exit_code,
-            "sources": [sight.as_json() for sight in self.sights],
-            "settling": [{"source": sight.source.name, "until": until.isoformat()} for sight, until in self.decision.settling],
-            "runs": [run.as_json() for run in self.runs],
-            "elsewhere": self.elsewhere,
-            "pending": [pending.as_json() for pending in self.pending],
-        }
-
-    def text(self) -> str:
-        lines = [f"{sight.source.name} ({sight.source.place}) is not visible: {sight.away}; the champion stays" for sight in self.decision.away]
-        lines += [f"{sight.source.name} ({sight.source.place}) waits for a person: {sight.waits}" for sight in self.decision.waits]
-        lines += [f"{sight.source.name} ({sight.source.place}) moved and rests until {until:%Y-%m-%d %H:%M:%S} UTC" for sight, until in self.decision.settling]
-        lines += [run.text for run in self.runs] + [f"run {key[:12]}… waits: another watcher makes it, or somebody runs this recipe" for key in self.elsewhere]
-        lines += [pending.text for pending in self.pending]
-        return "\n".join(f"{self.recipe}: {line}" for line in lines or ["looked, nothing new"])
 
 
 @dataclass(frozen=True)
@@ -133,13 +79,13 @@ class Watcher:
             if not self._is_over(history, due, decisions(ledger, plan)):
                 self._run(ledger, plan, due, looked)
             elif end.get("exit_code") == REFUSED:
-                looked.pending.append(Pending(due.key, REFUSED, f"{_named(due)} was refused: {end.get('summary') or end['outcome']}; the champion stays"))
+                looked.pending.append(Pending(due.key, REFUSED, f"{named(due)} was refused: {end.get('summary') or end['outcome']}; the champion stays"))
         self._say_that_it_looked(ledger, name)
         return looked
 
     def _left_alone(self, ledger: Ledger, recipe: str) -> dict[str, str]:
         """Places that could not be seen lately and are not to be asked yet."""
-        history = _history(ledger, recipe)
+        history = history_in(ledger, recipe)
         places = {entry.body["place"]: entry.body["why"] for entry in history.open.values() if entry.kind == AWAY}
         pauses = {place: ledger.leases.paused(f"look at {place}") for place in places}
         return {place: f"{places[place]}; it is asked again in {seconds:.0f} s" for place, seconds in pauses.items() if seconds > 0}
@@ -151,15 +97,15 @@ class Watcher:
 
     def _record(self, ledger: Ledger, recipe: str, sights: Sequence[Sight]) -> WatchHistory:
         """Write down what is seen otherwise than before, once for all watchers, and give the history with it."""
-        history = _history(ledger, recipe)
-        if not _news(history, recipe, sights):
+        history = history_in(ledger, recipe)
+        if not news(history, recipe, sights):
             return history
         with ledger.transaction() as writer:
-            for kind, body in _news(_history(writer, recipe), recipe, sights):
+            for kind, body in news(history_in(writer, recipe), recipe, sights):
                 writer.append(kind, body, actor=actor())
                 if kind == SEEN:
                     self.say(f"{recipe}: {body['source']} is seen at {body['revision'][:12] or body['digest'][:12]}")
-            after = _history(writer, recipe)
+            after = history_in(writer, recipe)
         for sight in sights:
             if not sight.away and sight.source.name in history.open:
                 ledger.leases.resume(f"look at {sight.source.place}")
@@ -168,17 +114,17 @@ class Watcher:
     def _begin(self, ledger: Ledger, due: Due) -> None:
         """What was run before it was watched is where watching begins."""
         with ledger.transaction() as writer:
-            if _history(writer, due.recipe).last_run is None:
-                writer.append(RUN, _claim(due), actor=actor())
+            if history_in(writer, due.recipe).last_run is None:
+                writer.append(RUN, claim(due), actor=actor())
                 writer.append(ENDED, {"key": due.key, "recipe": due.recipe, "outcome": "run before it was watched", "final": True}, actor=actor())
 
     def _run(self, ledger: Ledger, plan: Plan, due: Due, looked: Looked) -> None:
         """Make a run that is due, unless another watcher makes or has made it."""
         settings, decided = settings_digest(self.root, ledger, plan), decisions(ledger, plan)
-        failed = _history(ledger, due.recipe).failed.get(due.key, [])
+        failed = history_in(ledger, due.recipe).failed.get(due.key, [])
         rest = ledger.leases.paused(f"run {due.key}")
-        if rest > 0 and _tried_with(settings, data_digest(self.root, plan)) in {end.get("tried_with") for end in failed}:
-            looked.pending.append(_failed(due, failed[-1], rest))
+        if rest > 0 and tried_with(settings, data_digest(self.root, plan)) in {end.get("tried_with") for end in failed}:
+            looked.pending.append(resting(due, failed[-1], rest))
             return
         seconds = seconds_of(self.settings.lease)
         lease = ledger.leases.take(f"watch {due.recipe}", f"{actor()} {socket.gethostname()}:{os.getpid()}", seconds)
@@ -194,11 +140,11 @@ class Watcher:
                 looked.elsewhere.append(due.key)
                 return
             final = carried.exit_code in FINAL
-            tried_with = _tried_with(settings, data_digest(self.root, plan))  # the data as the run left it: what it brought itself mends nothing
-            body = {"key": due.key, "recipe": due.recipe, "final": final, "tried_with": tried_with, "decisions": decided, **carried.as_json()}
+            tried = tried_with(settings, data_digest(self.root, plan))  # the data as the run left it: what it brought itself mends nothing
+            body = {"key": due.key, "recipe": due.recipe, "final": final, "tried_with": tried, "decisions": decided, **carried.as_json()}
             with ledger.transaction() as writer:
-                history = _history(writer, due.recipe)
-                if not self._is_over(history, due, decided) and not _is_said(history.failed.get(due.key, []), body):
+                history = history_in(writer, due.recipe)
+                if not self._is_over(history, due, decided) and not is_said(history.failed.get(due.key, []), body):
                     writer.append(ENDED, body, actor=actor())
                 if carried.moved_pins and due.moved:
                     self._now_the_project(writer, due)
@@ -220,11 +166,11 @@ class Watcher:
     def _claimed(self, ledger: Ledger, due: Due, decided: str) -> bool:
         """Write the claim, or find that this run was claimed and has not ended: then whoever claimed it is gone or failed, and it is taken up. False where it has ended."""
         with ledger.transaction() as writer:
-            history = _history(writer, due.recipe)
+            history = history_in(writer, due.recipe)
             if self._is_over(history, due, decided):
                 return False
             if due.key not in history.runs:
-                writer.append(RUN, _claim(due), actor=actor())
+                writer.append(RUN, claim(due), actor=actor())
                 return True
         how = "trying a run again" if due.key in history.failed or due.key in history.ended else "taking up a run that was cut off"
         self.say(f"{due.recipe}: {how} ({due.key[:12]}…)")
@@ -232,72 +178,14 @@ class Watcher:
 
     def _now_the_project(self, writer: Writer, due: Due) -> None:
         """The pin moved with the promotion, so the project as it stands now is what was run."""
-        last = _history(writer, due.recipe).last_run
+        last = history_in(writer, due.recipe).last_run
         stands = Due(due.recipe, due.sources, after=last["key"] if last else "")
-        writer.append(RUN, _claim(stands), actor=actor())
+        writer.append(RUN, claim(stands), actor=actor())
         writer.append(ENDED, {"key": stands.key, "recipe": due.recipe, "outcome": "the pin moved with the promotion", "final": True}, actor=actor())
 
     def _say_that_it_looked(self, ledger: Ledger, recipe: str) -> None:
         """Once a day, so that silence is not taken for peace."""
         every = seconds_of(self.settings.every)
-        last = _history(ledger, recipe).looked_at
+        last = history_in(ledger, recipe).looked_at
         if last is None or last > ledger.clock() + AHEAD or (ledger.clock() - last).total_seconds() >= max(0.0, A_DAY_S - 1.1 * every):
             ledger.append(LOOKED, {"recipe": recipe, "every_s": every}, actor=actor())
-
-
-def _history(reader: Reader | Ledger, recipe: str) -> WatchHistory:
-    return history_of(reader.entries(*WATCH_KINDS, recipe=recipe), recipe)
-
-
-def _tried_with(settings: str, data: str) -> str:
-    return sha256_json([settings, data])
-
-
-def _is_said(failed: Sequence[dict[str, Any]], body: dict[str, Any]) -> bool:
-    """Whether the last try came out in just this way, so that nobody is told again."""
-    return bool(failed) and all(failed[-1].get(key) == body.get(key) for key in ("exit_code", "tried_with", "summary", "final"))
-
-
-def _named(due: Due) -> str:
-    return "; ".join(due.why) if due.moved else "the project as it stands"
-
-
-def _failed(due: Due, end: dict[str, Any], rest: float) -> Pending:
-    code = end.get("exit_code")
-    again = f"it is tried again in {rest:.0f} s, or as soon as a setting, the data or a decision is another"
-    return Pending(due.key, code if isinstance(code, int) else 1, f"{_named(due)} waits: {end['outcome']}: {end.get('summary') or 'no reason given'}; {again}")
-
-
-def _claim(due: Due) -> dict[str, Any]:
-    return {
-        "key": due.key,
-        "recipe": due.recipe,
-        "sources": dict(due.sources),
-        "after": due.after,
-        "proposal": bool(due.moved),
-        "superseded": due.superseded,
-        "why": list(due.why),
-    }
-
-
-def _news(history: WatchHistory, recipe: str, sights: Sequence[Sight]) -> list[tuple[str, dict[str, Any]]]:
-    """The records that a look adds: one for each source that is seen otherwise, and one when a source begins to be out of sight or to wait."""
-    news = list[tuple[str, dict[str, Any]]]()
-    for sight in sights:
-        name, opened = sight.source.name, history.open.get(sight.source.name)
-        about = {"recipe": recipe, "source": name, "place": sight.source.place}
-        if sight.away:
-            if opened is None or opened.kind != AWAY:
-                news.append((AWAY, about | {"why": sight.away}))
-        elif sight.waits:
-            if opened is None or (opened.kind, opened.body["why"]) != (WAITS, sight.waits):
-                news.append((WAITS, about | {"why": sight.waits}))
-        else:
-            seen = {"digest": sight.digest, "revision": sight.revision}
-            last = history.seen.get(name)
-            if name in OF_THE_MACHINE and (name, sight.digest) in history.known:
-                continue  # another watcher's machine, or this one's again
-            if opened is not None or last is None or {key: last.body[key] for key in seen} != seen:
-                relevant = last is None or last.body["digest"] != sight.digest
-                news.append((SEEN, about | seen | {"pinned": sight.source.pinned, "relevant": relevant}))
-    return news

@@ -16,8 +16,9 @@ from recompress.errors import InputError
 from recompress.settings.file import place_in
 from recompress.watch.decide import Decision
 from recompress.watch.settings import WatchSettings, read_watch_settings, seconds_of
+from tasks.watch.looked import Looked
 from tasks.watch.loop import _rest, hints, look_once, recipes_of, spread, watch_on
-from tasks.watch.watcher import Looked, Watcher
+from tasks.watch.watcher import Watcher
 from tests.tasks.watch.small_project import make_small_project
 
 

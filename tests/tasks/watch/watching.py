@@ -14,7 +14,8 @@ from recompress.ledger import Ledger
 from recompress.watch.decide import Due
 from recompress.watch.settings import WatchSettings
 from tasks.watch.carry_out import Carried
-from tasks.watch.watcher import Looked, Watcher
+from tasks.watch.looked import Looked
+from tasks.watch.watcher import Watcher
 from tests.tasks.watch.hubs import NAME, Repository, a_hub, client_asks, first_commit
 from tests.tasks.watch.small_project import make_small_project
 
