@@ -28,10 +28,10 @@ def read_split(directory: Path, split: Split, slices: Sequence[str] | None = Non
     Raises ``DataRefused``: the file is missing, is no Parquet file or has other columns, a slice is not known, or nothing is left.
     """
     table = read_table(directory, split)
-    chosen = _chosen(table, slices)
-    columns = [chosen.column(column).to_pylist() for column in COLUMNS]
-    groups = chosen.column(GROUP).to_pylist() if GROUP in table.column_names else [""] * len(chosen)
-    examples = [Example(tuple(words), tuple(labels), name, group or "") for words, labels, name, group in zip(*columns, groups, strict=True)]
+    columns = [table.column(column).to_pylist() for column in COLUMNS]
+    groups = table.column(GROUP).to_pylist() if GROUP in table.column_names else [""] * len(table)
+    rows = (row for row in zip(*columns, groups, strict=True) if slices is None or row[2] in slices)
+    examples = [Example(tuple(words), tuple(labels), name, group or "") for words, labels, name, group in rows]
     names = {example.slice for example in examples}
     for name in slices or ():
         if name not in names:
@@ -71,7 +71,8 @@ def read_table(directory: Path, split: Split) -> pa.Table:
     if not path.is_file():
         raise DataRefused(f"{path} is missing; `recompress data` says how to get it")
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:  # pyarrow's read_table brings pandas
+            table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise DataRefused(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     lists = (pa.list_(pa.string()), pa.list_(pa.string()), pa.string())
@@ -119,20 +120,10 @@ def preparation(directory: Path) -> dict[str, Any]:
 
 
 def _labels(directory: Path, split: Split, slices: Sequence[str] | None) -> set[str]:
-    import pyarrow.compute as pc
-
-    column = _chosen(read_table(directory, split), slices).column("labels")
-    shown = (str(label) for label in pc.unique(pc.list_flatten(column)).to_pylist())
+    table = read_table(directory, split)
+    rows = zip(table.column("labels").to_pylist(), table.column("slice").to_pylist(), strict=True)  # and nothing of pyarrow's that brings pandas
+    shown = {str(label) for labels, name in rows if slices is None or name in slices for label in labels}
     return names_in(shown, head_of(preparation(directory)["benchmark"]).answer)
-
-
-def _chosen(table: pa.Table, slices: Sequence[str] | None) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if slices is None:
-        return table
-    return table.filter(pc.is_in(table.column("slice"), value_set=pa.array(list(slices), pa.string())))
 
 
 def _alike(actual: Any, expected: Any) -> bool:

@@ -81,7 +81,8 @@ def read_measured(evaluation: Evaluation, predictions: Path) -> Measured:
     digest = sha256_file(predictions)
     if digest != evaluation.predictions_sha256:
         raise IntegrityError(f"the predictions of {evaluation.model} have sha256 {digest[:12]}…, the evaluation says {evaluation.predictions_sha256[:12]}…")
-    table = pyarrow.parquet.read_table(predictions)
+    with pyarrow.parquet.ParquetFile(predictions) as file:  # read_table brings pandas
+        table = file.read()
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise IntegrityError(f"the predictions of {evaluation.model} have no column {missing[0]!r}; expected {', '.join(COLUMNS)}")

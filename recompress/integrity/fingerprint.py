@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -74,17 +74,22 @@ def _source(name: str) -> Path | None:
 @cache
 def _imports(source: Path) -> frozenset[str]:
     """Modules of this package that a source file names in import statements, wherever they stand (inside functions too), but for typing only."""
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    for_types = {id(node) for block in ast.walk(tree) if _is_type_checking(block) for node in ast.walk(block)}
     names = set()
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
+    for node in _statements(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return frozenset(name for name in names if name.split(".")[0] == PACKAGE and _source(name) is not None)
+
+
+def _statements(block: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node, but for those for typing only. Imports are no part of expressions, which are most of a tree and are left alone."""
+    for name in ("body", "handlers", "cases", "orelse", "finalbody"):
+        for node in getattr(block, name, ()):
+            if not _is_type_checking(node):
+                yield node
+                yield from _statements(node)
 
 
 def _is_type_checking(node: ast.AST) -> bool:

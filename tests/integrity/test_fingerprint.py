@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,37 @@ def test_code_of_one_room_counts_as_far_as_the_room_goes(package: Path) -> None:
         assert (fresh("made_up.room.x", within="made_up.room") != before) is counts, name
         assert fresh("made_up.room.x") != whole
         before = fresh("made_up.room.x", within="made_up.room")
+
+
+def test_imports_are_found_wherever_a_whole_walk_finds_them(root: Path) -> None:
+    """Against all nodes of all trees of the package, expressions included."""
+    for source in sorted((root / "recompress").rglob("*.py")):
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        unread = {id(node) for block in ast.walk(tree) if fingerprint._is_type_checking(block) for node in ast.walk(block)}
+        names: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import) and id(node) not in unread:
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level and id(node) not in unread:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        wanted = {name for name in names if name.split(".")[0] == "recompress" and fingerprint._source(name) is not None}
+        assert fingerprint._imports(source) == wanted, source
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "try:\n    pass\nexcept OSError:\n    {}",
+        "try:\n    pass\nfinally:\n    {}",
+        "try:\n    pass\nexcept OSError:\n    pass\nelse:\n    {}",
+        "match 1:\n    case 1:\n        {}",
+        "if 1:\n    pass\nelif 2:\n    {}",
+        "for _ in ():\n    pass\nelse:\n    {}",
+        "with open('x'):\n    {}",
+        "class A:\n    async def f(self):\n        {}",
+    ],
+)
+def test_an_import_counts_in_every_kind_of_block(block: str, tmp_path: Path) -> None:
+    source = tmp_path / "odd.py"
+    source.write_text(block.format("from recompress.integrity import digest"))
+    assert fingerprint._imports(source) == {"recompress.integrity", "recompress.integrity.digest"}
