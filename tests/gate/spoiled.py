@@ -277,6 +277,7 @@ CASES: dict[str, tuple[str, Changes]] = {
     "trainings that lie far apart": ("loss-too-large", more_trainings(1, wrong=set(range(0, 768, 8)) | set(range(1, 400, 10))) | rules(trainings=2)),
     # measured, and not good enough
     "too large": ("size-too-large", metric("candidate", "size_bytes", 31e6)),
+    "a byte too large, and nothing else": ("size-too-large", rules(limits={"size_bytes": 19_999_999})),
     "not small enough beside the baseline": ("size-too-large", metric("baseline", "size_bytes", 69e6)),
     "too slow": ("latency-too-high", metric("candidate", "latency_ratio_runtime", 1.49)),
     "fast on the whole, and not surely": ("latency-too-high", rounds("latency_ratio_runtime", *[1.52] * 6, 1.49)),
