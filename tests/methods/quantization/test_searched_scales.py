@@ -167,3 +167,14 @@ def test_negative_scales_are_carried_into_files(to: str, tmp_path: Path) -> None
     was, now = (open_runtime(tmp_path / place).logits(features) for place in ("packed", "file"))
     for one, other in zip(was, now, strict=True):
         np.testing.assert_allclose(other, one, rtol=0.02, atol=0.02 * float(np.abs(one).max()))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_large_matrix_is_searched_in_parts_and_all_of_it_is(symmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = drawn(5, rows=7)
+    whole = grid_of(weight, 4, 8, symmetric=symmetric, scales="mse")
+    monkeypatch.setattr(grid, "CHUNK", 2 * weight.shape[1])
+    parts = grid_of(weight, 4, 8, symmetric=symmetric, scales="mse")
+    assert parts.scales.equal(whole.scales)
+    assert parts.zeros.equal(whole.zeros)
+    assert len(parts.scales) == 7
