@@ -12,10 +12,13 @@ A model that moves from torch to ONNX Runtime is faster with the very same numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import truediv
+from typing import TypeVar
 
 from recompress.measure.rounds import PerRound, ratios
 
+Time = TypeVar("Time", float, list[float])
 TORCH = "torch"
 FAMILY = {"torch": TORCH, "packed": TORCH}
 """What runs where: packed weights are torch's."""
@@ -44,19 +47,18 @@ def _compared(baselines: Mapping[str, Mapping[str, object]], runtime: str) -> It
 
 def ratios_of_rounds(baselines: Mapping[str, PerRound], runtime: str, model: PerRound) -> PerRound:
     """The ratios round by round of a model that answers in ``runtime``; ``baselines`` are the same numbers by the runtime that they answer in."""
-    return {
-        f"{ratio}{end}": ratios(baselines[name][key], model[key])
-        for end, name in _compared(baselines, runtime)
-        for ratio, key in TIMES.items()
-        if key in model and key in baselines[name]
-    }
+    return _beside(baselines, runtime, model, ratios)
 
 
 def ratios_of_figures(baselines: Mapping[str, Mapping[str, float]], runtime: str, model: Mapping[str, float]) -> dict[str, float]:
     """The ratios of latencies as a whole."""
+    return _beside(baselines, runtime, model, truediv)
+
+
+def _beside(baselines: Mapping[str, Mapping[str, Time]], runtime: str, model: Mapping[str, Time], ratio: Callable[[Time, Time], Time]) -> dict[str, Time]:
     return {
-        f"{ratio}{end}": baselines[name][key] / model[key]
+        f"{called}{end}": ratio(baselines[name][key], model[key])
         for end, name in _compared(baselines, runtime)
-        for ratio, key in TIMES.items()
+        for called, key in TIMES.items()
         if key in model and key in baselines[name]
     }
