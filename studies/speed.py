@@ -86,20 +86,13 @@ def products(graph: onnx.ModelProto, batch: dict[str, np.ndarray]) -> int:
     """Products of 8-bit integers that a graph makes for a batch: of each node that multiplies integers, the rows that really reach it times its matrix."""
     nodes = [node for node in graph.graph.node if node.op_type == "MatMulInteger"]
     stored = {one.name: tuple(one.dims) for one in graph.graph.initializer}
+    names = list(dict.fromkeys(node.input[0] for node in nodes))
     asked = onnx.ModelProto()
     asked.CopyFrom(graph)
-    asked.graph.output.extend(helper.make_tensor_value_info(node.input[0], TensorProto.UNDEFINED, None) for node in nodes)
-    del asked.graph.output[: len(graph.graph.output)]
-    names = list(dict.fromkeys(node.input[0] for node in nodes))
-    found = dict(zip(names, _session(_typed(asked, names)).run(names, batch), strict=True))
+    del asked.graph.output[:]
+    asked.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names)
+    found = dict(zip(names, _session(asked.SerializeToString()).run(names, batch), strict=True))
     return sum(found[node.input[0]].size // stored[node.input[1]][0] * int(np.prod(stored[node.input[1]])) for node in nodes)
-
-
-def _typed(graph: onnx.ModelProto, names: list[str]) -> bytes:
-    """The graph with the tensors of these names as its only outputs, 8-bit as they are."""
-    del graph.graph.output[:]
-    graph.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names)
-    return bytes(graph.SerializeToString())
 
 
 def beside_peak(checkpoint: Checkpoint, features: list[dict[str, Any]]) -> dict[str, float]:
