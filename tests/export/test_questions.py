@@ -23,8 +23,9 @@ from tests.tiny import tiny_examples
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = checkpoint_of("bert-reader")
     checkpoint.info = replace(checkpoint.info, answering={"stride": 4, "threshold": None})
-    save(checkpoint, tmp_path_factory.mktemp("reader") / "model")
-    return tmp_path_factory.getbasetemp() / "reader0" / "model"
+    folder = tmp_path_factory.mktemp("reader") / "model"
+    save(checkpoint, folder)
+    return folder
 
 
 @pytest.mark.parametrize("to", ["onnx", "transformers", "openvino"])
