@@ -27,11 +27,12 @@ from jaxtyping import Float
 
 from recompress.benchmarks import Example, ReadsOn, benchmark_of
 from recompress.benchmarks.answers import Span
+from recompress.benchmarks.prompted import Prompted
 from recompress.benchmarks.question_answering import QuestionAnswering
 from recompress.benchmarks.windows import question_is_cut
 from recompress.data.characters import HALF, LOST, repaired, to_nfc, without_hidden
 from recompress.errors import DataRefused, InputError
-from recompress.models.chat import as_question, stops_of
+from recompress.models.chat import prompts_of, stops_of
 from recompress.models.checkpoint import read_info
 from recompress.models.light_tokenizer import LightTokenizer
 from recompress.models.one_file import FILES
@@ -69,7 +70,7 @@ class Predictor:
     @property
     def columns(self) -> tuple[str, ...]:
         """What each row has to name: nothing but a text, the two texts of a pair, or a question and its context."""
-        return self.benchmark.head.asked
+        return self.benchmark.columns if isinstance(self.benchmark, Prompted) else self.benchmark.head.asked
 
     @property
     def writes(self) -> bool:
@@ -83,7 +84,7 @@ class Predictor:
 
     def __call__(self, texts: Sequence[Text]) -> list[Answer]:
         """An answer for each text or pair, in order: label and score, all labels that hold with the score of each, a number, words, tags and entities, or how well a
-        model of language foresees it; or, of a model that finds answers, for each question and context the part that answers. Raises ``InputError`` for rows of
+        model of language foresees it; label or text, where it is asked in words; or, of a model that finds answers, for each question and context the part that answers. Raises ``InputError`` for rows of
         another kind."""
         return in_order(self.in_parts(texts))
 
@@ -95,7 +96,12 @@ class Predictor:
         if isinstance(self.benchmark, QuestionAnswering):
             benchmark = self.benchmark
             return (([i], [self._found(benchmark, row["question"], row["context"])]) for i, row in enumerate(rows))
-        return self._about([tuple(row[name] for name in self.columns) for row in rows])
+        texts_of_rows = [tuple(row[name] for name in self.columns) for row in rows]
+        if isinstance(self.benchmark, Prompted):
+            return iter(
+                [(list(range(len(rows))), self.benchmark.served(self.runtime, self.tokenizer, [*map(self._example, texts_of_rows)], self.info.max_length))]
+            )
+        return self._about(texts_of_rows)
 
     def continue_text(self, prompts: Sequence[str], tokens: int, *, plain: bool = False) -> list[Answer]:
         """What a model of language writes behind each prompt, at most ``tokens``, each the likeliest: in the form of a chat, where the model has one and ``plain``
@@ -106,7 +112,7 @@ class Predictor:
         if not isinstance(self.benchmark, ReadsOn):
             raise InputError(f"this model was made for {self.info.benchmark} and writes nothing; leave --tokens out")
         runtime, stops = can_continue(self.runtime), stops_of(self.tokenizer)
-        asked = [self._prompt(prompt, plain=plain) for prompt in prompts]
+        asked = prompts_of(self.tokenizer, [as_prepared(prompt, running=True) for prompt in prompts], plain=plain)
         for prompt in asked:
             check_prompt(runtime, prompt)
         written = [continued(runtime, prompt, tokens, stops) for prompt in asked]
@@ -115,15 +121,6 @@ class Predictor:
             {"completion": decode(list(done.tokens)), "tokens": len(done.tokens), "prompt_tokens": len(prompt), "ended": done.stopped}
             for prompt, done in zip(asked, written, strict=True)
         ]
-
-    def _prompt(self, text: str, *, plain: bool) -> list[int]:
-        text = as_prepared(text, running=True)
-        template = None if plain else self.tokenizer.chat_template
-        encode = self.tokenizer.backend_tokenizer.encode
-        if template is None:
-            return list(encode(text).ids)
-        named = {name: token for name in ("bos_token", "eos_token") if (token := getattr(self.tokenizer, name)) is not None}
-        return list(encode(as_question(template, text, named), add_special_tokens=False).ids)
 
     def _about(self, texts: Sequence[tuple[str, ...]]) -> Iterator[tuple[list[int], list[Answer]]]:
         labels = self.info.labels
@@ -154,7 +151,7 @@ class Predictor:
         return _of_words(example, decided, likeliest, feature["units"]) if kind == "tags" else _of_text(decided, likeliest)
 
     def _example(self, texts: tuple[str, ...]) -> Example:
-        prepared = tuple(as_prepared(text, running=self._pieces is not None) for text in texts)
+        prepared = tuple(as_prepared(text, running=self.benchmark.head.answer in ("text", "nothing")) for text in texts)
         return Example(self.benchmark.split(*prepared) if len(prepared) == 1 else prepared)
 
     def _is_cut(self, example: Example, feature: Feature) -> bool:

@@ -15,7 +15,7 @@ from recompress.errors import InputError
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models import chat
-from recompress.models.chat import as_question, stops_of
+from recompress.models.chat import as_questions, stops_of
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.predict import Predictor, summary
 from recompress.runtimes import open_runtime, runtime_of
@@ -166,7 +166,7 @@ def test_a_template_is_rendered_as_transformers_renders_it() -> None:
     tokenizer = checkpoint_of("llama").tokenizer
     tokenizer.chat_template = TEMPLATE
     expected = tokenizer.apply_chat_template([{"role": "user", "content": 'a "b"\n'}], tokenize=False, add_generation_prompt=True)
-    assert as_question(TEMPLATE, 'a "b"\n', {"bos_token": "<end>", "eos_token": "<end>"}) == expected
+    assert as_questions(TEMPLATE, ['a "b"\n', "b"], {"bos_token": "<end>", "eos_token": "<end>"}) == [expected, expected.replace('a "b"\n', "b")]
 
 
 SPOILT = {
@@ -189,6 +189,6 @@ def test_a_template_that_does_anything_else_is_one_line(name: str, monkeypatch: 
     if name == "forever":
         monkeypatch.setattr(chat, "SECONDS", 2)
     with pytest.raises(InputError, match=said) as caught:
-        as_question(template, "x", {})
+        as_questions(template, ["x"], {})
     assert "\n" not in str(caught.value)
     assert "--plain" in str(caught.value)

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from recompress.benchmarks.benchmark import Benchmark, Example, InWindows, ReadsOn, answers_of, first_of_each
+from recompress.benchmarks.benchmark import Benchmark, ComparesWith, Example, InWindows, ReadsOn, ShowsExamples, answers_of, first_of_each, learned_as, reads_of
 from recompress.errors import InputError, IntegrityError
 from recompress.settings.base import Settings
 
@@ -21,14 +22,18 @@ __all__ = [
     "ALL_BENCHMARKS",
     "Benchmark",
     "BenchmarkName",
+    "ComparesWith",
     "Example",
     "InWindows",
     "ReadsOn",
+    "ShowsExamples",
     "answers_of",
     "benchmark_of",
     "dials_of",
     "first_of_each",
     "get_benchmark",
+    "learned_as",
+    "reads_of",
 ]
 
 BenchmarkName = Literal[
@@ -39,6 +44,8 @@ BenchmarkName = Literal[
     "text-regression",
     "language-modelling",
     "question-answering",
+    "few-shot-classification",
+    "text-generation",
 ]
 ALL_BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
 
@@ -61,33 +68,34 @@ def get_benchmark(name: str, answering: Mapping[str, Any] | None = None) -> Benc
 
     Raises ``InputError`` for a name that is not known, and for dials of a benchmark without any; pydantic's ``ValidationError`` for dials that are wrong.
     """
+    from recompress.benchmarks.few_shot_classification import FewShotClassification
     from recompress.benchmarks.language_modelling import LanguageModelling
     from recompress.benchmarks.multi_label_classification import MultiLabelClassification
     from recompress.benchmarks.pair_classification import PairClassification
     from recompress.benchmarks.question_answering import QuestionAnswering
     from recompress.benchmarks.text_classification import TextClassification
+    from recompress.benchmarks.text_generation import TextGeneration
     from recompress.benchmarks.text_regression import TextRegression
     from recompress.benchmarks.token_classification import TokenClassification
 
-    every: tuple[Benchmark, ...] = (
-        TokenClassification(),
-        TextClassification(),
-        PairClassification(),
-        MultiLabelClassification(),
-        TextRegression(),
-        LanguageModelling(),
-        QuestionAnswering(),
+    every: tuple[Any, ...] = (
+        TokenClassification,
+        TextClassification,
+        PairClassification,
+        MultiLabelClassification,
+        TextRegression,
+        LanguageModelling,
+        QuestionAnswering,
+        FewShotClassification,
+        TextGeneration,
     )
-    known = {benchmark.name: benchmark for benchmark in every}
+    known = {kind.name: kind for kind in every}
     if name not in known:
         from recompress.settings.file import unknown
 
         raise InputError(unknown("benchmark", name, known, "benchmark"))
-    benchmark = known[name]
-    if not answering:
-        return benchmark
-    if isinstance(benchmark, QuestionAnswering):
-        return QuestionAnswering(benchmark.Dials.model_validate(dict(answering)))
-    if isinstance(benchmark, MultiLabelClassification):
-        return MultiLabelClassification(benchmark.Dials.model_validate(dict(answering)))
-    raise InputError(f"{name} has no dials of its own; leave answering out")
+    dials = getattr(known[name], "Dials", None)
+    if answering and dials is None:
+        raise InputError(f"{name} has no dials of its own; leave answering out")
+    benchmark: Benchmark = known[name](dials.model_validate_json(json.dumps(dict(answering)))) if answering and dials else known[name]()
+    return benchmark

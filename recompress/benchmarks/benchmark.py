@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -82,6 +82,43 @@ class ReadsOn(Protocol):
 
     def read(self, runtime: Runtime, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], max_length: int, label: str) -> list[tuple[str, ...]]:
         """What ``Benchmark.decide`` gives for each example; ``label`` names the progress bar."""
+
+
+@runtime_checkable
+class ComparesWith(Protocol):
+    """A benchmark whose models are compared with the baseline beyond their answers."""
+
+    def beside(
+        self, model: Any, baseline: Any, examples: Sequence[Example], written: Sequence[tuple[str, ...]], theirs: Sequence[tuple[str, ...]],
+        max_length: int, label: str,
+    ) -> list[tuple[str, ...]]:  # fmt: skip
+        """``written``, what ``ReadsOn.read`` gave, with what is counted beside ``theirs``, the baseline's."""
+
+    def with_itself(self, written: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """The same of the baseline, beside itself."""
+
+
+@runtime_checkable
+class ShowsExamples(Protocol):
+    """A benchmark that asks in words: its prompt is made of the data, training examples may stand in it, and models keep it."""
+
+    def completed(self, train: Sequence[Example], labels: Sequence[str]) -> ShowsExamples:
+        """With these examples, and whatever else its dials leave to the data."""
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The dials as plain values, for a model to name."""
+
+
+def learned_as(benchmark: Benchmark) -> Benchmark:
+    """What a training is judged by: the benchmark itself, or, where a model is asked in words, how well it foresees prompts with their answers."""
+    judge: Benchmark = getattr(benchmark, "as_text", benchmark)
+    return judge
+
+
+def reads_of(benchmark: Benchmark) -> tuple[str, ...]:
+    """The benchmarks whose data it is measured on: its own, and others'."""
+    return (benchmark.name, *getattr(benchmark, "reads", ()))
 
 
 @runtime_checkable

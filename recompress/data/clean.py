@@ -51,7 +51,8 @@ def clean(
     examples: Iterable[Example], labels: frozenset[str] | None, tally: Tally, *, tagged: bool, running: bool = False, spans: bool = False
 ) -> list[Example]:
     """Rows with whole characters, composed, without empty words, with known labels and entities that begin. ``tagged``: each word has a tag of its own;
-    otherwise the only word is a whole text. ``running``: the rows follow on each other, so that a line of punctuation stays, and spaces as they are.
+    otherwise the only word is a whole text. ``running``: the rows follow on each other, or are prompts whose labels are texts, so that a line of punctuation stays, and
+    spaces as they are.
     ``spans``: a question, and a text whose parts are its answers; these move with the characters that are repaired before them, and spaces stay.
 
     Counted in words: ``not_nfc``, ``hidden_characters``, ``broken_characters``, ``empty_words``; in tags: ``invalid_bio``; in rows left out:
@@ -80,6 +81,8 @@ def _clean_row(example: Example, known: frozenset[str] | None, tally: Tally, tag
     words, labels = example.words, example.labels
     if not (text.isascii() and text.isprintable()):
         words = tuple(_clean_text(word, tally) for word in words)
+    if running:
+        labels = tuple(_clean_text(label, Counter()) for label in labels)
     if not tagged and not running:
         words = tuple(" ".join(word.split()) for word in words)
     elif tagged and not all(word.strip() for word in words):

@@ -24,13 +24,15 @@ def settled(labels: Iterable[str], answer: Answer) -> tuple[str, ...]:
 
 
 def names_in(labels: Iterable[str], answer: Answer) -> set[str]:
-    """The names that a model has outputs for."""
-    return {*NUMBER.outputs} if answer == "number" else set(labels) - {NO_LABEL_HOLDS}
+    """The names that a model has outputs for; texts are no names."""
+    return {*NUMBER.outputs} if answer == "number" else set() if answer == "text" else set(labels) - {NO_LABEL_HOLDS}
 
 
 def kinds_of(rows: Sequence[Example], answer: Answer, *, by_type: bool = False) -> list[tuple[str, ...]]:
-    """Of each row the kind that splits take the same share of: its label; of questions whether they have an answer; of several labels the one that the fewest rows have; of numbers the tenth that it lies in; of tagged sentences the
+    """Of each row the kind that splits take the same share of: its label; of texts that are written no kind; of questions whether they have an answer; of several labels the one that the fewest rows have; of numbers the tenth that it lies in; of tagged sentences the
     whole row of tags, or (``by_type``) the type of entity in it that the fewest sentences have."""
+    if answer == "text":
+        return [()] * len(rows)
     if answer == "labels":
         counts = Counter(label for row in rows for label in row.labels)
         return [(min(row.labels, key=lambda label: (counts[label], label)),) if row.labels else () for row in rows]

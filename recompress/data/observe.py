@@ -116,7 +116,7 @@ def _from_labels(part: RawPart, settings: SourceSettings, known: frozenset[str])
         "empty_words": empty,
         "missing_labels": [_missing(example, settings.head.answer) for example in part.examples],
         "unknown_labels": [
-            0 if settings.head.answer in ("number", "span") or known.issuperset(example.labels) else sum(label not in known for label in example.labels)
+            0 if settings.head.answer in ("number", "span", "text") or known.issuperset(example.labels) else sum(label not in known for label in example.labels)
             for example in part.examples
         ],
         "invalid_bio": [len(continues_nothing(example.labels)) if settings.tagged else 0 for example in part.examples],
@@ -125,7 +125,7 @@ def _from_labels(part: RawPart, settings: SourceSettings, known: frozenset[str])
 
 def _missing(example: Example, answer: Answer) -> int:
     """Labels that a row lacks, or has too many."""
-    if answer in ("labels", "span"):
+    if answer in ("labels", "span", "text"):
         return int(not example.labels)
     wanted = {"tags": len(example.words), "nothing": 0}.get(answer, 1)
     return abs(len(example.labels) - wanted)
@@ -186,8 +186,8 @@ def observe_balance(parts: Iterable[RawPart], settings: SourceSettings) -> pd.Da
 
 
 def _compare(splits: Sequence[RawPart], answer: Answer) -> dict[str, float]:
-    if answer == "number":
-        return {"entity_density": 1.0, "label_balance": _farthest_apart(splits), "labels_train_lacks": 0}
+    if answer in ("number", "text"):
+        return {"entity_density": 1.0, "label_balance": _farthest_apart(splits) if answer == "number" else 0.0, "labels_train_lacks": 0}
     counts = {part.split: _label_counts(part, answer) for part in splits}
     density = [counts[part.split].total() / len(part.examples) for part in splits] if answer == "tags" else [1.0]
     sizes = {part.split: len(part.examples) if answer == "labels" else counts[part.split].total() for part in splits}

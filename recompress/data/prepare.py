@@ -74,7 +74,8 @@ def _clean_part(part: RawPart, settings: SourceSettings, tally: Tally) -> list[E
     tally["read"] = len(part.examples)
     tally["untidy_labels"] = part.untidy_labels
     known = frozenset(settings.known_labels) if settings.known_labels else None
-    rows = clean(part.examples, known, tally, tagged=settings.tagged, running=settings.running_text, spans=settings.finds_spans)
+    running = settings.running_text or settings.head.answer == "text"  # a prompt keeps its lines
+    rows = clean(part.examples, known, tally, tagged=settings.tagged, running=running, spans=settings.finds_spans)
     if tally["unknown_labels"] > UNKNOWN_LABELS_LIMIT * len(part.examples):
         strange = sorted(names_in((label for example in part.examples for label in example.labels), settings.head.answer) - (known or frozenset()))
         raise DataRefused(f"{part.split} of {part.slice!r} has labels that params.yaml does not list: {', '.join(map(repr, strange[:5]))}")

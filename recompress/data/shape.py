@@ -44,8 +44,8 @@ def lengths(examples: Sequence[Example], *, tagged: bool) -> dict[str, int]:
 
 
 def labels_in(examples: Sequence[Example], answer: Answer) -> Counter[str]:
-    """How often each label occurs; of tags each entity counts once, by its type; of questions whether they have an answer. Numbers are no labels."""
-    if answer == "number":
+    """How often each label occurs; of tags each entity counts once, by its type; of questions whether they have an answer. Numbers and texts are no labels."""
+    if answer in ("number", "text"):
         return Counter()
     if answer == "span":
         return Counter(KINDS[any(example.labels)] for example in examples)

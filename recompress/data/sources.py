@@ -222,7 +222,7 @@ def read_files(files: Sequence[RawFile], settings: SourceSettings, where: str, *
         for place, row in zip(places, reading.rows, strict=True):
             part = parts.setdefault(place, RawPart(*place))
             group = f"{name}:{row.group}" if row.group and settings.format == "conll" else row.group
-            labels = row.labels if settings.finds_spans else tuple(map(tidy, row.labels))  # answers are parts of their text, spaces and all
+            labels = row.labels if settings.head.answer in ("span", "text") else tuple(map(tidy, row.labels))  # texts are taken spaces and all
             part.untidy_labels += sum(before != after for before, after in zip(row.labels, labels, strict=True)) if labels != row.labels else 0
             labels = settled(labels, settings.head.answer) if labels != row.labels else labels
             part.examples.append(Example(row.words, labels, part.slice, group))

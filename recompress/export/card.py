@@ -25,7 +25,7 @@ def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, st
     rows = {
         "made for": info.benchmark,
         "labels": "" if head.outputs else ", ".join(info.labels),
-        "answers": ", ".join(f"{name} {value}" for name, value in info.answering.items()),
+        "answers": ", ".join(f"{name} {value}" for name, value in info.answering.items() if not isinstance(value, list | dict)),
         "longest sequence": f"{info.max_length} tokens",
         "steps": " ".join(info.steps) or "none",
         **facts,

@@ -12,15 +12,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import psutil
 from jaxtyping import Float, Int
 
-from recompress.benchmarks import Benchmark, Example, InWindows, ReadsOn, answers_of, benchmark_of
+from recompress.benchmarks import Benchmark, ComparesWith, Example, InWindows, ReadsOn, answers_of, benchmark_of
 from recompress.errors import DataRefused, IntegrityError
 from recompress.progress import bar
 from recompress.runtimes import Feature, Runtime, runtime_of
+
+if TYPE_CHECKING:
+    from recompress.models.checkpoint import Checkpoint
 
 Metrics = dict[str, float]
 
@@ -34,8 +38,18 @@ class Quality:
     types: dict[str, Metrics]
 
 
-def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: Path, *, label: str = "predicting") -> Quality:
-    """Let the model in ``directory`` answer all ``examples`` through its runtime, on all cores, and write its answers to ``predictions``.
+class Beside(NamedTuple):
+    """What a model is compared with, where its benchmark does so."""
+
+    baseline: Path
+    """The directory of the baseline."""
+    predictions: Path | None
+    """What it answered to the same examples; ``None`` where the model itself is the baseline."""
+
+
+def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: Path, *, label: str = "predicting", beside: Beside | None = None) -> Quality:
+    """Let the model in ``directory`` answer all ``examples`` through its runtime, on all cores, and write its answers to ``predictions``; with ``beside``, what a
+    benchmark of texts that are written counts beside the baseline is there too.
 
     Raises ``DataRefused`` without examples or for labels that the model does not know, and ``IntegrityError`` for logits that are not finite.
     """
@@ -48,6 +62,8 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
     runtime = runtime_of(checkpoint, threads=psutil.cpu_count(logical=True) or 1)
     if isinstance(benchmark, ReadsOn):
         answers = benchmark.read(runtime, checkpoint.tokenizer, examples, info.max_length, label)
+        if isinstance(benchmark, ComparesWith) and beside is not None:
+            answers = _compared(benchmark, checkpoint, runtime, examples, answers, beside, label)
     else:
         features = benchmark.encode(checkpoint.tokenizer, examples, info.labels, info.max_length)
         units = predict(runtime, benchmark, features, label)
@@ -59,6 +75,27 @@ def evaluate_quality(directory: Path, examples: Sequence[Example], predictions: 
     counts = benchmark.counts([example.labels for example in examples], answers, info.labels)
     write_predictions(predictions, examples, answers, counts, benchmark, info.labels)
     return summarise(benchmark, counts, [example.slice for example in examples], info.labels)
+
+
+def _compared(
+    benchmark: ComparesWith, checkpoint: Checkpoint, runtime: Runtime, examples: Sequence[Example], answers: list[tuple[str, ...]], beside: Beside, label: str
+) -> list[tuple[str, ...]]:
+    """Answers with what is counted beside the baseline's."""
+    from pyarrow import parquet
+
+    from recompress.benchmarks.agreement import Speaker
+    from recompress.models.checkpoint import load
+
+    if beside.predictions is None:
+        return benchmark.with_itself(answers)
+    theirs = [tuple(row) for row in parquet.read_table(beside.predictions, columns=["prediction"]).column("prediction").to_pylist()]
+    if len(theirs) != len(answers):
+        raise IntegrityError(f"{beside.predictions} has answers to {len(theirs)} examples, and {len(answers)} were asked")
+    baseline = load(beside.baseline)
+    other = Speaker(runtime_of(baseline, runtime.threads), baseline.tokenizer)
+    return benchmark.beside(
+        Speaker(runtime, checkpoint.tokenizer), other, examples, answers, theirs, checkpoint.info.max_length, f"{label} beside the baseline"
+    )
 
 
 def predict(runtime: Runtime, benchmark: Benchmark, features: Sequence[Feature], label: str = "predicting") -> list[Float[np.ndarray, "units labels"]]:

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 Family = Literal["pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training"]
 Need = Literal["calibration", "training", "teacher", "base"]
 Bound = Literal["equal", "at most", "at least"]
-LABELLED = tuple(name for name, head in HEADS.items() if head.labelled)
-"""Benchmarks whose data says what is right."""
+LABELLED = tuple(name for name, head in HEADS.items() if head.labelled and not head.pretrained)
+"""Benchmarks whose models learn from data that says what is right."""
+OF_LANGUAGE = tuple(name for name, head in HEADS.items() if head.pretrained)
+"""Benchmarks of models of language, whatever these are asked."""
 FAMILIES = ("pruning", "quantization", "distillation", "low_rank", "sharing", "slimming", "training")
 
 

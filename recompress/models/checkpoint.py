@@ -188,7 +188,7 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):
         raise IntegrityError(f"{directory / INFO_FILE} says that the runtime is {info.runtime}, but {WEIGHTS_FILE} tells otherwise")
-    labels = 0 if head.pretrained else config.num_labels
+    labels = config.num_labels if not head.pretrained else len(info.labels) if head.answer == "label" else 0  # which a model of language has in its prompt
     if len(info.labels) != labels or any(getattr(info, name) != value for name, value in _odd_shapes(network).items()):
         raise IntegrityError(f"{directory / INFO_FILE} tells of other labels or shapes than {WEIGHTS_FILE} holds")
     return network.eval()

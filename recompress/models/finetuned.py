@@ -48,6 +48,8 @@ def from_finetuned(
     check_whole(directory, f"model {directory}")
     if (directory / INFO_FILE).is_file():
         checkpoint = load(directory)
+        if checkpoint.info.benchmark != benchmark and head_of(benchmark).pretrained and head_of(checkpoint.info.benchmark).pretrained:
+            checkpoint.info = replace(checkpoint.info, benchmark=benchmark, answering={})  # a model of language, asked something else
         if checkpoint.info.benchmark != benchmark:
             raise InputError(f"model {directory} was made for {checkpoint.info.benchmark}, the data is for {benchmark}")
         if isinstance(checkpoint.network, Path):
@@ -58,6 +60,9 @@ def from_finetuned(
         checkpoint = _of_transformers(directory, benchmark, say)
     if answering:
         checkpoint.info = replace(checkpoint.info, answering=dict(answering))
+    if head_of(benchmark).pretrained:  # labels stand in the prompt, where there are any
+        checkpoint.info = replace(checkpoint.info, labels=tuple(labels) if head_of(benchmark).answer == "label" else ())
+        labels = checkpoint.info.labels
     check_labels(checkpoint.info.labels, labels, str(directory))
     return checkpoint if longest is None else _shortened(checkpoint, longest, directory)
 

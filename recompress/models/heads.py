@@ -10,9 +10,9 @@ from typing import Any, Literal
 from recompress.errors import InputError
 from recompress.settings.file import unknown
 
-Answer = Literal["label", "tags", "labels", "number", "span", "nothing"]
+Answer = Literal["label", "tags", "labels", "number", "span", "text", "nothing"]
 """What a row of data says beside its text, and what a head's numbers mean: one label of several, such a label for each word, any number of labels, a number, a part
-of the text (its beginning and its end), or nothing, because the text is its own."""
+of the text (its beginning and its end), text that is right to be written, or nothing, because the text is its own."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Head:
     pipeline: str
     """What hubs and transformers' pipelines call its work."""
     pretrained: bool = False
-    """Whether the base model's own head is used and there are no labels, or a fresh one is made for the labels."""
+    """Whether the base model's own head is used, that of a model of language, or a fresh one is made for the labels."""
     reads_words: bool = False
     """Whether it is asked about text that is split into words."""
     outputs: tuple[str, ...] = ()
@@ -68,6 +68,8 @@ PAIR = Head("AutoModelForSequenceClassification", "label", "text-classification"
 MULTI_LABEL = Head("AutoModelForSequenceClassification", "labels", "text-classification", problem_type="multi_label_classification")
 NUMBER = Head("AutoModelForSequenceClassification", "number", "text-classification", outputs=("value",), problem_type="regression")
 CAUSAL = Head("AutoModelForCausalLM", "nothing", "text-generation", pretrained=True)
+FEW_SHOT = Head("AutoModelForCausalLM", "label", "text-generation", pretrained=True)
+WRITTEN = Head("AutoModelForCausalLM", "text", "text-generation", pretrained=True)
 SPANS = Head("AutoModelForQuestionAnswering", "span", "question-answering", outputs=("start", "end"), texts=2)
 
 HEADS: Mapping[str, Head] = {
@@ -78,6 +80,8 @@ HEADS: Mapping[str, Head] = {
     "text-regression": NUMBER,
     "language-modelling": CAUSAL,
     "question-answering": SPANS,
+    "few-shot-classification": FEW_SHOT,
+    "text-generation": WRITTEN,
 }
 """By the name of the benchmark, which is what a model directory notes."""
 

@@ -38,7 +38,7 @@ def from_base(directory: Path, benchmark: str, labels: Sequence[str], max_length
 
     check_whole(directory, f"base model {directory}")
     if head_of(benchmark).pretrained:
-        return _whole_base(directory, benchmark, labels, max_length)
+        return _whole_base(directory, benchmark, labels, max_length, answering)
     labels = head_of(benchmark).outputs or labels
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"labels are distinct and at least one, got {', '.join(labels) or 'none'}")
@@ -94,9 +94,9 @@ def check_sees_all(directory: Path, config: PreTrainedConfig, benchmark: str) ->
         raise InputError(f"{benchmark} needs an encoder, and {directory} is a {config.model_type}, whose tokens see only what stands before them")
 
 
-def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int) -> Checkpoint:
-    """A decoder with the head that it was trained with."""
-    if labels:
+def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_length: int, answering: Mapping[str, Any] | None) -> Checkpoint:
+    """A decoder with the head that it was trained with; what it was made for is another thing that it is asked."""
+    if labels and head_of(benchmark).answer != "label":
         raise InputError(f"{benchmark} has no labels, got {', '.join(labels)}")
     config = read_config(directory)
     check_causal(directory, config, benchmark)
@@ -104,11 +104,11 @@ def _whole_base(directory: Path, benchmark: str, labels: Sequence[str], max_leng
     check_room(directory, config, tokenizer, max_length)
     if (directory / INFO_FILE).is_file():
         network = load(directory).torch_network
-        if read_info(directory).benchmark != benchmark:
+        if not head_of(read_info(directory).benchmark).pretrained:
             raise InputError(f"base model {directory} was made for {read_info(directory).benchmark} and has no head for {benchmark}")
     else:
         network = _read_base(directory, head_of(benchmark).auto_model())
-    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=(), max_length=max_length))
+    return Checkpoint(network.eval(), tokenizer, Info(benchmark=benchmark, labels=tuple(labels), max_length=max_length, answering=dict(answering or {})))
 
 
 def _read_base(directory: Path, auto_model: Any = None) -> PreTrainedModel:

@@ -1,16 +1,17 @@
-"""A text that is continued, token by token, each the likeliest behind those before it, with the keys and values of what was read kept in a cache.
+"""A text that is continued, token by token, with the keys and values of what was read kept in a cache.
 
-    token_t = argmax p(. | tokens before it)                 of equal ones the first
+    token_t = argmax p(. | tokens before it)                 of equal ones the first; or drawn (``recompress.runtimes.sampling``)
 
 The prompt is read once (prefill), then one token at a time (decode), until a stop token, the number asked for, or the model's last position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from jaxtyping import Float
 
 from recompress.errors import InputError
@@ -28,7 +29,21 @@ class Continues(Protocol):
         """Forget what was read, read the prompt, and give the logits behind it; there will be ``room`` tokens in all."""
 
     def decode(self, token: int) -> Float[Any, " vocabulary"]:
-        """Read on."""
+        """Read on, and give the logits behind the token."""
+
+    def read_on(self, tokens: Sequence[int]) -> Float[Any, " vocabulary"]:
+        """The same of several tokens at once; the logits are those behind the last."""
+
+    def rewind(self, length: int) -> None:
+        """Forget what was read behind the first ``length`` tokens, so that something else may stand there."""
+
+
+Choose = Callable[[Float[np.ndarray, " vocabulary"]], int]
+"""Which token comes, of the logits for it."""
+
+
+def likeliest(logits: Float[np.ndarray, " vocabulary"]) -> int:
+    return int(logits.argmax())
 
 
 class Continuation(NamedTuple):
@@ -48,24 +63,24 @@ def can_continue(runtime: object) -> Continues:
     return runtime  # type: ignore[return-value]
 
 
-def continued(runtime: Continues, prompt: Sequence[int], count: int, stops: frozenset[int] = frozenset()) -> Continuation:
+def continued(runtime: Continues, prompt: Sequence[int], count: int, stops: frozenset[int] = frozenset(), choose: Choose = likeliest) -> Continuation:
     """At most ``count`` tokens behind ``prompt``. Raises ``InputError`` for a prompt that is empty or leaves no position."""
     tokens: list[int] = []
     with runtime.lock:
-        for token in following(runtime, prompt, count):
+        for token in following(runtime, prompt, count, choose):
             if token in stops:
                 return Continuation(tuple(tokens), stopped=True)
             tokens.append(token)
     return Continuation(tuple(tokens), stopped=False)
 
 
-def following(runtime: Continues, prompt: Sequence[int], count: int) -> Iterator[int]:
+def following(runtime: Continues, prompt: Sequence[int], count: int, choose: Choose = likeliest) -> Iterator[int]:
     """The tokens one by one, whatever they are; whoever shares the runtime holds its lock meanwhile. Raises as ``continued``."""
     check_prompt(runtime, prompt)
     count = min(count, runtime.positions - len(prompt))
     logits = runtime.prefill(prompt, len(prompt) + count)
     for written in range(1, count + 1):
-        token = int(logits.argmax())
+        token = choose(logits)
         yield token
         if written < count:
             logits = runtime.decode(token)

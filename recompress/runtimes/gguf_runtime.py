@@ -54,11 +54,14 @@ class GgufRuntime:
 
     def prefill(self, tokens: Sequence[int], room: int) -> Float[np.ndarray, " vocabulary"]:
         self.model.begin(room)
-        return self._read(tokens)
+        return self.read_on(tokens)
 
     def decode(self, token: int) -> Float[np.ndarray, " vocabulary"]:
-        return self._read([token])
+        return self.read_on([token])
 
-    def _read(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
+    def rewind(self, length: int) -> None:
+        self.model.rewind(length)
+
+    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
         [logits] = self.model.read(np.asarray(tokens, dtype=np.int32), all_logits=False)
         return np.asarray(logits)

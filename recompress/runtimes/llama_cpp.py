@@ -70,6 +70,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_tokenize": (c_int32, [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
+    "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
     "llama_decode": (c_int32, [c_void_p, Batch]),
     "llama_get_logits": (POINTER(c_float), [c_void_p]),
 }
@@ -153,6 +154,12 @@ class LlamaModel:
             raise InputError(f"the installed xllamacpp understands {understood} where {meant} was meant; install the version that is pinned: {INSTALL}")
         self._library.llama_set_n_threads(self._context, self.threads, self.threads)
         self.room, self._chunk = room, chunk
+
+    def rewind(self, length: int) -> None:
+        """Forget what was read behind the first ``length`` tokens. Raises ``InputError`` where so many were not read."""
+        if not 0 <= length <= self.length or not self._library.llama_memory_seq_rm(self._library.llama_get_memory(self._context), 0, length, -1):
+            raise InputError(f"{length:,} tokens cannot be gone back to: {self.length:,} were read")
+        self.length = length
 
     def read(self, tokens: Int[np.ndarray, " tokens"], *, all_logits: bool) -> Float[np.ndarray, "logits vocabulary"]:
         """Read on, and give the logits behind every token, or behind the last alone."""

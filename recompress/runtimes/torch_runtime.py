@@ -61,12 +61,16 @@ class TorchRuntime:
         from transformers import DynamicCache
 
         self._cache = DynamicCache()
-        return self._read_on(tokens)
+        return self.read_on(tokens)
 
     def decode(self, token: int) -> Float[np.ndarray, " vocabulary"]:
-        return self._read_on([token])
+        return self.read_on([token])
 
-    def _read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
+    def rewind(self, length: int) -> None:
+        if (behind := self._cache.get_seq_length() - length) > 0:
+            self._cache.crop(-behind)
+
+    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
         with _pinned(self.threads), torch.inference_mode():
             answered = self.network(input_ids=torch.tensor([list(tokens)]), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         logits: Float[np.ndarray, " vocabulary"] = answered.logits[0, -1].numpy()

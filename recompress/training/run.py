@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Example, ReadsOn, benchmark_of
+from recompress.benchmarks import Example, ReadsOn, benchmark_of, learned_as
 from recompress.errors import EffectMissing
 from recompress.integrity.digest import sha256_bytes
 from recompress.models.number_head import standard_of, standardised
@@ -119,7 +119,7 @@ def _train(
     from recompress.training.trainer import SteadyTrainer, arguments
     from recompress.training.zeros import hold_zeros
 
-    (features, dev_features, dev), network, benchmark = data, checkpoint.torch_network, benchmark_of(checkpoint.info)
+    (features, dev_features, dev), network, benchmark = data, checkpoint.torch_network, learned_as(benchmark_of(checkpoint.info))
     reads_on = isinstance(benchmark, ReadsOn)
     precision = choose_precision(schedule.precision)
     dials = {**schedule.model_dump(mode="json"), "precision": precision, "seed": seed, "hold": hold, "counts_from": counts_from, **(depends_on or {})}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.benchmarks import Example
+from recompress.benchmarks import Example, reads_of
 from recompress.data.clean import likeness
 from recompress.data.sources import SourceSettings, names, read_settings_of
 from recompress.data.splits import draw, draw_of_each, labels_of, preparation, read_split
@@ -115,7 +115,7 @@ def bring_data(run: Recompression) -> DatasetRef:
     recipe = run.plan.recipe
     settings = recipe.dataset
     dataset = bring(run.root, settings.name, settings.slices, say=run.say).dataset
-    if dataset.benchmark != recipe.benchmark:
+    if dataset.benchmark not in reads_of(recipe.measured_on):
         raise InputError(f"data set {settings.name!r} is for {dataset.benchmark}, the recipe says benchmark: {recipe.benchmark} ({run.plan.path})")
     for split in ("train", "dev", "test"):
         if not dataset.rows.get(split):

@@ -73,7 +73,8 @@ def _measured_now(run: Recompression, dataset: DatasetRef, uri: str, sha256: str
     except (RecompressError, OSError) as error:
         run.say(f"the baseline behind the last promotion cannot answer the present test split: {error}")
         return None
-    quality = measure_quality(run, ModelRef(name=NAME, kind="baseline", uri=uri, sha256=sha256), dataset)
+    accepted = ModelRef(name=NAME, kind="baseline", uri=uri, sha256=sha256)
+    quality = measure_quality(run, accepted, dataset, accepted)
     predictions = quality["artifacts"]["predictions"]
     return Evaluation(
         model=NAME,

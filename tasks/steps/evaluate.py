@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.benchmarks import get_benchmark
+from recompress.benchmarks import ComparesWith, get_benchmark
 from recompress.gate.rounds import rounds_needed, too_busy
 from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef, Split
@@ -27,7 +27,7 @@ TIMED = [f"recompress.measure.{name}" for name in ("speed", "compared", "size", 
 @line("evaluate")
 def evaluate(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Evaluation]:
     """Everything that the gate and the page need to know of each model."""
-    qualities = [measure_quality(run, model, dataset) for model in models]
+    qualities = [measure_quality(run, model, dataset, baseline) for model in models]
     speeds = measure_speeds(run, models, baseline, dataset)
     return [join(run, *parts, dataset) for parts in zip(models, qualities, speeds, strict=True)]
 
@@ -58,20 +58,24 @@ def record(run: Recompression, model: ModelRef, quality: Result, dataset: Datase
     return evaluation
 
 
-def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef, split: Split = "test") -> Result:
-    """The benchmark's metrics, and the prediction for each example."""
+def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef, baseline: ModelRef, split: Split = "test") -> Result:
+    """The benchmark's metrics, and the prediction for each example; beside the baseline's, where the benchmark compares models with it."""
     step = "quality" if split == "test" else f"{split}-quality"
     benchmark = get_benchmark(run.plan.recipe.benchmark)
+    compares = isinstance(benchmark, ComparesWith)
+    theirs = measure_quality(run, baseline, dataset, baseline, split)["artifacts"]["predictions"] if compares and model.sha256 != baseline.sha256 else None
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
-        from recompress.measure.quality import evaluate_quality
+        from recompress.measure.quality import Beside, evaluate_quality
 
         place = folder / "predictions.parquet"
-        measured = evaluate_quality(run.store.fetch(model.uri), examples_of(dataset, split), place, label=f"{model.name}/{step}")
+        beside = Beside(run.store.fetch(baseline.uri), None if theirs is None else run.store.fetch(theirs["uri"])) if compares else None
+        measured = evaluate_quality(run.store.fetch(model.uri), examples_of(dataset, split), place, label=f"{model.name}/{step}", beside=beside)
         return {"metrics": measured.metrics, "slices": measured.slices, "types": measured.types}, {"predictions": place}
 
     modules = ["recompress.measure.quality", type(benchmark).__module__]
-    key = step_key(step, modules=modules, config={}, inputs=[model.sha256, dataset.sha256, *dataset.slices], seed=0)
+    others = [baseline.sha256] if compares else []
+    key = step_key(step, modules=modules, config={}, inputs=[model.sha256, dataset.sha256, *dataset.slices, *others], seed=0)
     return run.step(f"{model.name}/{step}", key=key, run=model.name, do=do)
 
 

@@ -25,7 +25,7 @@ from tasks.tracking.track import Result
 @line("try on dev")
 def try_on_dev(run: Recompression, models: Sequence[ModelRef], baseline: ModelRef, dataset: DatasetRef) -> list[Evaluation]:
     """Quality on the dev split, with size, speed and memory, of every model. They choose, and promise nothing."""
-    qualities = [measure_quality(run, model, dataset, "dev") for model in models]
+    qualities = [measure_quality(run, model, dataset, baseline, "dev") for model in models]
     speeds = measure_speeds(run, models, baseline, dataset)
     trials = []
     for model, quality, speed in zip(models, qualities, speeds, strict=True):

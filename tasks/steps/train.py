@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from recompress.benchmarks import get_benchmark
+from recompress.benchmarks import Example, ShowsExamples, get_benchmark
 from recompress.benchmarks.text_regression import number_of
 from recompress.integrity.digest import sha256_directory
 from recompress.methods.registry import get_method
 from recompress.models.base import check_base, find_base, numbers_of
 from recompress.models.number_head import UNKNOWN, standard_of
 from recompress.models.onnx_graph import check_fits
-from recompress.recipe import BaseChoice, Plan
+from recompress.recipe import BaseChoice, Plan, Recipe
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.line import line
@@ -65,8 +67,9 @@ def train_baseline(run: Recompression, dataset: DatasetRef, base: ModelRef) -> M
         from recompress.models.pretrained import from_base
         from recompress.training import train
 
-        started = from_base(Path(base.uri), recipe.benchmark, dataset.labels, recipe.baseline.max_length, run.seed, recipe.kept_dials)
         train_rows, dev_rows = examples_of(dataset, "train"), examples_of(dataset, "dev")
+        dials = kept_dials(recipe, dataset, train_rows)
+        started = from_base(Path(base.uri), recipe.benchmark, labels_for(recipe, dataset), recipe.baseline.max_length, run.seed, dials)
         trained = train(started, train_rows, dev_rows, recipe.baseline, run.seed, folder / "work", curve=run.curve("baseline", "train"), label="baseline")
         save(trained, folder / "model")
         return {"kind": "baseline"}, {"model": folder / "model"}
@@ -88,16 +91,17 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     """Raises ``InputError`` for a model that does not fit the data, with what differs."""
     directory = _found(run, given)
     sha256 = sha256_directory(directory)
-    dials = run.plan.recipe.kept_dials if run.plan.recipe.answering else {}
-    numbers = get_benchmark(dataset.benchmark).head.answer == "number"
-
-    longest = run.plan.recipe.baseline.longest
+    recipe = run.plan.recipe
+    dials = recipe.kept_dials if recipe.answering else {}
+    numbers, shows = recipe.measured_on.head.answer == "number", isinstance(recipe.measured_on, ShowsExamples)
+    labels, longest = labels_for(recipe, dataset), recipe.baseline.longest
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
         from recompress.models.checkpoint import save
         from recompress.models.finetuned import from_finetuned
 
-        taken = from_finetuned(directory, dataset.benchmark, dataset.labels, dials, longest, run.say)
+        kept = kept_dials(recipe, dataset, examples_of(dataset, "train")) if shows else dials
+        taken = from_finetuned(directory, recipe.benchmark, labels, kept, longest, run.say)
         if numbers and taken.info.standard == UNKNOWN:
             taken.info = replace(taken.info, standard=standard_of([number_of(row.labels) for row in examples_of(dataset, "train")]))
         save(taken, folder / "model")
@@ -106,8 +110,8 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     key = step_key(
         "given baseline",
         modules=["recompress.models.finetuned"],
-        config={"benchmark": dataset.benchmark} | ({"answering": dials} if dials else {}) | ({"max_length": longest} if longest else {}),
-        inputs=[sha256, *dataset.labels, *(dataset.training_digests if numbers else ())],
+        config={"benchmark": recipe.benchmark} | ({"answering": dials} if dials else {}) | ({"max_length": longest} if longest else {}),
+        inputs=[sha256, *labels, *(dataset.training_digests if numbers or shows else ())],
         seed=0,
     )
     artifact = run.step("baseline", key=key, run="baseline", do=do, label=f"taking {given.model} as it is")["artifacts"]["model"]
@@ -116,13 +120,24 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     return ModelRef(name="baseline", kind="baseline", uri=artifact["uri"], sha256=artifact["sha256"])
 
 
+def labels_for(recipe: Recipe, dataset: DatasetRef) -> tuple[str, ...]:
+    """The labels that a model of the recipe knows: those of the data, but for models that write, or foresee, text."""
+    return () if recipe.measured_on.head.answer in ("text", "nothing") else dataset.labels
+
+
+def kept_dials(recipe: Recipe, dataset: DatasetRef, train: Sequence[Example]) -> dict[str, Any]:
+    """The dials that a model keeps, with the examples that it is shown, where its benchmark shows it some."""
+    benchmark = recipe.measured_on
+    return dict(benchmark.completed(train, dataset.labels).answering) if isinstance(benchmark, ShowsExamples) else recipe.kept_dials
+
+
 @line("teacher outputs")
 def make_teacher_outputs(run: Recompression, dataset: DatasetRef, teacher: ModelRef) -> tuple[str, str] | None:
     """What a teacher says about the training and the unlabelled text, once for all steps that learn from it by the same text. Gives (uri, sha256).
 
     ``None`` for language modelling: a vocabulary of answers for each token is too much to keep, so that there the teacher is asked while students learn.
     """
-    if get_benchmark(dataset.benchmark).head.pretrained:
+    if run.plan.recipe.measured_on.head.pretrained:
         return None
     inputs = (teacher.sha256, *dataset.text_digests)
     if inputs in run.said:

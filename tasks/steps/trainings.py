@@ -40,7 +40,7 @@ def train_again(run: Recompression, dataset: DatasetRef, base: ModelRef, finalis
 def _train(run: Recompression, dataset: DatasetRef, base: ModelRef, finalists: Sequence[str]) -> Trained:
     baseline = train_baseline(run, dataset, base)
     variants = compress_all(run, needed(run.plan, finalists), baseline, dataset)
-    evaluations = {model.name: _measure(run, model, dataset) for model in [baseline, *variants] if model.name in ("baseline", *finalists)}
+    evaluations = {model.name: _measure(run, model, dataset, baseline) for model in [baseline, *variants] if model.name in ("baseline", *finalists)}
     return Trained(run.seed, evaluations.pop("baseline"), evaluations)
 
 
@@ -53,5 +53,5 @@ def needed(plan: Plan, finalists: Sequence[str]) -> list[str]:
     return [name for name in plan.steps if name in wanted]
 
 
-def _measure(run: Recompression, model: ModelRef, dataset: DatasetRef) -> Evaluation:
-    return record(run, model.model_copy(update={"name": run.called(model.name)}), measure_quality(run, model, dataset), dataset)
+def _measure(run: Recompression, model: ModelRef, dataset: DatasetRef, baseline: ModelRef) -> Evaluation:
+    return record(run, model.model_copy(update={"name": run.called(model.name)}), measure_quality(run, model, dataset, baseline), dataset)

@@ -77,7 +77,7 @@ def test_it_writes_what_llama_cpps_own_server_writes(smollm: Checkpoint, file: P
     """The server that others run, on the same file, at temperature 0: in the model's own form of a chat, and behind a text as it stands."""
     import xllamacpp
 
-    from recompress.models.chat import as_question, stops_of
+    from recompress.models.chat import as_questions, stops_of
     from recompress.models.checkpoint import Info
     from recompress.runtimes.generation import continued
     from recompress.runtimes.gguf_runtime import GgufRuntime
@@ -87,7 +87,7 @@ def test_it_writes_what_llama_cpps_own_server_writes(smollm: Checkpoint, file: P
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.n_ctx, settings.n_parallel, settings.cpuparams.n_threads = str(file), 512, 1, 1
     server = xllamacpp.Server(settings)
-    asked = as_question(tokenizer.chat_template, "What is the capital of France?", {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token})
+    [asked] = as_questions(tokenizer.chat_template, ["What is the capital of France?"], {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token})
     assert asked == tokenizer.apply_chat_template([{"role": "user", "content": "What is the capital of France?"}], tokenize=False, add_generation_prompt=True)
     for prompt in (asked, *PROMPTS):
         ours = continued(runtime, tokenizer(prompt)["input_ids"], 32, stops_of(tokenizer))

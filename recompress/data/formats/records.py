@@ -89,10 +89,21 @@ def _labels(layout: Layout, record: Record, names: Sequence[str] | None) -> tupl
     if layout.head.answer == "labels":
         held = _held(layout, record) if layout.label_columns else _several(layout, record, names)
         return settled(held, "labels")
+    if layout.head.answer == "text":
+        return _references(layout, record)
     label = _label(layout, record, names if layout.head.answer == "label" else None)
     if layout.head.answer == "number":
         return settled([_number(label)], "number")
     return (label,)
+
+
+def _references(layout: Layout, record: Record) -> tuple[str, ...]:
+    """The right texts: one, or a list of some. Raises ``Unreadable`` where there is none."""
+    value = value_at(record, layout.label)
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise Unreadable(f"expected the text that is right under {layout.label!r}, or a list of such, got {cut(_shown(record))}")
+    return tuple(map(str, texts))
 
 
 def _number(text: str) -> str:

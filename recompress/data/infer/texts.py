@@ -8,6 +8,12 @@ from typing import Any
 from recompress.data.infer.looks import LABELS, Records, best_text, by_name, distinct, inside, is_label, is_plain, is_text, mean_length
 from recompress.errors import DataRefused
 
+PROMPTS = ("prompt", "instruction", "question", "input", "source", "document", "article")
+REFERENCES = ("reference", "references", "completion", "response", "output", "answer", "target", "summary", "highlights")
+"""What people call what a model is asked to write about, and what it should write."""
+ASKED_IN_WORDS = ("few-shot-classification",)
+"""Benchmarks of the same data, for models of language."""
+
 
 def infer_texts(
     records: Records, columns: list[str], names: Mapping[str, Sequence[str]], given: Mapping[str, Any]
@@ -21,6 +27,8 @@ def infer_texts(
     others = [column for column in texts if column != text and mean_length(records, column) > 20 and distinct(records, column) > len(records) / 10]
     if others and "text" not in given:
         notes.append(f"{', '.join(map(repr, others[:3]))} could be the text too; text: says which, and text_pair: that both are read")
+    if given.get("benchmark") == "text-generation":
+        return _prompts(records, columns, texts, given)
     if given.get("benchmark") == "language-modelling":
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text"}, notes
     labels = [given["label"]] if "label" in given else [column for column in by_name(columns, LABELS) if column != text and is_label(records, column)]
@@ -28,7 +36,7 @@ def infer_texts(
         labels = called[:1]
         notes.append(f"{called[0]!r} is taken for the label by its name alone: its values hardly repeat, or some are missing; label: names another")
     if not labels:
-        if given.get("benchmark") == "text-classification":
+        if given.get("benchmark") in ("text-classification", *ASKED_IN_WORDS):
             raise DataRefused(f"no column holds a label for each text; there are: {', '.join(columns)} (label: names one)")
         return {"benchmark": "language-modelling", "text": text}, {"text": "the text; no column could be a label"}, notes
     label = labels[0] if labels[0].lower() in LABELS or "label" in given else min(labels, key=lambda column: distinct(records, column))
@@ -36,4 +44,15 @@ def infer_texts(
         notes.append(f"{', '.join(map(repr, others[:3]))} could be the label too; label: says which")
     kinds = distinct(records, label)
     what = f"{kinds:,} different values" + (", named by the file itself" if names.get(label) else "")
-    return {"benchmark": "text-classification", "text": text, "label": label}, {"text": "the text", "label": what}, notes
+    benchmark = given.get("benchmark") if given.get("benchmark") in ASKED_IN_WORDS else "text-classification"
+    return {"benchmark": benchmark, "text": text, "label": label}, {"text": "the text", "label": what}, notes
+
+
+def _prompts(records: Records, columns: list[str], texts: list[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Which column is the prompt and which the right text, by what people call them; else the first two columns of text."""
+    prompt = given.get("text") or next(iter(by_name([*texts], PROMPTS)), texts[0])
+    others = [column for column in texts if column != prompt]
+    if "label" not in given and not others:
+        raise DataRefused(f"no second column is text that could be right; there are: {', '.join(columns)} (label: names the right text)")
+    right = given.get("label") or next(iter(by_name(others, REFERENCES)), others[0])
+    return {"benchmark": "text-generation", "text": prompt, "label": right}, {"text": "the prompt", "label": "the text that is right"}, []

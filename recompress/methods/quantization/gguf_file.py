@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from recompress.methods.probe import probe_features, probe_text
-from recompress.methods.registry import Claim, Inputs
+from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.files import write_config
 from recompress.models.gguf import GGUF_FILE
@@ -47,7 +47,7 @@ TEXTS = 64
 """Texts whose tokens are compared."""
 AWKWARD = ("", " ", "it's 12345, 3.14 and x_1!?  ", "We'LL\tsee\n\n  two\r\nlines", "naïve Ẽ ½ Ⅻ ٣٤ 漢字かな 한글 🙂\u200d", "a</s><|im_start|>b\u00a0c")
 """Texts in which the usual ways of cutting text differ."""
-WRITES: dict[str, Any] = {"family": "quantization", "gives": "gguf", "benchmarks": ("language-modelling",), "architectures": FAMILIES}
+WRITES: dict[str, Any] = {"family": "quantization", "gives": "gguf", "benchmarks": OF_LANGUAGE, "architectures": FAMILIES}
 """What all of them register alike."""
 KindOf = Callable[[Place], str]
 """What a matrix is to be stored as, where its rows are made of whole blocks."""

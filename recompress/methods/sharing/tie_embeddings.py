@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recompress.errors import InputError
-from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredEmbedding
 from recompress.models.files import distinct_tensors
@@ -62,7 +62,7 @@ def _numbers(checkpoint: Checkpoint) -> int:
     TieEmbeddings,
     family="sharing",
     prove=prove,
-    benchmarks=("language-modelling",),
+    benchmarks=OF_LANGUAGE,
     architectures=("gpt2", "llama"),
     source="Press and Wolf 2017, arXiv:1608.05859, section 2",
     shrinks="parameters and bytes, by one matrix of vocabulary x hidden width",

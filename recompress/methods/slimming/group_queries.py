@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recompress.errors import InputError
-from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
 from recompress.models.architecture import Layer, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import note_heads, note_shapes, refuse_bound, set_weight, weight_of
@@ -82,7 +82,7 @@ def _distance(was: Float[Tensor, "told width"], now: Float[Tensor, "fewer width"
     GroupQueries,
     family="slimming",
     prove=prove,
-    benchmarks=("language-modelling",),
+    benchmarks=OF_LANGUAGE,
     architectures=("llama",),
     not_after={"share_layers": "layers that share their weights cannot be changed one by one; group queries first"},
     source="Ainslie et al. 2023, arXiv:2305.13245, section 2.1",
