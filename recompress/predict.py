@@ -74,8 +74,8 @@ class Predictor:
 
     @property
     def writes(self) -> bool:
-        """Whether it is a model of language on a runtime that keeps what was read."""
-        return isinstance(self.benchmark, ReadsOn) and hasattr(self.runtime, "prefill")
+        """Whether it is a model of language on a runtime that keeps what was read, and was not made to be asked in one way."""
+        return isinstance(self.benchmark, ReadsOn) and hasattr(self.runtime, "prefill") and not isinstance(self.benchmark, Prompted)
 
     @property
     def in_parallel(self) -> bool:
