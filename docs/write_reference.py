@@ -17,6 +17,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from flows.cli import main
+from recompress.benchmarks import ALL_BENCHMARKS, dials_of
+from recompress.benchmarks.few_shot_prompt import Shown
 from recompress.data.sources import HubSource, SourceSettings, SplitOff
 from recompress.policy import Approval, Comparison, Examples, Limits, Policy
 from recompress.recipe import BaseChoice, BaselineChoice, DatasetChoice, Recipe, RegisterChoice, Waiver
@@ -36,6 +38,8 @@ SETTINGS: tuple[tuple[str, tuple[tuple[str, type[Settings]], ...]], ...] = (
             ("base", BaseChoice),
             ("baseline", BaselineChoice),
             ("register", RegisterChoice),
+            *((f"answering, for {name}", dials) for name in ALL_BENCHMARKS if (dials := dials_of(name)) is not None),
+            ("answering.examples, each", Shown),
         ),
     ),
     (

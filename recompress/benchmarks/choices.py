@@ -65,7 +65,7 @@ def likelihoods(runtime: Continues, prefix: Sequence[int], questions: Sequence[Q
                 runtime.prefill(prefix, room)
             if start:
                 runtime.rewind(start)
-                logits = runtime.read_on(question.beginning[start:])
+                logits = runtime.read_on(question.beginning[start:])[-1]
             else:
                 logits = runtime.prefill(question.beginning, room)
             held = len(prefix) if start == len(prefix) else 0
@@ -74,16 +74,13 @@ def likelihoods(runtime: Continues, prefix: Sequence[int], questions: Sequence[Q
 
 def _likelihood(runtime: Continues, length: int, logits: Float[np.ndarray, " vocabulary"], ending: Sequence[int]) -> float:
     """The text before the ending is what the runtime has read up to ``length``, and ``logits`` are those behind it."""
-    total = 0.0
-    for place, token in enumerate(ending):
-        if place == 1:
-            runtime.rewind(length)
-        if place:
-            logits = runtime.decode(ending[place - 1])
-        if not np.isfinite(logits).all():
-            raise IntegrityError("the model gives logits that are not finite")
-        total += float(logits[token]) - _log_sum(logits)
-    return total
+    rows = [logits]
+    if len(ending) > 1:
+        runtime.rewind(length)
+        rows += [*runtime.read_on(ending[:-1])]
+    if not all(np.isfinite(row).all() for row in rows):
+        raise IntegrityError("the model gives logits that are not finite")
+    return sum(float(row[token]) - _log_sum(row) for row, token in zip(rows, ending, strict=True))
 
 
 def normalised(sums: Float[np.ndarray, " endings"], tokens: Sequence[int], sizes: Sequence[int], by: Scored) -> Float[np.ndarray, " endings"]:

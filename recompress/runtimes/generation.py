@@ -31,8 +31,8 @@ class Continues(Protocol):
     def decode(self, token: int) -> Float[Any, " vocabulary"]:
         """Read on, and give the logits behind the token."""
 
-    def read_on(self, tokens: Sequence[int]) -> Float[Any, " vocabulary"]:
-        """The same of several tokens at once; the logits are those behind the last."""
+    def read_on(self, tokens: Sequence[int]) -> Float[Any, "tokens vocabulary"]:
+        """The same of several tokens at once: the logits behind each."""
 
     def rewind(self, length: int) -> None:
         """Forget what was read behind the first ``length`` tokens, so that something else may stand there."""

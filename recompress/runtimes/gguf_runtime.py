@@ -54,14 +54,18 @@ class GgufRuntime:
 
     def prefill(self, tokens: Sequence[int], room: int) -> Float[np.ndarray, " vocabulary"]:
         self.model.begin(room)
-        return self.read_on(tokens)
+        [*_, last] = self._read(tokens, every=False)
+        return np.asarray(last)
 
     def decode(self, token: int) -> Float[np.ndarray, " vocabulary"]:
-        return self.read_on([token])
+        [*_, last] = self._read([token], every=False)
+        return np.asarray(last)
+
+    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, "tokens vocabulary"]:
+        return self._read(tokens, every=True)
 
     def rewind(self, length: int) -> None:
         self.model.rewind(length)
 
-    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
-        [logits] = self.model.read(np.asarray(tokens, dtype=np.int32), all_logits=False)
-        return np.asarray(logits)
+    def _read(self, tokens: Sequence[int], *, every: bool) -> Float[np.ndarray, "logits vocabulary"]:
+        return self.model.read(np.asarray(tokens, dtype=np.int32), all_logits=every)

@@ -32,19 +32,19 @@ class Rereading:
         self._tokens: list[int] = []
 
     def prefill(self, tokens: Sequence[int], room: int) -> Float[np.ndarray, " vocabulary"]:
-        self._tokens = [*tokens]
-        return self._behind()
+        self._tokens = []
+        [*_, last] = self.read_on(tokens)
+        return np.asarray(last)
 
     def decode(self, token: int) -> Float[np.ndarray, " vocabulary"]:
-        return self.read_on([token])
+        [*_, last] = self.read_on([token])
+        return np.asarray(last)
 
-    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
+    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, "tokens vocabulary"]:
         self._tokens += tokens
-        return self._behind()
+        [logits] = self.runtime.logits([{"input_ids": self._tokens, "attention_mask": [1] * len(self._tokens)}], 1)
+        behind: Float[np.ndarray, "tokens vocabulary"] = np.asarray(logits)[-len(tokens) :]
+        return behind
 
     def rewind(self, length: int) -> None:
         del self._tokens[length:]
-
-    def _behind(self) -> Float[np.ndarray, " vocabulary"]:
-        [logits] = self.runtime.logits([{"input_ids": self._tokens, "attention_mask": [1] * len(self._tokens)}], 1)
-        return np.asarray(logits[-1])

@@ -61,19 +61,24 @@ class TorchRuntime:
         from transformers import DynamicCache
 
         self._cache = DynamicCache()
-        return self.read_on(tokens)
+        [*_, last] = self._read(tokens, kept=1)
+        return np.asarray(last)
 
     def decode(self, token: int) -> Float[np.ndarray, " vocabulary"]:
-        return self.read_on([token])
+        [*_, last] = self._read([token], kept=1)
+        return np.asarray(last)
+
+    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, "tokens vocabulary"]:
+        return self._read(tokens, kept=len(tokens))
 
     def rewind(self, length: int) -> None:
         if (behind := self._cache.get_seq_length() - length) > 0:
             self._cache.crop(-behind)
 
-    def read_on(self, tokens: Sequence[int]) -> Float[np.ndarray, " vocabulary"]:
+    def _read(self, tokens: Sequence[int], kept: int) -> Float[np.ndarray, "kept vocabulary"]:
         with _pinned(self.threads), torch.inference_mode():
-            answered = self.network(input_ids=torch.tensor([list(tokens)]), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        logits: Float[np.ndarray, " vocabulary"] = answered.logits[0, -1].numpy()
+            answered = self.network(input_ids=torch.tensor([list(tokens)]), past_key_values=self._cache, use_cache=True, logits_to_keep=kept)
+        logits: Float[np.ndarray, "kept vocabulary"] = answered.logits[0].numpy()
         return logits
 
     def _run(self, batch: Batch) -> Float[np.ndarray, "batch ..."]:

@@ -70,16 +70,16 @@ def check_enough(rows: Mapping[str, int]) -> None:
             )
 
 
-def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int, causal: bool = False) -> Dials:
-    """From the numbers of training and test examples, the sorted lengths of texts in tokens, and the base's layers, width and positions; ``causal``: for a model of
-    language, which is judged in bits per byte."""
+def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int, in_bits: bool = False, in_words: bool = False) -> Dials:
+    """From the numbers of training and test examples, the sorted lengths of texts in tokens, and the base's layers, width and positions; ``in_bits``: for a model of
+    language that is judged in bits per byte; ``in_words``: for one that is asked, and needs room for prompt and answer."""
     long = lengths[int(0.99 * (len(lengths) - 1))]
     fits = min(LENGTHS[1], positions)
-    margin = margin_in_bits(tested) if causal else margin_for(tested)
+    margin = margin_in_bits(tested) if in_bits else margin_for(tested)
     return Dials(
         epochs=next((epochs for rows, epochs in EPOCHS if train < rows), 2),
         learning_rate=f"{next((rate for most, rate in LEARNING_RATES if width <= most), SMALLEST_RATE):.1e}".replace("e-0", "e-"),
-        max_length=min(fits, max(LENGTHS[0], STEP * math.ceil(long / STEP))),
+        max_length=fits if in_words else min(fits, max(LENGTHS[0], STEP * math.ceil(long / STEP))),
         layers=max(1, layers // 2),
         margin=margin,
         loss_budget=round(2.5 * margin, 3),

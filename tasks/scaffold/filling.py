@@ -137,7 +137,8 @@ def write_recipe(staged: Path, filling: Filling, base: PinnedBase, rows: Mapping
         layers=base.layers,
         width=base.width,
         positions=base.positions,
-        causal=head_of(data.benchmark).pretrained,
+        in_bits=head_of(data.benchmark).answer == "nothing",
+        in_words=texts.asked_in_words(data.benchmark),
     )
     long = lengths[int(0.99 * (len(lengths) - 1))]
     recipe = texts.recipe(name, data, base, dials, rows["train"], long, filling.origin)

@@ -57,6 +57,7 @@ def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: i
         long=long,
         origin=one_line(origin),
         answering=answering(data) if head_of(data.benchmark).finds_spans else None,
+        in_words=asked_in_words(data.benchmark),
     )
 
 
@@ -76,11 +77,17 @@ def answering(data: Understood) -> dict[str, Any]:
     }
 
 
+def asked_in_words(benchmark: str) -> bool:
+    """Whether a model of language is judged by its answers."""
+    head = head_of(benchmark)
+    return head.pretrained and head.answer != "nothing"
+
+
 def policy(name: str, benchmark: str, dials: Dials) -> str:
     """``policies/NAME.yaml``."""
-    causal = get_benchmark(benchmark).head.pretrained
-    smaller = SMALLER["torch" if causal else "onnx"]
-    return render("policy.yaml.j2", name=name, metric=get_benchmark(benchmark).primary, dials=dials, smaller=smaller, bits=causal)
+    measured = get_benchmark(benchmark)
+    smaller = SMALLER["torch" if measured.head.pretrained else "onnx"]
+    return render("policy.yaml.j2", name=name, metric=measured.primary, dials=dials, smaller=smaller, bits=measured.head.answer == "nothing")
 
 
 def render(template: str, **values: Any) -> str:

@@ -98,7 +98,7 @@ class Counting:
         return self.runtime.read_on(tokens)
 
     def decode(self, token: int) -> Any:
-        return self.read_on([token])
+        return self.read_on([token])[-1]
 
     def rewind(self, length: int) -> None:
         self.runtime.rewind(length)

@@ -73,4 +73,4 @@ def test_a_model_of_language_is_given_a_margin_in_bits_per_byte() -> None:
     """107 stories could not rule out 0.0516 for int8, which lost 0.0043 on a model of 260,000 parameters: what next to nothing costs must pass."""
     assert [margin_in_bits(tested) for tested in (100, 107, 300, 1_000, 20_000)] == [0.08, 0.075, 0.045, 0.03, 0.025]
     given = {"train": 381, "tested": 107, "lengths": [300], "layers": 5, "width": 64, "positions": 512}
-    assert dials_for(**given, causal=True).margin == margin_in_bits(107) != dials_for(**given).margin
+    assert dials_for(**given, in_bits=True).margin == margin_in_bits(107) != dials_for(**given).margin
