@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from recompress.benchmarks import Example, ReadsOn, benchmark_of
+from recompress.benchmarks import Example, ReadsOn, benchmark_of, columns_of
 from recompress.benchmarks.answers import Span
 from recompress.benchmarks.prompted import Prompted
 from recompress.benchmarks.question_answering import QuestionAnswering
@@ -70,7 +70,7 @@ class Predictor:
     @property
     def columns(self) -> tuple[str, ...]:
         """What each row has to name: nothing but a text, the two texts of a pair, or a question and its context."""
-        return self.benchmark.columns if isinstance(self.benchmark, Prompted) else self.benchmark.head.asked
+        return columns_of(self.benchmark)
 
     @property
     def writes(self) -> bool:

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from recompress.benchmarks.benchmark import Benchmark, ComparesWith, Example, InWindows, ReadsOn, ShowsExamples, answers_of, first_of_each, learned_as, reads_of
+from recompress.benchmarks.benchmark import (
+    Benchmark,
+    ComparesWith,
+    Example,
+    InWindows,
+    ReadsOn,
+    ShowsExamples,
+    answers_of,
+    columns_of,
+    first_of_each,
+    learned_as,
+    reads_of,
+)
 from recompress.errors import InputError, IntegrityError
 from recompress.settings.base import Settings
 
@@ -29,6 +41,7 @@ __all__ = [
     "ShowsExamples",
     "answers_of",
     "benchmark_of",
+    "columns_of",
     "dials_of",
     "first_of_each",
     "get_benchmark",

@@ -116,6 +116,12 @@ def learned_as(benchmark: Benchmark) -> Benchmark:
     return judge
 
 
+def columns_of(benchmark: Benchmark) -> tuple[str, ...]:
+    """What whoever asks a model calls the texts that it reads."""
+    columns: tuple[str, ...] = getattr(benchmark, "columns", benchmark.head.asked)
+    return columns
+
+
 def reads_of(benchmark: Benchmark) -> tuple[str, ...]:
     """The benchmarks whose data it is measured on: its own, and others'."""
     return (benchmark.name, *getattr(benchmark, "reads", ()))

@@ -16,7 +16,7 @@ from recompress.models.heads import head_of
 
 Rows = Iterable[Any]
 """Each a text, ``(text, label)``, ``(words, tags)``, ``{"text": …, "label": …}``, ``{"words": …, "tags": …}`` or an ``Example``. Of several labels ``label`` is
-a list, of a regression a number; a pair is ``((text, text_pair), label)`` or ``{"text": …, "text_pair": …, "label": …}``, a question ``{"question": …,
+a list, of a regression a number, of what is to be written the right text or a list of such; a pair is ``((text, text_pair), label)`` or ``{"text": …, "text_pair": …, "label": …}``, a question ``{"question": …,
 "context": …, "answers": …}`` (with answers as ``recompress.data.questions`` reads them)."""
 PROBES = 8
 LABELLED = {
@@ -25,6 +25,7 @@ LABELLED = {
     "labels": "(text, [label, …])",
     "number": "(text, number)",
     "span": "{'question': …, 'context': …, 'answers': …}",
+    "text": "(text, right text)",
 }
 """A row that says what is right, by what that is."""
 
@@ -35,7 +36,8 @@ def examples_of(model: Model, rows: Rows, what: str, *, labelled: bool = False) 
     benchmark = benchmark_of(model.info)
     check_several(rows, what)
     examples = [_example(benchmark, model.info.labels, row, f"row {number} of {what}") for number, row in enumerate(rows, start=1)]
-    if labelled and benchmark.head.labelled and (bare := next((i for i, example in enumerate(examples, start=1) if not example.labels), None)) is not None:
+    needed = benchmark.head.labelled and benchmark.head.answer != "text"  # what is written says something without a right text too
+    if labelled and needed and (bare := next((i for i, example in enumerate(examples, start=1) if not example.labels), None)) is not None:
         raise InputError(
             f"row {bare} of {what} has no label: {' '.join(examples[bare - 1].words)[:60]!r}; give {LABELLED[benchmark.head.answer]}, or leave it out"
         )
@@ -59,7 +61,7 @@ def check_several(rows: Any, what: str) -> None:
 def _example(benchmark: Benchmark, labels: Sequence[str], row: Any, where: str) -> Example:
     if isinstance(row, Example):
         return row
-    if benchmark.head.finds_spans:
+    if benchmark.head.finds_spans or (benchmark.head.answer == "text" and isinstance(row, dict) and "question" in row):
         return _question(row, where)
     if isinstance(row, dict):
         text, label = row.get("text", row.get("words")), row.get("label", row.get("labels", row.get("tags")))
@@ -73,7 +75,7 @@ def _example(benchmark: Benchmark, labels: Sequence[str], row: Any, where: str) 
         text, label = (text, label), None  # a pair without a label
     if head.texts > 1:
         return _pair(text, label, labels, where)
-    if head.answer in ("labels", "number"):
+    if head.answer in ("labels", "number", "text"):
         if not isinstance(text, str):
             raise InputError(f"{where} should be a text or (text, label), got {str(row)[:80]!r}")
         return Example((text,), _said(label, labels, head.answer, where))
@@ -97,7 +99,7 @@ def _pair(texts: Any, label: Any, labels: Sequence[str], where: str) -> Example:
 
 
 def _said(label: Any, labels: Sequence[str], answer: str, where: str) -> tuple[str, ...]:
-    """Several labels, or a number, as an example holds them."""
+    """Several labels, a number, or right texts, as an example holds them."""
     if label is None:
         return ()
     if answer == "number":
@@ -105,6 +107,8 @@ def _said(label: Any, labels: Sequence[str], answer: str, where: str) -> tuple[s
             return settled([repr(float(label))], "number")
         except (TypeError, ValueError):
             raise InputError(f"{where} should have a number, got {str(label)[:80]!r}") from None
+    if answer == "text":
+        return (label,) if isinstance(label, str) else tuple(map(str, label))
     if isinstance(label, str) or not isinstance(label, Iterable):
         raise InputError(f"{where} should have a list of labels, empty where none holds, got {str(label)[:80]!r}")
     given = settled(map(str, label), "labels")

@@ -12,8 +12,8 @@ import warnings
 from pathlib import Path
 
 import recompress
+from recompress.benchmarks import benchmark_of, columns_of
 from recompress.models.checkpoint import read_info
-from recompress.models.heads import head_of
 from recompress.records import Runtime
 
 NEEDED = ("mlflow", "numpy", "pandas", "jaxtyping", "pydantic", "rfc8785", "regex", "tokenizers", "transformers")
@@ -37,7 +37,7 @@ def write_version(directory: Path, root: Path) -> None:
     package, model = root.parent / "recompress", root.parent / "model"
     shutil.copytree(directory, model, copy_function=_link)  # MLflow copies it under the name that it has here, and follows no links out of its folder
     shutil.copytree(Path(recompress.__file__).parent, package, ignore=_only_python)
-    asked = head_of(read_info(directory).benchmark).asked
+    asked = columns_of(benchmark_of(read_info(directory)))
     columns = [ColSpec("string", name) for name in asked] if len(asked) > 1 else [ColSpec("string")]
     text_in = ModelSignature(inputs=Schema([*columns]), outputs=Schema([ColSpec(AnyType())]))  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():

@@ -104,7 +104,9 @@ def test_answers_are_those_of_whole_texts(family: str, dials: dict[str, Any]) ->
 
     def scores(words: tuple[str, ...], by: str) -> np.ndarray:
         found = [likelihood(benchmark.prompt.upto(words), topic) for topic in TOPICS]
-        return np.array([value / {"sum": 1, "per_token": tokens, "per_byte": len(f" {topic}")}[by] for (value, tokens), topic in zip(found, TOPICS, strict=True)])
+        return np.array(
+            [value / {"sum": 1, "per_token": tokens, "per_byte": len(f" {topic}")}[by] for (value, tokens), topic in zip(found, TOPICS, strict=True)]
+        )
 
     answers = benchmark.read(runtime, checkpoint.tokenizer, asked, LENGTH, "reading")
     by = benchmark.dials.scored

@@ -239,6 +239,11 @@ def test_a_directory_is_measured_beside_the_baseline_and_served_as_it_was_judged
     assert other.metrics["negative_kl_per_token"] == -other.metrics["kl_per_token"] < 0
     assert set(other.slices) == {"swa", "yor"}
     assert "equal_tokens" not in evaluate_quality(tmp_path / "other", ASKED, tmp_path / "alone.parquet").metrics
+    import recompress
+
+    rows_given = [(example.words[0], list(example.labels)) for example in ASKED]
+    assert recompress.measure(tmp_path / "other", rows_given).metrics["chrf"] == pytest.approx(other.metrics["chrf"], abs=1e-9)
+    assert "chrf" not in recompress.measure(tmp_path / "other", [text for text, _ in rows_given]).metrics
     predictor = Predictor(tmp_path / "other")
     assert isinstance(benchmark_of(predictor.info), TextGeneration)
     answers = predictor([example.words[0] for example in ASKED])
