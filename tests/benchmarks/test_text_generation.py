@@ -67,8 +67,9 @@ def test_scores_are_those_of_the_libraries() -> None:
     assert found.chrf == pytest.approx(sentence_chrf(written, rights).score / 100)
     assert found.rouge_l == pytest.approx(RougeScorer(["rougeL"]).score_multi(rights, written)["rougeL"].fmeasure)
     assert found.exact == 0
+    assert overlap(rights[::-1], written, "unicode") == found, "the nearest counts, wherever it stands"
     assert overlap(["A cat sat."], "a cat  sat", "unicode")[:2] == (1, 1.0)
-    assert overlap(["nyumbà ẹ̀kọ́ leo"], "ẹ̀kọ́ leo", "unicode").rouge_l == pytest.approx(0.8), "letters of other scripts are letters"
+    assert overlap(["дом ẹ̀kọ́ 今天"], "дом 今天", "unicode").rouge_l == pytest.approx(0.8), "letters of other scripts are letters"
     assert overlap([""], "", "squad") == (1, 1.0, 1.0, 1.0)
     assert overlap([""], "something", "squad") == (0, 0.0, 0.0, 0.0)
 
@@ -113,6 +114,10 @@ def test_a_text_ends_before_a_stop_string_and_at_a_stop_token() -> None:
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert (whole.ended, cut.ended) == (Ended.CUT, Ended.BY_STRING)
     assert len(cut.tokens) <= 4
+    last = whole.tokens[3]
+    checkpoint.tokenizer.eos_token = checkpoint.tokenizer.convert_ids_to_tokens(last)
+    ended = of_row(read(writing(tokens=12), checkpoint, ASKED[:1])[0])
+    assert (ended.tokens, ended.ended) == (whole.tokens[: whole.tokens.index(last)], Ended.BY_TOKEN)
 
 
 def test_questions_are_answered_and_plain_text_is_continued() -> None:

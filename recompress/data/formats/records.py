@@ -100,8 +100,8 @@ def _labels(layout: Layout, record: Record, names: Sequence[str] | None) -> tupl
 def _references(layout: Layout, record: Record) -> tuple[str, ...]:
     """The right texts: one, or a list of some. Raises ``Unreadable`` where there is none."""
     value = value_at(record, layout.label)
-    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    texts = [_plain(one) for one in (value if isinstance(value, Sequence) and not isinstance(value, str) else [value])]
+    if not texts or not all(text and text.strip() for text in texts):
         raise Unreadable(f"expected the text that is right under {layout.label!r}, or a list of such, got {cut(_shown(record))}")
     return tuple(map(str, texts))
 
