@@ -174,6 +174,8 @@ def test_tokens_are_drawn_by_their_shares_and_by_nothing_else() -> None:
     choose = sampler(1.0, 1.0, 0, [1, 2, 3])
     counts = np.bincount([choose(logits) for _ in range(4000)], minlength=3) / 4000
     assert counts.tolist() == pytest.approx([0.1, 0.6, 0.3], abs=0.03)
+    one, other = (sampler(1.0, 1.0, 0, prompt) for prompt in ([1, 2, 3], [1, 2, 4]))
+    assert [one(logits) for _ in range(40)] != [other(logits) for _ in range(40)], "two prompts are drawn for alike"
     checkpoint, dials = model_of(writing()), writing(temperature=2.0, seed=5).dials
     runtime = runtime_of(checkpoint)
     drawn = write(runtime, checkpoint.tokenizer, ASKED, LENGTH, dials, "")
