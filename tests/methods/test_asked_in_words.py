@@ -52,8 +52,8 @@ def completed(name: str) -> Any:
     return benchmark.completed(rows(name, 40), TOPICS)
 
 
-def model_of(name: str, family: str = "llama") -> Any:
-    checkpoint = checkpoint_of(family, max_position_embeddings=LENGTH)
+def model_of(name: str, seed: int = 0) -> Any:
+    checkpoint = checkpoint_of("llama", seed, max_position_embeddings=LENGTH)
     labels = tuple(TOPICS) if name == BENCHMARKS[0] else ()
     checkpoint.info = Info(benchmark=name, labels=labels, max_length=LENGTH, answering=completed(name).answering)
     return checkpoint
@@ -69,7 +69,8 @@ def test_a_step_leaves_a_model_that_answers(name: str, step: str, tmp_path: Path
     asked, method = rows(name, 12, seed=2), get_method(step)
     inputs = Inputs(get_benchmark(name), rows(name, 40), rows(name, 12, seed=1), 0, tmp_path / "work")
     if "teacher" in method.needs:
-        inputs = replace(inputs, teacher_model=tmp_path / "source")
+        save(model_of(name, seed=1), tmp_path / "teacher")
+        inputs = replace(inputs, teacher_model=tmp_path / "teacher")
     run_step(step, method.config.model_validate(STEPS[step]), tmp_path / "source", tmp_path / "made", inputs)
     assert load(tmp_path / "made").info.answering == completed(name).answering
     evaluate_quality(tmp_path / "source", asked, tmp_path / "before.parquet", beside=Beside(tmp_path / "source", None))
