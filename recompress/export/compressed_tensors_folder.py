@@ -2,7 +2,7 @@
 
 Codes and scales are those of the model that was judged (``recompress.export.packed_schemes``): when they are written, the library turns each matrix into floats, and
 these have to be the very numbers that it stood for. Token embeddings, and an output layer that is tied to them, are written in floats: the library packs embeddings,
-but an output layer cannot share their codes.
+but transformers (5.23) reads none that are packed, and vLLM none that an output layer is tied to.
 GPT-2 is refused: its layers are ``Conv1D``, which the library does not take for linear layers.
 """
 
