@@ -49,6 +49,9 @@ class Scheme(NamedTuple):
     group_size: int | None
     """Columns with one scale; all of a row where there is none."""
 
+    def __str__(self) -> str:
+        return f"{self.bits} bits in {'whole rows' if self.group_size is None else f'groups of {self.group_size}'}"
+
 
 def schemes_of(network: PreTrainedModel) -> dict[str, Scheme]:
     """The scheme of each matrix that is written in codes, by the name of its layer. Raises ``InputError`` for a model that the format cannot hold."""
@@ -58,7 +61,10 @@ def schemes_of(network: PreTrainedModel) -> dict[str, Scheme]:
     for name, linear in packed.items():
         _check_steps(name, linear, folded=id(linear) in folded)
     by_rows = all(linear.scales.shape[1] == 1 for linear in packed.values())
-    return _joined(network, _one_with_zeros({name: _scheme_of(linear, by_rows=by_rows) for name, linear in packed.items()}))
+    chosen = _joined(network, _one_with_zeros({name: _scheme_of(linear, by_rows=by_rows) for name, linear in packed.items()}))
+    if not chosen:
+        raise InputError("none of the matrices in its layers can be written in codes; give the step that packs them fewer bits")
+    return chosen
 
 
 def folds(network: PreTrainedModel) -> list[Place]:
@@ -111,18 +117,19 @@ def _scheme_of(linear: PackedLinear, *, by_rows: bool) -> Scheme:
 
 
 def _one_with_zeros(schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
-    """All with zero points, where any has them. Raises ``InputError`` where they are of different bits or groups all the same."""
+    """All with zero points, where any has them. Raises ``InputError`` where they are of several kinds all the same."""
     if all(scheme.symmetric for scheme in schemes.values()):
         return dict(schemes)
     every = {name: scheme._replace(symmetric=False) for name, scheme in schemes.items()}
-    if len(kinds := set(every.values())) > 1:
-        told = " and ".join(sorted({f"{scheme.bits} bits" if len({kind.bits for kind in kinds}) > 1 else f"groups of {scheme.group_size}" for scheme in kinds}))
-        raise InputError(f"matrices with zero points in {told} are more than transformers reads in one model; set symmetric: true in the step that packs them")
+    if len(kinds := sorted({str(scheme) for scheme in every.values()})) > 1:
+        raise InputError(
+            f"transformers reads zero points of one kind in a model, and these are of {', of '.join(kinds)}; set symmetric: true in the step that packs them"
+        )
     return every
 
 
 def _joined(network: PreTrainedModel, schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
-    """With as many bits as the widest of the matrices that are joined when they are served; none of them where one is in floats."""
+    """Those that are served as one matrix with as many bits as the widest of them, or none of them in codes where one is in floats."""
     names = {id(module): name for name, module in network.named_modules()}
     chosen = dict(schemes)
     for layer in layers_of(network):

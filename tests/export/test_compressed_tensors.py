@@ -160,9 +160,17 @@ def test_different_bits_are_groups_and_matrices_that_are_joined_agree(tmp_path: 
 
 def test_zero_points_in_two_widths_are_refused_with_the_way_out(tmp_path: Path) -> None:
     directory = packed_by(lambda name: 8 if "mlp" in name else 4, tmp_path / "1", symmetric=False)
-    with pytest.raises(InputError, match=r"zero points in 4 bits and 8 bits are more than transformers reads in one model; set symmetric: true"):
+    with pytest.raises(
+        InputError, match="zero points of one kind in a model, and these are of 4 bits in groups of 16, of 8 bits in groups of 16; set symmetric: true"
+    ):
         export(directory, tmp_path / "out", TO)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_nothing_left_in_codes_is_refused(tmp_path: Path) -> None:
+    directory = packed_by(lambda name: 4 if name.endswith("0.mlp.up_proj") else None, tmp_path / "1")
+    with pytest.raises(InputError, match="none of the matrices in its layers can be written in codes"):
+        export(directory, tmp_path / "out", TO)
 
 
 def test_whole_rows_share_a_scale_whatever_their_length(tmp_path: Path) -> None:
