@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,15 +157,11 @@ def _reader(target: Path, info: Info) -> Reader:
 
 @contextmanager
 def _quiet_library() -> Iterator[None]:
-    """The library draws bars and logs warnings that say nothing of these files."""
-    with quiet_transformers(), redirect_stderr(io.StringIO()):
-        from loguru import logger
-
-        logger.disable("compressed_tensors")
-        try:
+    """The library draws bars while it packs and reads."""
+    with quiet_transformers():
+        import_module("compressed_tensors")  # before the next line: its log keeps for good what errors are written to when it is imported
+        with redirect_stderr(io.StringIO()):
             yield
-        finally:
-            logger.enable("compressed_tensors")
 
 
 def _notes(directory: Path, target: Path) -> list[str]:

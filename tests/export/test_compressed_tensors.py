@@ -315,9 +315,10 @@ def test_a_code_that_the_library_reads_otherwise_is_named_before_anything_is_ask
         export(packed_by(lambda _: 4, tmp_path / "1"), tmp_path / "out", TO)
 
 
-def test_neither_bars_nor_logs_are_seen(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_neither_bars_nor_logs_are_seen(tmp_path: Path, symmetric: bool, capfd: pytest.CaptureFixture[str]) -> None:
     """A command that answers with one object has nothing else on its output."""
-    directory = packed_by(lambda _: 4, tmp_path / "1", symmetric=False, group=None)
+    directory = packed_by(lambda _: 4, tmp_path / "1", symmetric=symmetric, group=None)
     capfd.readouterr()
     export(directory, tmp_path / "out", TO, examples=texts(2))
     assert capfd.readouterr() == ("", "")
