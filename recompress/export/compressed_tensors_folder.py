@@ -54,7 +54,9 @@ def _check(directory: Path, info: Info) -> None:
         )
     for name, what in ODD.items():
         if getattr(info, name):
-            raise InputError(f"a config of transformers cannot say the {what} of {directory}, so from_pretrained would read another model; end the variant with onnx_nbits")
+            raise InputError(
+                f"a config of transformers cannot say the {what} of {directory}, so from_pretrained would read another model; end the variant with onnx_nbits"
+            )
     if read_config(directory).model_type == "gpt2":
         raise InputError(f"{directory} is a gpt2, whose layers are Conv1D, and compressed-tensors reads Linear layers only; {WAY_OUT}")
     marks = (".first.weight", ".first.codes", ".second.weight", ".second.codes")
