@@ -110,7 +110,8 @@ def page(results: Results) -> str:
         sizes = [f"{row['bytes'][name]:,}" for name in ("judged", "folder")]
         lines.append(f"| {row['group_size']} | {'no' if row['symmetric'] else 'yes'} | {' | '.join([*sizes, *apart])} |")
     largest = max(row["change"] for row in rows)
-    lines += ["", f"In 32 bits no logit differs by more than {largest:.1g} of the largest, over {ASKED.stop - ASKED.start} texts and random tokens.", ""]
+    differ = f"no logit differs by more than {largest:.1g} of the largest" if largest else "every logit is the same, to the last bit"
+    lines += ["", f"In 32 bits {differ}, over {ASKED.stop - ASKED.start} texts and random tokens.", ""]
     lines += [
         "A scale has 11 binary digits. float16 has as many, bfloat16 has 8, so that groups of weights are stretched or shrunk by up to 0.4 %, beside what 16 bits do to all else.",
         "",
