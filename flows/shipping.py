@@ -12,7 +12,7 @@ from flows.terminal import FILE, as_json, project, say, show
 @click.command()
 @click.argument("model")
 @click.argument("folder", type=FILE)
-@click.option("--to", "to", required=True, help="onnx, transformers or openvino.")
+@click.option("--to", "to", required=True, help="onnx, transformers, openvino, gguf or compressed-tensors.")
 @as_json
 @click.pass_obj
 def export(root: Path, model: str, folder: Path, to: str, json_: bool) -> None:

@@ -6,6 +6,7 @@
 | ``transformers`` | ``model.safetensors``, tokenizer and config | plain ``from_pretrained`` |
 | ``openvino`` | ``openvino_model.xml`` and ``.bin``, tokenizer and config | OpenVINO, optimum-intel |
 | ``gguf`` | ``model.gguf`` of a model that was judged on llama.cpp, tokenizer inside | llama.cpp and what is built on it |
+| ``compressed-tensors`` | ``model.safetensors`` with packed weights, the very codes that were judged; tokenizer and config | ``from_pretrained`` with that library, vLLM |
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from recompress import CallableRoom
 from recompress.benchmarks import Example
 from recompress.errors import InputError
-from recompress.export import gguf_folder, onnx_folder, openvino_folder, transformers_folder
+from recompress.export import compressed_tensors_folder, gguf_folder, onnx_folder, openvino_folder, transformers_folder
 from recompress.export.answers import Agreement, compare
 from recompress.export.card import card
 from recompress.export.format import Format
@@ -38,6 +39,7 @@ FORMATS: Mapping[str, Format] = {
     "transformers": transformers_folder.FORMAT,
     "openvino": openvino_folder.FORMAT,
     "gguf": gguf_folder.FORMAT,
+    "compressed-tensors": compressed_tensors_folder.FORMAT,
 }
 
 
@@ -76,7 +78,8 @@ def export(
         shape.write(directory, info, place)
         agreement = compare(directory, shape.reader(place, info), examples, close=shape.close(info), why_apart=shape.why_apart(info))
         side = str(read_tokenizer(directory)[1].get("truncation_side", "right"))
-        (place / "README.md").write_text(card(shape, info, agreement, facts or {}, side=side, segments=reads_segments(directory, info)), encoding="utf-8")
+        told = card(shape, info, agreement, facts or {}, side=side, segments=reads_segments(directory, info), notes=shape.notes(directory, place))
+        (place / "README.md").write_text(told, encoding="utf-8")
         digest = seal(place, to, facts or {}, key)
     return Export(str(target), to, agreement, digest)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recompress.export.answers import Agreement
 from recompress.export.format import Format
@@ -12,8 +12,11 @@ from recompress.models.checkpoint import Info
 from recompress.models.heads import head_of
 
 
-def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str], *, side: str = "right", segments: bool = False) -> str:
-    """Markdown with the head that hubs read. ``side``: where a long text is cut; ``segments``: whether the model is told which of two texts a token belongs to."""
+def card(
+    shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, str], *, side: str = "right", segments: bool = False, notes: Sequence[str] = ()
+) -> str:
+    """Markdown with the head that hubs read. ``side``: where a long text is cut; ``segments``: whether the model is told which of two texts a token belongs to;
+    ``notes``: what is stored otherwise than in the model that was judged."""
     head, file = head_of(info.benchmark), graph_name(info)
     usage = shape.usage.format(
         task=head.pipeline,
@@ -39,7 +42,9 @@ def card(shape: Format, info: Info, agreement: Agreement, facts: Mapping[str, st
     lines += ["---", "", f"# {facts.get('model', 'Exported model')}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value]
     answers = f"{agreement.texts} texts and random tokens were asked of these files and of the model that was judged: every decision is the same, and no logit differs by "
-    lines += ["", "## Answers", "", f"{answers}more than {agreement.largest_change:.2g} of the largest.", "", "## Use", "", usage]
+    lines += ["", "## Answers", "", f"{answers}more than {agreement.largest_change:.2g} of the largest.", ""]
+    lines += ["## Files", "", *(f"- {note}" for note in notes), ""] if notes else []
+    lines += ["## Use", "", usage]
     lines += [
         "## Licences",
         "",

@@ -40,6 +40,8 @@ class Format:
     """How the lines of a card ask the runtime; ``{given}`` is what."""
     why_apart: Callable[[Info], str] = lambda info: ""
     """Why a model like this may be answered otherwise all the same, and the way out."""
+    notes: Callable[[Path, Path], Sequence[str]] = lambda directory, target: ()
+    """``notes(directory, target)``: what the card says of files that store something otherwise than the model that was judged."""
 
 
 def one_by_one(features: Sequence[Feature], names: Sequence[str]) -> Iterator[dict[str, Int[np.ndarray, "1 length"]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -50,6 +51,11 @@ def _write(directory: Path, info: Info, target: Path) -> None:
 
 
 def _reader(target: Path, info: Info) -> Reader:
+    return asking(read_back(target, info, "export it --to onnx"))
+
+
+def read_back(target: Path, info: Info, way_out: str) -> Any:
+    """The network by plain ``from_pretrained``, in 32-bit floats. Raises ``InputError``, which ends with the ``way_out``, where it has no place for a tensor or lacks one."""
     import torch
 
     options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
@@ -57,7 +63,13 @@ def _reader(target: Path, info: Info) -> Reader:
         network, loading = head_of(info.benchmark).auto_model().from_pretrained(target, dtype=torch.float32, **options)
     wrong = sorted([*loading["missing_keys"], *loading["unexpected_keys"], *map(str, loading["mismatched_keys"])])
     if wrong:
-        raise InputError(f"plain transformers cannot read {target.name}: {wrong[0]} has no place in the network of its config; export it --to onnx")
+        raise InputError(f"plain transformers cannot read {target.name}: {wrong[0]} has no place in the network of its config; {way_out}")
+    return network
+
+
+def asking(network: Any) -> Reader:
+    """Asks a network, one text at a time."""
+    import torch
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
         with torch.inference_mode():

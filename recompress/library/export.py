@@ -12,7 +12,8 @@ from recompress.library.rows import Rows, examples_of
 
 
 def export(model: str | Path | Model, folder: str | Path, *, to: str = "onnx", texts: Rows = ()) -> Export:
-    """Write a model to a new ``folder`` for ``onnx``, ``transformers`` or ``openvino``, read it back there, and compare its answers on ``texts`` and random tokens.
+    """Write a model to a new ``folder``, read it back by the runtime that it is for, and compare its answers on ``texts`` and random tokens. ``to`` is ``onnx``,
+    ``transformers``, ``openvino``, ``gguf`` or ``compressed-tensors``.
 
     Raises ``InputError`` for a format that cannot hold the model or a folder that exists, and ``IntegrityError`` where the answers differ. Nothing is signed: a
     promoted version is exported by ``recompress export``.

@@ -34,7 +34,7 @@ register: {{model: chat}}
 POLICY = "metric: negative_bits_per_byte\nbaseline: {margin: 0.5}\nchampion: {margin: 0.5}\nloss_budget: 0.9\nfirst_promotion: allowed\nmin_examples: {overall: 100}\nchoose: smallest\n"
 
 
-def make_project(folder: Path) -> Path:
+def make_project(folder: Path, recipe: str = RECIPE) -> Path:
     """Lines of text, and a model in a file with a chat template."""
     checkpoint = checkpoint_of("llama")
     checkpoint.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
@@ -47,7 +47,7 @@ def make_project(folder: Path) -> Path:
         ("params.yaml", PARAMS),
         ("dvc.yaml", DVC.lstrip()),
         ("policy.yaml", POLICY),
-        ("recipe.yaml", RECIPE.format(sha256=sha256_file(folder / "tiny.gguf"))),
+        ("recipe.yaml", recipe.format(sha256=sha256_file(folder / "tiny.gguf"))),
     ):
         (folder / name).write_text(text)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], [sys.executable, "-m", "dvc", "add", "-q", "raw/lines"]):

@@ -20,7 +20,7 @@ from recompress.measure.size import parameters
 from recompress.methods.registry import get_method
 from recompress.methods.runner import parameters_in, run_step
 from recompress.models.checkpoint import load, save
-from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, pack, packed_embedding, packed_linear, place, unpack
+from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, pack, packed_embedding, packed_linear, place, unpack, words
 from recompress.runtimes import runtime_of
 from tests.six import checkpoint_of, features_of, inputs_of
 
@@ -37,6 +37,18 @@ def test_codes_come_back_and_take_their_bits(bits: int, rows: int, columns: int,
     for row, numbers in zip(packed.tolist(), codes.tolist(), strict=True):
         stream = sum(number << (i * bits) for i, number in enumerate(numbers))
         assert row == list(stream.to_bytes(len(row), "little"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(bits=st.integers(1, 8), rows=st.integers(1, 4), columns=st.integers(1, 40), seed=st.integers(0, 999))
+def test_words_hold_the_codes_of_a_row_as_one_long_number(bits: int, rows: int, columns: int, seed: int) -> None:
+    codes = torch.randint(0, 1 << bits, (rows, columns), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    packed = words(codes, bits)
+    assert packed.dtype == torch.int32
+    assert packed.shape == (rows, -(-columns * bits // 32))
+    for row, numbers in zip(packed.tolist(), codes.tolist(), strict=True):
+        stream = sum((word % (1 << 32)) << (32 * i) for i, word in enumerate(row))
+        assert stream == sum(number << (i * bits) for i, number in enumerate(numbers))
 
 
 def matrix(**parts: Any) -> Quantized:

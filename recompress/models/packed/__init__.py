@@ -5,7 +5,7 @@ for each format: ``steps`` (a scale for each group, or levels), ``outliers`` (8 
 modules into a network that is read back, by the names of the stored tensors; ``form`` says what their shapes cannot: columns and bits.
 """
 
-from recompress.models.packed.bits import pack, unpack
+from recompress.models.packed.bits import pack, unpack, words
 from recompress.models.packed.fit import fit_packed, numbers_in, place, tie_packed
 from recompress.models.packed.modules import Packed, PackedEmbedding, PackedLinear, packed_embedding, packed_linear, packed_linears, unpacked
 from recompress.models.packed.outliers import WithOutliers
@@ -29,4 +29,5 @@ __all__ = [
     "tie_packed",
     "unpack",
     "unpacked",
+    "words",
 ]

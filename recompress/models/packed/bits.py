@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import gcd
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from torch import Tensor
 
 
@@ -36,6 +36,12 @@ def unpack(packed: UInt8[Tensor, "rows bytes"], bits: int, columns: int) -> UInt
             column_codes |= packed[:, byte + 1 :: width] << (8 - shift)
         torch.bitwise_and(column_codes, (1 << bits) - 1, out=codes[:, i::count])
     return codes[:, :columns]
+
+
+def words(codes: UInt8[Tensor, "rows columns"], bits: int) -> Int32[Tensor, "rows words"]:
+    """The same in 32-bit words, the lowest byte first, as other tools store it; each row begins on a whole word."""
+    packed = pack(codes, bits)
+    return torch.nn.functional.pad(packed, (0, -packed.shape[1] % 4)).view(torch.int32)
 
 
 def row_bytes(columns: int, bits: int) -> int:
