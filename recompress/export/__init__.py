@@ -6,6 +6,7 @@
 | ``transformers`` | ``model.safetensors``, tokenizer and config | plain ``from_pretrained`` |
 | ``openvino`` | ``openvino_model.xml`` and ``.bin``, tokenizer and config | OpenVINO, optimum-intel |
 | ``gguf`` | ``model.gguf`` of a model that was judged on llama.cpp, tokenizer inside | llama.cpp and what is built on it |
+| ``genai`` | ``model.onnx`` and ``genai_config.json`` of a model that was judged on ONNX Runtime GenAI, tokenizer beside | ONNX Runtime GenAI |
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from recompress import CallableRoom
 from recompress.benchmarks import Example
 from recompress.errors import InputError
-from recompress.export import gguf_folder, onnx_folder, openvino_folder, transformers_folder
+from recompress.export import genai_folder, gguf_folder, onnx_folder, openvino_folder, transformers_folder
 from recompress.export.answers import Agreement, compare
 from recompress.export.card import card
 from recompress.export.format import Format
@@ -38,6 +39,7 @@ FORMATS: Mapping[str, Format] = {
     "transformers": transformers_folder.FORMAT,
     "openvino": openvino_folder.FORMAT,
     "gguf": gguf_folder.FORMAT,
+    "genai": genai_folder.FORMAT,
 }
 
 
