@@ -4,6 +4,7 @@
                                                   else:      scale = (max W - min W) / (2^bits - 1), zero = round(-min W / scale), both with 0 between them
     fp32:        W
 
+With ``scales: mse`` each block in int4 has, of these steps and some dozen others, those whose values lie nearest to its weights (``recompress.methods.quantization.grid``).
 A block is ``block_size`` columns of a row, or the largest power of two below that divides its columns; a matrix whose rows are no whole blocks of 16 is stored as floats.
 Codes are multiplied as they lie there: with ``accuracy_level: 4`` inputs are rounded to 8 bits, each token and each block by itself. Smaller vocabularies, layers with heads
 and neurons of their own numbers, shared layers and factors of matrices are all written.
@@ -21,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import nn
 
+from recompress.methods.quantization.closeness import SEARCHED
 from recompress.methods.quantization.genai_file import WRITES, claims_of_folder, matrices, written
 from recompress.methods.quantization.grid import FewBits, refuse, rounded
 from recompress.methods.registry import Claim, Inputs, method
@@ -28,6 +30,7 @@ from recompress.models.architecture import is_linear, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.onnx_graph import read_graph
 from recompress.models.packed import Packed
+from recompress.models.packed.modules import unpacked_matrix
 from recompress.models.surgery import weight_of
 from recompress.runtimes.blocks import BLOCKS, Blocks, blocks_of
 from recompress.runtimes.genai.held import held_in
@@ -50,6 +53,8 @@ class OnnxGenai(Settings):
     """Columns with one scale, which has 32 bits: of 32 columns, a weight in int4 takes 5 bits, of 128 it takes 4.25."""
     symmetric: bool = True
     """Steps that lie evenly around zero, so that no zero points need be stored; costs quality where weights do not lie evenly."""
+    scales: Literal["minmax", "mse"] = "mse"
+    """Steps of int4 from the largest and smallest weight of each block, or those of a few dozen that lose least of its squares: nearer at the same bytes."""
     accuracy_level: Literal[1, 4] = 4
     """What inputs are multiplied as: 4, rounded to 8 bits, block by block; 1, as floats, but slower (8-bit codes by far)."""
 
@@ -71,10 +76,15 @@ def kind_of(network: Any, module: Any, config: OnnxGenai) -> Kind:
     return asked if asked == "fp32" or block_size_for(columns, config.block_size) else "fp32"
 
 
+def grid_for(columns: int, kind: Kind, config: OnnxGenai) -> FewBits:
+    """The steps of a matrix. In 8 bits there is nothing to be found beside those of the whole range."""
+    scales = config.scales if kind == "int4" else "minmax"
+    return FewBits(bits=BITS[kind], group_size=block_size_for(columns, config.block_size), symmetric=config.symmetric, scales=scales)  # type: ignore[arg-type]
+
+
 def coded(name: str, weight: Any, kind: Kind, config: OnnxGenai) -> Blocks:
     """A matrix in blocks, each weight on its nearest step."""
-    grid = FewBits(bits=BITS[kind], group_size=block_size_for(weight.shape[1], config.block_size), symmetric=config.symmetric)  # type: ignore[arg-type]
-    quantized = rounded(weight.detach().float(), grid)
+    quantized = rounded(weight.detach().float(), grid_for(weight.shape[1], kind, config))
     return blocks_of(name, Packed(quantized.tensors(), *quantized.shape))
 
 
@@ -103,13 +113,24 @@ def prove(before: Checkpoint, after: Checkpoint, config: OnnxGenai, inputs: Inpu
     """Every weight near what it was, stored as was asked; and what is claimed of every folder."""
     assert isinstance(after.network, Path)
     network, graph = before.torch_network, read_graph(after.network)
-    held, kinds, far = held_in(graph), {}, 0
+    held, kinds, far, ours, theirs = held_in(graph), {}, 0, 0.0, 0.0
     for name, module in matrices(network):
-        kind, weight = kind_of(network, module, config), weight_of(module).numpy()
+        kind, weight, stored = kind_of(network, module, config), weight_of(module), held[f"{name}.weight"].numbers
         kinds[f"{name}.weight"] = (kind, bytes_for(len(weight), weight.shape[1], kind, config))
-        far += beyond(weight, held[f"{name}.weight"].numbers, kind, config)
-    claim = Claim("weights further away than their nearest step", 0, far)
-    return [claim, *claims_of_folder(before, after, graph, held, kinds, config.accuracy_level, inputs)]
+        if kind == "int4" and config.scales == "mse":
+            usual = rounded(weight.float(), grid_for(weight.shape[1], kind, config.model_copy(update={"scales": "minmax"})))
+            ours += squares(weight.numpy() - stored)
+            theirs += squares((weight - unpacked_matrix(usual)).numpy())
+        else:
+            far += beyond(weight.numpy(), stored, kind, config)
+    claims = [Claim("weights further away than their nearest step", 0, far)]
+    if config.weights == "int4" and config.scales == "mse":
+        claims.append(Claim(f"squared error of weights in int4, below {SEARCHED:.1%} of that with scales: minmax", SEARCHED * theirs, ours, bound="at most"))
+    return [*claims, *claims_of_folder(before, after, graph, held, kinds, config.accuracy_level, inputs)]
+
+
+def squares(error: Float[np.ndarray, "rows columns"]) -> float:
+    return float(np.square(error, dtype=np.float64).sum())
 
 
 @method(

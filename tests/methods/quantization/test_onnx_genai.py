@@ -82,7 +82,7 @@ def by_hand(tensors: dict[str, np.ndarray[Any, Any]], name: str, bits: int, size
 def test_each_weight_lies_on_its_nearest_step(family: str, symmetric: bool, size: int, tmp_path: Path) -> None:
     """In 4 bits in the layers, in 8 in the embeddings; and the output layer that is tied to these takes the same tensors."""
     source = source_of(family, tmp_path)
-    step("onnx_genai", source, tmp_path / "made", family, symmetric=symmetric, block_size=size)
+    step("onnx_genai", source, tmp_path / "made", family, symmetric=symmetric, block_size=size, scales="minmax")
     network, tensors = load(source).torch_network, tensors_in(tmp_path / "made")
     names = {id(module): name for name, module in network.named_modules()}
     layer, table = layers_of(network)[1].neurons_out, network.get_input_embeddings()
@@ -97,6 +97,21 @@ def test_each_weight_lies_on_its_nearest_step(family: str, symmetric: bool, size
         np.testing.assert_array_equal(held_in(read_graph(tmp_path / "made" / "model.onnx"))[f"{names[id(module)]}.weight"].numbers, stored)
     assert not any("lm_head" in name for name in tensors)
     assert any(name.endswith("_zero_point") for name in tensors) is not symmetric
+
+
+def test_searched_steps_lie_nearer_and_embeddings_in_8_bits_need_none(tmp_path: Path) -> None:
+    source, held = source_of("llama", tmp_path), {}
+    for scales in ("minmax", "mse"):
+        step("onnx_genai", source, tmp_path / scales, scales=scales)
+        held[scales] = held_in(read_graph(tmp_path / scales / "model.onnx"))
+    own = load(source).torch_network.state_dict()
+    lost = {
+        scales: sum(np.square(own[name].numpy() - tensor.numbers).sum() for name, tensor in made.items() if tensor.kind == "int4")
+        for scales, made in held.items()
+    }
+    assert 0 < lost["mse"] < 0.95 * lost["minmax"]
+    table = "model.embed_tokens.weight"
+    np.testing.assert_array_equal(held["mse"][table].numbers, held["minmax"][table].numbers)
 
 
 @pytest.mark.parametrize("embeddings", ["int4", "int8", "fp32"])
@@ -288,12 +303,14 @@ def _coarse(name: str, weight: torch.Tensor, kind: Any, config: OnnxGenai) -> An
 
 
 CODED = onnx_genai.coded
+APART = "answers apart from torch's with the file's numbers, inputs as floats"
 SPOILT: dict[str, tuple[Any, str, Any, str]] = {
     "rounded twice": (onnx_genai, "coded", _coarse, "weights further away than their nearest step"),
+    "searched and rounded twice": (onnx_genai, "coded", _coarse, "squared error of weights in int4, below 99.9% of that with scales: minmax"),
     "not rounded": (onnx_genai, "kind_of", None, "matrices that are stored otherwise than asked"),
-    "not rotated": (decoder, "ROTATED", (), "answers apart from torch's"),
-    "another activation": (decoder, "ACTIVATIONS", {"silu": "relu"}, "answers apart from torch's"),
-    "another norm": (decoder, "NORMS", {"llama": ("post_attention_layernorm", "input_layernorm", "norm")}, "answers apart from torch's"),
+    "not rotated": (decoder, "ROTATED", (), APART),
+    "another activation": (decoder, "ACTIVATIONS", {"silu": "relu"}, APART),
+    "another norm": (decoder, "NORMS", {"llama": ("post_attention_layernorm", "input_layernorm", "norm")}, APART),
     "other levels": (matrices, "product", None, "products at another accuracy level"),
 }
 
@@ -301,7 +318,7 @@ SPOILT: dict[str, tuple[Any, str, Any, str]] = {
 @pytest.mark.parametrize("name", SPOILT)
 def test_a_folder_that_is_otherwise_than_promised_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     room, attribute, instead, said = SPOILT[name]
-    source = source_of("llama", tmp_path)
+    source, dials = source_of("llama", tmp_path), {"scales": "minmax"} if name == "rounded twice" else {}
     if name == "not rounded":
         written = onnx_genai.written
         monkeypatch.setattr(onnx_genai, "written", lambda checkpoint, inputs, coding, *rest: written(checkpoint, inputs, lambda name, module: None, *rest))
@@ -310,7 +327,7 @@ def test_a_folder_that_is_otherwise_than_promised_is_noticed(name: str, monkeypa
     else:
         monkeypatch.setattr(room, attribute, instead)
     with pytest.raises(EffectMissing, match=said):
-        step("onnx_genai", source, tmp_path / "made")
+        step("onnx_genai", source, tmp_path / "made", **dials)
     assert not (tmp_path / "made").exists()
 
 
