@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 from recompress.benchmarks import get_benchmark
 from recompress.errors import InputError, IntegrityError
 from recompress.measure.size import parameters
+from recompress.methods.full_precision import in_full_precision
 from recompress.methods.quantization.gguf_file import apart
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
-from recompress.models.checkpoint import load, save
+from recompress.models.checkpoint import load, read_info, save
 from recompress.predict import Predictor
 from recompress.runtimes import open_runtime, runtime_of
 from recompress.runtimes.generation import can_continue, continued, following
@@ -140,6 +142,23 @@ def test_it_writes_in_the_predictor(floats: Path) -> None:
     assert one.continue_text(["nyumba", "kula leo"], 9) == other.continue_text(["nyumba", "kula leo"], 9)
     with pytest.raises(InputError, match="the prompt has .* tokens, and the model reads 64"):
         one.continue_text(["kula " * 99], 5)
+
+
+def test_several_who_ask_at_once_get_what_each_would_get_alone(floats: Path) -> None:
+    predictor = Predictor(floats)
+    prompts = ["nyumba ya", "kula leo jana", "asha", "kazi na kwa"] * 4
+    alone = [predictor.continue_text([prompt], 12) for prompt in prompts]
+    foreseen = [predictor([prompt]) for prompt in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        both = [pool.submit(predictor, [prompt]) if i % 2 else pool.submit(predictor.continue_text, [prompt], 12) for i, prompt in enumerate(prompts)]
+        assert [one.result() for one in both] == [foreseen[i] if i % 2 else alone[i] for i in range(len(prompts))]
+
+
+def test_the_baseline_in_full_precision_answers_in_the_same_runtime(floats: Path, tmp_path: Path) -> None:
+    others = in_full_precision(floats.with_name("source"), ["torch", "genai"], texts(20), tmp_path)
+    assert others.keys() == {"genai"}
+    assert read_info(others["genai"]).onnx["weights"] == "fp32"
+    assert open_runtime(others["genai"]).name == "genai"
 
 
 def test_a_longer_text_than_there_are_positions_is_refused(floats: Path) -> None:
