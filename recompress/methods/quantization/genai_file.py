@@ -56,6 +56,8 @@ its kind, and nobody could serve the folder with it."""
 WRITTEN = 12
 """Tokens that are written behind a prompt by the library's own loop, and by ours."""
 PROMPTS = 4
+FEW = 2
+"""Windows that are read with inputs as floats, which takes several times as long: a matrix in the wrong place shows in one."""
 WRITES: dict[str, Any] = {
     "family": "quantization",
     "gives": "genai",
@@ -125,13 +127,9 @@ def _answers(before: Checkpoint, after: Checkpoint, graph: onnx.ModelProto, held
     features = probe_features(before, inputs)
     expected = TorchRuntime(with_numbers(before.torch_network, held), threads=1).logits(features)
     rounds = level != 1 and any(tensor.levels for tensor in held.values())
-    with_floats = as_floats(after, graph, inputs.workdir / "floats") if rounds else after
-    yield Claim(
-        "answers apart from torch's with the file's numbers, inputs as floats",
-        CLOSE,
-        apart(expected, runtime_of(with_floats).logits(features)),
-        bound="at most",
-    )
+    with_floats, some = (as_floats(after, graph, inputs.workdir / "floats"), features[:FEW]) if rounds else (after, features)
+    exact = apart(expected[: len(some)], runtime_of(with_floats).logits(some))
+    yield Claim("answers apart from torch's with the file's numbers, inputs as floats", CLOSE, exact, bound="at most")
     if rounds:
         what = "answers apart from torch's with the file's numbers, inputs rounded to 8 bits"
         yield Claim(what, ROUNDED, apart(expected, runtime_of(after).logits(features)), bound="at most")
