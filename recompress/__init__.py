@@ -17,6 +17,7 @@ Nothing heavy is imported before one of them is asked for.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "compress", "export", "judge", "load", "measure"]
 __version__ = "0.1.0"
+# ONNX Runtime and its GenAI keep an id of this machine and what they were asked below the person's home, to be sent to their maker; it is this, before they are imported,
+# that stops all of it. What a person has set beforehand stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 FUNCTIONS = ("compress", "judge", "load")
 ROOMS = ("measure", "export")
 """Functions of the library that have the name of the package in which their work is done."""

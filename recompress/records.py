@@ -14,8 +14,9 @@ from recompress.integrity.digest import sha256_json
 from recompress.settings.base import Sha256, Slug, as_before
 
 Split = Literal["train", "dev", "test"]
-Runtime = Literal["torch", "packed", "onnx", "gguf"]
-"""What a model runs on. ``packed`` is torch with weights in few bits, which no further step can change; ``gguf`` is llama.cpp."""
+Runtime = Literal["torch", "packed", "onnx", "gguf", "genai"]
+"""What a model runs on. ``packed`` is torch with weights in few bits, which no further step can change; ``gguf`` is llama.cpp, ``genai`` ONNX
+Runtime GenAI."""
 DIGESTS = {"data", "base", "recipe", "code"}
 """What every promotion says it was made from."""
 

@@ -7,6 +7,7 @@
 | ``openvino`` | ``openvino_model.xml`` and ``.bin``, tokenizer and config | OpenVINO, optimum-intel |
 | ``gguf`` | ``model.gguf`` of a model that was judged on llama.cpp, tokenizer inside | llama.cpp and what is built on it |
 | ``compressed-tensors`` | ``model.safetensors`` with packed weights, the very codes that were judged; tokenizer and config | ``from_pretrained`` with that library, vLLM |
+| ``genai`` | ``model.onnx`` and ``genai_config.json`` of a model that was judged on ONNX Runtime GenAI, tokenizer beside | ONNX Runtime GenAI |
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from recompress import CallableRoom
 from recompress.benchmarks import Example
 from recompress.errors import InputError
-from recompress.export import compressed_tensors_folder, gguf_folder, onnx_folder, openvino_folder, transformers_folder
+from recompress.export import compressed_tensors_folder, genai_folder, gguf_folder, onnx_folder, openvino_folder, transformers_folder
 from recompress.export.answers import Agreement, compare
 from recompress.export.card import card
 from recompress.export.format import Format
@@ -40,6 +41,7 @@ FORMATS: Mapping[str, Format] = {
     "openvino": openvino_folder.FORMAT,
     "gguf": gguf_folder.FORMAT,
     "compressed-tensors": compressed_tensors_folder.FORMAT,
+    "genai": genai_folder.FORMAT,
 }
 
 

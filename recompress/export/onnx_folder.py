@@ -46,6 +46,8 @@ def _check(directory: Path, info: Info) -> None:
         raise InputError(f"{directory} has packed weights, which no ONNX graph can hold; end the variant with onnx_nbits to serve few bits with ONNX Runtime")
     if info.runtime == "gguf":
         raise InputError(f"{directory} is a GGUF file, which llama.cpp serves as it is; export it --to gguf")
+    if info.runtime == "genai":
+        raise InputError(f"{directory} is a graph with a cache, which ONNX Runtime GenAI serves as it is; export it --to genai")
 
 
 def _write(directory: Path, info: Info, target: Path) -> None:

@@ -21,7 +21,7 @@ from recompress.integrity.digest import sha256_file, sha256_json
 
 PACKAGE = "recompress"
 VERSIONED = ("torch", "transformers", "onnxruntime")
-WHERE_INSTALLED = ("gguf", "xllamacpp")
+WHERE_INSTALLED = ("gguf", "xllamacpp", "onnxruntime-genai")
 """Versions that count where these are installed; without them nothing that depends on them can be made."""
 
 

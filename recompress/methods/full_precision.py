@@ -12,7 +12,11 @@ from recompress.methods.registry import Inputs, get_method
 from recompress.methods.runner import run_step
 from recompress.models.checkpoint import read_info
 
-KEEPS: dict[str, tuple[str, dict[str, Any]]] = {"onnx": ("onnx_fp32", {}), "gguf": ("gguf", {"weights": "f32"})}
+KEEPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "onnx": ("onnx_fp32", {}),
+    "gguf": ("gguf", {"weights": "f32"}),
+    "genai": ("onnx_genai", {"weights": "fp32"}),
+}
 """For each runtime besides torch the step that keeps every number."""
 
 

@@ -22,8 +22,9 @@ from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.genai_config import read_genai_config
 from recompress.models.heads import head_of
-from recompress.models.one_file import FILES, WHAT, check_file
+from recompress.models.one_file import BESIDE, FILES, WHAT, check_file
 from recompress.models.padding import check_padding
 from recompress.models.tokenizer import SEGMENTS, load_tokenizer, save_tokenizer
 from recompress.records import Runtime
@@ -70,7 +71,7 @@ class Info:
 
 @dataclass
 class Checkpoint:
-    """A model in memory: a transformers network on the torch runtime, or the path of the one file that another runtime has (ONNX, GGUF)."""
+    """A model in memory: a transformers network on the torch runtime, or the path of the one file of weights that another runtime has (ONNX, GGUF)."""
 
     network: PreTrainedModel | Path
     tokenizer: PreTrainedTokenizerBase
@@ -122,6 +123,8 @@ def load(directory: Path) -> Checkpoint:
     if info.runtime in FILES:
         path = directory / FILES[info.runtime]
         check_file(path)
+        if info.runtime == "genai":
+            read_genai_config(directory)
         return Checkpoint(path, load_tokenizer(directory), info)
     network, tokenizer = _load_network(directory, info), load_tokenizer(directory)
     check_padding(directory, network.config, tokenizer, info.benchmark)
@@ -139,8 +142,8 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     save_tokenizer(checkpoint.tokenizer, directory)
     info = checkpoint.info
     if isinstance(checkpoint.network, Path):
-        shutil.copyfile(checkpoint.network, directory / checkpoint.network.name)
-        shutil.copyfile(checkpoint.network.parent / CONFIG_FILE, directory / CONFIG_FILE)
+        for name in (checkpoint.network.name, CONFIG_FILE, *BESIDE.get(info.runtime, ())):
+            shutil.copyfile(checkpoint.network.parent / name, directory / name)
     else:
         from safetensors.torch import save_file
 

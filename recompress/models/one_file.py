@@ -1,4 +1,7 @@
-"""Models that are one file for a runtime of its own: an ONNX graph, or a GGUF file. Where such a file lies, whether it is whole, and how many numbers it holds."""
+"""Models that are one file for a runtime of its own: an ONNX graph, or a GGUF file. Where such a file lies, whether it is whole, and how many numbers it holds.
+
+A graph for ONNX Runtime GenAI has a small file beside it that says what its inputs are called.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from math import prod
 from pathlib import Path
 
 from recompress.errors import InputError, IntegrityError
+from recompress.models.genai_config import GENAI_FILE, GRAPH_FILE
 from recompress.models.gguf import GGUF_FILE
 from recompress.records import Runtime
 
-FILES: Mapping[Runtime, str] = {"onnx": "model.onnx", "gguf": GGUF_FILE}
-"""The file of a model directory, by its runtime."""
+FILES: Mapping[Runtime, str] = {"onnx": GRAPH_FILE, "gguf": GGUF_FILE, "genai": GRAPH_FILE}
+"""The file of a model directory that holds its weights, by its runtime."""
+BESIDE: Mapping[Runtime, tuple[str, ...]] = {"genai": (GENAI_FILE,)}
+"""What else a runtime reads there."""
 WHAT = {".onnx": "an ONNX graph", ".gguf": "a GGUF file"}
 
 

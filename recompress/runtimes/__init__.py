@@ -1,4 +1,4 @@
-"""What runs a model: torch, or ONNX Runtime or llama.cpp, which need neither torch nor transformers.
+"""What runs a model: torch, or ONNX Runtime, its GenAI or llama.cpp, which need neither torch nor transformers.
 
     runtime = open_runtime(directory, threads=1)
     logits = runtime.logits(features)
@@ -65,6 +65,10 @@ def _of_file(path: Path, info: Info, threads: int) -> Runtime:
         from recompress.runtimes.gguf_runtime import GgufRuntime
 
         return GgufRuntime(path, info, threads)
+    if info.runtime == "genai":
+        from recompress.runtimes.genai_runtime import GenaiRuntime
+
+        return GenaiRuntime(path, info, threads)
     from recompress.runtimes.onnx_runtime import OnnxRuntime
 
     return OnnxRuntime(path.parent, info, threads)

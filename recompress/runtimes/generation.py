@@ -59,7 +59,7 @@ def can_continue(runtime: object) -> Continues:
     """The same runtime. Raises ``InputError`` for one that has no cache."""
     if not hasattr(runtime, "prefill"):
         name = getattr(runtime, "name", "this")
-        raise InputError(f"the {name} runtime keeps no keys and values, so that it cannot write; end the variant with gguf, or stay on torch")
+        raise InputError(f"the {name} runtime keeps no keys and values, so that it cannot write; end the variant with gguf or onnx_genai, or stay on torch")
     return runtime  # type: ignore[return-value]
 
 

@@ -85,15 +85,15 @@ def use_blocks(model: onnx.ModelProto, network: PreTrainedModel, blocks: Mapping
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in columns_of:
             name = columns_of[node.input[1]]
-            nodes.extend(_product(node, name, blocks[name], accuracy_level))
+            nodes.extend(product(node, name, blocks[name], accuracy_level))
         elif node.op_type == "Gather" and node.input[0] in rows_of:
             name = rows_of[node.input[0]]
-            nodes.extend(_look_up(node, name, blocks[name]))
+            nodes.extend(look_up(node, name, blocks[name]))
         else:
             nodes.append(node)
             continue
         used.add(name)
-    _put(graph, nodes, [tensor for name in blocks if name in used for tensor in _tensors(name, blocks[name])])
+    _put(graph, nodes, [tensor for name in blocks if name in used for tensor in tensors_of(name, blocks[name])])
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
 
 
@@ -105,7 +105,7 @@ def _operands(name: str, blocks: Blocks) -> list[str]:
     return [f"{name}_scale", *([f"{name}_zero_point"] if blocks.zeros is not None else [])]
 
 
-def _product(node: onnx.NodeProto, name: str, blocks: Blocks, accuracy_level: int) -> Iterator[onnx.NodeProto]:
+def product(node: onnx.NodeProto, name: str, blocks: Blocks, accuracy_level: int) -> Iterator[onnx.NodeProto]:
     import onnx
 
     received = node.input[0]
@@ -119,7 +119,7 @@ def _product(node: onnx.NodeProto, name: str, blocks: Blocks, accuracy_level: in
     )
 
 
-def _look_up(node: onnx.NodeProto, name: str, blocks: Blocks) -> Iterator[onnx.NodeProto]:
+def look_up(node: onnx.NodeProto, name: str, blocks: Blocks) -> Iterator[onnx.NodeProto]:
     import onnx
 
     table = f"{node.output[0]}_table"
@@ -128,7 +128,7 @@ def _look_up(node: onnx.NodeProto, name: str, blocks: Blocks) -> Iterator[onnx.N
     yield onnx.helper.make_node("GatherBlockQuantized", [table, node.input[1], *_operands(name, blocks)], [node.output[0]], node.name, domain=DOMAIN, **form)
 
 
-def _tensors(name: str, blocks: Blocks) -> Iterator[onnx.TensorProto]:
+def tensors_of(name: str, blocks: Blocks) -> Iterator[onnx.TensorProto]:
     import onnx
 
     rows = len(blocks.codes)

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 EVIDENCE = "evidence"
 LIBRARIES = (
     *("torch", "transformers", "safetensors", "onnx", "onnxruntime", "onnxscript", "numpy", "pandas", "pyarrow", "scipy"),
-    *("accelerate", "seqeval", "gguf", "xllamacpp", "prefect", "mlflow", "dvc", "great-expectations"),
+    *("accelerate", "seqeval", "gguf", "xllamacpp", "onnxruntime-genai", "prefect", "mlflow", "dvc", "great-expectations"),
 )
 
 

@@ -22,6 +22,7 @@ NEEDED_BY: dict[Runtime, tuple[str, ...]] = {
     "packed": ("torch", "safetensors"),
     "onnx": ("onnx", "onnxruntime"),
     "gguf": ("xllamacpp",),
+    "genai": ("onnxruntime", "onnxruntime-genai"),
 }
 """Packages that the served model imports, pinned as they are here."""
 

@@ -28,6 +28,7 @@ from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import distinct_tensors, write_config
+from recompress.models.onnx_blocks import stored_weight
 from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.models.packed import Packed, PackedEmbedding, PackedLinear
 from recompress.runtimes import runtime_of
@@ -66,26 +67,6 @@ def check_steps(config: OnnxNbits, steps: Sequence[tuple[str, Settings]]) -> Non
     size = getattr(steps[-1][1], "group_size", None) if steps else None
     if size is not None and size % BLOCKS[0]:
         raise InputError(f"onnx_nbits cannot take groups of {size} columns, which ONNX Runtime has no blocks for; choose a group_size of 16, 32, 64 …")
-
-
-def codes_by_hand(stored: np.ndarray[Any, Any], bits: int, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The first ``count`` codes of each row of bytes, the lower half of a byte before the upper."""
-    rows = stored.reshape(len(stored), -1)
-    if bits == 4:
-        rows = np.stack([rows % 16, rows // 16], axis=-1).reshape(len(rows), -1)
-    codes: np.ndarray[Any, np.dtype[np.float32]] = rows[:, :count].astype(np.float32)
-    return codes
-
-
-def stored_weight(node: onnx.NodeProto, stored: dict[str, np.ndarray[Any, Any]], codes: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """What the operands of a ``MatMulNBits`` or ``GatherBlockQuantized`` stand for, ``[rows, columns]``, by the operators' definition."""
-    form = {attribute.name: attribute.i for attribute in node.attribute}
-    scales, bits, size = stored[node.input[2]], form["bits"], form["block_size"]
-    rows, count = scales.shape
-    zeros = codes_by_hand(stored[node.input[3]], bits, count) if len(node.input) > 3 else np.full(scales.shape, 2.0 ** (bits - 1), np.float32)
-    values = codes_by_hand(stored[codes], bits, count * size).reshape(rows, count, size)
-    weight: np.ndarray[Any, np.dtype[np.float32]] = ((values - zeros[:, :, None]) * scales[:, :, None]).reshape(rows, -1)
-    return weight[:, : form.get("K", count * size)]
 
 
 def products_in(model: onnx.ModelProto) -> tuple[list[Product], list[np.ndarray[Any, np.dtype[np.float32]]]]:
