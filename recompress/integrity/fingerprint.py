@@ -21,7 +21,7 @@ from recompress.integrity.digest import sha256_file, sha256_json
 
 PACKAGE = "recompress"
 VERSIONED = ("torch", "transformers", "onnxruntime")
-WHERE_INSTALLED = ("gguf", "xllamacpp", "onnxruntime-genai")
+WHERE_INSTALLED = ("gguf", "xllamacpp", "onnxruntime-genai", "sacrebleu", "rouge-score")
 """Versions that count where these are installed; without them nothing that depends on them can be made."""
 
 
