@@ -4,7 +4,7 @@
     bag[n, g, o] = sum_{i in g} x[n, i] * (code[o, i] - middle)  -  (zero[o, g] - middle) * sum_{i in g} x[n, i]             middle = 2^(bits - 1)
 
 A bag is one sum over the rows of a group's columns and one row more, that of its zeros, which is left out where all zeros are in the middle. ``FEW`` tokens are
-multiplied so, and no weight ever stands in memory as a float; of more, each row is turned into floats once, as a bag of its own, block by block.
+multiplied so, and no weight ever stands in memory as a float; of more, each row is turned into floats once, as a bag of its own, part by part.
 
 Inputs, sums and scales are 32-bit floats all along. torch has other products of codes (2.13, CPU): ``_weight_int4pack_mm_for_cpu`` is fast for inputs of 16 bits alone,
 where answers come within 3e-3 (here 2e-7, as with floats), and takes 25 times the floats' time for 32; ``_weight_int8pack_mm`` 10 times.
