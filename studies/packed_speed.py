@@ -1,17 +1,19 @@
-"""What packed weights cost in time: an encoder of MiniLM's size with its layers in floats, and packed in each format.
+"""What packed weights cost: an encoder of MiniLM's size with its layers in floats, and packed in each format; then a decoder that writes.
 
     python -m studies.packed_speed > studies/results/packed_speed.md
 
-Weights and codes are random: time does not depend on them. One thread; in each round every network answers once, one after another, and its time is compared with
-that of the floats in the same round; the table gives the median of the ratios, and their quartiles.
+Weights and codes are random: time does not depend on them. One thread; in each round every network answers once, one after another, and its processor time is
+compared with that of the floats in the same round; the table gives the median of the ratios, and their quartiles, and the median of the same network when each
+matrix is unpacked whole at each call. The decoder is ``studies.packed_writing``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 from statistics import median, quantiles
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import torch
@@ -25,10 +27,13 @@ from recompress.models.architecture import encoder_linears
 from recompress.models.packed import Vectors, packed_linear, place
 from recompress.models.packed.outliers import multiplies_integers
 from recompress.models.surgery import weight_of
+from studies.packed_writing import print_tables, unpacked_at_each_call
 
 LAYERS, WIDTH, NEURONS, HEADS, WORDS = 6, 384, 1536, 12, 2000
-BATCHES = ((1, 32), (4, 32))
+BATCHES = ((1, 32), (4, 32), (8, 64))
 ROUNDS = 9
+WHOLE = ", unpacked"
+"""Of what is called so, each matrix is unpacked whole at each call."""
 
 
 def vectors(weight: Tensor, books: int, width: int) -> Vectors:
@@ -75,9 +80,10 @@ def times(networks: dict[str, Any], rows: int, length: int) -> dict[str, list[fl
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(ROUNDS + 1):
         for name, network in networks.items():
-            started = perf_counter()
-            network(**batch)
-            seconds[name].append(perf_counter() - started)
+            with unpacked_at_each_call(network) if name.endswith(WHOLE) else nullcontext():
+                started = process_time()
+                network(**batch)
+                seconds[name].append(process_time() - started)
     return {name: every[1:] for name, every in seconds.items()}
 
 
@@ -85,11 +91,15 @@ def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
     networks = {"floats": encoder(), **{name: packed(coded) for name, coded in FORMATS.items()}}
+    networks |= {f"{name}{WHOLE}": network for name, network in networks.items() if not name.startswith(("floats", "llm_int8"))}
     measured = [times(networks, *batch) for batch in BATCHES]
     integers = "8-bit integers" if multiplies_integers("cpu") else "whole numbers held by floats"
-    print("# What packed weights cost in time\n")
+    print("# What packed weights cost\n")
     print(f"`python -m studies.packed_speed`, {date.today().isoformat()}, torch {torch.__version__}, one thread; {LAYERS} layers of width {WIDTH}.")
-    print(f"Time in units of that of 32-bit floats, {ROUNDS} interleaved rounds: the median, in brackets the quartiles. Above 1 is slower.")
+    print(
+        f"Processor time in units of that of 32-bit floats, {ROUNDS} interleaved rounds: the median, in brackets the quartiles; above 1 is slower. Behind the stroke:"
+    )
+    print("the same network with each matrix unpacked whole at each call.")
     print(f"llm_int8 multiplied {integers}.\n")
     heads = [f"{r} × {c} tokens (floats: {1000 * median(every['floats']):.0f} ms)" for (r, c), every in zip(BATCHES, measured, strict=True)]
     print("| format | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads))
@@ -97,8 +107,10 @@ def main() -> None:
         cells = []
         for every in measured:
             low, middle, high = quantiles([one / other for one, other in zip(every[name], every["floats"], strict=True)], n=4)
-            cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f})")
+            whole = [one / other for one, other in zip(every.get(f"{name}{WHOLE}", []), every["floats"], strict=False)]
+            cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f})" + (f" / {median(whole):.2f}" if whole else ""))
         print(f"| {name} | " + " | ".join(cells) + " |")
+    print_tables()
 
 
 if __name__ == "__main__":

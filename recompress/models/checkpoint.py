@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
-from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, opened, read_config, read_tensors, refuse_pickles, write_config
 from recompress.models.genai_config import read_genai_config
 from recompress.models.heads import head_of
 from recompress.models.one_file import BESIDE, FILES, WHAT, check_file
@@ -113,8 +113,9 @@ def read_info(directory: Path) -> Info:
         raise IntegrityError(f"{path} is broken: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
 
 
-def load(directory: Path) -> Checkpoint:
-    """Read a directory that ``save`` wrote; the network is in evaluation mode, in 32-bit floats, on the CPU.
+def load(directory: Path, *, answering: bool = False) -> Checkpoint:
+    """Read a directory that ``save`` wrote; the network is in evaluation mode, in 32-bit floats, on the CPU. ``answering``: it will do nothing else, and packed
+    weights are kept as they are multiplied alone, so that it takes less memory and cannot be saved.
 
     Raises ``InputError`` for a directory that is none, and ``IntegrityError`` for pickles and for files that are cut off, broken, or do not fit each other.
     """
@@ -126,7 +127,7 @@ def load(directory: Path) -> Checkpoint:
         if info.runtime == "genai":
             read_genai_config(directory)
         return Checkpoint(path, load_tokenizer(directory), info)
-    network, tokenizer = _load_network(directory, info), load_tokenizer(directory)
+    network, tokenizer = _load_network(directory, info, answering=answering), load_tokenizer(directory)
     check_padding(directory, network.config, tokenizer, info.benchmark)
     return Checkpoint(network, tokenizer, info)
 
@@ -155,13 +156,13 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
     (directory / INFO_FILE).write_text(json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _load_network(directory: Path, info: Info) -> PreTrainedModel:
+def _load_network(directory: Path, info: Info, *, answering: bool) -> PreTrainedModel:
     import torch
     from transformers.initialization import no_init_weights
 
     from recompress.models.factored import fit_factored, tie_factored
     from recompress.models.number_head import complete_output
-    from recompress.models.packed import Packed, fit_packed, tie_packed
+    from recompress.models.packed import Packed, fit_packed, settle_packed, tie_packed
     from recompress.models.shared_layers import fit_shares
     from recompress.models.surgery import fit_shapes
 
@@ -181,12 +182,19 @@ def _load_network(directory: Path, info: Info) -> PreTrainedModel:
         tie_factored(network)
     if fit_packed(network, stored):
         tie_packed(network)
-    expected = distinct_tensors(network).keys()
+    named = distinct_tensors(network)
+    expected = named.keys()
     for what, names in (("missing", expected - stored.keys()), ("not expected", stored.keys() - expected)):
         if names:
             raise IntegrityError(f"{path} does not fit its config: {min(names)} is {what}")
     fit_shapes(network, {name: tuple(tensor.shape) for name, tensor in stored.items()}, info.head_size)
-    fill(network.state_dict(), path)  # never a second copy: whoever serves a model needs its size in memory, and not twice that
+    places = network.state_dict()
+    del stored  # the file is mapped once at a time
+    if answering:
+        with opened(path) as (_, read_into):
+            for name in settle_packed(network, {tensor.data_ptr(): name for name, tensor in named.items()}, read_into):
+                del places[name]
+    fill(places, path)  # never a second copy: whoever serves a model needs its size in memory, and not twice that
     if isinstance(network.get_input_embeddings(), torch.nn.Embedding):
         network.tie_weights()
     if any(isinstance(module, Packed) for module in network.modules()) != (info.runtime == "packed"):

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,8 +97,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def fill(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Read the numbers of a safetensors file straight into the memory of ``tensors``, one after another, so that no tensor is held twice. All that the file
-    has must be among them; one of another type is converted.
+    """Read the numbers of a safetensors file straight into the memory of ``tensors``, one after another, so that no tensor is held twice. What is not among them
+    is left where it is; one of another type is converted.
+
+    Raises ``IntegrityError`` for a file that is cut off, or a tensor of another shape.
+    """
+    with opened(path) as (stored, read_into):
+        for name in stored:
+            if name in tensors:
+                read_into(tensors[name].detach(), name)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Mapping[str, Tensor], Callable[[Tensor, str], None]]]:
+    """The tensors of a safetensors file, mapped, in the order in which they lie there, and what reads the numbers of one into a tensor that there is.
 
     Raises ``IntegrityError`` for a file that is cut off, or a tensor of another shape.
     """
@@ -108,8 +120,9 @@ def fill(tensors: Mapping[str, Tensor], path: Path) -> None:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
-        for name, stored in sorted(mapped.items(), key=lambda item: int(header[item[0]]["data_offsets"][0])):
-            tensor = tensors[name].detach()
+
+        def read_into(tensor: Tensor, name: str) -> None:
+            stored = mapped[name]
             if tensor.shape != stored.shape:
                 raise IntegrityError(f"{path} holds {name} as {list(stored.shape)}, the model has {list(tensor.shape)}")
             if tensor.dtype != stored.dtype or not tensor.is_contiguous() or sys.byteorder != "little":
@@ -119,6 +132,8 @@ def fill(tensors: Mapping[str, Tensor], path: Path) -> None:
                 place = tensor.flatten().view(torch.uint8).numpy().data
                 if file.readinto(place) != len(place):
                     raise IntegrityError(f"{path} is cut off: {name} is not there in full")
+
+        yield dict(sorted(mapped.items(), key=lambda item: int(header[item[0]]["data_offsets"][0]))), read_into
 
 
 def distinct_tensors(network: PreTrainedModel) -> dict[str, Tensor]:

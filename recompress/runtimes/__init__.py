@@ -47,7 +47,7 @@ def open_runtime(directory: Path, threads: int = 1) -> Runtime:
     info = read_info(directory)
     if info.runtime in FILES:
         return _of_file(directory / FILES[info.runtime], info, threads)
-    return runtime_of(load(directory), threads)
+    return runtime_of(load(directory, answering=True), threads)
 
 
 def runtime_of(checkpoint: Checkpoint, threads: int = 1) -> Runtime:

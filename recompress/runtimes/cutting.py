@@ -30,7 +30,8 @@ class Cost(NamedTuple):
 
 TORCH = Cost(call=81, even=960, crowd=8200)
 PACKED_TORCH = Cost(call=177, even=960, crowd=8200)
-"""torch, where all matrices are unpacked at each call, here from 4 bits in groups of 32."""
+"""torch, where a call begins with work on whole matrices: integers of another sign for ``llm_int8`` (a call of 2.2 times as many tokens as with floats), codebooks that are
+unpacked (1.3 times). Codes that are multiplied as they are cost what floats do (0.93 to 1.07; ``fitted`` of ``studies.batches`` on 2 cores of an AMD EPYC, 2026-11-30)."""
 ONNX = Cost(call=19, even=1200, crowd=9200)
 STATIC_INT8 = Cost(call=21, even=330, crowd=4600)
 NBITS = Cost(call=2, even=970, crowd=10_300)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from recompress.models.packed import Packed
+from recompress.models.packed import packed_linears
 from recompress.models.padding import padding_of
 from recompress.records import Runtime as RuntimeName
 from recompress.runtimes.asking import logits_of
@@ -44,7 +44,7 @@ class TorchRuntime:
         self.network: Any = network.eval()
         self.threads = threads
         self.pad_id = padding_of(network)
-        self.cost = PACKED_TORCH if any(isinstance(module, Packed) for module in network.modules()) else TORCH
+        self.cost = PACKED_TORCH if any(not linear.is_laid_out for linear in packed_linears(network).values()) else TORCH
         self.positions = int(network.config.max_position_embeddings)
         self.lock = RLock()
         """Of the cache: one text is continued after another."""

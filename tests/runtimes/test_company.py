@@ -28,7 +28,7 @@ LAST_BITS, A_STEP = 1e-5, 0.05
 PACKED = {"bits": 4, "group_size": 16, "embeddings": True}
 KINDS: dict[str, tuple[list[tuple[str, dict[str, Any]]], float, Cost | None]] = {
     "torch": ([], LAST_BITS, TORCH),
-    "packed torch": ([("rtn", PACKED)], LAST_BITS, PACKED_TORCH),
+    "packed torch": ([("rtn", PACKED)], LAST_BITS, TORCH),
     "packed torch, rounded inputs": ([("llm_int8", {})], A_STEP, PACKED_TORCH),
     "onnx": ([("onnx_fp32", {})], LAST_BITS, ONNX),
     "dynamic int8": ([("dynamic_int8", {})], 0, None),
@@ -88,7 +88,7 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(kind: str, benchmark: s
 def test_texts_share_calls_as_they_cost_least_on_their_runtime(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = made(kind, tmp_path, "text-classification")
     runtime: Any = runtime_of(checkpoint)
-    features = [{"input_ids": [5] * length} for length in (3, 30, 9, 3, 31, 60, 4, 3)]
+    features = [{"input_ids": [5] * length} for length in (3, 30, 9, 3, 31, 60, 4, 3, 40, 40)]
     asked: list[tuple[int, ...]] = []
     run = runtime._run
 

@@ -28,9 +28,17 @@ Coding = Callable[[Group, Statistics], Mapping[str, Matrix]]
 """``coding(group, statistics)``: the matrices that are to stand in the place of linear layers with the same input, by name; those left out stay."""
 
 
+SPEED = "studies/results/packed_speed.md"
+
+
+def written(share: str, texts: str) -> str:
+    """What methods of even steps say of speed: ``share`` for a token behind a prompt, ``texts`` for a text of 32 tokens; of ``SPEED``, one thread on a CPU."""
+    return f"writing: torch multiplies the codes as they are, and a token takes {share} of the floats' time; a text of 32 tokens takes {texts} times as long ({SPEED})"
+
+
 def slower(times: str) -> str:
-    """What these methods say of speed; ``times`` is from studies/results/packed_speed.md, one thread on a CPU."""
-    return f"nothing: weights are unpacked when they are used, so that torch takes {times} times as long for 32 tokens (studies/results/packed_speed.md)"
+    """What methods of codebooks say of it."""
+    return f"nothing: weights are unpacked, once for all texts of a call, so that torch takes {times} times as long for 32 tokens ({SPEED})"
 
 
 def code_layers(

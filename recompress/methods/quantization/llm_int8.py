@@ -150,7 +150,7 @@ def _embeddings(config: LlmInt8) -> FewBits:
     **PACKED,
     source="Dettmers et al. 2022, arXiv:2208.07339, eq. 2 to 8",
     shrinks="bytes, to about a quarter in the layers",
-    speeds_up="CPUs with VNNI, where integers are multiplied: 0.4 to 1.0 of the floats' time; elsewhere nothing (studies/results/packed_speed.md)",
+    speeds_up="CPUs with VNNI, where integers are multiplied: 0.3 to 0.6 of the floats' time; elsewhere nothing (studies/results/packed_speed.md)",
 )
 def quantize_llm_int8(checkpoint: Checkpoint, config: LlmInt8, inputs: Inputs) -> Checkpoint:
     """Weights and activations in 8 bits, columns with the largest inputs in 16."""

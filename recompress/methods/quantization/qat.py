@@ -20,6 +20,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError, IntegrityError
+from recompress.methods.quantization.by_layer import written
 from recompress.methods.quantization.closeness import tables_of
 from recompress.methods.quantization.grid import FewBits, refuse
 from recompress.methods.quantization.in_training import Rounding
@@ -153,7 +154,7 @@ def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:
     architectures=SIX,
     source="Jacob et al. 2018, arXiv:1712.05877, section 3; Esser et al. 2020, arXiv:1902.08153, eq. 1 to 5",
     shrinks="bytes, to about bits / 32 in the layers",
-    speeds_up="nothing: weights are unpacked when they are used",
+    speeds_up=written("0.5", "1.0 (8 bits) to 1.2"),
 )
 def train_qat(checkpoint: Checkpoint, config: Qat, inputs: Inputs) -> Checkpoint:
     """Training with the rounding in place; weights in few bits."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import gcd
 
 import torch
 from jaxtyping import Int32, UInt8
 from torch import Tensor
+
+from recompress.models.packed.tables import looked_up
 
 
 def pack(codes: UInt8[Tensor, "rows columns"], bits: int) -> UInt8[Tensor, "rows bytes"]:
@@ -21,9 +24,22 @@ def pack(codes: UInt8[Tensor, "rows columns"], bits: int) -> UInt8[Tensor, "rows
 
 
 def unpack(packed: UInt8[Tensor, "rows bytes"], bits: int, columns: int) -> UInt8[Tensor, "rows columns"]:
-    """The other way: ``count`` codes stand in ``width`` bytes, again and again, so that each of them is read from all rows at once by a step over bytes."""
+    """The other way."""
     if bits == 8:
         return packed
+    if 8 % bits == 0:
+        return looked_up(codes_in_a_byte(bits).to(packed.device), packed)[:, :columns]
+    return _unpacked(packed, bits, columns)
+
+
+@cache
+def codes_in_a_byte(bits: int) -> UInt8[Tensor, "256 codes"]:
+    """What each byte holds, where codes lie across no two of them."""
+    return _unpacked(torch.arange(256, dtype=torch.uint8)[:, None], bits, 8 // bits)
+
+
+def _unpacked(packed: UInt8[Tensor, "rows bytes"], bits: int, columns: int) -> UInt8[Tensor, "rows columns"]:
+    """``count`` codes stand in ``width`` bytes, again and again, so that each of them is read from all rows at once by a step over bytes."""
     count, width = 8 // gcd(8, bits), bits // gcd(8, bits)
     periods = -(-columns // count)
     if packed.shape[1] < periods * width:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from recompress.errors import IntegrityError
-from recompress.models.packed.modules import NAMES, PackedEmbedding, PackedLinear, format_of
+from recompress.models.packed.modules import NAMES, PackedEmbedding, PackedLinear, format_of, packed_linears
 from recompress.models.packed.scales import MOST, read_form
 
 if TYPE_CHECKING:
@@ -60,6 +60,22 @@ def fit_packed(network: nn.Module, stored: Mapping[str, Tensor]) -> bool:
         else:
             raise IntegrityError(f"{path} is stored in few bits, but it is no matrix")
     return bool(paths)
+
+
+def settle_packed(network: nn.Module, names: Mapping[int, str], read_into: Callable[[Tensor, str], None]) -> set[str]:
+    """Read each packed matrix that is only multiplied straight into the form in which it is, one after another, so that the codes are in memory once; gives the
+    names of what nobody has to read any more. ``names``: what the tensor at an address is called where it is stored."""
+    linears = [linear for linear in packed_linears(network).values() if linear.is_laid_out]
+    tables = {tensor.data_ptr() for module in network.modules() if isinstance(module, PackedEmbedding) for tensor in module.tensors.values()}
+    done: set[str] = set()
+    for linear in linears:
+        stored = {}
+        for name, tensor in linear.tensors.items():
+            stored[name] = tensor if tensor.data_ptr() in tables else torch.empty_like(tensor)  # embeddings keep theirs
+            read_into(stored[name], names[tensor.data_ptr()])
+            done.add(names[tensor.data_ptr()])
+        linear.settle(stored)
+    return done
 
 
 def numbers_in(stored: Mapping[str, Tensor]) -> int:

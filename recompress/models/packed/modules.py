@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recompress.models.architecture import Linear
-from recompress.models.packed import outliers, steps, vectors
+from recompress.models.packed import laid, outliers, steps, vectors
 from recompress.models.packed.scales import read_form
 
-CHUNK = 1 << 22
-"""Numbers that are unpacked at once."""
+CHUNK = 1 << 20
+"""Numbers that are unpacked at once: their floats stay in the processor's caches."""
 
 
 class Format(NamedTuple):
@@ -57,9 +57,13 @@ class Packed(nn.Module):
         self.format = format_of(tensors)
         self.rows, self.columns_count = rows, columns
         _, self.bits, self.lift = read_form(tensors["form"])
+        self.laid: laid.Laid | None = None
+        """The same codes as they are multiplied, once they were."""
 
     def matrix(self, chosen: Int[Tensor, " chosen"] | None = None) -> Float[Tensor, "rows columns"]:
         """All rows, or the chosen ones, as floats."""
+        if self.settled:
+            return laid.matrix_of(self.as_laid()) if chosen is None else laid.matrix_of(self.as_laid())[chosen]
         stored = self.tensors
         count = self.rows if chosen is None else len(chosen)
         step = max(1, CHUNK // self.columns_count)
@@ -85,6 +89,36 @@ class Packed(nn.Module):
         """Bytes of everything that stands in the place of the matrix."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.buffers())
 
+    @property
+    def settled(self) -> bool:
+        """Whether codes are left only as they are multiplied."""
+        return self._buffers["codes"] is None
+
+    def as_laid(self) -> laid.Laid:
+        """The codes as they are multiplied, laid out at the first call."""
+        if self.laid is None:
+            self.laid = laid.lay(self.tensors, self.columns_count, self.bits, self.lift)
+        return self.laid
+
+    def settle(self, stored: Mapping[str, Tensor]) -> None:
+        """Keep ``stored``, what this matrix is, as it is multiplied and in no other way: it answers, and cannot be saved any more."""
+        self.laid = laid.lay(stored, self.columns_count, self.bits, self.lift)
+        for name in self.tensors.keys() - {"form"}:
+            self.register_buffer(name, None)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.laid = self.laid if self.settled else None  # tensors move
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *given: Any, **named: Any) -> None:
+        self.laid = None
+        super()._load_from_state_dict(*given, **named)
+
+    def _save_to_state_dict(self, *given: Any, **named: Any) -> None:
+        if self.settled:
+            raise RuntimeError("packed weights that are laid out for answering cannot be stored any more; load the model anew")
+        super()._save_to_state_dict(*given, **named)
+
 
 class PackedLinear(Packed):
     """``x @ weight.T + bias``; where columns are outliers, the others in 8 bits on both sides."""
@@ -99,9 +133,29 @@ class PackedLinear(Packed):
     def forward(self, given: Float[Tensor, "... columns"]) -> Float[Tensor, "... rows"]:
         if self.format is OUTLIERS:
             product = outliers.product(self.tensors, given, self.columns_count, self.lift)
-            return product if self.bias is None else product + self.bias.to(product.dtype)
-        matrix = self.matrix() if self.held is None else self.held
-        return nn.functional.linear(given, matrix.to(given.dtype), self.bias)
+        elif self.held is not None or torch.is_autocast_enabled(given.device.type) or (torch.is_grad_enabled() and given.requires_grad):
+            matrix = self.matrix() if self.held is None else self.held
+            return nn.functional.linear(given, matrix.to(given.dtype), self.bias)
+        else:
+            tokens = given.reshape(-1, self.columns_count)
+            whole = given.dtype == torch.float32 and self.is_laid_out
+            product = (laid.product(self.as_laid(), tokens) if whole else self._in_parts(tokens)).view(*given.shape[:-1], self.rows)
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether codes are multiplied as they are, and not unpacked: even steps, on the CPU."""
+        return self.settled or laid.can_lay(self.tensors, self.columns_count)
+
+    def _in_parts(self, tokens: Float[Tensor, "tokens columns"]) -> Float[Tensor, "tokens rows"]:
+        """The product, unpacked part by part, so that the matrix as a whole is never there in floats."""
+        step, stored = max(1, CHUNK // self.columns_count), self.tensors
+        outputs = tokens.new_empty((len(tokens), self.rows))
+        for start in range(0, self.rows, step):
+            part = slice(start, start + step)
+            values = self.format.values(stored, part, self.columns_count, self.bits, self.lift)
+            torch.mm(tokens, values.to(tokens.dtype).T, out=outputs[:, part])
+        return outputs
 
 
 class PackedEmbedding(Packed):

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from recompress.models.packed.bits import pack, row_bytes, unpack
+from recompress.models.packed.bits import codes_in_a_byte, pack, row_bytes, unpack
 from recompress.models.packed.scales import form_of, lift_of, lifted, lowered
+from recompress.models.packed.tables import looked_up
 
 DTYPES = {"codes": torch.uint8, "form": torch.int32, "scales": torch.float16, "zeros": torch.uint8, "levels": torch.float16, "columns": torch.float16}
 NEEDED = {"codes", "form", "scales"}
@@ -46,14 +47,13 @@ class Quantized(NamedTuple):
 
 def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int, lift: int) -> Float[Tensor, "part columns"]:
     """Some rows of the matrix, as floats."""
-    codes = unpack(stored["codes"][part], bits, columns)
-    scales = lowered(stored["scales"][part], lift)
+    packed, scales = stored["codes"][part], lowered(stored["scales"][part], lift)
     if "levels" in stored:
         levels = stored["levels"].float()
-        levels = levels[part] if len(levels) == len(stored["codes"]) else levels.expand(len(codes), -1)
-        matrix = levels.gather(1, codes.long())
+        levels = levels[part] if len(levels) == len(stored["codes"]) else levels
+        matrix = _levels_of(packed, levels, bits, columns)
     else:
-        matrix = codes.float()
+        matrix = unpack(packed, bits, columns).float()
     grouped = matrix.view(len(matrix), scales.shape[1], columns // scales.shape[1])
     if "levels" not in stored:
         grouped -= stored["zeros"][part].float()[:, :, None] if "zeros" in stored else float(1 << (bits - 1))
@@ -61,6 +61,13 @@ def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int, lif
     if "columns" in stored:
         matrix *= stored["columns"].float()
     return matrix
+
+
+def _levels_of(packed: UInt8[Tensor, "rows bytes"], levels: Float[Tensor, "#rows codes"], bits: int, columns: int) -> Float[Tensor, "rows columns"]:
+    """The level of each code: of levels that all rows share, those of a whole byte at once."""
+    if len(levels) == 1 and 8 % bits == 0:
+        return looked_up(levels[0][codes_in_a_byte(bits).to(levels.device).long()], packed)[:, :columns].contiguous()
+    return levels.expand(len(packed), -1).gather(1, unpack(packed, bits, columns).long())
 
 
 def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> bool:

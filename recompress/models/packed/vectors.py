@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recompress.models.packed.bits import pack, row_bytes, unpack
 from recompress.models.packed.scales import form_of, lift_of, lifted, lowered
+from recompress.models.packed.tables import looked_up
 
 DTYPES = {"codes": torch.uint8, "form": torch.int32, "scales": torch.float16, "codebooks": torch.float16}
 NEEDED = set(DTYPES)
@@ -55,10 +56,10 @@ def values(stored: Mapping[str, Tensor], part: Any, columns: int, bits: int, lif
 def decoded(codes: UInt8[Tensor, "rows groups books"], codebooks: Float[Tensor, "books vectors width"]) -> Float[Tensor, "rows columns"]:
     """The sums of vectors, without scales."""
     first, *others = codebooks
-    sums: Tensor = first[codes[:, :, 0].long()]
+    sums: Tensor = looked_up(first, codes[:, :, 0])
     for m, book in enumerate(others, 1):
-        sums += book[codes[:, :, m].long()]
-    return sums.flatten(1)
+        sums += looked_up(book, codes[:, :, m])
+    return sums
 
 
 def fits(tensors: Mapping[str, Tensor], rows: int, columns: int, bits: int) -> bool:
