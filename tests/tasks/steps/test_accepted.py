@@ -53,7 +53,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise IntegrityError("it is gone")
         return run.dossiers[plan.digest]
 
-    def quality(run: Any, model: ModelRef, dataset: DatasetRef) -> dict[str, Any]:
+    def quality(run: Any, model: ModelRef, dataset: DatasetRef, baseline: ModelRef) -> dict[str, Any]:
+        assert baseline == model, "beside itself"
         run.asked.append(model.uri)
         return {"metrics": {"f1": 0.7}, "slices": {}, "types": {}, "artifacts": {"predictions": {"uri": "predictions", "sha256": sha("anew")}}}
 
