@@ -6,6 +6,7 @@ from row to row as ``language-modelling`` reads them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ Tokens = Callable[[tuple[str, ...]], list[int]]
 """The tokens of a prompt, of the texts that it asks about."""
 
 
-class Prompted:
+class Prompted(ABC):
     """The verbs of ``Benchmark`` and ``ReadsOn`` that ask for text to be learned; who inherits says the rest."""
 
     as_text = LanguageModelling()
@@ -38,21 +39,21 @@ class Prompted:
         return (text,)
 
     @property
+    @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """What whoever asks such a model calls the texts of a prompt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def served(self, runtime: Runtime, tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[dict[str, Any]]:
         """What a served model answers to each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_learned(self, example: Example) -> Example:
         """Prompt and right answer, as one text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def asked(self, example: Example) -> Example:
         """What the model is asked about an example, as one text."""
-        raise NotImplementedError
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], labels: Sequence[str], max_length: int) -> list[Feature]:
         """Each prompt alone, as it is asked, cut off at ``max_length``; in the form of ``LanguageModelling.encode``."""
