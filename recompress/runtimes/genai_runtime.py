@@ -7,9 +7,8 @@ Imports neither torch nor transformers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from recompress.errors import InputError, IntegrityError
 from recompress.models.files import first_line
 from recompress.models.genai_config import read_genai_config
 from recompress.records import Runtime as RuntimeName
-from recompress.runtimes.batches import BATCH_SIZE, Feature, Part, in_order
 from recompress.runtimes.genai import library
+from recompress.runtimes.one_at_a_time import OneAtATime
 
 if TYPE_CHECKING:
     from recompress.models.checkpoint import Info
@@ -29,7 +28,7 @@ QUIET = 4
 """Nothing on the terminal: what goes wrong is said by errors."""
 
 
-class GenaiRuntime:
+class GenaiRuntime(OneAtATime):
     """The folder of the graph at ``path``. Raises ``InputError`` when a file of it, or the library, is missing, and ``IntegrityError`` when a file is cut off, broken, or
     says what is not said here."""
 
@@ -42,13 +41,9 @@ class GenaiRuntime:
         self._library = library()
         self.model = self._open(path, threads)
         self.threads = threads
-        self.longest = info.max_length
-        self.positions = config.model.context_length
-        self.vocabulary = config.model.vocab_size
+        super().__init__(info.max_length, config.model.context_length, config.model.vocab_size)
         self.stops = frozenset(config.model.eos_token_id)
         """The tokens that end an answer for whoever serves the folder."""
-        self.lock = RLock()
-        """Whoever asks from several threads asks one after another: there is one cache."""
         self._reader: Any = None
         self._room = self._length = 0
 
@@ -65,21 +60,6 @@ class GenaiRuntime:
             return self._library.Model(config)
         except Exception as error:  # the library's errors have no class of their own
             raise IntegrityError(f"{path} is not opened by ONNX Runtime GenAI: it is cut off or broken ({first_line(error)[:200]})") from None
-
-    def logits(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> list[Float[np.ndarray, "length vocabulary"]]:
-        return in_order(self.in_parts(features, batch_size))
-
-    def in_parts(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> Iterator[Part]:
-        for i, feature in enumerate(features):
-            with self.lock:
-                logits = self._of(feature["input_ids"])
-            yield [i], [logits]
-
-    def _of(self, tokens: Sequence[int]) -> Float[np.ndarray, "length vocabulary"]:
-        if not tokens:
-            return np.zeros((0, self.vocabulary), dtype=np.float32)
-        self.begin(max(len(tokens), min(self.longest, self.positions)))
-        return self.read_on(tokens)
 
     def prefill(self, tokens: Sequence[int], room: int) -> Float[np.ndarray, " vocabulary"]:
         """As ``recompress.runtimes.generation.Continues`` has it, like those that follow."""

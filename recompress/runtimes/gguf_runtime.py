@@ -5,9 +5,8 @@ Texts are asked one by one, whoever asks: what is measured is what is served. Im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +14,14 @@ from jaxtyping import Float
 
 from recompress.errors import InputError
 from recompress.records import Runtime as RuntimeName
-from recompress.runtimes.batches import BATCH_SIZE, Feature, Part, in_order
 from recompress.runtimes.llama_cpp import LlamaModel
+from recompress.runtimes.one_at_a_time import OneAtATime
 
 if TYPE_CHECKING:
     from recompress.models.checkpoint import Info
 
 
-class GgufRuntime:
+class GgufRuntime(OneAtATime):
     """The GGUF file at ``path``. Raises ``InputError`` when it, or llama.cpp, is missing, and ``IntegrityError`` when llama.cpp does not open it."""
 
     name: RuntimeName = "gguf"
@@ -32,28 +31,13 @@ class GgufRuntime:
             raise InputError(f"{path.parent} has no {path.name}")
         self.model = LlamaModel(path, threads)
         self.threads = threads
-        self.longest = info.max_length
-        self.positions = self.model.positions
-        self.lock = RLock()
-        """Whoever asks from several threads asks one after another: there is one cache."""
+        super().__init__(info.max_length, self.model.positions, self.model.vocabulary)
 
-    def logits(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> list[Float[np.ndarray, "length vocabulary"]]:
-        return in_order(self.in_parts(features, batch_size))
-
-    def in_parts(self, features: Sequence[Feature], batch_size: int = BATCH_SIZE) -> Iterator[Part]:
-        for i, feature in enumerate(features):
-            with self.lock:
-                logits = self._of(feature["input_ids"])
-            yield [i], [logits]
-
-    def _of(self, tokens: Sequence[int]) -> Float[np.ndarray, "length vocabulary"]:
-        if not tokens:
-            return np.zeros((0, self.model.vocabulary), dtype=np.float32)
-        self.model.begin(max(len(tokens), min(self.longest, self.model.positions)))
-        return self.model.read(np.asarray(tokens, dtype=np.int32), all_logits=True)
+    def begin(self, room: int) -> None:
+        self.model.begin(room)
 
     def prefill(self, tokens: Sequence[int], room: int) -> Float[np.ndarray, " vocabulary"]:
-        self.model.begin(room)
+        self.begin(room)
         [*_, last] = self._read(tokens, every=False)
         return np.asarray(last)
 
