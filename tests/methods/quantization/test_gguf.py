@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from recompress.methods.quantization import gguf_file
 from recompress.methods.quantization.gguf import Gguf, beyond
 from recompress.methods.quantization.gguf_nbits import GgufNbits
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import layers_of
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.gguf import tensors
@@ -28,6 +26,7 @@ from recompress.models.packed import PackedEmbedding, Quantized
 from recompress.models.surgery import keep_heads, keep_layers, keep_neurons, note_heads, note_neurons
 from recompress.settings.base import Settings
 from tests import six
+from tests.methods.quantization.decoder_steps import source_of, step
 
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
@@ -37,18 +36,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def _known() -> None:
     get_method("gguf")
-
-
-def step(name: str, source: Path, target: Path, family: str = "llama", **dials: Any) -> StepReport:
-    return run_step(name, get_method(name).config(**dials), source, target, six.inputs_of(family, target.with_name(f"{target.name}-work")))
-
-
-def source_of(family: str, place: Path, change: Callable[[Checkpoint], object] | None = None, **config: Any) -> Path:
-    checkpoint = six.checkpoint_of(family, **config)
-    if change is not None:
-        change(checkpoint)
-    save(checkpoint, place / "source")
-    return place / "source"
 
 
 def by_hand(stored: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:

@@ -1,5 +1,4 @@
-"""Decoders for ONNX Runtime GenAI: codes by hand, packed codes that are kept, shapes that differ by layer, and a proof that notices every way in which a folder could be
-otherwise."""
+"""Decoders for ONNX Runtime GenAI: codes by hand, packed codes that are kept, shapes that differ by layer, and what no graph can say."""
 
 from __future__ import annotations
 
@@ -9,26 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from recompress.errors import EffectMissing, InputError
+from recompress.errors import InputError
 from recompress.integrity.digest import sha256_directory
 from recompress.methods.chain import check_chain
-from recompress.methods.quantization import genai_file, onnx_genai, onnx_genai_nbits
+from recompress.methods.quantization import genai_file
 from recompress.methods.quantization.onnx_genai import OnnxGenai, beyond, block_size_for, bytes_for
 from recompress.methods.quantization.onnx_genai_nbits import OnnxGenaiNbits
 from recompress.methods.registry import get_method
-from recompress.methods.runner import StepReport, run_step
 from recompress.models.architecture import layers_of
-from recompress.models.checkpoint import Checkpoint, load, save
+from recompress.models.checkpoint import Checkpoint, load
 from recompress.models.onnx_graph import read_graph
 from recompress.models.shared_layers import share
 from recompress.models.surgery import keep_heads, keep_layers, keep_neurons
 from recompress.runtimes import open_runtime, runtime_of
-from recompress.runtimes.genai import decoder, folder, matrices
+from recompress.runtimes.genai import folder
 from recompress.runtimes.genai.held import held_in
 from recompress.settings.base import Settings
 from tests import six
+from tests.methods.quantization.decoder_steps import source_of, step
 
 pytest.importorskip("onnxruntime_genai")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,18 +35,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def _known() -> None:
     get_method("onnx_genai")
-
-
-def step(name: str, source: Path, target: Path, family: str = "llama", **dials: Any) -> StepReport:
-    return run_step(name, get_method(name).config(**dials), source, target, six.inputs_of(family, target.with_name(f"{target.name}-work")))
-
-
-def source_of(family: str, place: Path, change: Callable[[Checkpoint], object] | None = None, **config: Any) -> Path:
-    checkpoint = six.checkpoint_of(family, **config)
-    if change is not None:
-        change(checkpoint)
-    save(checkpoint, place / "source")
-    return place / "source"
 
 
 def tensors_in(place: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -304,69 +290,3 @@ def test_the_same_model_gives_the_same_folder(tmp_path: Path) -> None:
     for name in ("one", "two"):
         step("onnx_genai", source, tmp_path / name)
     assert sha256_directory(tmp_path / "one") == sha256_directory(tmp_path / "two")
-
-
-def _coarse(name: str, weight: torch.Tensor, kind: Any, config: OnnxGenai) -> Any:
-    """As if weights had been rounded to 3 bits before."""
-    step_size = weight.abs().max() / 4
-    return CODED(name, (weight / step_size).round() * step_size, kind, config)
-
-
-CODED = onnx_genai.coded
-APART = "answers apart from torch's with the file's numbers, inputs as floats"
-SPOILT: dict[str, tuple[Any, str, Any, str]] = {
-    "rounded twice": (onnx_genai, "coded", _coarse, "weights further away than their nearest step"),
-    "searched and rounded twice": (onnx_genai, "coded", _coarse, "squared error of weights in int4, below 99.9% of that with scales: minmax"),
-    "not rounded": (onnx_genai, "kind_of", None, "matrices that are stored otherwise than asked"),
-    "not rotated": (decoder, "ROTATED", (), APART),
-    "another activation": (decoder, "ACTIVATIONS", {"silu": "relu"}, APART),
-    "another norm": (decoder, "NORMS", {"llama": ("post_attention_layernorm", "input_layernorm", "norm")}, APART),
-    "other levels": (matrices, "product", None, "products at another accuracy level"),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_folder_that_is_otherwise_than_promised_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    room, attribute, instead, said = SPOILT[name]
-    source, dials = source_of("llama", tmp_path), {"scales": "minmax"} if name == "rounded twice" else {}
-    if name == "not rounded":
-        written = onnx_genai.written
-        monkeypatch.setattr(onnx_genai, "written", lambda checkpoint, inputs, coding, *rest: written(checkpoint, inputs, lambda name, module: None, *rest))
-    elif name == "other levels":
-        monkeypatch.setattr(matrices, "product", lambda node, name, blocks, level: PRODUCT(node, name, blocks, 1))
-    else:
-        monkeypatch.setattr(room, attribute, instead)
-    with pytest.raises(EffectMissing, match=said):
-        step("onnx_genai", source, tmp_path / "made", **dials)
-    assert not (tmp_path / "made").exists()
-
-
-PRODUCT = matrices.product
-
-
-def test_codes_that_are_not_those_that_were_packed_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    step("rtn", source_of("llama", tmp_path), tmp_path / "packed", group_size=32, symmetric=True)
-    blocks = onnx_genai_nbits.packed_blocks
-
-    def flipped(network: Any) -> Any:
-        return {name: block._replace(codes=block.codes.flip(-1)) for name, block in blocks(network).items()}
-
-    written = onnx_genai_nbits.written
-    monkeypatch.setattr(
-        onnx_genai_nbits,
-        "written",
-        lambda checkpoint, inputs, coding, *rest: written(checkpoint, inputs, lambda name, module: flipped(checkpoint.torch_network).get(name), *rest),
-    )
-    with pytest.raises(EffectMissing, match="weights that are not those of the packed network, number for number"):
-        step("onnx_genai_nbits", tmp_path / "packed", tmp_path / "made")
-
-
-def test_a_loop_that_writes_otherwise_and_a_tokenizer_of_no_known_kind_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = source_of("llama", tmp_path)
-    monkeypatch.setattr(genai_file.GenaiRuntime, "written_by_the_library", lambda self, prompt, count: [7] * count)
-    with pytest.raises(EffectMissing, match="prompts behind which the library's own loop writes otherwise"):
-        step("onnx_genai", source, tmp_path / "made")
-    monkeypatch.undo()
-    monkeypatch.setattr(genai_file, "save_tokenizer", lambda tokenizer, place: None)
-    with pytest.raises(EffectMissing, match="share of the data's texts that the library's own tokenizer cuts otherwise"):
-        step("onnx_genai", source, tmp_path / "other")
