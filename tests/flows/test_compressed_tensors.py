@@ -7,26 +7,20 @@ from pathlib import Path
 import pytest
 
 from recompress.models.files import quiet_transformers
-from tests.flows.test_gguf import make_project
+from tests.flows.chat_project import make_project
 from tests.flows.toy_project import run
 
+pytest.importorskip("gguf")
 pytest.importorskip("compressed_tensors")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
-RECIPE = """
-name: chat
-benchmark: language-modelling
-dataset: {{name: lines}}
-baseline: {{model: tiny.gguf, sha256: {sha256}, max_length: 16}}
-variants:
+VARIANTS = """\
   gptq:
-    - gptq: {{bits: 4, group_size: 32, calibration_examples: 8}}
-policy: policy.yaml
-register: {{model: chat}}
+    - gptq: {bits: 4, group_size: 32, calibration_examples: 8}
 """
 
 
 def test_a_champion_is_handed_over(tmp_path: Path) -> None:
-    folder = make_project(tmp_path, RECIPE)
+    folder = make_project(tmp_path, VARIANTS)
     assert run(folder, "run", "recipe.yaml")["promotion"]["model"] is not None
     done = run(folder, "export", "chat@champion", "out", "--to", "compressed-tensors")
     assert done["agreement"]["texts"] > 100

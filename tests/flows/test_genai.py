@@ -7,41 +7,25 @@ from pathlib import Path
 import pytest
 
 from recompress.integrity.digest import sha256_file
-from tests.flows.test_gguf import make_project
+from tests.flows.chat_project import check_judged_and_served, make_project
 from tests.flows.toy_project import run
 
 pytest.importorskip("gguf")
 pytest.importorskip("onnxruntime_genai")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
-RECIPE = """
-name: chat
-benchmark: language-modelling
-dataset: {{name: lines}}
-baseline: {{model: tiny.gguf, sha256: {sha256}, max_length: 16}}
-variants:
+VARIANTS = """\
   int4:
-    - onnx_genai: {{}}
+    - onnx_genai: {}
   gptq_int4:
-    - gptq: {{bits: 4, group_size: 32, calibration_examples: 8}}
-    - onnx_genai_nbits: {{}}
-policy: policy.yaml
-register: {{model: chat}}
+    - gptq: {bits: 4, group_size: 32, calibration_examples: 8}
+    - onnx_genai_nbits: {}
 """
 
 
 def test_from_a_file_to_a_folder(tmp_path: Path) -> None:
-    folder = make_project(tmp_path)
-    (folder / "recipe.yaml").write_text(RECIPE.format(sha256=sha256_file(folder / "tiny.gguf")))
+    folder = make_project(tmp_path, VARIANTS)
     outcome = run(folder, "run", "recipe.yaml")
-    measured = {row["model"]: row["metrics"] for row in outcome["evaluations"]}
-    assert measured.keys() == {"baseline", "int4", "gptq_int4"}
-    assert outcome["promotion"]["registered"] == "chat"
-    for name in ("int4", "gptq_int4"):
-        assert measured[name]["decode_per_s"] > 0
-        assert measured[name]["bits_per_byte"] == pytest.approx(measured["baseline"]["bits_per_byte"], rel=0.2)
-        assert measured[name]["peak_memory_bytes"] < measured["baseline"]["peak_memory_bytes"], "the library brings no torch"
-    [answer] = run(folder, "predict", "chat@champion", "nyumba ya", "--tokens", "6")["predictions"]
-    assert 0 < answer["tokens"] <= 6 or answer["ended"]
+    check_judged_and_served(folder, outcome, {"int4", "gptq_int4"})
     run(folder, "export", "chat@champion", "out", "--to", "genai")
     for name in ("model.onnx", "genai_config.json"):
         kept = {sha256_file(path) for path in (folder / "mlflow" / "store" / "artifacts").rglob(name)}
