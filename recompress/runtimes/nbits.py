@@ -71,6 +71,30 @@ def use_blocks(model: onnx.ModelProto, network: PreTrainedModel, blocks: Mapping
     import onnx
 
     graph = model.graph
+    rows_of, columns_of = _found(graph, network, blocks)
+    nodes: list[onnx.NodeProto] = []
+    used: set[str] = set()
+    for node in graph.node:
+        name = _matrix_of(node, rows_of, columns_of)
+        if name is None:
+            nodes.append(node)
+            continue
+        used.add(name)
+        nodes.extend(product(node, name, blocks[name], accuracy_level) if node.op_type == "MatMul" else look_up(node, name, blocks[name]))
+    _put(graph, nodes, [tensor for name in blocks if name in used for tensor in tensors_of(name, blocks[name])])
+    model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+
+
+def users_of(model: onnx.ModelProto, network: PreTrainedModel, blocks: Mapping[str, Blocks]) -> list[str]:
+    """The names of the nodes that ``use_blocks`` would replace."""
+    rows_of, columns_of = _found(model.graph, network, blocks)
+    return [node.name for node in model.graph.node if _matrix_of(node, rows_of, columns_of) is not None]
+
+
+def _found(graph: onnx.GraphProto, network: PreTrainedModel, blocks: Mapping[str, Blocks]) -> tuple[dict[str, str], dict[str, str]]:
+    """The tensors that are a matrix of ``blocks``, by their names: as it is, to be looked up in, and turned, to be multiplied with."""
+    import onnx
+
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if len(tensor.dims) == 2}
     turned = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in stored}
     names: dict[str, str] = {}
@@ -79,22 +103,14 @@ def use_blocks(model: onnx.ModelProto, network: PreTrainedModel, blocks: Mapping
         names |= {_digest(weight): name, f"{_digest(np.ascontiguousarray(weight.T))} turned": name}
     rows_of = {name: names[key] for name, values in stored.items() if (key := _digest(values)) in names}
     columns_of = {name: names[key] for name, values in stored.items() if (key := f"{_digest(values)} turned") in names}
-    columns_of |= {name: rows_of[source] for name, source in turned.items() if source in rows_of}
-    nodes: list[onnx.NodeProto] = []
-    used: set[str] = set()
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in columns_of:
-            name = columns_of[node.input[1]]
-            nodes.extend(product(node, name, blocks[name], accuracy_level))
-        elif node.op_type == "Gather" and node.input[0] in rows_of:
-            name = rows_of[node.input[0]]
-            nodes.extend(look_up(node, name, blocks[name]))
-        else:
-            nodes.append(node)
-            continue
-        used.add(name)
-    _put(graph, nodes, [tensor for name in blocks if name in used for tensor in tensors_of(name, blocks[name])])
-    model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    return rows_of, columns_of | {name: rows_of[source] for name, source in turned.items() if source in rows_of}
+
+
+def _matrix_of(node: onnx.NodeProto, rows_of: Mapping[str, str], columns_of: Mapping[str, str]) -> str | None:
+    """The matrix that a node looks up in or multiplies with, by its name in the network."""
+    if node.op_type == "MatMul":
+        return columns_of.get(node.input[1])
+    return rows_of.get(node.input[0]) if node.op_type == "Gather" else None
 
 
 def _digest(values: np.ndarray[Any, Any]) -> str:

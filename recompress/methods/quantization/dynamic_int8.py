@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recompress.benchmarks import ALL_BENCHMARKS
-from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
+from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces, table_of
 from recompress.methods.quantization.int8_graph import answers_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
@@ -58,7 +58,8 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     network = checkpoint.torch_network
-    model = exported(network, segments=checkpoint.reads_segments)
+    table = table_of(network, config)
+    model = exported(network if table is None else table.network, segments=checkpoint.reads_segments)
     path = inputs.workdir / ONNX_FILE
     with quiet_export():
         quantize_dynamic(
@@ -68,7 +69,10 @@ def quantize_dynamic_int8(checkpoint: Checkpoint, config: DynamicInt8, inputs: I
             per_channel=config.per_channel,
             reduce_range=reduces(config),
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=[] if table is None else table.kept(model),
         )
     write_graph(read_graph(path), path)
+    if table is not None:
+        table.write(path)
     write_config(network, inputs.workdir)
     return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx=onnx_settings(network, config)))

@@ -20,7 +20,7 @@ from torch import nn
 
 from recompress.methods.probe import probe_features, probe_text
 from recompress.methods.quantization.gguf_file import AWKWARD, TEXTS, apart
-from recompress.methods.quantization.int8 import NODE_BYTES
+from recompress.methods.quantization.int8_graph import NODE_BYTES
 from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs
 from recompress.models.architecture import architecture_of, is_linear
 from recompress.models.checkpoint import Checkpoint

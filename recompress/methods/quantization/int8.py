@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from recompress.errors import InputError
-from recompress.methods.quantization.int8_graph import scales_claim
+from recompress.methods.quantization.int8_graph import NODE_BYTES, scales_claim
+from recompress.methods.quantization.int8_tables import TableInFourBits, Tables
 from recompress.methods.registry import Claim
 from recompress.models.architecture import is_linear
 from recompress.models.checkpoint import Checkpoint
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 SLACK = 0.03
 """Share of the expected bytes by which the file may differ: scales and names."""
-NODE_BYTES = 512
-"""What a node of the graph takes at most."""
 
 
 class Int8(Settings):
@@ -35,8 +34,9 @@ class Int8(Settings):
 
     per_channel: bool = True
     """A scale for each output of a matrix (true) or one for the whole matrix (false, which costs quality and saves next to nothing)."""
-    embeddings: bool = True
-    """Store the embedding tables in 8 bits too, each with one scale. They are most of a small encoder's bytes and none of its time."""
+    embeddings: Tables = True
+    """Store the embedding tables in 8 bits too, each with one scale; ``int4``: those of tokens in 4 bits, with a scale for each block of a row. They are most of a
+    small encoder's bytes and none of its time."""
     reduce_range: bool | Literal["auto"] = "auto"
     """Use 7 of the 8 bits. Needed on x86 processors without VNNI, where sums of 8-bit products overflow; costs some quality. ``auto`` does so where the
     processor at hand needs it: the same recipe then gives other bytes on another processor, and ``recompress.json`` says which; true or false give the same."""
@@ -51,6 +51,11 @@ def check(config: Int8) -> None:
 def reduces(config: Int8) -> bool:
     """Whether 7 bits are used, on this processor."""
     return int8_overflows() if config.reduce_range == "auto" else config.reduce_range
+
+
+def table_of(network: PreTrainedModel, config: Int8) -> TableInFourBits | None:
+    """The token embeddings in 4 bits, where that is asked for. Raises ``InputError`` for a width that has no blocks."""
+    return TableInFourBits(network) if config.embeddings == "int4" else None
 
 
 def exported(network: PreTrainedModel, *, segments: bool = False) -> onnx.ModelProto:
@@ -78,10 +83,13 @@ def int8_claims(before: Checkpoint, after: Checkpoint, config: Int8) -> Iterator
     model = read_graph(after.network)
     weights = weights_in(model)
     numbers = sum(tensor.numel() for tensor in distinct_tensors(before.torch_network).values())
-    expected = 4 * numbers - 3 * (weights.products_int8 + weights.lookups_int8)
+    table = table_of(before.torch_network, config)
+    expected = 4 * numbers - 3 * (weights.products_int8 + weights.lookups_int8) - (0 if table is None else table.saved)
     reduced = bool(after.info.onnx.get("reduce_range"))
-    yield Claim("share of matrix weights in 8 bits", 1.0, weights.products_int8 / weights.products)
-    yield Claim("share of embedding weights in 8 bits", float(config.embeddings), weights.lookups_int8 / weights.lookups)
+    yield Claim("share of matrix weights in 8 bits", 1.0, weights.products_int8 / (weights.products - weights.products_packed))
+    if others := weights.lookups - weights.lookups_packed:  # a decoder that rotates its positions has one table
+        yield Claim("share of embedding weights in 8 bits", float(bool(config.embeddings)), weights.lookups_int8 / others)
+    yield from () if table is None else table.claims(model)
     wanted = _matrix_weights(before.torch_network)
     yield Claim("weights of matrix products", wanted, min(weights.products, wanted))  # a turned copy may stand besides
     yield Claim("bits that matrix weights use", 7 if reduced else 8, weights.bits_used)

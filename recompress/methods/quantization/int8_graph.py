@@ -28,6 +28,8 @@ ANSWERS = 0.5
 LEAST = 0.1
 """Of a logit: answers that lie less far apart decide nothing, because a tenth of a logit moves a probability by 0.025 at most (a quarter, the steepest that a softmax
 is, of 0.1). Rounding is measured against this where the answers themselves say less, as those of a head that was never trained."""
+NODE_BYTES = 512
+"""What a node of the graph takes at most."""
 CUT_OFF = 0.001
 """Rounding one layer moves the inputs of the next: so many of them may leave the range that the text had in floats."""
 

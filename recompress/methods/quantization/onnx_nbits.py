@@ -23,7 +23,7 @@ import numpy as np
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.probe import probe_features
-from recompress.methods.quantization.int8 import NODE_BYTES
+from recompress.methods.quantization.int8_graph import NODE_BYTES
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import SIX
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint

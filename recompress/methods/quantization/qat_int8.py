@@ -60,6 +60,13 @@ class QatInt8(Int8, Schedule):
     """Softens what the baseline and the network say: the higher, the more the unlikely labels count."""
 
 
+def check_tables(config: QatInt8) -> None:
+    """Raises ``InputError`` for tables in 4 bits, which are not trained with, and where the result would be wrong on this processor."""
+    if config.embeddings == "int4":
+        raise InputError("qat_int8 trains with tables in 8 bits; set embeddings to true or false, or take finetune and dynamic_int8: {embeddings: int4}")
+    check(config)
+
+
 def objective_of(config: QatInt8, losses: Losses = ONE_LABEL) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
     """``objective(logits, batch)``: the formula, where batches carry ``teacher`` unless labels alone count."""
 
@@ -109,7 +116,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: QatInt8, inputs: Inputs
     network.load_state_dict(read_tensors(inputs.workdir / TRAINED), strict=False)
     reduced, answers = reduces(config), {}
     for rounds in (False, True):
-        with as_int8(network, per_channel=config.per_channel, reduced=reduced, embeddings=config.embeddings, inputs=rounds):
+        with as_int8(network, per_channel=config.per_channel, reduced=reduced, embeddings=bool(config.embeddings), inputs=rounds):
             answers[rounds] = runtime_of(before).logits(features, 1)  # one by one, as the graph is asked
     away = distance(graph, answers[True])
     return [
@@ -126,7 +133,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: QatInt8, inputs: Inputs
     QatInt8,
     family="quantization",
     prove=prove,
-    check=check,
+    check=check_tables,
     needs=("training", "teacher"),
     gives="onnx",
     source="Jacob et al. 2018, arXiv:1712.05877, section 3; Zafrir et al. 2019, arXiv:1910.06188; Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2",
@@ -148,7 +155,7 @@ def train_qat_int8(checkpoint: Checkpoint, config: QatInt8, inputs: Inputs) -> C
         soft_labels = [inputs.teacher[i] for i in range(len(inputs.train))]
         depends_on = {"teacher": inputs.teacher.sha256}
     network = checkpoint.torch_network
-    with as_int8(network, per_channel=config.per_channel, reduced=reduces(config), embeddings=config.embeddings):
+    with as_int8(network, per_channel=config.per_channel, reduced=reduces(config), embeddings=bool(config.embeddings)):
         trained = train_in_step(
             checkpoint,
             config,
@@ -160,5 +167,5 @@ def train_qat_int8(checkpoint: Checkpoint, config: QatInt8, inputs: Inputs) -> C
             hold=False,
         )
     save_file(distinct_tensors(trained.torch_network), inputs.workdir / TRAINED)
-    graph = DynamicInt8(per_channel=config.per_channel, embeddings=config.embeddings, reduce_range=reduces(config))
+    graph = DynamicInt8(per_channel=config.per_channel, embeddings=bool(config.embeddings), reduce_range=reduces(config))
     return quantize_dynamic_int8(trained, graph, inputs)

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.calibration import calibration_features
-from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces
+from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces, table_of
 from recompress.methods.quantization.int8_graph import answers_claim, cut_off_claim, products_of
 from recompress.methods.quantization.smooth import smooth, smoothed
 from recompress.methods.registry import Claim, Inputs, method
@@ -126,11 +126,11 @@ def _distance(values: Float[np.ndarray, "..."], candidates: Sequence[Float[np.nd
     return min(every, default=np.inf) / float(np.linalg.norm(values))
 
 
-def round_graph(model: onnx.ModelProto, path: Path, rows: Rows, config: StaticInt8) -> None:
-    """Write to ``path`` the graph with its weights and inputs in 8 bits; ranges are those of ``rows``."""
+def round_graph(model: onnx.ModelProto, path: Path, rows: Rows, config: StaticInt8, kept: Sequence[str] = ()) -> None:
+    """Write to ``path`` the graph with its weights and inputs in 8 bits, but for the nodes ``kept``; ranges are those of ``rows``."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    chosen = chosen_nodes(model, embeddings=config.embeddings)
+    chosen = [node for node in chosen_nodes(model, embeddings=bool(config.embeddings)) if node.name not in kept]
     quantize_static(
         model,
         path,
@@ -166,11 +166,14 @@ def quantize_static_int8(checkpoint: Checkpoint, config: StaticInt8, inputs: Inp
     network, label = checkpoint.torch_network, inputs.label or "static_int8"
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     folds = 0 if config.smooth is None else smooth(network, features, config.smooth)
-    model = exported(network, segments=checkpoint.reads_segments)
+    table = table_of(network, config)
+    model = exported(network if table is None else table.network, segments=checkpoint.reads_segments)
     path = inputs.workdir / ONNX_FILE
     rows = Rows(features, label)
     with quiet_export(), rows.progress:
-        round_graph(model, path, rows, config)
+        round_graph(model, path, rows, config, () if table is None else table.kept(model))
     write_graph(read_graph(path), path)
+    if table is not None:
+        table.write(path)
     write_config(network, inputs.workdir)
     return Checkpoint(path, checkpoint.tokenizer, replace(checkpoint.info, onnx={**onnx_settings(network, config), "folds": folds}))
