@@ -10,7 +10,6 @@ from typing import Any
 from recompress.benchmarks import Example, ShowsExamples, get_benchmark
 from recompress.benchmarks.text_regression import number_of
 from recompress.integrity.digest import sha256_directory
-from recompress.methods.registry import get_method
 from recompress.models.base import check_base, find_base, numbers_of
 from recompress.models.number_head import UNKNOWN, standard_of
 from recompress.models.onnx_graph import check_fits
@@ -50,7 +49,7 @@ def check_graphs_fit(plan: Plan, base: Path) -> None:
     """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
     numbers = numbers_of(base, heads=get_benchmark(plan.recipe.benchmark).head.pretrained)
     for name, steps in plan.steps.items():
-        if steps and get_method(steps[0].method).gives == "onnx":
+        if steps and steps[0].gives == "onnx":
             check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")
 
 

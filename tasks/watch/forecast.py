@@ -65,7 +65,7 @@ class Forecast:
 
 def forecast(root: Path, recipe: str) -> Forecast:
     """Look at the sources and rehearse the run. Raises ``InputError`` for a recipe that cannot be read, ``IntegrityError`` for a ledger that does not hold."""
-    plan = read_plan(recipe, root)
+    plan = read_plan(recipe, root, looks=True)
     check_name(root, plan)
     sights = look_at_sources(root, plan, read_watch_settings(root))
     return Forecast(plan.recipe.name, sights, rehearse(Rehearsal(root, plan)))

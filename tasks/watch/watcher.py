@@ -58,7 +58,7 @@ class Watcher:
 
     def look(self, recipe: Path) -> Looked:
         """One look at one recipe, with all that follows from it. Raises ``InputError`` for a recipe that cannot be read, and ``StorageError``."""
-        plan, ledger = read_plan(str(recipe), self.root), self.ledger
+        plan, ledger = read_plan(str(recipe), self.root, looks=True), self.ledger
         name = plan.recipe.name
         check_name(self.root, plan)
         sights = look_at_sources(self.root, plan, self.settings, self._left_alone(ledger, name))

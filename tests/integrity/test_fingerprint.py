@@ -11,6 +11,7 @@ import pytest
 
 from recompress.integrity import fingerprint
 from recompress.integrity.fingerprint import step_key
+from recompress.integrity.imported import is_for_typing
 
 SAME = {"modules": ["recompress.integrity.digest"], "config": {"a": 1}, "inputs": ["x"], "seed": 0}
 
@@ -76,7 +77,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fresh(*modules: str, **within: str) -> str:
-    for cached in (fingerprint.code_fingerprint, fingerprint._source, fingerprint._imports):
+    for cached in (fingerprint.code_fingerprint, fingerprint._digest, fingerprint._source, fingerprint._imports):
         cached.cache_clear()
     importlib.invalidate_caches()
     return fingerprint.code_fingerprint(*modules, **within)
@@ -111,7 +112,7 @@ def test_imports_are_found_wherever_a_whole_walk_finds_them(root: Path) -> None:
     """Against all nodes of all trees of the package, expressions included."""
     for source in sorted((root / "recompress").rglob("*.py")):
         tree = ast.parse(source.read_text(encoding="utf-8"))
-        unread = {id(node) for block in ast.walk(tree) if fingerprint._is_type_checking(block) for node in ast.walk(block)}
+        unread = {id(node) for block in ast.walk(tree) if is_for_typing(block) for node in ast.walk(block)}
         names: set[str] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import) and id(node) not in unread:
