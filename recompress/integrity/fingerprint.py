@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -42,7 +41,7 @@ def versions() -> dict[str, str]:
 def _changed(folder: str) -> int:
     """When something was last installed in a folder, or taken away; 0 for one that is not there."""
     try:
-        return os.stat(folder or ".").st_mtime_ns
+        return Path(folder or ".").stat().st_mtime_ns
     except OSError:
         return 0
 
@@ -83,6 +82,8 @@ def _digest(source: Path) -> str:
 def _source(name: str) -> Path | None:
     """Looked for by its path: to find a module's spec, importlib runs the packages above it, and with them seconds of what they import."""
     package, *rest = name.split(".")
+    if rest and (above := _source(name.rpartition(".")[0])) is not None and above.name != "__init__.py":
+        return None  # what is imported from a module is no module
     spec = importlib.util.find_spec(package) if package == PACKAGE else None
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         place = Path(folder, *rest)

@@ -11,7 +11,11 @@ import re
 from collections.abc import Iterator
 
 _STRING_OR_COMMENT = re.compile(
-    r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"""' r"|'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*'''" r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"' r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'" r"|#[^\n]*",
+    r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"""'
+    r"|'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*'''"
+    r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+    r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'"
+    r"|#[^\n]*",
     re.DOTALL,
 )
 _PLAIN = re.compile(r"^ *(?:from ([\w.]+) import (?:\(([\w\s,]*)\)|(\w[\w ,]*))|import ([\w.]+)(?: as \w+)?) *$", re.MULTILINE)
@@ -47,6 +51,8 @@ def in_plain_form(source: str) -> frozenset[str] | None:
 
 def _without_typing(shown: str) -> str | None:
     """The lines that do not stand below ``if TYPE_CHECKING``; ``None`` where that has another branch."""
+    if TYPING not in shown:
+        return shown
     kept: list[str] = []
     typing = None
     for line in shown.splitlines():

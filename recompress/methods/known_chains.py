@@ -108,7 +108,7 @@ def reader_digest() -> str:
 
 def _names_in(place: str) -> list[str]:
     try:
-        return os.listdir(place or ".")
+        return [entry.name for entry in Path(place or ".").iterdir()]
     except OSError:  # a zip, or nothing
         return []
 

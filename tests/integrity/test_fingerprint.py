@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,17 @@ def test_inputs_that_are_swapped_are_other_inputs() -> None:
     assert step_key("s", **{**SAME, "inputs": ["x", "y"]}) != step_key("s", **{**SAME, "inputs": ["y", "x"]})  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def _versions_as_installed() -> Iterator[None]:
+    """What a test says of versions is forgotten after it."""
+    yield
+    fingerprint._versions.cache_clear()
+
+
 def test_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = step_key("s", **SAME)
     monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: "9")
+    fingerprint._versions.cache_clear()
     assert step_key("s", **SAME) != before
 
 
@@ -52,6 +61,7 @@ def test_what_need_not_be_installed_counts_where_it_is(monkeypatch: pytest.Monke
     keys = set()
     for llama in (None, "1", "2"):
         monkeypatch.setattr(fingerprint.importlib.metadata, "version", version_with(llama))
+        fingerprint._versions.cache_clear()
         assert ("xllamacpp" in fingerprint.versions()) == (llama is not None)
         keys.add(step_key("s", **SAME))
     assert len(keys) == 3
