@@ -16,7 +16,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class KnownChains:
 
     def recall(self, benchmark: str, steps: Sequence[Mapping[str, Any]]) -> tuple[Step, ...] | None:
         """The steps of a chain; ``None`` where they have to be read. ``steps`` are as the recipe writes them."""
-        kept = self._kept().get(_key(benchmark, steps)) if self.believed else None
+        kept = self._kept.get(_key(benchmark, steps)) if self.believed else None
         try:
             known = [Step.model_validate_json(json.dumps(step | {"config": {}})).model_copy(update={"config": Dials(**step["config"])}) for step in kept or ()]
         except (ValidationError, TypeError, KeyError, AttributeError):
@@ -62,7 +62,7 @@ class KnownChains:
 
     def write(self) -> None:
         """Keep what was read, where there is a place for it and something new; a folder that cannot be written is no reason to fail."""
-        kept = self._kept()
+        kept = self._kept
         if not self.file.parent.is_dir() or kept.items() >= self.read.items():
             return
         chains = dict(list({**kept, **self.read}.items())[-MOST:])
@@ -71,6 +71,7 @@ class KnownChains:
             partial.write_bytes(canonical_json({"read_by": reader_digest(), "chains": [[key, chain] for key, chain in chains.items()]}))
             partial.replace(self.file)
 
+    @cached_property
     def _kept(self) -> dict[str, list[dict[str, Any]]]:
         """What the file holds, where it was written by this code with these packages on such a processor; nothing for a file that is torn."""
         try:

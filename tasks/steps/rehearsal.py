@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +116,7 @@ class Rehearsal(Recompression):
             self._recalled[key] = self.memory.recall(key, name, doubts.append), doubts
         result, doubts = self._recalled[key]
         self.doubts += doubts
-        return deepcopy(result)
+        return None if result is None else {**result, "artifacts": {name: dict(artifact) for name, artifact in result["artifacts"].items()}}
 
     def _last(self, name: str) -> Entry | None:
         """The record of the last time that a step of this name was done for this recipe, or for one from before recipes were written down."""
