@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from recompress.benchmarks import Example
 from recompress.benchmarks.benchmark import NO_LABEL_HOLDS
 from recompress.data.questions import KINDS
@@ -35,8 +37,6 @@ def kinds_of(rows: Sequence[Example], answer: Answer, *, by_type: bool = False) 
         counts = Counter(label for row in rows for label in row.labels)
         return [(min(row.labels, key=lambda label: (counts[label], label)),) if row.labels else () for row in rows]
     if answer == "number":
-        import numpy as np
-
         numbers = np.array([float(row.labels[0]) for row in rows])
         places = np.searchsorted(np.sort(numbers), numbers)  # equal numbers are of one kind
         return [(str(BINS * int(place) // len(rows)),) for place in places]
