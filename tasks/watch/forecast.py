@@ -1,4 +1,5 @@
-"""``recompress plan``: what a run would do now, and why: every source with what is pinned and what is there, and every step of the run. Nothing is written."""
+"""``recompress plan``: what a run would do now, and why: every source with what is pinned and what is there, and every step of the run. Nothing is
+written but, for the next look, what was read of the recipe's steps (``recompress.methods.known_chains``)."""
 
 from __future__ import annotations
 
