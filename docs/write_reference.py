@@ -24,6 +24,7 @@ from recompress.policy import Approval, Comparison, Examples, Limits, Policy
 from recompress.recipe import BaseChoice, BaselineChoice, DatasetChoice, Recipe, RegisterChoice, Waiver
 from recompress.settings.allowed import allowed_at
 from recompress.settings.base import Settings
+from recompress.settings.help import help_of
 from recompress.watch.settings import Forge, RecipeWatch, WatchSettings
 
 DOCS = Path(__file__).parent
@@ -108,13 +109,14 @@ def settings() -> str:
                 "| key | may be | default | |",
                 "|---|---|---|---|",
             ]
-            lines += [_row(kind, field.alias or name, field) for name, field in kind.model_fields.items()]
+            lines += [_row(kind, name, field) for name, field in kind.model_fields.items()]
             lines.append("")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
-def _row(kind: type[Settings], key: str, field: FieldInfo) -> str:
-    return f"| `{key}` | {_cell(allowed_at(kind, (key,)) or '')} | {_cell(UNLESS.get((kind, key)) or _default(field))} | {_cell(_plain(field.description or ''))} |"
+def _row(kind: type[Settings], name: str, field: FieldInfo) -> str:
+    key = field.alias or name
+    return f"| `{key}` | {_cell(allowed_at(kind, (key,)) or '')} | {_cell(UNLESS.get((kind, key)) or _default(field))} | {_cell(_plain(help_of(kind, name)))} |"
 
 
 def _default(field: FieldInfo) -> str:

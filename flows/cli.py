@@ -7,6 +7,7 @@ visible (``watch``).
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -34,6 +35,8 @@ from tasks.running.home import find_root, only_recipe
 
 NEEDS_PROJECT = {"run", "predict", "report", "policy", "serve", "export", "approve", "reject", "promote", "rollback", "reproduce", "plan", "watch", "schedule"}
 """Commands that work on a project's stores. ``audit`` checks by itself, because a bundle verifies anywhere, and ``data``, because a file can be looked at anywhere."""
+ANSWERS = {"plan", "predict", "report", "audit", "approve", "doctor", "methods"}
+"""Commands that end as soon as they have answered."""
 
 
 def workers_asked(_context: click.Context, _parameter: click.Parameter, value: str) -> int | Literal["auto"]:
@@ -100,6 +103,9 @@ def main(context: click.Context, root: Path | None, verbose: bool) -> None:
     give_home(context.obj)
     if context.invoked_subcommand in NEEDS_PROJECT:
         need_project(context)
+    if context.invoked_subcommand in ANSWERS:  # a tenth of their time would go into looking for garbage, all of which ends with the process
+        gc.disable()
+        context.call_on_close(gc.enable)
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.INFO if verbose else logging.CRITICAL)  # on the handler: libraries set the levels of their own loggers
     logging.basicConfig(level=logging.INFO, handlers=[shown], format="%(name)s: %(message)s")

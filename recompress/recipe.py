@@ -13,10 +13,11 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from recompress.benchmarks import Benchmark, BenchmarkName, dials_of, get_benchmark
 from recompress.errors import InputError
 from recompress.integrity.digest import sha256_json
-from recompress.methods.registry import all_methods
+from recompress.methods.known_chains import KnownChains
+from recompress.methods.steps import Step, read_steps
 from recompress.policy import Policy, read_policy
 from recompress.settings.base import Settings, Sha256, Slug, as_before
-from recompress.settings.file import SettingsFile, unknown
+from recompress.settings.file import SettingsFile
 from recompress.training.settings import TrainingSettings
 
 
@@ -110,17 +111,6 @@ RESERVED = {
 """Names that a run gives to models which are no variants."""
 
 
-class Step(Settings):
-    """One step of a variant: a method and its settings, already checked against the method's own class."""
-
-    method: str
-    config: Settings
-
-    @property
-    def as_json(self) -> dict[str, object]:
-        return {"method": self.method, "config": self.config.model_dump(mode="json")}
-
-
 class Recipe(Settings):
     """A whole recipe. ``variants`` maps a name to its steps, in order."""
 
@@ -181,14 +171,15 @@ class Plan:
         return sha256_json(self.as_json)
 
 
-def read_recipe(path: Path, root: Path) -> Plan:
-    """Read and check a recipe and its policy. ``root`` is the project's folder. Raises ``InputError``; nothing is run or written."""
+def read_recipe(path: Path, root: Path, known: KnownChains | None = None) -> Plan:
+    """Read and check a recipe and its policy. ``root`` is the project's folder. Raises ``InputError``; nothing is run or written.
+
+    ``known`` may hold chains of steps that were read before, and learns those that were not."""
     file = SettingsFile(path)
     _complete_base(file)
     recipe = file.read_as(Recipe)
     _check_answering(file, recipe)
-    steps = {name: _steps(file, name, len(chain)) for name, chain in recipe.variants.items()}
-    _check_chains(file, recipe, steps)
+    steps = {name: _steps(file, name, recipe.benchmark, known) for name in recipe.variants}
     _check_teachers(file, steps)
     for key, choice in (("base", recipe.base), ("baseline", recipe.baseline.given)):
         if choice is not None:
@@ -209,39 +200,18 @@ def _check_answering(file: SettingsFile, recipe: Recipe) -> None:
         file.read_as(dials, ("answering",))
 
 
-def _steps(file: SettingsFile, variant: str, count: int) -> tuple[Step, ...]:
-    """The steps of one variant, each checked against its method's settings class."""
-    methods = all_methods()
-    if not count:
-        raise InputError(f"variant {variant!r} has no steps ({file.where(('variants', variant))})")
-    steps = []
-    for i in range(count):
-        location = ("variants", variant, i)
-        step = file.values["variants"][variant][i]
-        if len(step) != 1:
-            raise InputError(f"a step is one 'method: {{settings}}', got {len(step)} keys ({file.where(location)})")
-        [name] = step
-        if name not in methods:
-            raise InputError(unknown("method", name, methods, file.where((*location, name))))
-        if not isinstance(step[name], dict):
-            raise InputError(f"the settings of {name!r} should be {{key: value}}, {{}} for none, got {step[name]!r} ({file.where((*location, name))})")
-        steps.append(Step(method=name, config=file.read_as(methods[name].config, (*location, name))))
-    return tuple(steps)
-
-
-def _check_chains(file: SettingsFile, recipe: Recipe, steps: dict[str, tuple[Step, ...]]) -> None:
-    from recompress.methods.chain import check_chain
-
-    for variant, chain in steps.items():
-        try:
-            check_chain([(step.method, step.config) for step in chain], recipe.benchmark, None)
-        except InputError as error:
-            raise InputError(f"{error} ({file.where(('variants', variant))})") from None
+def _steps(file: SettingsFile, variant: str, benchmark: str, known: KnownChains | None) -> tuple[Step, ...]:
+    """The steps of one variant, as they were read before or read now."""
+    written = file.values["variants"][variant]
+    found = None if known is None else known.recall(benchmark, written)
+    steps = found or read_steps(file, variant, benchmark)
+    if known is not None and found is None:
+        known.keep(benchmark, written, steps)
+    return steps
 
 
 def _check_teachers(file: SettingsFile, steps: dict[str, tuple[Step, ...]]) -> None:
     """A variant that teaches must be there before the one that learns from it, and answer on torch, where a student can ask it."""
-    methods = all_methods()
     above: list[str] = []
     for variant, chain in steps.items():
         for i, step in enumerate(chain):
@@ -254,9 +224,9 @@ def _check_teachers(file: SettingsFile, steps: dict[str, tuple[Step, ...]]) -> N
                     f"teacher {teacher!r} is no variant above {variant!r} ({', '.join(above) or 'there is none'}); "
                     f"name one that stands above, or leave teacher out for the baseline ({where})"
                 )
-            last = steps[teacher][-1].method
-            if methods[last].gives != "torch":
-                raise InputError(f"teacher {teacher!r} ends with {last}, on {methods[last].gives}; name a variant that ends on torch ({where})")
+            last = steps[teacher][-1]
+            if last.gives != "torch":
+                raise InputError(f"teacher {teacher!r} ends with {last.method}, on {last.gives}; name a variant that ends on torch ({where})")
         above.append(variant)
 
 

@@ -19,6 +19,7 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # there is none, and looking for some reads what every installed package says of itself
 }
 
 for _name, _value in QUIET.items():

@@ -81,34 +81,53 @@ def get_benchmark(name: str, answering: Mapping[str, Any] | None = None) -> Benc
 
     Raises ``InputError`` for a name that is not known, and for dials of a benchmark without any; pydantic's ``ValidationError`` for dials that are wrong.
     """
-    from recompress.benchmarks.few_shot_classification import FewShotClassification
-    from recompress.benchmarks.language_modelling import LanguageModelling
-    from recompress.benchmarks.multi_label_classification import MultiLabelClassification
-    from recompress.benchmarks.pair_classification import PairClassification
-    from recompress.benchmarks.question_answering import QuestionAnswering
-    from recompress.benchmarks.text_classification import TextClassification
-    from recompress.benchmarks.text_generation import TextGeneration
-    from recompress.benchmarks.text_regression import TextRegression
-    from recompress.benchmarks.token_classification import TokenClassification
-
-    every: tuple[Any, ...] = (
-        TokenClassification,
-        TextClassification,
-        PairClassification,
-        MultiLabelClassification,
-        TextRegression,
-        LanguageModelling,
-        QuestionAnswering,
-        FewShotClassification,
-        TextGeneration,
-    )
-    known = {kind.name: kind for kind in every}
-    if name not in known:
-        from recompress.settings.file import unknown
-
-        raise InputError(unknown("benchmark", name, known, "benchmark"))
-    dials = getattr(known[name], "Dials", None)
+    kind = _kind(name)
+    dials = getattr(kind, "Dials", None)
     if answering and dials is None:
         raise InputError(f"{name} has no dials of its own; leave answering out")
-    benchmark: Benchmark = known[name](dials.model_validate_json(json.dumps(dict(answering)))) if answering and dials else known[name]()
+    benchmark: Benchmark = kind(dials.model_validate_json(json.dumps(dict(answering)))) if answering and dials else kind()
     return benchmark
+
+
+def _kind(name: str) -> Any:
+    """The class of a benchmark; the others are not imported. Raises ``InputError``."""
+    match name:
+        case "token-classification":
+            from recompress.benchmarks.token_classification import TokenClassification
+
+            return TokenClassification
+        case "text-classification":
+            from recompress.benchmarks.text_classification import TextClassification
+
+            return TextClassification
+        case "pair-classification":
+            from recompress.benchmarks.pair_classification import PairClassification
+
+            return PairClassification
+        case "multi-label-classification":
+            from recompress.benchmarks.multi_label_classification import MultiLabelClassification
+
+            return MultiLabelClassification
+        case "text-regression":
+            from recompress.benchmarks.text_regression import TextRegression
+
+            return TextRegression
+        case "language-modelling":
+            from recompress.benchmarks.language_modelling import LanguageModelling
+
+            return LanguageModelling
+        case "question-answering":
+            from recompress.benchmarks.question_answering import QuestionAnswering
+
+            return QuestionAnswering
+        case "few-shot-classification":
+            from recompress.benchmarks.few_shot_classification import FewShotClassification
+
+            return FewShotClassification
+        case "text-generation":
+            from recompress.benchmarks.text_generation import TextGeneration
+
+            return TextGeneration
+    from recompress.settings.file import unknown
+
+    raise InputError(unknown("benchmark", name, ALL_BENCHMARKS, "benchmark"))

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Float, Int, Num
-
 from recompress.models.heads import Head
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float, Int, Num
     from transformers import PreTrainedTokenizerBase
 
     from recompress.runtimes import Runtime

@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-
 from recompress.errors import InputError, IntegrityError
 from recompress.evidence.provenance import PAYLOAD_TYPE, pae
 from recompress.integrity.digest import FileEntry
@@ -48,6 +46,7 @@ def model_key(folder: Path, name: str = "model-signing") -> Path:
 
 def read_model_key(path: Path) -> EllipticCurvePrivateKey:
     """Raises ``InputError`` when it cannot be read, and ``IntegrityError`` for a key that others may read or of another kind."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -114,6 +113,7 @@ def check_signed_model(directory: Path, signature: Path, public_key: Path) -> No
 
 def _payload(signature: str, public_key: str) -> bytes:
     """What the envelope holds, if this key signed it."""
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 
     key = _read_public(public_key)
@@ -131,6 +131,7 @@ def _payload(signature: str, public_key: str) -> bytes:
 
 
 def _read_public(pem: str) -> EllipticCurvePublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 

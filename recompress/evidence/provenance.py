@@ -9,8 +9,6 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidSignature
-
 import recompress
 from recompress.errors import IntegrityError
 from recompress.evidence.dossier import Story
@@ -79,6 +77,8 @@ def envelope(statement: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any
 
 def open_envelope(document: dict[str, Any], key: Ed25519PublicKey) -> bytes:
     """The payload, if ``key`` signed it. Raises ``IntegrityError``."""
+    from cryptography.exceptions import InvalidSignature
+
     try:
         payload = base64.b64decode(document["payload"], validate=True)
         signature = base64.b64decode(document["signatures"][0]["sig"], validate=True)

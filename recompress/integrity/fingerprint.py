@@ -8,16 +8,18 @@ project that they import, however far away, so that an edit of a method reruns w
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Iterator
+import json
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from recompress.integrity.digest import sha256_file, sha256_json
+from recompress.integrity.digest import sha256_bytes, sha256_file, sha256_json
+from recompress.integrity.imported import imported
 
 PACKAGE = "recompress"
 VERSIONED = ("torch", "transformers", "onnxruntime")
@@ -34,6 +36,20 @@ def step_key(step: str, *, modules: Iterable[str], config: Any, inputs: Iterable
 
 def versions() -> dict[str, str]:
     """The versions of the libraries that compute."""
+    return dict(_versions(tuple(_changed(place) for place in sys.path)))
+
+
+def _changed(folder: str) -> int:
+    """When something was last installed in a folder, or taken away; 0 for one that is not there."""
+    try:
+        return Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@cache
+def _versions(_changed: tuple[int, ...]) -> dict[str, str]:
+    """Each is read from a description as long as a book: once, for as long as nothing is installed or taken away."""
     found = {name: importlib.metadata.version(name).split("+")[0] for name in VERSIONED}
     for name in WHERE_INSTALLED:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -53,15 +69,24 @@ def code_fingerprint(*modules: str, within: str = "") -> str:
         source = _source(name)
         if source is None:
             raise ModuleNotFoundError(f"{name} has no source to take a fingerprint of")
-        seen[name] = sha256_file(source)
+        seen[name] = _digest(source)
         waiting.extend(name for name in _imports(source) - seen.keys() if not within or f"{name}.".startswith(f"{within}."))
-    return sha256_json(seen)
+    return sha256_bytes(
+        json.dumps(seen, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    )  # as sha256_json, which is slow for hundreds of keys
+
+
+@cache
+def _digest(source: Path) -> str:
+    return sha256_file(source)
 
 
 @cache
 def _source(name: str) -> Path | None:
     """Looked for by its path: to find a module's spec, importlib runs the packages above it, and with them seconds of what they import."""
     package, *rest = name.split(".")
+    if rest and (above := _source(name.rpartition(".")[0])) is not None and above.name != "__init__.py":
+        return None  # what is imported from a module is no module
     spec = importlib.util.find_spec(package) if package == PACKAGE else None
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         place = Path(folder, *rest)
@@ -74,23 +99,5 @@ def _source(name: str) -> Path | None:
 @cache
 def _imports(source: Path) -> frozenset[str]:
     """Modules of this package that a source file names in import statements, wherever they stand (inside functions too), but for typing only."""
-    names = set()
-    for node in _statements(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    names = imported(source.read_text(encoding="utf-8"))
     return frozenset(name for name in names if name.split(".")[0] == PACKAGE and _source(name) is not None)
-
-
-def _statements(block: ast.AST) -> Iterator[ast.AST]:
-    """All statements below a node, but for those for typing only. Imports are no part of expressions, which are most of a tree and are left alone."""
-    for name in ("body", "handlers", "cases", "orelse", "finalbody"):
-        for node in getattr(block, name, ()):
-            if not _is_type_checking(node):
-                yield node
-                yield from _statements(node)
-
-
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

@@ -1,6 +1,8 @@
 """Signatures over JSON: Ed25519 (RFC 8032) over canonical JSON, with the purpose in front, so that a signature for one thing never passes for another.
 
 A private key is a PEM file (PKCS#8) that only its owner may read, made on first use. The public key is PEM too, to be handed out.
+
+What signs is imported when something is signed or checked: whoever only looks waits for none of it.
 """
 
 from __future__ import annotations
@@ -11,16 +13,15 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key, load_pem_public_key
+from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.integrity.digest import canonical_json, sha256_bytes
 from recompress.integrity.durable import flush
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 MAX_KEY_BYTES = 4096
 
@@ -30,6 +31,8 @@ def signing_key(folder: Path, name: str = "recompress") -> Ed25519PrivateKey:
 
     Raises ``IntegrityError`` for a key that others may read or that is no Ed25519 key, and ``StorageError`` when the folder cannot be written.
     """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     path = folder / f"{name}.pem"
     if not path.exists():
         write_key(path, Ed25519PrivateKey.generate())
@@ -37,6 +40,10 @@ def signing_key(folder: Path, name: str = "recompress") -> Ed25519PrivateKey:
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         if path.stat().st_mode & 0o077:
             raise IntegrityError(f"the key {path} can be read by others; take that away (chmod 600), or make a new key if somebody may have it")
@@ -52,12 +59,19 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def public_pem(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def read_public_key(pem: str | Path) -> Ed25519PublicKey:
     """A public key from PEM text or a file. Raises ``InputError``."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     try:
         key = load_pem_public_key(_read(pem) if isinstance(pem, Path) else pem.encode())
     except OSError as error:
@@ -81,6 +95,8 @@ def sign(key: Ed25519PrivateKey, purpose: str, value: Any) -> str:
 
 def check_signature(key: Ed25519PublicKey, purpose: str, value: Any, signature: str) -> None:
     """Raises ``IntegrityError`` when ``signature`` was not made by this key, for this purpose, over this value."""
+    from cryptography.exceptions import InvalidSignature
+
     try:
         key.verify(base64.b64decode(signature, validate=True), _message(purpose, value))
     except (InvalidSignature, binascii.Error, ValueError):
@@ -98,6 +114,8 @@ def _read(path: Path) -> bytes:
 
 def write_key(path: Path, key: PrivateKeyTypes) -> None:
     """Write a private key into a new file that only its owner may read; where another process was first, its key stays. Raises ``StorageError``."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

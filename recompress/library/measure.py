@@ -11,10 +11,11 @@ from recompress.gate.rounds import rounds_needed
 from recompress.integrity.digest import sha256_file, sha256_json
 from recompress.library.load import Model, load
 from recompress.library.rows import Rows, examples_of
+from recompress.measure.how_often import LIMITED, Rounds
 from recompress.measure.machine import machine_facts
 from recompress.measure.quality import evaluate_quality
 from recompress.measure.size import parameters, size_bytes
-from recompress.measure.speed import LIMITED, Rounds, measure_rounds
+from recompress.measure.speed import measure_rounds
 from recompress.methods.full_precision import in_full_precision
 from recompress.records import Evaluation
 

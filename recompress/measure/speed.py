@@ -15,6 +15,7 @@ import numpy as np
 from recompress.benchmarks import Example, benchmark_of, first_of_each
 from recompress.errors import DataRefused
 from recompress.measure.compared import ratios_of_figures, ratios_of_rounds
+from recompress.measure.how_often import ROUNDS, Rounds
 from recompress.measure.load import worst
 from recompress.measure.request import Request, ask
 from recompress.measure.size import parameters, size_bytes
@@ -27,11 +28,6 @@ from recompress.runtimes.batches import inputs_of
 Metrics = dict[str, float]
 TEXTS = 32
 """Test examples that models are timed on, spread evenly over the split."""
-ROUNDS = 6
-LIMITED = 8
-"""Rounds in a block where there is a limit on speed: one that was disturbed may be left out of a bound at 95 %."""
-MOST = 3
-"""So many blocks of rounds are timed at most on a machine that is not steady."""
 BATCH_SIZE = 32
 BATCHES = 2
 
@@ -49,23 +45,6 @@ def measure_all(models: Sequence[Path], baseline: Path, examples: Sequence[Examp
     models that write also what ``recompress.measure.writing`` gives. ``threads`` are pinned; ``repeats`` is the number of timed rounds. Raises ``DataRefused`` without examples and ``RecompressError`` when a measuring process fails.
     """
     return [one.metrics for one in measure_rounds(models, baseline, examples, folder, threads=threads, plan=Rounds(repeats))]
-
-
-class Rounds(NamedTuple):
-    """How many rounds are timed: what a bound needs (``recompress.gate.rounds``) where there is a limit, and a few for the page where there is none."""
-
-    single: int = ROUNDS
-    """In a block, one text at a time."""
-    batches: int | None = None
-    """In a block, in batches; half as many as of single texts when left out."""
-    cold: int | None = None
-    """In a block, one text at a time with cold caches; half as many when left out."""
-    most: int = 1
-    """Blocks, while the machine is not steady."""
-    memory: int = 1
-    """Fresh processes for each model's memory."""
-    writing: int | None = None
-    """Of what models of language write; a few when left out."""
 
 
 class Measurement(NamedTuple):

@@ -15,6 +15,7 @@ from recompress.errors import InputError
 from recompress.methods.registry import FAMILIES, Method, all_methods, modules_with_methods
 from recompress.settings.allowed import allowed_at
 from recompress.settings.file import unknown
+from recompress.settings.help import help_of
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 COLUMNS = ("name", "family", "needs", "shrinks", "speeds up", "source")
@@ -55,7 +56,7 @@ def _described(method: Method) -> dict[str, Any]:
         "benchmarks": list(method.benchmarks),
         "architectures": list(method.architectures),
         "dials": [
-            {"name": key, "is": allowed_at(method.config, [key]), "default": field.get_default(), "help": " ".join((field.description or "").split())}
+            {"name": key, "is": allowed_at(method.config, [key]), "default": field.get_default(), "help": " ".join(help_of(method.config, key).split())}
             for key, field in method.config.model_fields.items()
         ],
         "example": example(method),

@@ -20,7 +20,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", json_schema_extra={"in_
 class Settings(BaseModel):
     """A settings class. The docstring under a field is its help text, in the command and in the docs."""
 
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def as_before(model: BaseModel, values: dict[str, Any], later: Iterable[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +28,18 @@ S = TypeVar("S", bound=Settings)
 MAX_CHARACTERS = 1 << 20
 
 
+class _Alias(Exception):
+    """Something in the text stands for what was written elsewhere in it."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads ``1e-4`` as a word and ``2026-11-20`` as a date; people who write recipes mean a number and a name."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise _Alias
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -87,9 +98,9 @@ class SettingsFile:
         if len(text) > MAX_CHARACTERS:
             raise InputError(f"{self.path} is {len(text):,} characters long, the limit is {MAX_CHARACTERS:,}")
         try:
-            if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
-                raise InputError(f"{self.path} uses a YAML alias (*name); write the value out")
-            node = yaml.compose(text, Loader=_Loader)
+            node = _composed(text)
+        except _Alias:
+            raise InputError(f"{self.path} uses a YAML alias (*name); write the value out") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
@@ -118,6 +129,13 @@ class SettingsFile:
             raise InputError(f"{node.value!r} cannot be read: {error} ({self.path}:{node.start_mark.line + 1})") from None
         finally:
             loader.dispose()
+
+
+@lru_cache(maxsize=32)
+def _composed(text: str) -> yaml.Node | None:
+    """The nodes of a text. A command asks the same few files of a project again and again, and YAML takes its time."""
+    node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+    return node
 
 
 def as_plain(text: str) -> Any:

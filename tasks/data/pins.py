@@ -87,12 +87,14 @@ def pointers(root: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(root):
         names = sorted(name for name in files if name.endswith(".dvc"))
         yield from (Path(place) / name for name in names)
-        folders[:] = sorted(name for name in folders if f"{name}.dvc" not in names and _is_searched(Path(place) / name))
+        folders[:] = sorted(name for name in folders if f"{name}.dvc" not in names and _is_searched(place, name))
 
 
-def _is_searched(folder: Path) -> bool:
-    """Not what is hidden, another project, or an environment of Python or node."""
-    return not folder.name.startswith(".") and folder.name != "node_modules" and not (folder / ".dvc").is_dir() and not (folder / "pyvenv.cfg").is_file()
+def _is_searched(place: str, name: str) -> bool:
+    """Not what is hidden, another project, or an environment of Python or node. A command asks this of each folder several times, so that no ``Path`` is made for it."""
+    if name.startswith(".") or name == "node_modules":
+        return False
+    return not os.path.isdir(f"{place}/{name}/.dvc") and not os.path.isfile(f"{place}/{name}/pyvenv.cfg")  # noqa: PTH112, PTH113
 
 
 def tracked(root: Path) -> dict[str, Pin]:

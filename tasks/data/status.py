@@ -10,7 +10,6 @@ from recompress.data.splits import preparation
 from recompress.data.version import version_of
 from recompress.errors import DataRefused
 from recompress.settings.file import SettingsFile
-from tasks.data.fetch import MIRROR
 from tasks.data.pins import LOCK, Pin, is_here, locked_version, pins_of
 
 
@@ -21,6 +20,8 @@ def status(root: Path) -> list[dict[str, Any]]:
 
 def how_to_get(pin: Pin) -> str:
     """What a person can do about raw data that is not here."""
+    from tasks.data.fetch import MIRROR
+
     network = "; where there is a network it comes by itself" if pin.url else ""
     return f"get a copy and run `recompress data adopt DIR`, or name a folder of copies in {MIRROR}{network}. It is: {pin.origin or pin.path}"
 

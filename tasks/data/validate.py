@@ -18,7 +18,6 @@ from recompress.data.checks_page import checks_page
 from recompress.data.observe import observe_balance, observe_rows, observe_sizes, read_prepared
 from recompress.data.sources import RawPart, SourceSettings, read_raw, read_settings_of
 from recompress.data.splits import preparation
-from recompress.data.together import what_bounds_mean
 from recompress.errors import DataRefused
 from recompress.integrity.digest import canonical_json
 from tasks.data.bring import Brought, bring
@@ -45,6 +44,8 @@ def validate(brought: Brought, source: SourceSettings, waivers: Sequence[WaiverL
     """
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations
+
+    from recompress.data.together import what_bounds_mean
 
     dataset = brought.dataset
     rules = rules_for(dataset.benchmark)

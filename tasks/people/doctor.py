@@ -95,7 +95,7 @@ def _project(root: Path) -> Iterator[Finding]:
 
 
 def _data(root: Path) -> Iterator[Finding]:
-    from tasks.data.bring import status
+    from tasks.data.status import status
 
     if not is_project(root):
         return

@@ -60,9 +60,18 @@ def check_name(root: Path, plan: Plan) -> None:
     if here.is_relative_to(home / ".recompress"):
         return
     for path in sorted({*(home / "recipes").glob("*.yaml"), *here.parent.glob("*.yaml")}):
-        if path.resolve() != here and _name_in(path) == plan.recipe.name:
+        if path.resolve() != here and _may_name(path, plan.recipe.name) and _name_in(path) == plan.recipe.name:
             first, second = sorted(place_in(root, place) for place in (here, path))
             raise InputError(f"{first} and {second} have one name, {plan.recipe.name!r}; give one of them another")
+
+
+def _may_name(recipe: Path, name: str) -> bool:
+    """Whether a name can stand in a file at all: as it is, or written with escapes. Most recipes need not be read to know that they have another."""
+    try:
+        text = recipe.read_bytes()
+    except OSError:
+        return False
+    return name.encode() in text or b"\\" in text
 
 
 def _name_in(recipe: Path) -> object:

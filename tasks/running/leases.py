@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from recompress.errors import StorageError
 from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
@@ -117,6 +115,8 @@ def is_gone(holder: str) -> bool:
 
 
 def _lives(number: int) -> bool:
+    import psutil
+
     try:
         return bool(psutil.Process(number).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from recompress.errors import StorageError
 from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
+from recompress.methods.known_chains import KnownChains
 from recompress.patience import Patience
 from recompress.promotion import Promoter
 from recompress.promotion.pins import check_recipe, standing
@@ -284,11 +285,16 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def read_plan(recipe: str, home: Path) -> Plan:
-    """The recipe at a path from here or from the project's folder. Raises ``InputError``; nothing is written."""
+def read_plan(recipe: str, home: Path, *, looks: bool = False) -> Plan:
+    """The recipe at a path from here or from the project's folder. Raises ``InputError``; nothing of the project is changed.
+
+    Whoever only ``looks`` takes steps as they were read before; they cannot be run. Everybody else reads all of it, and what was read is kept for those."""
     path = Path(recipe) if Path(recipe).is_file() or not (home / recipe).is_file() else home / recipe
     check_project(home)
-    return read_recipe(path, home)
+    known = KnownChains(home, believed=looks)
+    plan = read_recipe(path, home, known)
+    known.write()
+    return plan
 
 
 Kind = TypeVar("Kind", bound=Recompression)

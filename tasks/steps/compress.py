@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recompress.methods.registry import Inputs, get_method
-from recompress.recipe import Step
+from recompress.methods.registry import Inputs
+from recompress.methods.steps import Step
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.line import line
@@ -42,11 +42,10 @@ def compress(run: Recompression, variant: str, models: Sequence[ModelRef], datas
 
 def compress_step(run: Recompression, variant: str, number: int, step: Step, model: ModelRef, models: Sequence[ModelRef], dataset: DatasetRef) -> ModelRef:
     """One step: run by the core's runner, which saves, reads back and proves; kept in MLflow with its claims."""
-    method = get_method(step.method)
     benchmark = run.plan.recipe.measured_on
     name = f"{variant}/{number} {step.method}"
     others = {"teacher": _teacher_of(step, models), "base": run.base}
-    needed = {need: other for need, other in others.items() if need in method.needs and other is not None}
+    needed = {need: other for need, other in others.items() if need in step.needs and other is not None}
     dataset = _text_for(step, dataset, run.plan.recipe.seed)
     taught = make_teacher_outputs(run, dataset, needed["teacher"]) if "teacher" in needed else None
 
@@ -68,11 +67,11 @@ def compress_step(run: Recompression, variant: str, number: int, step: Step, mod
         )
         with threads_held():
             report = run_step(step.method, step.config, run.store.fetch(model.uri), folder / "model", inputs)
-        return {"claims": list(report.claims), "runtime": method.gives}, {"model": folder / "model"}
+        return {"claims": list(report.claims), "runtime": step.gives}, {"model": folder / "model"}
 
     key = step_key(
         step.method,
-        modules=[method.run.__module__, "recompress.methods.runner", type(benchmark).__module__],
+        modules=[step.module, "recompress.methods.runner", type(benchmark).__module__],
         config=step.as_json,
         inputs=[model.sha256, *dataset.text_digests, *(taught or ())[1:], *(other.sha256 for other in needed.values())],
         seed=run.seed,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recompress.benchmarks import ComparesWith, get_benchmark
 from recompress.gate.rounds import rounds_needed, too_busy
+from recompress.measure.how_often import LIMITED, MOST, Rounds
+from recompress.measure.machine import machine_facts
 from recompress.policy import Policy
 from recompress.records import DatasetRef, Evaluation, ModelRef, Split
 from tasks.data.bring import examples_of
@@ -15,10 +16,6 @@ from tasks.running.line import line
 from tasks.running.recompression import Recompression
 from tasks.running.step_keys import step_key
 from tasks.tracking.track import Result
-
-if TYPE_CHECKING:
-    from recompress.measure.speed import Rounds
-
 
 TIMED = [f"recompress.measure.{name}" for name in ("speed", "compared", "size", "latency", "memory", "writing")] + ["recompress.methods.full_precision"]
 """Whose code the figures depend on."""
@@ -81,8 +78,6 @@ def measure_quality(run: Recompression, model: ModelRef, dataset: DatasetRef, ba
 
 def rounds_for(policy: Policy) -> Rounds:
     """As many rounds as the policy's limits need for their bounds, and a few for the page where it has none."""
-    from recompress.measure.speed import LIMITED, MOST, Rounds
-
     limits, least = policy.limits, max(LIMITED, 2 + rounds_needed(policy.alpha))
     if limits is None:
         return Rounds()
@@ -111,10 +106,6 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     What has to be timed is timed together, interleaved in one process; each model's result is remembered by itself. Times of an earlier run from which nobody can
     tell whether a limit of the policy is kept, because the machine was too busy, are taken anew.
     """
-    from recompress.measure.machine import machine_facts
-    from recompress.measure.speed import measure_rounds
-    from recompress.methods.full_precision import in_full_precision
-
     machine, plan, asked = machine_facts(), rounds_for(run.plan.policy), compared_with(run.plan.policy)
     digests = [baseline.sha256, dataset.sha256, *dataset.slices]
     measured = machine | {"rounds": plan._asdict()}
@@ -129,6 +120,9 @@ def measure_speeds(run: Recompression, models: Sequence[ModelRef], baseline: Mod
     timed: dict[str, Result] = {}
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
+        from recompress.measure.speed import measure_rounds
+        from recompress.methods.full_precision import in_full_precision
+
         if not timed:
             places, start, examples = [run.store.fetch(model.uri) for model in missing], run.store.fetch(baseline.uri), examples_of(dataset, "test")
             others = in_full_precision(start, [*asked, *(model.runtime for model in missing)], examples, folder)

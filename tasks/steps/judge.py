@@ -11,7 +11,6 @@ from recompress.evidence.dossier import committed_plans, origin_of
 from recompress.gate import choose
 from recompress.integrity.digest import sha256_json
 from recompress.ledger import Ledger
-from recompress.measure.quality import group_numbers
 from recompress.promotion import HEAD_TAG, Promoter, progress_of
 from recompress.promotion.registry import tags_of
 from recompress.promotion.states import PLAN_KINDS
@@ -118,6 +117,8 @@ def judge_all(
     key = settled or key_against(champion.version, accepted)
 
     def do(folder: Path) -> tuple[Result, dict[str, Path]]:
+        from recompress.measure.quality import group_numbers
+
         measured = {e.model: measured_of(run, e) for e in evaluations}
         beside = Beside(
             dataset=dataset,

@@ -24,6 +24,7 @@ from tasks.ledger.anchors import sound_ledger
 from tasks.ledger.keys import approval_rule
 from tasks.running.recompression import Recompression, Wanted
 from tasks.running.step_keys import differences, made_of
+from tasks.tracking.memory import KIND
 from tasks.tracking.registry import open_registry
 from tasks.tracking.track import Result
 
@@ -61,6 +62,7 @@ class Rehearsal(Recompression):
         """What the digests of inputs stand for, in words."""
         self.doubts: list[str] = []
         self._scratch: Path | None = None
+        self._recalled: dict[str, tuple[Result | None, list[str]]] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -106,12 +108,24 @@ class Rehearsal(Recompression):
         return result
 
     def _recall(self, name: str, key: str) -> Result | None:
-        return self.memory.recall(key, name, self.doubts.append) if self.store.exists else None
+        """The result of a step, held against the ledger and its files once in a rehearsal, however many lines ask for it."""
+        if not self.store.exists:
+            return None
+        if key not in self._recalled:
+            doubts: list[str] = []
+            self._recalled[key] = self.memory.recall(key, name, doubts.append), doubts
+        result, doubts = self._recalled[key]
+        self.doubts += doubts
+        return None if result is None else {**result, "artifacts": {name: dict(artifact) for name, artifact in result["artifacts"].items()}}
 
     def _last(self, name: str) -> Entry | None:
         """The record of the last time that a step of this name was done for this recipe, or for one from before recipes were written down."""
-        known = self.ledger.entries("step-kept", step=name)
-        return next((entry for entry in reversed(known) if entry.body.get("recipe", self.plan.recipe.name) == self.plan.recipe.name), None)
+        return self._last_of_each.get(name)
+
+    @cached_property
+    def _last_of_each(self) -> dict[str, Entry]:
+        recipe = self.plan.recipe.name
+        return {entry.body["step"]: entry for entry in self.ledger.entries(KIND) if entry.body.get("recipe", recipe) == recipe}
 
     def _because(self, last: Entry | None, key: str) -> tuple[str, ...]:
         if last is None:

@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recompress.benchmarks import Example, ShowsExamples, get_benchmark
-from recompress.benchmarks.text_regression import number_of
 from recompress.integrity.digest import sha256_directory
-from recompress.methods.registry import get_method
 from recompress.models.base import check_base, find_base, numbers_of
-from recompress.models.number_head import UNKNOWN, standard_of
-from recompress.models.onnx_graph import check_fits
 from recompress.recipe import BaseChoice, Plan, Recipe
 from recompress.records import DatasetRef, ModelRef
 from tasks.data.bring import examples_of, unlabelled_of
@@ -50,7 +46,9 @@ def check_graphs_fit(plan: Plan, base: Path) -> None:
     """Raises ``InputError``, before anything is trained, for a variant that would put the whole of a base into a graph that cannot hold it."""
     numbers = numbers_of(base, heads=get_benchmark(plan.recipe.benchmark).head.pretrained)
     for name, steps in plan.steps.items():
-        if steps and get_method(steps[0].method).gives == "onnx":
+        if steps and steps[0].gives == "onnx":
+            from recompress.models.onnx_graph import check_fits
+
             check_fits(numbers, f"variant {name!r} begins with {steps[0].method}, but the base")
 
 
@@ -97,8 +95,10 @@ def _take_baseline(run: Recompression, dataset: DatasetRef, given: BaseChoice) -
     labels, longest = labels_for(recipe, dataset), recipe.baseline.longest
 
     def do(folder: Path) -> tuple[dict[str, object], dict[str, Path]]:
+        from recompress.benchmarks.text_regression import number_of
         from recompress.models.checkpoint import save
         from recompress.models.finetuned import from_finetuned
+        from recompress.models.number_head import UNKNOWN, standard_of
 
         kept = kept_dials(recipe, dataset, examples_of(dataset, "train")) if shows else dials
         taken = from_finetuned(directory, recipe.benchmark, labels, kept, longest, run.say)

@@ -12,8 +12,6 @@ import warnings
 from pathlib import Path
 
 import recompress
-from recompress.benchmarks import benchmark_of, columns_of
-from recompress.models.checkpoint import read_info
 from recompress.records import Runtime
 
 NEEDED = ("mlflow", "numpy", "pandas", "jaxtyping", "pydantic", "rfc8785", "regex", "tokenizers", "transformers")
@@ -33,6 +31,7 @@ def write_version(directory: Path, root: Path) -> None:
     from mlflow.pyfunc import save_model
     from mlflow.types.schema import AnyType, ColSpec, Schema
 
+    from recompress.benchmarks import benchmark_of, columns_of
     from recompress.models.checkpoint import read_info
 
     package, model = root.parent / "recompress", root.parent / "model"
@@ -69,5 +68,7 @@ def _only_python(folder: str, names: list[str]) -> set[str]:
 
 
 def _requirements(directory: Path) -> list[str]:
+    from recompress.models.checkpoint import read_info
+
     names = NEEDED + NEEDED_BY[read_info(directory).runtime]
     return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]

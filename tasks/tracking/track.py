@@ -23,8 +23,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import psutil
-
 from recompress.errors import InputError, IntegrityError, StorageError, without_passwords
 from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
 from recompress.integrity.durable import flush_tree
@@ -200,6 +198,8 @@ class Store:
 
     def close_abandoned_runs(self) -> None:
         """Runs of processes of this machine that are no more, killed in the middle, must not look as if they still ran."""
+        import psutil
+
         filter_string = f"attributes.status = 'RUNNING' and tags.`recompress.host` = '{socket.gethostname()}'"
         for run in self.client.search_runs([self.experiment], filter_string):
             if not psutil.pid_exists(int(run.data.tags["recompress.pid"])):

@@ -1,4 +1,5 @@
-"""``recompress plan``: what a run would do now, and why: every source with what is pinned and what is there, and every step of the run. Nothing is written."""
+"""``recompress plan``: what a run would do now, and why: every source with what is pinned and what is there, and every step of the run. Nothing is
+written but, for the next look, what was read of the recipe's steps (``recompress.methods.known_chains``)."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ class Forecast:
 
 def forecast(root: Path, recipe: str) -> Forecast:
     """Look at the sources and rehearse the run. Raises ``InputError`` for a recipe that cannot be read, ``IntegrityError`` for a ledger that does not hold."""
-    plan = read_plan(recipe, root)
+    plan = read_plan(recipe, root, looks=True)
     check_name(root, plan)
     sights = look_at_sources(root, plan, read_watch_settings(root))
     return Forecast(plan.recipe.name, sights, rehearse(Rehearsal(root, plan)))

@@ -13,7 +13,6 @@ from recompress.data.sources import SourceSettings, read_settings_of
 from recompress.errors import DataRefused, RecompressError, without_passwords
 from recompress.integrity.digest import sha256_directory, sha256_file, sha256_json
 from recompress.integrity.fingerprint import code_fingerprint, versions
-from recompress.methods.registry import get_method
 from recompress.models.base import HUB_FILES, WEIGHTS, find_base, pinned_file
 from recompress.recipe import BaseChoice, Plan
 from recompress.watch.settings import WatchSettings
@@ -55,7 +54,7 @@ def _without_pins(settings: object) -> object:
 
 def _of_the_project(plan: Plan) -> Iterator[Sight]:
     """Recipe, policy, code and packages: what a person changes here."""
-    methods = {get_method(step.method).run.__module__ for steps in plan.steps.values() for step in steps}
+    methods = {step.module for steps in plan.steps.values() for step in steps}
     installed = versions()
     yield Sight(Source("recipe", "recipe", str(plan.path)), digest=dials_digest(plan))
     yield Sight(Source("policy", "policy", plan.recipe.policy), digest=plan.policy.sha256)

@@ -18,6 +18,7 @@ from pathlib import Path
 from recompress.errors import StorageError
 from recompress.ledger import Ledger
 from recompress.ledger.store import Writer
+from recompress.methods.known_chains import FILE
 from recompress.recipe import Plan
 from recompress.settings.file import place_in
 from recompress.watch.decide import AHEAD, Due, decide
@@ -58,7 +59,9 @@ class Watcher:
 
     def look(self, recipe: Path) -> Looked:
         """One look at one recipe, with all that follows from it. Raises ``InputError`` for a recipe that cannot be read, and ``StorageError``."""
-        plan, ledger = read_plan(str(recipe), self.root), self.ledger
+        with suppress(OSError):  # a place for what is read of recipes: without one each look imports every method
+            (self.root / FILE).parent.mkdir(exist_ok=True)
+        plan, ledger = read_plan(str(recipe), self.root, looks=True), self.ledger
         name = plan.recipe.name
         check_name(self.root, plan)
         sights = look_at_sources(self.root, plan, self.settings, self._left_alone(ledger, name))

@@ -18,9 +18,11 @@ import yaml
 
 from flows.whole_way import found_again
 from recompress.integrity.digest import sha256_file
+from recompress.methods import known_chains
 from tasks.running.recompression import read_plan
 from tasks.steps.rehearsal import all_found
 from tests.audit.forging import Forger
+from tests.flows.test_quick_answers import PATIENCE_OF_PLANS, command, heavy_in, times_the_measure
 from tests.flows.toy_project import ask, environment, make_project, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -85,8 +87,9 @@ def test_where_something_is_to_be_done_nothing_is_done_before_prefect_sees_it(fi
 
 
 def files_of(project: Path) -> dict[str, str]:
-    """Every file of a project, its stores included, by its digest."""
-    return {str(path.relative_to(project)): sha256_file(path) for path in sorted(project.rglob("*")) if path.is_file() and ".git" not in path.parts}
+    """Every file of a project, its stores included, by its digest; but for what was read of recipes, which is kept for the next who looks."""
+    files = (path for path in sorted(project.rglob("*")) if path.is_file() and ".git" not in path.parts)
+    return {str(path.relative_to(project)): sha256_file(path) for path in files if path != project / known_chains.FILE}
 
 
 def test_a_plan_says_what_a_run_then_does_and_why_and_changes_nothing(first: tuple[Path, dict[str, Any]]) -> None:
@@ -118,6 +121,13 @@ def test_a_plan_says_what_a_run_then_does_and_why_and_changes_nothing(first: tup
     }
     assert plan["seconds_last_time"] > 0
     assert files_of(project) == as_it_was
+
+
+def test_a_plan_in_which_all_is_found_takes_a_few_imports_and_none_that_is_heavy(first: tuple[Path, dict[str, Any]], root: Path) -> None:
+    project, _ = first
+    question = ("plan", str(project / "recipe.yaml"))
+    assert heavy_in(project, root, *question) == [], "the run has read the recipe"
+    assert times_the_measure(command(project, *question), root) < PATIENCE_OF_PLANS
 
 
 def check_looks(project: Path, before: dict[str, Any], outcome: dict[str, Any]) -> None:

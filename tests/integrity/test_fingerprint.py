@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from recompress.integrity import fingerprint
 from recompress.integrity.fingerprint import step_key
+from recompress.integrity.imported import is_for_typing
 
 SAME = {"modules": ["recompress.integrity.digest"], "config": {"a": 1}, "inputs": ["x"], "seed": 0}
 
@@ -27,9 +29,17 @@ def test_inputs_that_are_swapped_are_other_inputs() -> None:
     assert step_key("s", **{**SAME, "inputs": ["x", "y"]}) != step_key("s", **{**SAME, "inputs": ["y", "x"]})  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def _versions_as_installed() -> Iterator[None]:
+    """What a test says of versions is forgotten after it."""
+    yield
+    fingerprint._versions.cache_clear()
+
+
 def test_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = step_key("s", **SAME)
     monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: "9")
+    fingerprint._versions.cache_clear()
     assert step_key("s", **SAME) != before
 
 
@@ -51,6 +61,7 @@ def test_what_need_not_be_installed_counts_where_it_is(monkeypatch: pytest.Monke
     keys = set()
     for llama in (None, "1", "2"):
         monkeypatch.setattr(fingerprint.importlib.metadata, "version", version_with(llama))
+        fingerprint._versions.cache_clear()
         assert ("xllamacpp" in fingerprint.versions()) == (llama is not None)
         keys.add(step_key("s", **SAME))
     assert len(keys) == 3
@@ -76,7 +87,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fresh(*modules: str, **within: str) -> str:
-    for cached in (fingerprint.code_fingerprint, fingerprint._source, fingerprint._imports):
+    for cached in (fingerprint.code_fingerprint, fingerprint._digest, fingerprint._source, fingerprint._imports):
         cached.cache_clear()
     importlib.invalidate_caches()
     return fingerprint.code_fingerprint(*modules, **within)
@@ -111,7 +122,7 @@ def test_imports_are_found_wherever_a_whole_walk_finds_them(root: Path) -> None:
     """Against all nodes of all trees of the package, expressions included."""
     for source in sorted((root / "recompress").rglob("*.py")):
         tree = ast.parse(source.read_text(encoding="utf-8"))
-        unread = {id(node) for block in ast.walk(tree) if fingerprint._is_type_checking(block) for node in ast.walk(block)}
+        unread = {id(node) for block in ast.walk(tree) if is_for_typing(block) for node in ast.walk(block)}
         names: set[str] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import) and id(node) not in unread:
