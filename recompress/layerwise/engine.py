@@ -56,8 +56,7 @@ def each_layer(
     that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
     """
     folder = workdir / "layers"
-    size = min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
-    batches = [batch for _, batch in batches_of(features, padding_of(network), size)]
+    batches = [batch for _, batch in batches_of(features, padding_of(network), windows_at_once(features))]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
     with ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
@@ -80,6 +79,11 @@ def each_layer(
             if storage is None:
                 raise
             raise storage from None
+
+
+def windows_at_once(features: Sequence[Feature]) -> int:
+    """How many of them are computed together."""
+    return min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
 
 
 def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
