@@ -1,6 +1,6 @@
 """Levels per layer, learned rounding and searched clips on a real decoder: what each gains over the same method without it.
 
-    python -m studies.dials_on_smollm --text DIR --date 2026-12-01 --machine "2 cores of an AMD EPYC (AVX512-VNNI)"      (one thread; some three hours, or --only NAMES)
+    python -m studies.dials_on_smollm --text DIR --date 2026-12-01 --machine "2 cores of an AMD EPYC (AVX512-VNNI)"      (one thread; --only NAMES for some of them)
 
 ``DIR`` holds WikiText-2's ``valid.txt``, of which windows of 512 tokens are drawn for calibration, and ``test.txt``, whose first windows of 1,024 tokens are read by every model. SmolLM2-135M-Instruct
 is what its package has, as floats. A difference is that of the nats a token in the same window; its interval is Student's, over the windows. Methods run without their proof. Writes
@@ -36,7 +36,7 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CALIBRATION, SHORT, WINDOWS, LENGTH, SEED = 32, 512, 16, 1024, 0
 FOUR, THREE = {"bits": 4, "group_size": 64}, {"bits": 3, "group_size": 64}
 SHORTLY: dict[str, Any] = {"steps": 32, "calibration_examples": 16}
-"""Learned rounding costs a training pass a step: with 200 steps and all windows an hour of one core for each model."""
+"""Learned rounding costs a training pass through each layer a step: the 200 that are usual, on all windows, take several times as long."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "baseline": None,
     "wanda 50 %": ("wanda", {"sparsity": 0.5}),
@@ -129,6 +129,9 @@ def page(results: Results) -> str:
     lines += [
         f"SmolLM2-135M-Instruct; {CALIBRATION} windows of {SHORT} tokens of WikiText-2's validation text for calibration, {WINDOWS} of {LENGTH} of its test text to be read."
     ]
+    fewer = (f"{name}: {' '.join(f'{dial} {value}' for dial, value in chosen[1].items() if dial in ('steps', 'calibration_examples'))}" for name, chosen in VARIANTS.items()
+             if chosen and "calibration_examples" in chosen[1] and name in models)  # fmt: skip
+    lines += [f"With fewer: {'; '.join(fewer)}."]
     lines += ["Differences in nats a token (less is better), window by window, with the 95 % interval of their mean. One draw of calibration text.", ""]
     lines += ["| model | perplexity | against | difference | 95 % | windows that it wins | seconds |", "|---|---:|---|---:|---|---:|---:|"]
     for name in VARIANTS:
