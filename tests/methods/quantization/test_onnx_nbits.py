@@ -74,7 +74,7 @@ def test_codes_are_counted_as_weights_and_take_the_bytes_that_they_should(bits: 
     [
         ("rtn", {"group_size": None}),
         ("awq", {"calibration_examples": 8, "clip": True}),
-        ("signround", {"calibration_examples": 8, "steps": 8}),
+        ("signround", {"steps": 16}),
         ("mixed_precision", {"average_bits": 5.0}),
     ],
 )
