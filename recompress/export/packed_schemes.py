@@ -104,7 +104,9 @@ def _check_steps(name: str, linear: PackedLinear, *, folded: bool) -> None:
     tensors = linear.tensors
     for other, what in OTHER.items():
         if other in tensors:
-            raise InputError(f"{name} holds {what}, and compressed-tensors has even steps only; export a variant of rtn, gptq, awq or mixed_precision")
+            raise InputError(
+                f"{name} holds {what}, and compressed-tensors has even steps only; export a variant of rtn, gptq, awq, signround or mixed_precision"
+            )
     if not folded and "columns" in tensors and not bool((tensors["columns"] == 1).all()):
         raise InputError(f"{name} has a factor for each column, which compressed-tensors has no place for; pack it with awq: {{foldable: true}}, gptq or rtn")
 

@@ -46,21 +46,44 @@ Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
 """Changes the linear layers of a group in place, and gives those that others are to stand in the place of."""
 
 
+Change = Callable[[Layer, "Flowing"], None]
+"""Changes a layer in place by what flows into it."""
+
+
 def each_layer(
     network: PreTrainedModel, features: Sequence[Feature], visit: Visit, *, wanted: Collection[Kind], depends_on: Mapping[str, Any], workdir: Path, label: str
 ) -> None:
-    """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last; layers with one set of weights are changed once, by
-    what the first of them sees.
+    """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last, by the statistics in ``wanted``. The rest is as for
+    ``change_layers``. Raises what that does, and ``IntegrityError`` for activations that are not finite."""
 
-    ``wanted`` are the statistics that it needs; ``depends_on`` is what else the result depends on, as plain JSON; a folder that belongs to something else is emptied. Raises ``IntegrityError`` for activations
-    that are not finite, and ``StorageError`` when ``workdir`` cannot be written.
+    def change(layer: Layer, flowing: Flowing) -> None:
+        _change(layer, flowing, visit, wanted)
+
+    change_layers(network, features, change, depends_on=depends_on, workdir=workdir, label=label)
+
+
+def change_layers(
+    network: PreTrainedModel,
+    features: Sequence[Feature],
+    change: Change,
+    *,
+    depends_on: Mapping[str, Any],
+    workdir: Path,
+    label: str,
+    rounds: int | None = None,
+) -> None:
+    """Let ``change`` have all layers, from the first to the last, each with what flows into it behind those that were changed; layers with one set of weights
+    are changed once, by what the first of them sees.
+
+    ``depends_on`` is what the result depends on besides weights and text, as plain JSON; a folder that belongs to something else is emptied. ``rounds`` is how often
+    ``change`` calls ``flowing.progress.update`` for a layer, once for each batch if left out. Raises ``StorageError`` when ``workdir`` cannot be written.
     """
     folder = workdir / "layers"
-    size = min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
-    batches = [batch for _, batch in batches_of(features, padding_of(network), size)]
+    batches = [batch for _, batch in batches_of(features, padding_of(network), windows_at_once(features))]
     layers, shares = [layer.module for layer in layers_of(network)], shares_of(network)  # and not their linear layers, which go when they are replaced
     beside = Beside(network, layers[0])
-    with ready(network), torch.no_grad(), bar(label, len(layers) * len(batches) * 2, "batch") as progress:
+    each = len(batches) + (len(batches) if rounds is None else rounds)
+    with ready(network), torch.no_grad(), bar(label, len(layers) * each, "batch" if rounds is None else "step") as progress:
         newest = open_folder(folder, stamp(network, features, {**depends_on, "batches": [list(batch["input_ids"].shape) for batch in batches]}))
         try:
             if newest is None:
@@ -69,17 +92,37 @@ def each_layer(
             for i in range(done):
                 restore(layers[i], newest, i)
             share(network, shares)
-            progress.update(2 * done * len(batches))
+            progress.update(done * each)
             for i in range(done, len(layers)):
+                flowing = Flowing(network, beside, batches, newest, progress)
                 if shares[i] == i:
-                    _change(network, layers_of(network)[i], beside, batches, newest, visit, progress, wanted)
-                outputs = _outputs(network, layers[i], beside, batches, newest, progress)
-                newest = keep(folder, newest, i + 1, layers[i].state_dict(), outputs)
+                    change(layers_of(network)[i], flowing)
+                newest = keep(folder, newest, i + 1, layers[i].state_dict(), _outputs(flowing, layers[i]))
         except OSError as error:
             storage = storage_error(error, folder)
             if storage is None:
                 raise
             raise storage from None
+
+
+class Flowing:
+    """What flows into one layer, batch by batch, behind layers that were changed already."""
+
+    def __init__(self, network: PreTrainedModel, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> None:
+        self.network, self.beside, self.batches, self.source, self.progress = network, beside, batches, source, progress
+
+    def text(self, i: int) -> Bool[Tensor, "batch length"]:
+        """Where batch ``i`` has text, and no padding."""
+        return torch.from_numpy(self.batches[i]["attention_mask"]).bool().to(self.network.device)
+
+    def through(self, module: Callable[..., Any], i: int) -> Float[Tensor, "batch length width"]:
+        """What ``module``, the layer or something in its place, makes of batch ``i``."""
+        return call(self.network, module, self.beside, self.batches[i], hidden_of(self.source, i))
+
+
+def windows_at_once(features: Sequence[Feature]) -> int:
+    """How many of them are computed together."""
+    return min(WINDOWS, max(1, TOKENS // max(len(feature["input_ids"]) for feature in features)))
 
 
 def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
@@ -93,11 +136,9 @@ def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
     return groups
 
 
-def _change(
-    network: PreTrainedModel, layer: Layer, beside: Beside, batches: Sequence[Batch], source: Path, visit: Visit, progress: Any, wanted: Collection[Kind]
-) -> None:
+def _change(layer: Layer, flowing: Flowing, visit: Visit, wanted: Collection[Kind]) -> None:
     """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics and linear layers go when it is done."""
-    groups, module = groups_of(layer), layer.module
+    groups, module, network = groups_of(layer), layer.module, flowing.network
     del layer
     statistics = [Statistics(shape_of(group[0])[1], wanted, network.device) for group in groups]
     text: dict[str, Bool[Tensor, "batch length"]] = {}
@@ -114,12 +155,12 @@ def _change(
 
     hooks = [group[0].register_forward_pre_hook(hook_of(own_statistics)) for group, own_statistics in zip(groups, statistics, strict=True)]
     try:
-        for i, batch in enumerate(batches):
-            text["mask"] = torch.from_numpy(batch["attention_mask"]).bool().to(network.device)
+        for i in range(len(flowing.batches)):
+            text["mask"] = flowing.text(i)
             waiting.update(map(id, statistics))
             with suppress(_Reached):  # what comes behind the last group's inputs is not asked for
-                call(network, module, beside, batch, hidden_of(source, i))
-            progress.update(1)
+                flowing.through(module, i)
+            flowing.progress.update(1)
     finally:
         for hook in hooks:
             hook.remove()
@@ -132,14 +173,14 @@ def _change(
             place(network, name, replacement)
 
 
-def _outputs(network: PreTrainedModel, module: nn.Module, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> Iterator[Tensor]:
+def _outputs(flowing: Flowing, module: nn.Module) -> Iterator[Tensor]:
     with unpacked(module):
-        for i, batch in enumerate(batches):
-            yield call(network, module, beside, batch, hidden_of(source, i))
-            progress.update(1)
+        for i in range(len(flowing.batches)):
+            yield flowing.through(module, i)
+            flowing.progress.update(1)
 
 
-def call(network: PreTrainedModel, module: nn.Module, beside: Beside, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
+def call(network: PreTrainedModel, module: Callable[..., Any], beside: Beside, batch: Batch, hidden: Tensor) -> Float[Tensor, "batch length width"]:
     """The output of one layer for stored inputs, with the masks and positions that the network itself makes."""
     rest, named = beside(batch)
     came = module(hidden.to(network.device), *rest, **named)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from recompress.benchmarks import ReadsOn
 from recompress.errors import DataRefused
+from recompress.layerwise.statistics import Kind, Statistics
 from recompress.methods.examples import with_text
+from recompress.models.architecture import shape_of
 from recompress.models.padding import padding_of
 from recompress.runtimes.batches import BATCH_SIZE, Feature, batches_of
 
@@ -71,3 +73,23 @@ def watch(network: PreTrainedModel, features: Sequence[Feature], watchers: Mappi
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def statistics_of(
+    network: PreTrainedModel, linears: Mapping[str, Any], features: Sequence[Feature], wanted: Collection[Kind], batch_size: int = BATCH_SIZE
+) -> dict[str, Statistics]:
+    """What flows into each of ``linears`` on its way through the whole network, padding left out; of layers that share their weights into the first."""
+    collected = {name: Statistics(shape_of(linear)[1], wanted, network.device) for name, linear in linears.items()}
+
+    def watcher(statistics: Statistics) -> Watcher:
+        batches: list[Tensor] = []
+
+        def see(given: Float[Tensor, "batch length width"], _: Tensor, text: Bool[Tensor, "batch length"]) -> None:
+            if not (batches and batches[-1] is text):
+                batches[:] = [text]
+                statistics.add(given[text].float())
+
+        return see
+
+    watch(network, features, {linears[name]: watcher(statistics) for name, statistics in collected.items()}, batch_size)
+    return collected

@@ -63,7 +63,9 @@ def blocks_of(name: str, packed: Packed) -> Blocks:
     tensors, columns = packed.tensors, packed.columns_count
     for other, what in (("levels", "levels of a codebook"), ("codebooks", "codes of several numbers"), ("places", "outliers in 16 bits")):
         if other in tensors:
-            raise InputError(f"{name} holds {what}, and ONNX Runtime multiplies even steps only; pack it with rtn, gptq, awq, qat or mixed_precision")
+            raise InputError(
+                f"{name} holds {what}, and ONNX Runtime multiplies even steps only; pack it with rtn, gptq, awq, signround, qat or mixed_precision"
+            )
     groups = tensors["scales"].shape[1]
     bits = 4 if packed.bits <= 4 else 8
     size = block_size_for(columns, groups, bits)

@@ -62,7 +62,7 @@ def packed_blocks(network: PreTrainedModel) -> dict[str, Blocks]:
             raise InputError(f"{name} has {found.columns} columns, and ONNX Runtime looks up in blocks of 16, 32, 64 …; pack it without embeddings")
         blocks[module.codes.data_ptr()] = (name, found)
     if not blocks:
-        raise InputError("no weight of this model is packed; put rtn, gptq, awq, qat or mixed_precision before")
+        raise InputError("no weight of this model is packed; put rtn, gptq, awq, signround, qat or mixed_precision before")
     return dict(blocks.values())
 
 

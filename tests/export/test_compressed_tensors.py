@@ -28,10 +28,12 @@ from tests.six import checkpoint_of, examples_of, texts
 pytest.importorskip("compressed_tensors")
 TO = "compressed-tensors"
 GROUP = 16
-QUICK = {("rtn", 4, False), ("rtn", 8, True), ("gptq", 4, True), ("awq", 4, False), ("rtn", 3, False)}
+QUICK = {("rtn", 4, False), ("rtn", 8, True), ("gptq", 4, True), ("awq", 4, False), ("rtn", 3, False), ("signround", 4, False)}
+OWN: dict[str, dict[str, Any]] = {"awq": {"foldable": True}, "signround": {"steps": 16}}
+"""Settings by method, where the defaults do not fit."""
 CASES = [
     pytest.param(method, bits, symmetric, marks=() if (method, bits, symmetric) in QUICK else pytest.mark.long)
-    for method in ("rtn", "gptq", "awq", "qat")
+    for method in ("rtn", "gptq", "awq", "signround", "qat")
     for bits in (2, 3, 4, 8)
     for symmetric in (False, True)
 ]
@@ -86,7 +88,7 @@ def packed_by(bits: Callable[[str], int | None], place_of: Path, *, symmetric: b
 
 @pytest.mark.parametrize(("method", "bits", "symmetric"), CASES)
 def test_every_matrix_is_the_one_that_was_judged(tmp_path: Path, method: str, bits: int, symmetric: bool) -> None:
-    dials = {"bits": bits, "symmetric": symmetric, "group_size": GROUP} | ({"foldable": True} if method == "awq" else {})
+    dials = {"bits": bits, "symmetric": symmetric, "group_size": GROUP} | OWN.get(method, {})
     directory, out = model(tmp_path, "llama", (method, dials)), tmp_path / "out"
     done = export(directory, out, TO, examples=texts(6))
     assert done.agreement.texts >= 6

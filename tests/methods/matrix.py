@@ -26,6 +26,7 @@ TOLD: dict[str, dict[str, Any]] = {
     "fisher_svd": {"parameters": 0.5},
     "prune_structure": {"heads": 0.5, "neurons": 0.5, "repair": True},
     "search": {"candidates": 2, "trial_examples": 16},
+    "signround": {"steps": 16},
     "svd": {"parameters": 0.5},
     "trim_vocabulary": {"min_count": 20},
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
-from pydantic import Field
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_serializer
 from torch import Tensor
 
 from recompress.benchmarks import ALL_BENCHMARKS
@@ -16,7 +16,7 @@ from recompress.methods.registry import Claim
 from recompress.models.architecture import SIX, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
-from recompress.settings.base import Settings, Share
+from recompress.settings.base import Settings, Share, as_before
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +43,16 @@ class OneShot(Amount):
 
     calibration_examples: Annotated[int, Field(ge=1)] = 128
     """Training examples, or windows of running text, that are looked at."""
+    levels: Literal["uniform", "owl"] = "uniform"
+    """The same sparsity in all layers, or less in those whose weights have more outliers (OWL), and ``sparsity`` in all of them together."""
+    outlier: Annotated[float, Field(gt=1, le=100)] = 5.0
+    """With ``levels: owl``: a weight is an outlier whose size times input norm is above so many times the mean of its layer."""
+    spread: Annotated[float, Field(gt=0, le=0.5)] = 0.08
+    """With ``levels: owl``: the farthest that the sparsity of a layer lies from ``sparsity``."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("levels", "outlier", "spread"))
 
 
 def check_sparsity(share: float) -> None:
@@ -63,9 +73,23 @@ def check(config: Amount) -> None:
         raise InputError(f"sparsity {config.sparsity:g} contradicts pattern {config.pattern}, which zeroes {1 - n / m:g}; leave sparsity out")
 
 
+def check_levels(config: OneShot) -> None:
+    """Raises ``InputError`` for what ``check`` refuses, and for levels that a pattern would contradict, that no layer can have, or that nobody asked for."""
+    check(config)
+    if config.levels == "uniform":
+        if said := sorted({"outlier", "spread"} & config.model_fields_set):
+            raise InputError(f"{said[0]} {getattr(config, said[0]):g} says how levels differ, and levels are uniform; say levels: owl, or leave it out")
+        return
+    if config.pattern is not None:
+        raise InputError(f"pattern {config.pattern} zeroes as much in each layer, and levels: owl does not; leave one of them out")
+    if config.sparsity - config.spread < 0 or config.sparsity + config.spread >= 1:
+        most = min(config.sparsity, 1 - config.sparsity)
+        raise InputError(f"sparsity {config.sparsity:g} with spread {config.spread:g} asks a layer for less than 0 or for all; lower spread below {most:g}")
+
+
 ONE_SHOT: dict[str, Any] = {
     "family": "pruning",
-    "check": check,
+    "check": check_levels,
     "needs": ("calibration",),
     "benchmarks": ALL_BENCHMARKS,
     "architectures": SIX,
@@ -82,6 +106,13 @@ def smallest_in_rows(scores: Float[Tensor, "out in"], sparsity: float, pattern: 
     grouped = scores.reshape(len(scores), -1, m)
     order = grouped.argsort(dim=-1, stable=True)
     return torch.zeros_like(grouped, dtype=torch.bool).scatter(-1, order[..., :count], True).flatten(1)
+
+
+def smallest_of_rows(scores: Float[Tensor, "out in"], counts: Int[Tensor, " out"]) -> Bool[Tensor, "out in"]:
+    """True at the ``counts[o]`` smallest scores of row ``o``; of equal scores the first goes."""
+    order = scores.argsort(dim=-1, stable=True)
+    gone = torch.arange(scores.shape[1], device=scores.device) < counts.to(scores.device)[:, None]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, gone)
 
 
 def row_blocks(weight: Float[Tensor, "out in"]) -> Sequence[Float[Tensor, "some in"]]:
@@ -113,15 +144,17 @@ def refuse(network: PreTrainedModel, config: Amount, name: str) -> None:
         raise InputError(f"{name}: sparsity {config.sparsity:g} is less than the {there:g} that the model has already; ask for more, or leave the step out")
 
 
-def prove_rows(before: Checkpoint, after: Checkpoint, config: Amount) -> list[Claim]:
-    """The share of zeros: in each row, or in each m of a row, as many as were asked for, or as were there before, where these are more."""
+def prove_rows(before: Checkpoint, after: Checkpoint, config: Amount, zeros: Mapping[str, Int[Tensor, " out"]] | None = None) -> list[Claim]:
+    """The share of zeros: in each row, or in each m of a row, as many as were asked for, or as were there before, where these are more. ``zeros`` are those of
+    each row of each matrix, where these are not the same share of all."""
     asked = measured = total = most = 0
     n, m = numbers(config.pattern) if config.pattern else (0, 0)
     pairs = zip(encoder_linears(before.torch_network), encoder_linears(after.torch_network), strict=True)
-    for (_, old), (_, new) in pairs:
+    for (name, old), (_, new) in pairs:
         was, now = (_grouped(weight_of(linear) == 0, m) for linear in (old, new))
-        least = m - n if m else zeros_in(config.sparsity, was.shape[-1])
-        asked += int(was.sum(-1).clamp_min(least).sum())
+        there = was.sum(-1)
+        least = torch.full_like(there, m - n if m else zeros_in(config.sparsity, was.shape[-1])) if zeros is None else zeros[name][:, None]
+        asked += int(torch.maximum(there, least).sum())
         measured += int(now.sum())
         total += was.numel()
         most = max(most, int((~now).sum(-1).max()))

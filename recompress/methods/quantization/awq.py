@@ -5,8 +5,9 @@
 
 1 / s is stored beside the codes, in 16 bits for each column, and applied when the weights are unpacked: that works wherever a layer stands, also behind
 norms that feed a residual. a = 0 is rounding to nearest, so that AWQ never loses to it on the calibration text. Layer after layer. ``foldable`` factors are the same for
-all matrices behind a norm, and for others 1, so that a norm can take them (the paper's own way, for formats without a place for factors).
-Source: Lin et al. 2023, arXiv:2306.00978, eq. 4 and 5.
+all matrices behind a norm, and for others 1, so that a norm can take them (the paper's own way, for formats without a place for factors). With ``clip`` each group's steps
+then reach less far where that is nearer (``recompress.methods.quantization.clip``).
+Source: Lin et al. 2023, arXiv:2306.00978, eq. 4 and 5; the clip is from the authors' code.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
 from recompress.methods.probe import output_errors, probe_features
 from recompress.methods.quantization.by_layer import PACKED, code_layers, written
+from recompress.methods.quantization.clip import clipped_grid
 from recompress.methods.quantization.closeness import probe_statistics, table_rounding_claims
 from recompress.methods.quantization.grid import FewBits, codes_on, grid_of, pack_embeddings, quantized, refuse, values_of
 from recompress.methods.quantization.packed_claims import prove_packed
@@ -56,10 +58,12 @@ class Awq(FewBits):
     foldable: bool = False
     """Widen columns only where the norm before can take the factors, and equally in all matrices behind it (queries, keys and values; gate and up): what GGUF needs.
     All other matrices are rounded to the nearest."""
+    clip: bool = False
+    """Search for each group, after its columns were widened, how far its steps should reach: at the same bytes, for a few times the rounding."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("foldable", "scales"))
+        return as_before(self, write(self), ("foldable", "scales", "clip"))
 
 
 def columns_for(absolute: Float[Tensor, " in"], exponent: float) -> Float[Tensor, " in"]:
@@ -68,9 +72,11 @@ def columns_for(absolute: Float[Tensor, " in"], exponent: float) -> Float[Tensor
     return ((sizes.max() * sizes.min()).sqrt() / sizes).half().float()
 
 
-def quantize_matrix(weight: Float[Tensor, "out in"], absolute: Float[Tensor, " in"], hessian: Float[Tensor, "in in"], config: FewBits) -> Quantized:
+def quantize_matrix(
+    weight: Float[Tensor, "out in"], absolute: Float[Tensor, " in"], hessian: Float[Tensor, "in in"], config: FewBits, *, clip: bool = False
+) -> Quantized:
     """The codes with the smallest error on the calibration text."""
-    return rounded_with(weight, best_columns([weight], absolute, hessian, config), config)
+    return rounded_with(weight, best_columns([weight], absolute, hessian, config), config, hessian if clip else None)
 
 
 def best_columns(
@@ -92,10 +98,13 @@ def behind_norms(network: PreTrainedModel) -> set[str]:
     return {names[id(linear)] for layer in layers_of(network) for linear in (layer.query, layer.key, layer.value, *layer.neurons_in)}
 
 
-def rounded_with(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], config: FewBits) -> Quantized:
-    """Each weight on its nearest step, its column widened by 1 / ``columns``."""
+def rounded_with(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], config: FewBits, hessian: Float[Tensor, "in in"] | None = None) -> Quantized:
+    """Each weight on its nearest step, its column widened by 1 / ``columns``; with clips that are searched on ``hessian``, where it is given."""
     widened = weight / columns
-    grid = grid_of(widened, config.bits, config.group_size, symmetric=config.symmetric, scales=config.scales)
+    if hessian is None:
+        grid = grid_of(widened, config.bits, config.group_size, symmetric=config.symmetric, scales=config.scales)
+    else:
+        grid = clipped_grid(widened, columns, hessian, config)
     return quantized(codes_on(widened, grid, config.bits), grid, config, columns)
 
 
@@ -108,7 +117,7 @@ def _error(weight: Float[Tensor, "out in"], columns: Float[Tensor, " in"], hessi
 
 def prove(before: Checkpoint, after: Checkpoint, config: Awq, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, with two bytes for each column, and outputs nearer to the old ones than with each weight on its nearest step, or with columns
-    widened by the roots of what flows into them on the probe, whichever is better for a matrix."""
+    widened by the roots of what flows into them on the probe, whichever is better for a matrix; with clips nearer than with the same columns and none."""
     seen = probe_statistics(before, after, probe_features(before, inputs), ("absolute", "hessian"))
 
     def plain(name: str, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
@@ -121,8 +130,18 @@ def prove(before: Checkpoint, after: Checkpoint, config: Awq, inputs: Inputs) ->
     errors = output_errors(before, after, inputs, plain)
     what = "error of the layers' outputs, at most that of rtn or of exponent 1/2"
     claims = prove_packed(before, after, config, lambda rows, columns: 2 * columns)
-    nearer = Claim(what, errors.simpler, errors.method, PROBE_TOLERANCE * errors.simpler, "at most")
-    return [*claims, nearer, *table_rounding_claims(before, after, config)]
+    nearer = [Claim(what, errors.simpler, errors.method, PROBE_TOLERANCE * errors.simpler, "at most")]
+    if config.clip:
+        unclipped = output_errors(before, after, inputs, lambda name, weight: unpacked_matrix(rounded_with(weight, _columns_in(after, name), config)))
+        found = PROBE_TOLERANCE * unclipped.simpler if config.bits == 8 else 0.0  # in 8 bits there is next to nothing to be found
+        nearer.append(Claim("error of the layers' outputs, at most that without clips", unclipped.simpler, unclipped.method, found, "at most"))
+    return [*claims, *nearer, *table_rounding_claims(before, after, config)]
+
+
+def _columns_in(after: Checkpoint, name: str) -> Float[Tensor, " in"]:
+    """1 / s as it is stored."""
+    stored: Tensor = after.torch_network.get_submodule(name).columns
+    return stored.float()
 
 
 @method(
@@ -147,8 +166,8 @@ def quantize_awq(checkpoint: Checkpoint, config: Awq, inputs: Inputs) -> Checkpo
         if config.foldable:
             weights = {name: weight_of(linear) for name, linear in group.items()}
             shared = best_columns([*weights.values()], absolute, hessian, config) if weights.keys() <= foldable else torch.ones_like(absolute)
-            return {name: rounded_with(weight, shared, config) for name, weight in weights.items()}
-        return {name: quantize_matrix(weight_of(linear), absolute, hessian, config) for name, linear in group.items()}
+            return {name: rounded_with(weight, shared, config, hessian if config.clip else None) for name, weight in weights.items()}
+        return {name: quantize_matrix(weight_of(linear), absolute, hessian, config, clip=config.clip) for name, linear in group.items()}
 
     code_layers(checkpoint, inputs, "awq", config, coding, wanted={"absolute", "hessian"}, examples=config.calibration_examples)
     pack_embeddings(network, config)

@@ -10,15 +10,15 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from recompress.layerwise.statistics import Kind, Statistics
-from recompress.methods.calibration import Watcher, watch
+from recompress.methods.calibration import statistics_of
 from recompress.methods.probe import OutputErrors, Simpler, output_errors, probe_features
 from recompress.methods.quantization.grid import FewBits, rounded
 from recompress.methods.registry import Claim, Inputs
-from recompress.models.architecture import encoder_linears, shape_of
+from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
 from recompress.models.packed import PackedLinear
@@ -105,20 +105,8 @@ def tables_of(before: Checkpoint, after: Checkpoint) -> tuple[Float[Tensor, "wor
 def probe_statistics(before: Checkpoint, after: Checkpoint, features: list[Feature], wanted: Collection[Kind]) -> dict[str, Statistics]:
     """What flows into each linear layer of the layers of the network after the step, padding left out; of layers that share their weights into the first."""
     network = after.torch_network
-    collected = {name: Statistics(shape_of(linear)[1], wanted, network.device) for name, linear in encoder_linears(before.torch_network)}
-
-    def watcher(statistics: Statistics) -> Watcher:
-        batches: list[Tensor] = []
-
-        def see(given: Float[Tensor, "batch length width"], _: Tensor, text: Bool[Tensor, "batch length"]) -> None:
-            if not (batches and batches[-1] is text):
-                batches[:] = [text]
-                statistics.add(given[text].float())
-
-        return see
-
-    watch(network, features, {network.get_submodule(name): watcher(statistics) for name, statistics in collected.items()})
-    return collected
+    modules = {name: network.get_submodule(name) for name, _ in encoder_linears(before.torch_network)}
+    return statistics_of(network, modules, features, wanted)
 
 
 def squares_on_probe(before: Checkpoint, after: Checkpoint, inputs: Inputs) -> dict[str, Float[Tensor, " in"]]:

@@ -1,4 +1,4 @@
-"""GGUF with packed weights: the codes of ``rtn``, ``gptq``, ``awq``, ``qat`` and ``mixed_precision`` in the blocks of a file that llama.cpp serves, none of them rounded again.
+"""GGUF with packed weights: the codes of ``rtn``, ``gptq``, ``awq``, ``signround``, ``qat`` and ``mixed_precision`` in the blocks of a file that llama.cpp serves, none of them rounded again.
 
     Q4_0: W = d * (q - 8)          Q4_1: W = d * q + m          Q8_0: W = d * q
 

@@ -1,4 +1,4 @@
-"""ONNX for GenAI with packed weights: the codes of ``rtn``, ``gptq``, ``awq``, ``qat`` and ``mixed_precision`` in a graph with a cache, none of them rounded again.
+"""ONNX for GenAI with packed weights: the codes of ``rtn``, ``gptq``, ``awq``, ``signround``, ``qat`` and ``mixed_precision`` in a graph with a cache, none of them rounded again.
 
     y[o] = sum_b scale[o, b] * sum_{i in b} (code[o, i] - zero[o, b]) * x[i]         b: a block of columns with one scale
 

@@ -1,4 +1,4 @@
-"""ONNX with packed weights: the codes of ``rtn``, ``gptq``, ``awq``, ``qat`` and ``mixed_precision``, multiplied by a runtime instead of unpacked for each use.
+"""ONNX with packed weights: the codes of ``rtn``, ``gptq``, ``awq``, ``signround``, ``qat`` and ``mixed_precision``, multiplied by a runtime instead of unpacked for each use.
 
     y[o] = sum_b scale[o, b] * sum_{i in b} (code[o, i] - zero[o, b]) * x[i]         b: a block of columns with one scale
 

@@ -58,7 +58,7 @@ def check_steps(name: str, packed: Packed, *, folded: bool = False) -> None:
     tensors, columns = packed.tensors, packed.columns_count
     for other, what in (("levels", "levels of a codebook"), ("codebooks", "codes of several numbers"), ("places", "outliers in 16 bits")):
         if other in tensors:
-            raise InputError(f"{name} holds {what}, and GGUF has even steps only; pack it with rtn, gptq, qat or mixed_precision")
+            raise InputError(f"{name} holds {what}, and GGUF has even steps only; pack it with rtn, gptq, signround, qat or mixed_precision")
     if not folded and "columns" in tensors and not bool((tensors["columns"] == 1).all()):
         raise InputError(f"{name} has a factor for each column, which GGUF has no place for; pack it with awq: {{foldable: true}}, gptq or rtn")
     group = columns // tensors["scales"].shape[1]

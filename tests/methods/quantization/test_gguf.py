@@ -99,6 +99,7 @@ def test_packed_codes_stand_in_blocks_as_they_are(bits: int, symmetric: bool, ki
 CHAINS: dict[str, tuple[str, dict[str, Any], str]] = {
     "gptq": ("gptq", {"group_size": 32, "calibration_examples": 8}, "Q4_1"),
     "gptq-symmetric": ("gptq", {"group_size": 32, "symmetric": True, "calibration_examples": 8, "embeddings": True}, "Q4_0"),
+    "signround": ("signround", {"group_size": 32, "symmetric": True, "calibration_examples": 8, "steps": 8}, "Q4_0"),
     "awq": ("awq", {"group_size": 32, "calibration_examples": 8, "foldable": True}, "Q4_1"),
     "rtn-rows": ("rtn", {"bits": 8, "symmetric": True}, "Q8_0"),
 }

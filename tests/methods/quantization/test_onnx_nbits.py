@@ -69,7 +69,15 @@ def test_codes_are_counted_as_weights_and_take_the_bytes_that_they_should(bits: 
     assert load(tmp_path / "onnx").info.onnx == {"int8": False, "pad_id": 0, "accuracy_level": 4}
 
 
-@pytest.mark.parametrize(("method", "dials"), [("rtn", {"group_size": None}), ("awq", {"calibration_examples": 8}), ("mixed_precision", {"average_bits": 5.0})])
+@pytest.mark.parametrize(
+    ("method", "dials"),
+    [
+        ("rtn", {"group_size": None}),
+        ("awq", {"calibration_examples": 8, "clip": True}),
+        ("signround", {"steps": 16}),
+        ("mixed_precision", {"average_bits": 5.0}),
+    ],
+)
 def test_what_other_methods_packed_is_multiplied_too(method: str, dials: dict[str, Any], tmp_path: Path) -> None:
     """Rows with one scale, which are cut into blocks with that scale; inputs that are widened; codes of 4 and 8 bits in one network."""
     packed(tmp_path, method, **dials)

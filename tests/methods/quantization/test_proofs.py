@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recompress.errors import EffectMissing, IntegrityError
-from recompress.methods.quantization import awq, codebook, dynamic_int8, gptq, grid, llm_int8, mixed_precision, qat, rtn, static_int8, vector
+from recompress.methods.quantization import awq, codebook, dynamic_int8, gptq, grid, llm_int8, mixed_precision, qat, rtn, signround, static_int8, vector
 from recompress.methods.quantization.grid import FewBits, rounded
 from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
@@ -83,6 +83,15 @@ def only_the_first_group(original: Any) -> Any:
     return chosen
 
 
+def learned_elsewhere(original: Any) -> Any:
+    """What was learned for one row stands in another."""
+
+    def learned(*given: Any) -> Any:
+        return {name: type(choice)(*(part.flip(0) for part in choice)) for name, choice in original(*given).items()}
+
+    return learned
+
+
 def the_same_damage(original: Any) -> Any:
     """The mean of all layers, in the place of each."""
 
@@ -131,6 +140,8 @@ BROKEN: dict[str, tuple[str, dict[str, Any], Any, str, Change, str]] = {
     "gptq, damping": ("gptq", {}, gptq, "root_of", huge_damping, "below 98% of that of rtn"),
     "awq, random": ("awq", {}, awq, "quantize_matrix", random_codes, "at most that of rtn"),
     "awq, ones": ("awq", {"bits": 3}, awq, "quantize_matrix", lambda _: lambda w, a, h, c: awq.rounded_with(w, torch.ones(len(a)), c), "exponent 1/2"),
+    "signround, random": ("signround", {"steps": 16}, signround, "codes_with", random_codes, "what whole layers put out"),
+    "signround, other layers": ("signround", {"steps": 16}, signround, "learn", learned_elsewhere, "what whole layers put out"),
     "nf4, random": ("codebook", {"kind": "nf4"}, codebook, "by_nf4", random_codes, "largest rounding"),
     "kmeans, random": ("codebook", {}, codebook, "by_kmeans", random_codes, "below that of even levels"),
     "kmeans, zeros": ("codebook", {}, codebook, "by_kmeans", zero_levels, "below that of even levels"),

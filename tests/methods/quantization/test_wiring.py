@@ -64,6 +64,15 @@ def by_awq(name: str, weight: Tensor, rows: Tensor, config: Any) -> Any:
     return awq.quantize_matrix(weight, rows.abs().sum(0), rows.T @ rows, config)
 
 
+def by_clipped_awq(name: str, weight: Tensor, rows: Tensor, config: Any) -> Any:
+    return awq.quantize_matrix(weight, rows.abs().sum(0), rows.T @ rows, config, clip=True)
+
+
+def clips_of_the_weights(name: str, weight: Tensor, rows: Tensor, config: Any) -> Any:
+    columns = awq.best_columns([weight], rows.abs().sum(0), rows.T @ rows, config)
+    return awq.rounded_with(weight, columns, config, torch.eye(rows.shape[1]))
+
+
 def awq_of_ones(name: str, weight: Tensor, rows: Tensor, config: Any) -> Any:
     return awq.quantize_matrix(weight, torch.ones(rows.shape[1]), rows.T @ rows, config)
 
@@ -111,6 +120,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Formula, tuple[Formula, ...]]] = {
     "gptq, ordered": ("gptq", {"bits": 3}, gptq, (rounding, other_order, mixed_rows)),
     "gptq, in groups": ("gptq", {"bits": 4, "group_size": 16, "damping": 0.1}, gptq, (rounding, other_order, mixed_rows)),
     "awq": ("awq", {"bits": 3}, by_awq, (rounding, awq_of_ones, awq_without_hessian)),
+    "awq, clipped": ("awq", {"bits": 3, "group_size": 16, "clip": True}, by_clipped_awq, (by_awq, rounding, clips_of_the_weights)),
     "codebook": ("codebook", {"bits": 3, "rounds": 5}, means, (even_means,)),
     "vector": ("vector", {"bits": 4, "rounds": 5}, vectors, (even_vectors,)),
     "vector, additive": ("vector", {"bits": 4, "kind": "additive", "rounds": 5, "refinements": 1}, vectors, (even_vectors, vectors_without_hessian)),
