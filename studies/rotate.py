@@ -82,7 +82,7 @@ def turned(source: Path, dials: dict[str, bool], text: list[Example], target: Pa
     return target
 
 
-def every(kept: Results, folder: Path, names: Sequence[str]) -> Results:
+def every(kept: Results, folder: Path, names: Sequence[str], only: str) -> Results:
     """Fill ``kept`` with what is missing, and write it as it comes."""
     test, valid = ((folder / name).read_text(encoding="utf-8") for name in ("test.txt", "valid.txt"))
     text = [Example((line,), (), "") for line in valid.splitlines()]
@@ -101,7 +101,7 @@ def every(kept: Results, folder: Path, names: Sequence[str]) -> Results:
         sources = {name: turned(source, TURNS[name], text, work / str(number), note) if TURNS[name] else source for number, name in enumerate(names)}
         for grid, told in {"floats": None, **GRIDS}.items():
             for name, place_of in sources.items():
-                if grid in kept.get(name, {}):
+                if grid in kept.get(name, {}) or only not in grid:
                     continue
                 model = place_of if told is None else made(place_of, told, text, work / f"{len(list(work.iterdir()))}")
                 note(name, grid, {"bytes": size_bytes(model), "costs": costs(model, windows)})
@@ -142,10 +142,11 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--models", nargs="+", choices=TURNS, default=list(TURNS), help="which of the rotations")
+    parser.add_argument("--only", default="", help="grids with these words in their names")
     told = parser.parse_args()
     there = RESULTS / "rotate.json"
     kept = json.loads(there.read_text(encoding="utf-8")) if there.is_file() else {}
-    write("rotate", told, every(kept, told.text, told.models) | {"command": "python -m studies.rotate --text raw/wikitext2"}, page)
+    write("rotate", told, every(kept, told.text, told.models, told.only) | {"command": "python -m studies.rotate --text raw/wikitext2"}, page)
 
 
 if __name__ == "__main__":

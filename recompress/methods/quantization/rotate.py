@@ -18,7 +18,7 @@ Source: Ashkboos et al. 2024 (QuaRot), arXiv:2404.00456, sections 3 and 4, stage
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import log
+from math import log, sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -94,7 +94,7 @@ def kurtosis(rows: Float[Tensor, "rows columns"]) -> float:
 def peak(rows: Float[Tensor, "rows columns"]) -> float:
     """The mean over rows of max |w| / rms w, as a share of sqrt(2 ln 2n), which it does not exceed on average where signs were drawn at random."""
     squares = rows.double().square()
-    return float((squares.amax(1) / squares.mean(1).clamp_min(1e-300)).sqrt().mean()) / (2 * log(2 * rows.shape[1])) ** 0.5
+    return float((squares.amax(1) / squares.mean(1).clamp_min(1e-300)).sqrt().mean()) / sqrt(2 * log(2 * rows.shape[1]))
 
 
 def rounding_error(checkpoint: Checkpoint, inputs: Inputs) -> float:
