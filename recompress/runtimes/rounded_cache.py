@@ -80,11 +80,12 @@ class RoundedLayer(DynamicLayer):  # type: ignore[misc]
         group = self.form.group
         new = round_keys(self.keys[:, :, :group], self.form), round_values(self.values[:, :, :group], self.form)
         self.coded = new if self.coded is None else (joined(self.coded[0], new[0]), joined(self.coded[1], new[1]))
-        self.keys, self.values = self.keys[:, :, group:].contiguous(), self.values[:, :, group:].contiguous()
+        self.keys, self.values = self.keys[:, :, group:], self.values[:, :, group:]
         self.rounded += group
 
     def get_seq_length(self) -> int:
-        return self.rounded + int(super().get_seq_length())
+        exact: int = super().get_seq_length()
+        return self.rounded + exact
 
     @property
     def size_bytes(self) -> int:

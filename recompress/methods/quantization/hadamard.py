@@ -26,11 +26,11 @@ def rotation(size: int, draw: torch.Generator) -> Float[Tensor, "size size"]:
     """Q in 64-bit floats, with signs and, where one is needed, a rotation from ``draw``. Rows and columns have length 1 and stand at right angles."""
     signs = torch.randint(0, 2, (size,), generator=draw).double() * 2 - 1
     whole = hadamard(size)
-    if whole is not None:
-        return signs[:, None] * whole / size**0.5
-    even = size & -size
-    turned = torch.kron(_must(hadamard(even)) / even**0.5, random_rotation(size // even, draw))
-    return signs[:, None] * turned
+    if whole is None:
+        even = size & -size
+        whole = torch.kron(_must(hadamard(even)), random_rotation(size // even, draw) * (size // even) ** 0.5)
+    turned: Float[Tensor, "size size"] = signs[:, None] * whole / size**0.5
+    return turned
 
 
 def hadamard(size: int) -> Float[Tensor, "size size"] | None:

@@ -140,6 +140,25 @@ def test_the_saved_matrices_are_those_of_the_equations(tmp_path: Path) -> None:
         torch.testing.assert_close(after[name].double(), tensor, atol=1e-5, rtol=1e-5, msg=name)
 
 
+def test_each_dial_turns_its_own_and_what_was_turned_is_looked_at(tmp_path: Path) -> None:
+    before = checkpoint_of("llama").torch_network
+    layer: Any = before.base_model.layers[1]  # type: ignore[index,operator]
+    value, out, scale = (tensor.detach().clone() for tensor in (layer.self_attn.v_proj.weight, layer.self_attn.o_proj.weight, layer.input_layernorm.weight))
+    turned(checkpoint_of("llama"), tmp_path / "stream", heads=False)
+    stream = load(tmp_path / "stream" / "turned").torch_network
+    layer = stream.base_model.layers[1]  # type: ignore[index,operator]
+    assert torch.equal(layer.self_attn.v_proj.weight, reading(value, scale, turn_of(HIDDEN)))
+    assert torch.equal(layer.self_attn.o_proj.weight, writing(out, turn_of(HIDDEN)))
+    rows = list(module.along(stream, Rotate(heads=False)))
+    wanted = [rows[7 + i] for i in range(7)]
+    names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+    assert all(torch.equal(given, layer.get_submodule(name).weight) for given, name in zip(wanted, names, strict=False))
+    assert all(torch.equal(given.T, layer.get_submodule(name).weight) for given, name in zip(wanted[5:], ("self_attn.o_proj", "mlp.down_proj"), strict=True))
+    told, heard = list(module.along(stream, Rotate(stream=False)))[2:]
+    assert torch.equal(told[3], layer.self_attn.v_proj.weight[SIZE:, 1]), "row 3 is input 1 of the second of two heads"
+    assert torch.equal(heard[5], layer.self_attn.o_proj.weight[1, SIZE : 2 * SIZE])
+
+
 def test_a_tie_is_kept_where_the_last_norm_has_one_scale_and_else_paid_for(tmp_path: Path) -> None:
     even = checkpoint_of("llama")
     even.torch_network.base_model.norm.weight.data.fill_(0.75)
