@@ -35,7 +35,7 @@ from studies.rotate import BASE, LENGTH, SHA256, WINDOWS, apart, costs
 from studies.written import RESULTS, Results, parser_of, write
 
 CACHES: dict[str, CacheBits | None] = {"floats": None, **{f"{bits} bits": CacheBits(bits, 32, 32) for bits in (4, 2, 8)}}  # type: ignore[arg-type]
-LONG, PROMPT, WRITTEN, ROUNDS = 4096, 1024, 8, 3
+LONG, PROMPT, WRITTEN, ROUNDS = 2048, 512, 8, 3
 
 
 def kept_in(source: Path, name: str, folder: Path) -> Path:
