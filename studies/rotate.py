@@ -117,7 +117,8 @@ def page(results: Results) -> str:
     lines = ["# Turning the residual stream before rounding", "", f"`{results['command']}`, {results['date']}, {results['machine']}.", ""]
     lines += [
         f"SmolLM2-135M-Instruct on WikiText-2, test: {WINDOWS} windows of {LENGTH:,} tokens, the same for all. GPTQ looks at {LOOKED_AT} windows of valid.txt. The difference is that of nats a token,",
-        "turned less as it is, window by window, with its 95 % interval: below 0 the rotation gains.",
+        "turned less as it is, window by window, with its 95 % interval: below 0 the rotation gains. What is not in the table was not measured.",
+        f"In floats the model's perplexity is {exp(np.mean(results['as it is']['floats']['costs'])):.2f}.",
         "",
         "| rounded by | turned | perplexity as it is | turned | nats a token | 95 % interval | megabytes as it is | turned |",
         "|---|---|---:|---:|---:|---:|---:|---:|",

@@ -85,12 +85,13 @@ class RoundedLayer(DynamicLayer):  # type: ignore[misc]
 
     def get_seq_length(self) -> int:
         exact: int = super().get_seq_length()
-        return self.rounded + exact
+        rounded: int = self.rounded
+        return rounded + exact
 
     @property
     def size_bytes(self) -> int:
         """Codes with their steps, and the numbers that are kept as they are."""
-        exact = (self.keys, self.values) if self.is_initialized else ()
+        exact: list[Tensor] = [self.keys, self.values] if self.is_initialized else []
         return sum(tensor.numel() * tensor.element_size() for tensor in exact) + sum(ranges.size_bytes for ranges in self.coded or ())
 
 
@@ -107,4 +108,5 @@ class RoundedCache(Cache):  # type: ignore[misc]
 
     @property
     def size_bytes(self) -> int:
-        return sum(layer.size_bytes for layer in self.layers)
+        total: int = sum(layer.size_bytes for layer in self.layers)
+        return total
