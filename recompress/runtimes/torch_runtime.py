@@ -83,8 +83,11 @@ class TorchRuntime:
         if self.cache_bits is None or self.cache.can_end_at(length):
             self.cache.crop(-behind)
             del self._tokens[length:]
-        else:
-            self.prefill(self._tokens[:length], length)  # what should be seen as it is has been rounded
+        else:  # what should be seen as it is has been rounded
+            again = self._tokens[:length]
+            self.cache, self._tokens = self._empty_cache(), []
+            if again:
+                self._read(again, kept=1)
 
     def _empty_cache(self) -> Any:
         from transformers import DynamicCache

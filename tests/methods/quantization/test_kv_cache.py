@@ -12,7 +12,6 @@ import pytest
 from recompress.errors import EffectMissing, InputError
 from recompress.export import export
 from recompress.methods.chain import check_chain
-from recompress.methods.quantization import kv_cache as module
 from recompress.methods.quantization.kv_cache import FILES, KvCache, prove, worst_rounding
 from recompress.methods.registry import Claim, all_methods, get_method
 from recompress.methods.runner import StepReport, run_step
@@ -199,4 +198,3 @@ def test_no_export_leaves_it_behind_in_silence(to: str, tmp_path: Path) -> None:
 def test_encoders_are_refused() -> None:
     with pytest.raises(InputError, match="kv_cache does not support the (architecture|benchmark)"):
         check_chain([("kv_cache", KvCache())], "token-classification", "bert")
-    assert module.OWN
