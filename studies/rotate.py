@@ -134,9 +134,9 @@ def page(results: Results) -> str:
             what = "stream and heads" if name == "turned" else name
             lines.append(f"| {grid} | {what} | {' | '.join(cells)} | {plain[grid]['bytes'] / 1e6:.1f} | {now['bytes'] / 1e6:.1f} |")
     lines += ["", "What is claimed of the rotation, measured:", "", "| turned | claim | asked | measured |", "|---|---|---:|---:|"]
-    for name, claims in results["claims"].items():
+    for name, claims in results.get("claims", {}).items():
         lines += [f"| {name} | {claim['what']} | {claim['asked']:.4g} | {claim['measured']:.4g} |" for claim in claims]
-    for name, ((before, after), (high, low)) in results["spread"].items():
+    for name, ((before, after), (high, low)) in results.get("spread", {}).items():
         lines += [
             "",
             f"{name}: the kurtosis of the weights along what is turned goes from {before:.2f} to {after:.2f}, and the largest of a row from {high:.3f} to {low:.3f} of sqrt(2 ln 2n) times its rms.",
