@@ -75,6 +75,8 @@ def export(
     """
     check_asked(target, to)
     shape, info = FORMATS[to], read_info(directory)
+    if info.cache is not None:
+        raise InputError(f"{directory} keeps keys and values in {info.cache.bits} bits, which nothing that reads {to} does; export a variant without kv_cache")
     shape.check(directory, info)
     with new_directory(target) as place:
         shape.write(directory, info, place)

@@ -106,7 +106,7 @@ def _family(directory: Path) -> str:
 
 def _refuse_no_change(before: Checkpoint, done: Checkpoint, method: Method) -> None:
     """Raises ``InputError`` where every tensor and every token is what it was: whatever the settings ask for is there already."""
-    if isinstance(before.network, Path) or isinstance(done.network, Path):
+    if isinstance(before.network, Path) or isinstance(done.network, Path) or before.info.cache != done.info.cache:
         return
     was, now = before.network.state_dict(), done.network.state_dict()
     if was.keys() == now.keys() and all(tensor.equal(now[name]) for name, tensor in was.items()) and _shares(before) == _shares(done):

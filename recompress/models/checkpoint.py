@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
+from recompress.models.cache_bits import CacheBits
 from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, opened, read_config, read_tensors, refuse_pickles, write_config
 from recompress.models.genai_config import read_genai_config
 from recompress.models.heads import head_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 INFO_FILE = "recompress.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = FILES["onnx"]
-LATER = ("answering", "standard")
+LATER = ("answering", "standard", "cache")
 """What a later version says of models that have it; of others the file stays as it was."""
 
 
@@ -65,6 +66,8 @@ class Info:
     """Dials of the benchmark that it was made for, so that it is served as it was measured: stride and threshold of question answering …"""
     standard: tuple[float, float] | None = None
     """Mean and standard deviation of the numbers that it learned from, where it answers with a number. Its answers are in the data's unit all the same."""
+    cache: CacheBits | None = None
+    """How a decoder on torch keeps keys and values, where not as they are."""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 

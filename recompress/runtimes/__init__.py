@@ -57,7 +57,7 @@ def runtime_of(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
         return _of_file(checkpoint.network, checkpoint.info, threads)
     from recompress.runtimes.torch_runtime import TorchRuntime
 
-    return TorchRuntime(checkpoint.network, threads)
+    return TorchRuntime(checkpoint.network, threads, checkpoint.info.cache)
 
 
 def _of_file(path: Path, info: Info, threads: int) -> Runtime:

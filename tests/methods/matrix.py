@@ -24,6 +24,7 @@ TOLD: dict[str, dict[str, Any]] = {
     "distill_base": {"epochs": 2, "layers": 1},
     "factorize_embeddings": {"rank": 8},
     "fisher_svd": {"parameters": 0.5},
+    "kv_cache": {"bits": 2, "group": 8, "residual": 4},
     "prune_structure": {"heads": 0.5, "neurons": 0.5, "repair": True},
     "search": {"candidates": 2, "trial_examples": 16},
     "signround": {"steps": 16},

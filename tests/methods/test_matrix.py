@@ -77,7 +77,7 @@ def test_it_works_and_proves_it(name: str, family: str, sources: dict[str, Path]
             np.testing.assert_allclose(alone, padded, atol=1e-5, err_msg="a text alone is answered otherwise than among others")
 
 
-ANSWERS_THE_SAME = {"onnx_fp32", "trim_vocabulary"}
+ANSWERS_THE_SAME = {"onnx_fp32", "rotate", "trim_vocabulary"}
 """Methods whose promise is that the answers stay (``trim_vocabulary``: for text of the kept tokens)."""
 
 
