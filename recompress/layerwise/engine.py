@@ -46,7 +46,7 @@ Visit = Callable[[Group, Statistics], Mapping[str, nn.Module]]
 """Changes the linear layers of a group in place, and gives those that others are to stand in the place of."""
 
 
-Change = Callable[[Layer, "Flowing"], None]
+Change = Callable[["Flowing"], None]
 """Changes a layer in place by what flows into it."""
 
 
@@ -56,8 +56,8 @@ def each_layer(
     """Let ``visit`` change all linear layers of the network's layers, from the first layer to the last, by the statistics in ``wanted``. The rest is as for
     ``change_layers``. Raises what that does, and ``IntegrityError`` for activations that are not finite."""
 
-    def change(layer: Layer, flowing: Flowing) -> None:
-        _change(layer, flowing, visit, wanted)
+    def change(flowing: Flowing) -> None:
+        _change(flowing, visit, wanted)
 
     change_layers(network, features, change, depends_on=depends_on, workdir=workdir, label=label)
 
@@ -94,9 +94,9 @@ def change_layers(
             share(network, shares)
             progress.update(done * each)
             for i in range(done, len(layers)):
-                flowing = Flowing(network, beside, batches, newest, progress)
+                flowing = Flowing(network, i, beside, batches, newest, progress)
                 if shares[i] == i:
-                    change(layers_of(network)[i], flowing)
+                    change(flowing)
                 newest = keep(folder, newest, i + 1, layers[i].state_dict(), _outputs(flowing, layers[i]))
         except OSError as error:
             storage = storage_error(error, folder)
@@ -108,8 +108,12 @@ def change_layers(
 class Flowing:
     """What flows into one layer, batch by batch, behind layers that were changed already."""
 
-    def __init__(self, network: PreTrainedModel, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> None:
-        self.network, self.beside, self.batches, self.source, self.progress = network, beside, batches, source, progress
+    def __init__(self, network: PreTrainedModel, index: int, beside: Beside, batches: Sequence[Batch], source: Path, progress: Any) -> None:
+        self.network, self.index, self.beside, self.batches, self.source, self.progress = network, index, beside, batches, source, progress
+
+    def layer(self) -> Layer:
+        """The layer, with the linear layers that it has now. Who replaces them lets go of it, so that they are freed."""
+        return layers_of(self.network)[self.index]
 
     def text(self, i: int) -> Bool[Tensor, "batch length"]:
         """Where batch ``i`` has text, and no padding."""
@@ -136,9 +140,10 @@ def groups_of(layer: Layer) -> list[tuple[Linear, ...]]:
     return groups
 
 
-def _change(layer: Layer, flowing: Flowing, visit: Visit, wanted: Collection[Kind]) -> None:
+def _change(flowing: Flowing, visit: Visit, wanted: Collection[Kind]) -> None:
     """Collect the layer's statistics and let ``visit`` have its groups, one after another; each group's statistics and linear layers go when it is done."""
-    groups, module, network = groups_of(layer), layer.module, flowing.network
+    layer, network = flowing.layer(), flowing.network
+    groups, module = groups_of(layer), layer.module
     del layer
     statistics = [Statistics(shape_of(group[0])[1], wanted, network.device) for group in groups]
     text: dict[str, Bool[Tensor, "batch length"]] = {}

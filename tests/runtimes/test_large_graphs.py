@@ -18,7 +18,7 @@ from tests.tiny import tiny_checkpoint
 
 
 def plan(*methods: str) -> SimpleNamespace:
-    steps = tuple(SimpleNamespace(method=method) for method in methods)
+    steps = tuple(SimpleNamespace(method=method, gives="onnx" if method == "dynamic_int8" else "torch") for method in methods)
     return SimpleNamespace(recipe=SimpleNamespace(benchmark="text-classification"), steps={"small": steps})
 
 

@@ -33,7 +33,7 @@ from recompress.methods.quantization.grid import FewBits, Grid, pack_embeddings,
 from recompress.methods.quantization.learned_rounding import Choice, codes_with, gradients, nearest, round_with, start_of, step
 from recompress.methods.quantization.packed_claims import prove_packed, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import Layer, Linear, is_linear
+from recompress.models.architecture import Linear, is_linear
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import packed_linear, place
 from recompress.models.packed.modules import unpacked_matrix
@@ -167,8 +167,8 @@ def quantize_signround(checkpoint: Checkpoint, config: SignRound, inputs: Inputs
     network = checkpoint.torch_network
     refuse(network, config)
 
-    def change(layer: Layer, flowing: Flowing) -> None:
-        module, index = layer.module, layer.index
+    def change(flowing: Flowing) -> None:
+        module, index = flowing.layer().module, flowing.index
         with TemporaryDirectory(dir=inputs.workdir, prefix="wanted-") as folder:
             best = learn(module, flowing, config, random.Random(f"{inputs.seed} {index}"), Path(folder))
         names = {id(part): name for name, part in network.named_modules()}

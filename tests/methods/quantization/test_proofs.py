@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any], Any, str, Change, str]] = {
     "gptq, rounding": ("gptq", {}, gptq, "quantize_matrix", only_rounding, "below 98% of that of rtn"),
     "gptq, damping": ("gptq", {}, gptq, "root_of", huge_damping, "below 98% of that of rtn"),
     "awq, random": ("awq", {}, awq, "quantize_matrix", random_codes, "at most that of rtn"),
-    "awq, ones": ("awq", {"bits": 3}, awq, "quantize_matrix", lambda _: lambda w, a, h, c: awq.rounded_with(w, torch.ones(len(a)), c), "exponent 1/2"),
+    "awq, ones": ("awq", {"bits": 3}, awq, "quantize_matrix", lambda _: lambda w, a, h, c, **_: awq.rounded_with(w, torch.ones(len(a)), c), "exponent 1/2"),
     "signround, random": ("signround", {"steps": 16}, signround, "codes_with", random_codes, "what whole layers put out"),
     "signround, other layers": ("signround", {"steps": 16}, signround, "learn", learned_elsewhere, "what whole layers put out"),
     "nf4, random": ("codebook", {"kind": "nf4"}, codebook, "by_nf4", random_codes, "largest rounding"),

@@ -33,7 +33,7 @@ def test_each_has_its_experiment_and_the_others_runs_are_not_its_own(stores: lis
     assert first.experiment != second.experiment
     assert first.client.get_experiment(first.experiment).name == "recompress/tickets-1f9c3a"
     run = first.open_run("baseline", {})
-    monkeypatch.setattr("tasks.tracking.track.psutil.pid_exists", lambda pid: False)
+    monkeypatch.setattr("psutil.pid_exists", lambda pid: False)
     second.close_abandoned_runs()
     assert first.client.get_run(run).info.status == "RUNNING"
     first.close_abandoned_runs()
