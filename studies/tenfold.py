@@ -144,7 +144,7 @@ def remember(steps: Steps, rows: list[Results]) -> None:
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    return f"{mean(values):.{digits}f}" + (f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else "")
+    return "–" if not values else f"{mean(values):.{digits}f}" + (f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else "")
 
 
 def page(results: Results) -> str:
@@ -158,13 +158,14 @@ def page(results: Results) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name in DATA:
-        rows = [row for row in results["rows"] if row["data"] == name and "times_faster" in row]
+        rows = [row for row in results["rows"] if row["data"] == name]
         if not rows:
             continue
         shares = [{each: 100 * row["small"][each] / row["baseline"][each] for each in row["baseline"]} for row in rows]
         kept, worst = [share["all"] for share in shares], [min(share.values()) for share in shares]
-        faster = [[row["times_faster"][what] for row in rows] for what in ("torch", "onnx")]
-        reached = mean(kept) >= 100 * WANTED and all(mean(values) >= 10 for values in ([row["times_smaller"] for row in rows], faster[1]))
+        faster = [[row["times_faster"][what] for row in rows if "times_faster" in row] for what in ("torch", "onnx")]
+        smaller = [row["times_smaller"] for row in rows]
+        reached = mean(kept) >= 100 * WANTED and all(values and mean(values) >= 10 for values in (smaller, faster[1]))
         scores = [spread([row[which]["all"] for row in rows]) for which in ("baseline", "small")]
         cells = [
             f"{len(rows)}",

@@ -43,6 +43,8 @@ STEP_TOKENS = 512
 """So many tokens, with their padding, a step looks at, as far as the text goes."""
 LOOKS = 4
 """How often the error over all of the text is measured."""
+FINE = 8
+"""Bits at which rounding to the nearest costs so little that learning may find nothing better, and keeps it."""
 
 
 class SignRound(FewBits):
@@ -148,7 +150,8 @@ def _file(folder: Path, i: int) -> Path:
 def prove(before: Checkpoint, after: Checkpoint, config: SignRound, inputs: Inputs) -> list[Claim]:
     """Packed, in so many bits, every zero still one, and what layers put out nearer to what they did than with each weight on its nearest step."""
     errors = layer_errors(before, after, inputs, lambda _, weight: unpacked_matrix(rounded(weight, config)))
-    nearer = Claim(f"error of what whole layers put out, below {GAIN:.0%} of that of rtn", GAIN * errors.simpler, errors.method, bound="at most")
+    share = GAIN if config.bits < FINE else 1.0
+    nearer = Claim(f"error of what whole layers put out, at most {share:.0%} of that of rtn", share * errors.simpler, errors.method, bound="at most")
     return [*prove_packed(before, after, config), zeros_claim(before, after), nearer, *table_rounding_claims(before, after, config)]
 
 

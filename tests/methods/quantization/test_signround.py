@@ -303,7 +303,7 @@ def test_learning_that_goes_nowhere_is_refused(change: str, tmp_path: Path, monk
     broken = {"climbs": lambda choice, slopes, rate: usual(choice, slopes, -rate), "nothing": lambda *_: None}[change]
     monkeypatch.setattr(signround, "step", broken)
     save(uneven("bert"), tmp_path / "source")
-    with pytest.raises(EffectMissing, match="error of what whole layers put out, below 98% of that of rtn"):
+    with pytest.raises(EffectMissing, match="error of what whole layers put out, at most 98% of that of rtn"):
         run_step("signround", SignRound(**FEW), tmp_path / "source", tmp_path / "made", inputs_of("bert", tmp_path / "work"))
     assert not (tmp_path / "made").exists()
 
