@@ -2,7 +2,7 @@
 
     d_i: the loss of recompress.methods.distillation.imitation without hard labels, for example i;  e_i: the same with the teacher's side of example i + 1
     a_i: the loss of the teacher's own answers to example i with those to example i + 1
-    nearer than before       mean d after <= mean d before
+    nearer than before       mean d after <= mean d before; with hard labels, which may draw it elsewhere, the mean of the whole formula
     its own teacher's        mean d <= mean e - 0.1 mean a, or, without answers, - 2 standard errors of e - d
 
 The mean of e - d is 0 for a student that answers all examples alike, and that of a for one that answers as its teacher does. A student that told examples
@@ -67,14 +67,21 @@ def prove_closeness(
         return []
     losses = losses_of(after.info)
     was, now = (_distances(student, compared, probe, teacher, answers, losses) for student in (start, after))
-    limit = float(was.own.mean())
-    claims = [Claim("distance from the teacher, not above that before", limit, float(now.own.mean()), SLACK + SHARE * limit, "at most")]
+    claims = [_nearer("distance from the teacher, not above that before", float(was.own.mean()), float(now.own.mean()))]
+    if config.hard_labels > 0:
+        learned = compared.model_copy(update={"answers": config.answers, "hard_labels": config.hard_labels})
+        whole = [_whole(student, learned, probe, teacher, answers, losses) for student in (start, after)]
+        claims = [_nearer("distance from teacher and labels, not above that before", *whole)]
     if len(now.own) < 2:
         return claims
     told_apart = bool(was.own.mean() <= was.others.mean() - _margin(was, compared))
     margin = _margin(now, compared) if told_apart else -_errors(now)
     limit = float(now.others.mean() - margin)
     return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), SLACK, "at most")]
+
+
+def _nearer(what: str, before: float, after: float) -> Claim:
+    return Claim(what, before, after, SLACK + SHARE * before, "at most")
 
 
 def _margin(distances: Distances, config: Imitation) -> float:
@@ -99,14 +106,27 @@ def _comparable(config: Imitation, student: Checkpoint, teacher: LiveTeacher | N
 def _distances(
     student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None, losses: Losses
 ) -> Distances:
-    features, _, _ = training_features(student, probe, probe[:1], "a probe")
-    if answers is not None:
-        features = taught(benchmark_of(student.info), features, answers, probe)
-    features = features[: max(2, TOKENS // max(len(feature["input_ids"]) for feature in features))]
-    student.torch_network.eval()
+    features = _features(student, probe, answers)
     with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False, losses=losses) as objective, torch.no_grad():
         pairs = [_pair(student, objective, features[i], features[(i + 1) % len(features)]) for i in range(len(features))]
     return Distances(*np.asarray(pairs).T)
+
+
+def _whole(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher | None, answers: Answers | None, losses: Losses) -> float:
+    """The mean of the whole formula, labels included."""
+    features, padding = _features(student, probe, answers), student.tokenizer.pad_token_id or 0
+    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False, losses=losses) as objective, torch.no_grad():
+        batches = [collate([feature], padding) for feature in features]
+        return float(np.mean([float(objective(units_of(student.torch_network, batch), batch)) for batch in batches]))
+
+
+def _features(student: Checkpoint, probe: Sequence[Example], answers: Answers | None) -> list[Feature]:
+    """The probe as training reads it, with the teacher's answers where they are kept; the student in evaluation mode."""
+    features, _, _ = training_features(student, probe, probe[:1], "a probe")
+    if answers is not None:
+        features = taught(benchmark_of(student.info), features, answers, probe)
+    student.torch_network.eval()
+    return features[: max(2, TOKENS // max(len(feature["input_ids"]) for feature in features))]
 
 
 def _pair(student: Checkpoint, objective: Objective, one: Feature, other: Feature) -> tuple[float, float, float]:

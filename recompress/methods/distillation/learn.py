@@ -86,9 +86,11 @@ def learn(
             counts_from=0.0 if dev_counts else 1.0,
         )
         near = _distance(trained, features, objective, config.batch_size)
-    log.info("%s: distance from the teacher %.4f before, %.4f after", label, far, near)
+    log.info("%s: distance from what is learned %.4f before, %.4f after", label, far, near)
     if not near < max(far, ALIKE):  # a NaN is no success either
-        raise EffectMissing(f"the student came no closer to its teacher (distance {far:.4f} before, {near:.4f} after); lower learning_rate or raise epochs")
+        raise EffectMissing(
+            f"the student came no closer to what it learns from (distance {far:.4f} before, {near:.4f} after); lower learning_rate or raise epochs"
+        )
     return trained
 
 
@@ -101,9 +103,8 @@ def _sample(student: Checkpoint, text: Sequence[Example], soft_labels: SoftLabel
 
 
 def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective: Objective, batch_size: int) -> float:
-    """The mean over batches of what the teacher asks for, the student in evaluation mode; on the GPU where there is one."""
+    """The mean over batches of the whole formula, labels included where they count, the student in evaluation mode; on the GPU where there is one."""
     network: Any = student.torch_network.eval()
-    soft = objective.config.answers * (1 - objective.config.hard_labels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     total = 0.0
     network.to(device)
@@ -112,7 +113,7 @@ def _distance(student: Checkpoint, features: Sequence[dict[str, Any]], objective
             for start in range(0, len(features), batch_size):
                 rows = features[start : start + batch_size]
                 batch = {name: tensor.to(device) for name, tensor in collate(rows, padding_of(network)).items()}
-                total += float(objective.distance(units_of(network, batch), batch, soft)) * len(rows)
+                total += float(objective(units_of(network, batch), batch)) * len(rows)
     finally:
         network.to("cpu")
     return total / len(features)

@@ -86,6 +86,25 @@ def test_a_new_student_is_not_further_from_its_own_teacher_than_from_others(taug
     assert OTHERS in broken(prove(source, contrary, config, inputs))
 
 
+@pytest.mark.parametrize(("labels", "kept"), [("its own", True), ("others", False)])
+def test_with_hard_labels_teacher_and_labels_are_asked_together(labels: str, kept: bool, taught: Inputs) -> None:
+    """A student that answers as its teacher does, and then more surely: farther from the teacher's answers, and nearer to the labels or farther from them too."""
+    assert taught.teacher_model is not None
+    assert taught.teacher is not None
+    probe = list(taught.train[:16])
+    start, surer = load(taught.teacher_model), load(taught.teacher_model)
+    surer.torch_network.classifier.weight.data.mul_(3)
+    surer.torch_network.classifier.bias.data.mul_(3)
+    answers = [taught.teacher[i] for i in range(len(probe))]
+    names = start.info.labels
+    shift = 0 if labels == "its own" else 1
+    probe = [replace(example, labels=(names[(int(row[0].argmax()) + shift) % len(names)],)) for example, row in zip(probe, answers, strict=True)]
+    soft = prove_closeness(start, surer, Imitation(), probe, None, answers)
+    assert BEFORE in broken(soft)
+    both = prove_closeness(start, surer, Imitation(hard_labels=0.9), probe, None, answers)
+    assert ("distance from teacher and labels, not above that before" not in broken(both)) is kept
+
+
 @pytest.mark.parametrize("family", each())
 def test_a_teacher_is_nearest_to_itself_in_every_part(family: str, tmp_path: Path) -> None:
     teacher, stranger = checkpoint_of(family), checkpoint_of(family, seed=1)
