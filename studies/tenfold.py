@@ -25,7 +25,7 @@ from recompress.benchmarks import get_benchmark
 from recompress.integrity.digest import sha256_json
 from recompress.measure.quality import evaluate_quality
 from recompress.measure.size import size_bytes
-from recompress.measure.speed import measure
+from recompress.measure.speed import measure_rounds
 from recompress.methods.distillation.teacher import teacher_outputs
 from recompress.methods.registry import Inputs, get_method
 from recompress.methods.runner import run_step
@@ -121,12 +121,8 @@ def times_faster(row: Results, models: Path) -> dict[str, float]:
     texts = examples_of(prepared(name), "test")[:TIMED]
     floats, _ = made(name, seed, [("onnx_fp32", {})], source, models)
     with tempfile.TemporaryDirectory() as folder:
-        found = {}
-        for what, other in (("torch", source), ("onnx", floats)):
-            place = Path(folder) / what
-            place.mkdir()
-            found[what] = float(measure(model, other, texts, place)["latency_ratio"])
-    return found
+        [found] = measure_rounds([model], source, texts, Path(folder), others={"onnx": floats})
+    return {"torch": found.metrics["latency_ratio"], "onnx": found.metrics["latency_ratio_onnx"]}
 
 
 def one(name: str, seed: int, steps: Steps, models: Path) -> Results:

@@ -16,12 +16,14 @@ from recompress.methods.distillation.dials import Imitation, Shape
 from recompress.methods.distillation.distill import Distill, distill, prove
 from recompress.methods.distillation.distill_base import DistillBase
 from recompress.methods.distillation.distill_base import prove as prove_base
+from recompress.methods.distillation.imitation import imitating
 from recompress.methods.distillation.live import live_teacher
 from recompress.methods.distillation.student import some_layers
 from recompress.methods.distillation.teacher import teacher_outputs
 from recompress.methods.registry import Claim, Inputs, get_method
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.training import train
+from recompress.training.losses import losses_of
 from recompress.training.settings import TrainingSettings
 from tests.six import checkpoint_of, each, examples_of, inputs_of
 from tests.tiny import tiny_checkpoint, tiny_examples
@@ -103,6 +105,10 @@ def test_with_hard_labels_teacher_and_labels_are_asked_together(labels: str, kep
     assert BEFORE in broken(soft)
     both = prove_closeness(start, surer, Imitation(hard_labels=0.9), probe, None, answers)
     assert ("distance from teacher and labels, not above that before" not in broken(both)) is kept
+    features = lessons._sample(start, probe, answers, "sample")
+    with imitating(start.torch_network, None, Imitation(hard_labels=0.9), seed=0, use_bf16=False, losses=losses_of(start.info)) as objective:
+        far, near = (lessons._distance(student, features, objective, 8) for student in (start, surer))
+    assert (near < far) is kept
 
 
 @pytest.mark.parametrize("family", each())
