@@ -1,27 +1,20 @@
-"""Whole verdicts: what passes, what is said, what is remembered, who wins."""
+"""Whole verdicts: what passes, what is said, what is remembered."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recompress.benchmarks.text_classification import TextClassification
-from recompress.errors import IntegrityError
-from recompress.gate import Expected, Measured, choose, comparisons, judge, read_measured
+from recompress.gate import comparisons, judge
 from recompress.gate.statistics import estimate_loss, pair, resample
-from recompress.integrity.digest import sha256_file
-from recompress.policy import Policy
-from recompress.records import Evaluation, Finding, Loss, Verdict
-from tests.gate.cases import CANDIDATE, COUNT, DATASET, LABELS, case, expected, look, measured, policy, references, scores, verdict
+from recompress.records import Loss, Verdict
+from tests.gate.cases import CANDIDATE, COUNT, case, expected, look, measured, policy, scores, verdict
 
 
 def loss_in(outcome: Verdict, against: str, part: str = "") -> Loss:
@@ -239,123 +232,3 @@ def test_a_verdict_cannot_be_written_that_passes_by_default() -> None:
             Verdict.model_validate(good | {"findings": findings})
     with pytest.raises(ValidationError, match="names its reason"):
         Verdict.model_validate(good | {"passed": False, "findings": [bad | {"reason": ""}]})
-
-
-# choosing
-
-
-def among(name: str, *, rules: Policy | None = None, **changes: Any) -> Verdict:
-    base = verdict(policy=rules or policy())
-    return base.model_copy(update={"candidate": name} | changes)
-
-
-@pytest.mark.parametrize(
-    ("rule", "winner"),
-    [("smallest", "tiny"), ("fastest", "quick"), ("best", "good")],
-)
-def test_the_rule_chooses_among_those_that_passed(rule: str, winner: str) -> None:
-    rules = policy(choose=rule)
-    failing = (Finding(check="x", passed=False, reason="size-too-large", detail="x"),)
-    verdicts = [
-        among("tiny", rules=rules, size_bytes=1e6, latency_ratio=2.0, score=0.8),
-        among("quick", rules=rules, size_bytes=2e6, latency_ratio=9.0, score=0.8),
-        among("good", rules=rules, size_bytes=3e6, latency_ratio=2.0, score=0.9),
-        among("refused", rules=rules, size_bytes=1.0, latency_ratio=99.0, score=1.0, passed=False, findings=failing),
-    ]
-    assert choose(rules, verdicts) == winner
-    assert choose(rules, verdicts[::-1]) == winner
-
-
-def test_nobody_wins_where_nobody_passed() -> None:
-    assert choose(policy(), []) is None
-    assert choose(policy(), [verdict(spent_loss=None)]) is None
-
-
-@pytest.mark.parametrize("value", [None, float("nan")])
-def test_what_was_not_measured_never_wins(value: float | None) -> None:
-    assert choose(policy(), [among("a", size_bytes=value), among("b", size_bytes=1e9)]) == "b"
-
-
-def test_ties_are_settled_the_same_way_every_time() -> None:
-    twins = [among("b"), among("a")]
-    assert choose(policy(), twins) == choose(policy(), twins[::-1]) == "a"
-    assert choose(policy(), [among("a", score=0.7), among("b", score=0.8)]) == "b"
-    assert choose(policy(), [among("a", score=0.7, latency_ratio=9.0), among("b", score=0.8)]) == "b"  # the better before the faster
-
-
-def test_a_few_bytes_or_microseconds_do_not_outweigh_a_point() -> None:
-    plain, better = among("plain", size_bytes=7_000_000, latency_ratio=2.0, score=0.75), among("better", size_bytes=7_000_014, latency_ratio=2.0, score=0.77)
-    assert choose(policy(), [plain, better]) == "better"
-    assert choose(policy(), [plain, among("better", size_bytes=7_080_000, score=0.77)]) == "plain", "more than one in a hundred"
-    rules = policy(choose="fastest")
-    quick = among("quick", rules=rules, size_bytes=1e6, latency_ratio=2.01, score=0.75)
-    assert choose(rules, [quick, among("better", rules=rules, size_bytes=2e6, latency_ratio=2.0, score=0.77)]) == "better"
-    assert choose(rules, [quick, among("better", rules=rules, size_bytes=2e6, latency_ratio=1.98, score=0.77)]) == "quick"
-    best = policy(choose="best")
-    assert choose(best, [among("a", rules=best, score=0.7700, size_bytes=1e6), among("b", rules=best, score=0.7701, size_bytes=9e6)]) == "b"
-
-
-def test_verdicts_of_another_policy_or_champion_are_not_mixed() -> None:
-    with pytest.raises(IntegrityError, match="reached under policy"):
-        choose(policy(seed=1), [verdict()])
-    with pytest.raises(IntegrityError, match="same baseline and champion"):
-        choose(policy(), [among("a"), among("b", champion_sha256="f" * 64)])
-    with pytest.raises(IntegrityError, match="two verdicts are about 'a'"):
-        choose(policy(), [among("a"), among("a")])
-
-
-# reading what was measured
-
-
-def written(path: Path, **changes: Any) -> Path:
-    counts = TextClassification().counts(references(6), references(6), LABELS).tolist()
-    columns = {"example": list(range(6)), "slice": ["hau"] * 6, "reference": [list(r) for r in references(6)], "prediction": [["food"]] * 6, "counts": counts}
-    pyarrow.parquet.write_table(pyarrow.table({name: value for name, value in (columns | changes).items() if value is not None}), path)
-    return path
-
-
-def evaluation_of(path: Path) -> Evaluation:
-    return Evaluation(model="m", model_sha256=CANDIDATE, dataset_sha256=DATASET, metrics={}, slices={}, predictions_sha256=sha256_file(path))
-
-
-def test_the_counts_are_read_from_the_predictions_that_the_evaluation_names(tmp_path: Path) -> None:
-    path = written(tmp_path / "p.parquet")
-    model = read_measured(evaluation_of(path), path)
-    assert isinstance(model, Measured)
-    assert list(model.examples) == ["0", "1", "2", "3", "4", "5"]
-    assert float(scores(model.counts.sum(0))["accuracy"]) == 1
-
-
-@pytest.mark.parametrize("place", [10, -10])
-def test_predictions_that_were_touched_are_not_read(tmp_path: Path, place: int) -> None:
-    path = written(tmp_path / "p.parquet")
-    evaluation = evaluation_of(path)
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(IntegrityError, match="the predictions of m have sha256"):
-        read_measured(evaluation, path)
-
-
-@pytest.mark.parametrize("column", ["example", "slice", "reference", "counts"])
-def test_predictions_without_a_column_are_not_read(tmp_path: Path, column: str) -> None:
-    path = written(tmp_path / "p.parquet", **{column: None})
-    with pytest.raises(IntegrityError, match=f"no column '{column}'"):
-        read_measured(evaluation_of(path), path)
-
-
-def test_predictions_with_ragged_counts_are_not_read(tmp_path: Path) -> None:
-    path = written(tmp_path / "p.parquet", counts=[[1, 1]] * 5 + [[1]])
-    with pytest.raises(IntegrityError, match="counts of different lengths"):
-        read_measured(evaluation_of(path), path)
-
-
-def test_the_pairing_changes_with_order_slice_and_reference() -> None:
-    usual = measured("m", CANDIDATE, set())
-    same = measured("n", "f" * 64, {1, 2, 3})
-    assert usual.pairing_sha256 == same.pairing_sha256
-    for name in ("examples", "slices", "references"):
-        rows = list(getattr(usual, name))
-        rows[0], rows[-1] = rows[-1], rows[0]
-        assert replace(usual, **{name: rows}).pairing_sha256 != usual.pairing_sha256
-    assert Expected.model_validate(expected(policy()).as_json()) == expected(policy())
