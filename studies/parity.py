@@ -95,9 +95,10 @@ def theirs(python: Path, script: str, model: Path, jobs: list[Job], windows: lis
     request = {"model": str(model), "calibration": windows, "threads": threads, "batch_size": BATCH, "out": str(folder)}
     request["jobs"] = [{"group_size": GROUP, "file": f"{i}.safetensors", **job} for i, job in enumerate(jobs)]
     (folder / "jobs.json").write_text(json.dumps(request))
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # nothing of this project is to be found from there
     quiet = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
-    command = [str(python), str(Path(__file__).with_name(script)), str(folder / "jobs.json")]
-    completed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet}, cwd=folder)
+    command = [str(python), "-P", str(Path(__file__).with_name(script)), str(folder / "jobs.json")]
+    completed = subprocess.run(command, capture_output=True, text=True, env=outside | quiet, cwd=folder)
     answers = [json.loads(line) for line in completed.stdout.splitlines() if line.startswith('{"name"')]
     for i, job in enumerate(jobs):
         default = {"said": (completed.stderr.strip().splitlines() or ["nothing came back"])[-1][:200]}

@@ -1,4 +1,4 @@
-"""A tiny random model of each of the six architectures, over the invented words of ``tests.tiny``: encoders with a head, decoders that model language."""
+"""A tiny random model of each architecture, over the invented words of ``tests.tiny``: encoders with a head, decoders that model language."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")
 DECODERS = ("gpt2", "llama")
 SIX = (*ENCODERS, *DECODERS)
+"""Those that every test of a family goes through."""
+KIN = ("mistral", "qwen2", "qwen3")
+"""Decoders that differ from ``llama`` in little: biases, norms of heads."""
 CLASSIFIERS = ("gpt2-classifier", "llama-classifier")
 """Decoders with a head for labels; the tokenizer has a padding token of its own, which is not number 0."""
 READERS = ("bert-reader",)
 """An encoder with a head that finds answers in a text; its tokenizer gives segments."""
-LATER = ("roberta", "xlm-roberta", "distilbert", "gpt2-classifier", "bert-reader", "roberta-labels", "distilbert-number")
+LATER = (*KIN, "roberta", "xlm-roberta", "distilbert", "gpt2-classifier", "bert-reader", "roberta-labels", "distilbert-number")
 """Kinds whose like is asked anyway. Where each takes long, they wait for ``make prove``."""
 KINDS = {"bert-pairs": "pair-classification", "roberta-labels": "multi-label-classification", "distilbert-number": "text-regression"}
 """Encoders with other questions: two texts, several labels, a number."""
@@ -48,7 +51,7 @@ def benchmark_of(family: str) -> str:
         return ANSWERS
     if family in KINDS:
         return KINDS[family]
-    return LANGUAGE if family in DECODERS else "token-classification" if family in ("bert", "xlm-roberta") else "text-classification"
+    return LANGUAGE if family in (*DECODERS, *KIN) else "token-classification" if family in ("bert", "xlm-roberta") else "text-classification"
 
 
 def architecture_in(family: str) -> str:
@@ -81,7 +84,8 @@ def config_of(family: str, vocabulary: int, labels: int = 3, **changes: Any) -> 
         shape = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": HEADS, "n_inner": NEURONS, "bos_token_id": 0, "eos_token_id": 0}
     else:
         shape = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": NEURONS}
-    if family == "llama":
+    if family in ("llama", *KIN):
+        shape |= {"head_dim": HIDDEN // HEADS} if family == "qwen3" else {}
         shape |= {"num_key_value_heads": 2, "tie_word_embeddings": True, "bos_token_id": 0, "eos_token_id": 0}
     return AutoConfig.for_model(
         family, **({"vocab_size": vocabulary, "max_position_embeddings": 64, "num_labels": labels, "pad_token_id": 0} | shape | changes)

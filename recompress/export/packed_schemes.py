@@ -26,7 +26,8 @@ from torch import Tensor
 
 from recompress.errors import InputError
 from recompress.models.architecture import Layer, architecture_of, layers_of
-from recompress.models.gguf.tensors import NORMS, Place, numbers_at, places
+from recompress.models.gguf.shape import FAMILIES
+from recompress.models.gguf.tensors import Place, numbers_at, places
 from recompress.models.packed import Packed, PackedLinear, packed_linears, unpack, words
 from recompress.models.packed.scales import lowered
 
@@ -69,7 +70,7 @@ def schemes_of(network: PreTrainedModel) -> dict[str, Scheme]:
 
 def folds(network: PreTrainedModel) -> list[Place]:
     """The norms that take factors of columns, and the matrices behind them, which are written without (``awq`` with ``foldable: true``)."""
-    return [place for place in places(network) if place.factors is not None] if architecture_of(network).name in NORMS else []
+    return [place for place in places(network) if place.factors is not None] if architecture_of(network).name in FAMILIES else []
 
 
 def folded_norms(network: PreTrainedModel) -> dict[str, Float[Tensor, " in"]]:

@@ -15,6 +15,7 @@ from recompress.export.format import Format, Reader, copy_text_files
 from recompress.models.checkpoint import WEIGHTS_FILE, Info
 from recompress.models.files import quiet_transformers, read_tensors
 from recompress.models.heads import head_of
+from recompress.models.tokenizer import AWKWARD, load_tokenizer
 from recompress.runtimes import Feature
 from recompress.runtimes.asking import logits_of
 from recompress.runtimes.batches import inputs_of
@@ -54,10 +55,25 @@ def _reader(target: Path, info: Info) -> Reader:
     return asking(read_back(target, info, "export it --to onnx"))
 
 
+def _check_tokens(target: Path, way_out: str) -> None:
+    """Raises ``InputError``, which ends with the ``way_out``, where plain transformers makes another tokenizer of the folder than its ``tokenizer.json`` says: for some
+    families it takes the class that it knows them by."""
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        theirs = AutoTokenizer.from_pretrained(target, local_files_only=True, trust_remote_code=False)
+    ours = load_tokenizer(target)
+    for text in AWKWARD:
+        if ours(text, verbose=False)["input_ids"] != theirs(text, verbose=False)["input_ids"]:
+            raise InputError(f"plain transformers reads the tokenizer of {target.name} as a {type(theirs).__name__}, which cuts {text!r} otherwise; {way_out}")
+
+
 def read_back(target: Path, info: Info, way_out: str) -> Any:
-    """The network by plain ``from_pretrained``, in 32-bit floats. Raises ``InputError``, which ends with the ``way_out``, where it has no place for a tensor or lacks one."""
+    """The network by plain ``from_pretrained``, in 32-bit floats. Raises ``InputError``, which ends with the ``way_out``, where it has no place for a tensor or lacks one,
+    and where it would be asked with other tokens."""
     import torch
 
+    _check_tokens(target, way_out)
     options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     with quiet_transformers():
         network, loading = head_of(info.benchmark).auto_model().from_pretrained(target, dtype=torch.float32, **options)

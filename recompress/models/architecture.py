@@ -58,10 +58,26 @@ class Architecture:
     """Query, key and value are one linear layer, in this order."""
     causal: bool = False
     """A decoder: each token sees those before it."""
-    norms_first: bool = False
-    """The norms stand before attention and neurons, and the residual stream runs past them; else they stand behind the sums, in the stream."""
+    norms: tuple[str, ...] = ()
+    """Norms of a layer that stand before its attention and before its neurons, while the residual stream runs past them; none where they stand behind the sums,
+    in the stream."""
+    last_norm: str = ""
+    """Where norms stand before: the one behind the last layer."""
+    head_norms: tuple[str, ...] = ()
+    """Norms of each query and of each key head, over its channels."""
+    activation_setting: str = "hidden_act"
+    """The config's name for what stands between the linear layers of neurons."""
     positions_follow_padding: bool = False
     """The first position is the padding token's id + 1, so that this id must never move."""
+
+    @property
+    def norms_first(self) -> bool:
+        return bool(self.norms)
+
+    @property
+    def grouped(self) -> bool:
+        """Several query heads may share a key and value head."""
+        return bool(self.ratio_attributes)
 
 
 _BERT: dict[str, Any] = {
@@ -75,6 +91,25 @@ _BERT: dict[str, Any] = {
     "neurons_out": "output.dense",
     "token_embedding": "embeddings.word_embeddings",
     "pooler": "pooler",
+}
+_LLAMA: dict[str, Any] = {
+    "layers": "layers",
+    "attention": "self_attn",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "out": "self_attn.o_proj",
+    "neurons_in": ("mlp.gate_proj", "mlp.up_proj"),
+    "neurons_out": "mlp.down_proj",
+    "token_embedding": "embed_tokens",
+    "head": ("lm_head", "score"),
+    "head_size_attribute": "head_dim",
+    "heads_attributes": (),
+    "width_attributes": (),
+    "ratio_attributes": ("num_key_value_groups",),
+    "causal": True,
+    "norms": ("input_layernorm", "post_attention_layernorm"),
+    "last_norm": "norm",
 }
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -117,32 +152,22 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             width_attributes=("split_size", "embed_dim"),
             fused=True,
             causal=True,
-            norms_first=True,
+            norms=("ln_1", "ln_2"),
+            last_norm="ln_f",
+            activation_setting="activation_function",
         ),
-        Architecture(
-            name="llama",
-            layers="layers",
-            attention="self_attn",
-            query="self_attn.q_proj",
-            key="self_attn.k_proj",
-            value="self_attn.v_proj",
-            out="self_attn.o_proj",
-            neurons_in=("mlp.gate_proj", "mlp.up_proj"),
-            neurons_out="mlp.down_proj",
-            token_embedding="embed_tokens",
-            head=("lm_head", "score"),
-            head_size_attribute="head_dim",
-            heads_attributes=(),
-            width_attributes=(),
-            ratio_attributes=("num_key_value_groups",),
-            causal=True,
-            norms_first=True,
-        ),
+        Architecture(name="llama", **_LLAMA),
+        Architecture(name="mistral", **_LLAMA),
+        Architecture(name="qwen2", **_LLAMA),
+        Architecture(name="qwen3", head_norms=("self_attn.q_norm", "self_attn.k_norm"), **_LLAMA),
     )
 }
 
-SIX = tuple(ARCHITECTURES)
+ALL_ARCHITECTURES = tuple(ARCHITECTURES)
 """For methods that work on all of them."""
+DECODERS = tuple(a.name for a in ARCHITECTURES.values() if a.causal)
+GROUPED = tuple(a.name for a in ARCHITECTURES.values() if a.grouped)
+"""Decoders whose query heads may share key and value heads; their norms scale and move nothing (RMS), and their positions are rotations."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +202,12 @@ class Layer:
     @property
     def neurons(self) -> int:
         return shape_of(self.neurons_out)[1]
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        """Of whole tokens; not those of single heads."""
+        of_heads = [_at(self.module, path) for path in self.architecture.head_norms]
+        return [module for module in self.module.modules() if is_norm(module) and module not in of_heads]
 
 
 def architecture_of(network: PreTrainedModel) -> Architecture:
@@ -214,6 +245,17 @@ def check_described(network: PreTrainedModel, directory: Path) -> None:
                 )
 
 
+def check_whole_text(network: PreTrainedModel, what: str) -> None:
+    """Raises ``InputError`` for a network whose tokens see a window of the text alone, which ``what`` cannot say."""
+    config: Any = network.config
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < config.max_position_embeddings and "sliding_attention" in getattr(config, "layer_types", ("sliding_attention",)):
+        raise InputError(
+            f"{what} cannot say here that tokens see the last {window:,} before them alone (sliding_window of this {config.model_type}); "
+            f"keep texts to {window:,} tokens with max_position_embeddings in the base's config.json, or stay on torch"
+        )
+
+
 def encoder_linears(network: PreTrainedModel) -> Iterator[tuple[str, Linear]]:
     """Names and modules of all linear layers (``Linear`` and GPT-2's ``Conv1D``) inside the layers: no embeddings, no pooler, no head."""
     inside = {id(part) for layer in layers_of(network) for part in layer.module.modules()}
@@ -224,6 +266,12 @@ def outer_linears(network: PreTrainedModel) -> list[Linear]:
     """The linear layers outside of the layers, in order: a decoder's output layer, or a head's middle layer (a pooler, for example) and its last one."""
     inside = {id(linear) for _, linear in encoder_linears(network)}
     return [module for module in network.modules() if is_linear(module) and id(module) not in inside]
+
+
+def stream_norms(network: PreTrainedModel) -> list[nn.Module]:
+    """The norms of the whole network whose vectors are as wide as the residual stream; not those of single heads."""
+    of_heads = {id(_at(layer.module, path)) for layer in layers_of(network) for path in layer.architecture.head_norms}
+    return [module for module in network.modules() if is_norm(module) and id(module) not in of_heads]
 
 
 def is_norm(module: nn.Module) -> bool:

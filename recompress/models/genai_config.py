@@ -21,7 +21,7 @@ GENAI_FILE = "genai_config.json"
 GRAPH_FILE = "model.onnx"
 Count = Annotated[int, Field(ge=1)]
 Token = Annotated[int, Field(ge=0)]
-KINDS = {"llama": "llama", "gpt2": "decoder"}
+KINDS = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3", "gpt2": "decoder"}
 """What the library calls a decoder of each family; its own ``gpt2`` wants keys and values in one tensor, as ``decoder`` does not."""
 
 
@@ -63,7 +63,7 @@ class Decoder(Settings):
 class Model(Settings):
     """The model of language."""
 
-    type: Literal["llama", "decoder"]
+    type: Literal["llama", "mistral", "qwen2", "qwen3", "decoder"]
     vocab_size: Count
     context_length: Count
     """Tokens that it reads, prompt and answer together."""

@@ -14,7 +14,7 @@ from recompress.models.files import check_whole, first_line, quiet_transformers,
 from recompress.models.heads import head_of
 from recompress.models.number_head import complete_output
 from recompress.models.padding import complete_padding, reads_before_padding
-from recompress.models.tokenizer import plain_tokenizer, spaced_words, with_segments
+from recompress.models.tokenizer import is_plain, load_tokenizer, plain_tokenizer, spaced_words, with_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -163,12 +163,15 @@ def base_tokenizer(directory: Path, config: PreTrainedConfig, benchmark: str, ma
 
 def own_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """The tokenizer that lies in a directory. Raises ``InputError`` for one that cannot be read, and where there is none: transformers would make one up that knows
-    special tokens alone, to which all text is the same."""
+    special tokens alone, to which all text is the same. Where the directory names the plain class, its file is read as it stands: for some families transformers takes
+    the class that it knows them by, whatever is named, and builds another tokenizer."""
     from transformers import AutoTokenizer
 
     try:
         with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            tokenizer: PreTrainedTokenizerBase = (
+                load_tokenizer(directory) if is_plain(directory) else AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            )
     except Exception as error:  # each kind of tokenizer file breaks in its own way
         raise InputError(f"the tokenizer of base model {directory} cannot be read: {first_line(error)}") from None
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):

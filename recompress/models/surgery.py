@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recompress.errors import InputError, IntegrityError
-from recompress.models.architecture import Layer, Linear, architecture_of, is_linear, is_norm, layers_of, outer_linears, shape_of
+from recompress.models.architecture import Layer, Linear, architecture_of, is_linear, layers_of, outer_linears, shape_of, stream_norms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,10 +102,11 @@ def keep_hidden(network: PreTrainedModel, dimensions: Sequence[int], middle: Seq
         if isinstance(module, nn.Embedding):
             module.weight = nn.Parameter(module.weight.data[:, torch.as_tensor(dimensions)].clone())
             module.embedding_dim = len(dimensions)
-        elif is_norm(module):
-            _keep_of_norm(module, dimensions)
+    for norm in stream_norms(network):
+        _keep_of_norm(norm, dimensions)
     if tied:
         output.weight = embedding.weight
+    _note_head_size(network)
     network.config.hidden_size = len(dimensions)
 
 
@@ -116,10 +117,18 @@ def keep_layers(network: PreTrainedModel, layers: Sequence[int]) -> None:
     parent, _, name = path.rpartition(".")
     setattr(network.base_model.get_submodule(parent), name, nn.ModuleList(modules[i] for i in layers))
     network.config.num_hidden_layers = len(layers)
+    note_kinds(network.config, layers)
     for layer in layers_of(network):
         attention: Any = layer.attention
         if hasattr(attention, "layer_idx"):
             attention.layer_idx = layer.index  # where a decoder keeps the layer's keys and values while it generates
+
+
+def note_kinds(config: Any, layers: Sequence[int]) -> None:
+    """Write into the config which of these layers, by their old numbers, see a window of the text and which the whole, where the family says so layer by layer."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        config.layer_types = [kinds[i] for i in layers]
 
 
 def note_neurons(network: PreTrainedModel) -> None:
@@ -129,9 +138,16 @@ def note_neurons(network: PreTrainedModel) -> None:
         setattr(network.config, architecture_of(network).neurons_setting, widths.pop())
 
 
+def _note_head_size(network: PreTrainedModel) -> None:
+    """Write how many channels a head has into the config of a family whose heads may have any number, which else would be worked out anew from the widths."""
+    if architecture_of(network).grouped:
+        network.config.head_dim = layers_of(network)[0].head_size
+
+
 def note_heads(network: PreTrainedModel) -> None:
     """Write the numbers of heads into the config, where all layers have the same and the config's idea of a head's size holds. Where it cannot say them, it
     says a number that divides the hidden width, as all configs want it, and transformers refuses the tensors because of their shapes."""
+    _note_head_size(network)
     layers, config = layers_of(network), network.config
     shapes = {(layer.heads, layer.groups) for layer in layers}
     heads, groups = min(shapes)

@@ -23,6 +23,10 @@ SEGMENTS = "token_type_ids"
 """The input that says which of two texts a token belongs to. Models that have an embedding for it name it among their tokenizer's inputs."""
 CHAT = "chat_template"
 """What a model of language that answers people puts around what they say; a program in Jinja, run by nobody but ``recompress.models.chat``."""
+AWKWARD = ("", " ", "it's 12345, 3.14 and x_1!?  ", "We'LL\tsee\n\n  two\r\nlines", "naïve Ẽ ½ Ⅻ ٣٤ 漢字かな 한글 🙂\u200d", "a</s><|im_start|>b\u00a0c")
+"""Texts that tokenizers cut otherwise where they differ: digits, letters of other alphabets, spaces, what looks like a special token."""
+PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of transformers that read tokenizer.json as it stands."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -48,6 +52,15 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """Needs neither torch nor the net. Raises ``InputError`` for a missing file and ``IntegrityError`` for a broken one."""
     backend, settings = read_tokenizer(directory)
     return _assemble(backend, settings)
+
+
+def is_plain(directory: Path) -> bool:
+    """Whether the directory says that its ``tokenizer.json`` is to be read as it stands."""
+    try:
+        named = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(named, dict) and named.get("tokenizer_class") in PLAIN and (directory / BACKEND_FILE).is_file()
 
 
 def read_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, Any]]:

@@ -19,9 +19,10 @@ from recompress.methods.registry import get_method
 from recompress.methods.runner import run_step
 from recompress.models import onnx_graph
 from recompress.models.checkpoint import read_info, save
+from recompress.models.gguf.tokens import PRE
 from recompress.runtimes import open_runtime
 from tests.evidence.stories import KEY, OTHER
-from tests.six import CLASSIFIERS, SIX, checkpoint_of, inputs_of, texts
+from tests.six import CLASSIFIERS, KIN, SIX, checkpoint_of, inputs_of, texts
 
 QUICK = ("bert", "llama")
 """One family of each kind: each takes an exporter that needs seconds. The others are tried where minutes are."""
@@ -36,15 +37,36 @@ def model(place: Path, family: str, *steps: tuple[str, dict[str, Any]]) -> Path:
     return place / str(len(steps))
 
 
+def cut_as_qwen(directory: Path) -> None:
+    """Its tokenizer becomes one of the only kind that transformers knows a qwen2 by."""
+    definition = json.loads((directory / "tokenizer.json").read_text())
+    definition |= {"pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE["qwen2"]}, "normalizer": {"type": "NFC"}}
+    (directory / "tokenizer.json").write_text(json.dumps(definition))
+
+
 @pytest.mark.parametrize("to", ["onnx", "transformers", "openvino"])
-@pytest.mark.parametrize("family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.long) for family in (*SIX, *CLASSIFIERS)])
+@pytest.mark.parametrize("family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.long) for family in (*SIX, *KIN, *CLASSIFIERS)])
 def test_every_family_answers_as_before_in_every_format(tmp_path: Path, family: str, to: str) -> None:
     if to == "openvino":
         pytest.importorskip("openvino")
-    done = export(model(tmp_path, family), tmp_path / "out", to, examples=texts(8))
+    directory = model(tmp_path, family)
+    if family == "qwen2":
+        cut_as_qwen(directory)
+    done = export(directory, tmp_path / "out", to, examples=texts(8))
     assert done.agreement.texts >= 1
     assert done.agreement.largest_change < FORMATS[to].close(read_info(tmp_path / "0"))
     assert check_export(tmp_path / "out", None).to == to
+
+
+def test_a_tokenizer_that_plain_transformers_would_build_otherwise_is_refused(tmp_path: Path) -> None:
+    """Of a qwen2 it takes the class that it knows, whatever stands in the folder."""
+    directory = model(tmp_path, "qwen2")
+    with pytest.raises(InputError, match=r"reads the tokenizer of .* as a Qwen2Tokenizer, which cuts .* otherwise; export it --to onnx"):
+        export(directory, tmp_path / "out", "transformers", examples=texts(4))
+    assert not (tmp_path / "out").exists()
+    cut_as_qwen(directory)
+    export(directory, tmp_path / "out", "transformers", examples=texts(4))
+    assert [*(tmp_path / "out").iterdir()]
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

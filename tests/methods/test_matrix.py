@@ -15,17 +15,15 @@ from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
 from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, paddings_seen, settings_of
-from tests.six import CLASSIFIERS, DECODERS, KINDS, LATER, READERS, SIX, architecture_in, benchmark_of
+from tests.six import CLASSIFIERS, DECODERS, KIN, KINDS, LATER, READERS, SIX, architecture_in, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = all_methods()
 LEARNS_ON = "llama-classifier"
 """Trainings take seconds, and all of them fill up batches in one place: of the decoders that classify, one is enough."""
+EVERY = (*SIX, *KIN, *CLASSIFIERS, *READERS, *KINDS)
 CELLS: list[tuple[str, str]] = [
-    (name, family)
-    for name, method in METHODS.items()
-    for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)
-    if family not in CLASSIFIERS or family == LEARNS_ON or "training" not in method.needs
+    (name, family) for name, method in METHODS.items() for family in EVERY if family not in CLASSIFIERS or family == LEARNS_ON or "training" not in method.needs
 ]
 
 
@@ -47,9 +45,9 @@ def is_supported(name: str, family: str) -> bool:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
-    untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in DECODERS}
-    plain = {family: make_source(family, folder / family) for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)}
-    packed = {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in (*SIX, *CLASSIFIERS, *READERS, *KINDS)}
+    untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in (*DECODERS, *KIN)}
+    plain = {family: make_source(family, folder / family) for family in EVERY}
+    packed = {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in EVERY}
     return plain | untied | packed
 
 

@@ -221,7 +221,7 @@ def test_benchmarks_and_architectures_that_a_method_does_not_know_are_refused() 
     check_chain(steps, "language-modelling", "gpt2")
     with pytest.raises(InputError, match="tie_embeddings does not support the benchmark 'token-classification'"):
         check_chain(steps, "token-classification", None)
-    with pytest.raises(InputError, match="tie_embeddings does not support the architecture 'bert'; it supports gpt2, llama"):
+    with pytest.raises(InputError, match="tie_embeddings does not support the architecture 'bert'; it supports gpt2, llama, mistral, qwen2, qwen3"):
         check_chain(steps, "language-modelling", "bert")
     with pytest.raises(InputError, match="architecture 'albert' is not known"):
         check_chain(steps, "language-modelling", "albert")

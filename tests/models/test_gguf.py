@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from recompress.models.gguf.reading import read_gguf
 from recompress.models.gguf.tokens import PRE, pre_of, tokenizer_of, values_of
 from recompress.models.gguf.writing import as_kind, write_gguf
 from recompress.models.pretrained import from_base
-from recompress.models.tokenizer import assembled
+from recompress.models.tokenizer import AWKWARD, assembled
 from recompress.runtimes import runtime_of
 from tests.six import DECODERS, LANGUAGE, checkpoint_of, features_of, inputs_of, texts
 
@@ -50,6 +51,8 @@ VARIANTS = {
     "llama-biases": Variant("llama", {"attention_bias": True}),
     "llama-wide-heads": Variant("llama", {"head_dim": 16}),
     "llama-stretched": Variant("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}}),
+    "qwen2": Variant("qwen2", {}),
+    "qwen3": Variant("qwen3", {"attention_bias": True}),
     "gpt2": Variant("gpt2", {}),
     "gpt2-untied": Variant("gpt2", {"tie_word_embeddings": False}),
 }
@@ -107,6 +110,27 @@ def test_queries_and_keys_stand_in_the_order_that_llama_cpp_rotates(tmp_path: Pa
         np.testing.assert_array_equal(file.tensors[f"blk.0.{name}.weight"].numbers(), interleaved.numpy())
 
 
+def test_of_a_qwen_they_stand_as_they_are_and_a_mistral_is_written_as_the_llama_that_it_is(tmp_path: Path) -> None:
+    qwen, mistral = checkpoint_of("qwen3"), checkpoint_of("mistral")
+    file = read_gguf(write(qwen, tmp_path / "qwen.gguf"))
+    attention = qwen.torch_network.model.layers[1].self_attn
+    for name, module in (("attn_q", attention.q_proj), ("attn_k", attention.k_proj), ("attn_q_norm", attention.q_norm), ("attn_k_norm", attention.k_norm)):
+        np.testing.assert_array_equal(file.tensors[f"blk.1.{name}.weight"].numbers(), module.weight.detach().numpy())
+    assert read_gguf(write(mistral, tmp_path / "mistral.gguf")).values["general.architecture"] == "llama"
+    back = from_base(find_base("mistral.gguf", root=tmp_path), LANGUAGE, (), 16, 0)
+    for was, now in zip(*(runtime_of(one).logits(features_of(mistral, "mistral")) for one in (mistral, back)), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [("mistral", {"sliding_window": 32}), ("qwen2", {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1})]
+)
+def test_a_window_of_the_text_that_a_file_cannot_say_is_refused(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"see the last 32 before them alone .sliding_window of this {family}."):
+        write(checkpoint_of(family, **changes), tmp_path / "tiny.gguf")
+    shape.values_of(checkpoint_of(family, **changes | {"sliding_window": 64}).torch_network)  # as many as there are positions
+
+
 def bytes_of(change: Callable[[Any], None]) -> Callable[[Path], None]:
     """Read a file, write it again with its values changed."""
 
@@ -153,7 +177,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
     "another architecture": (
         bytes_of(lambda file: file[0].update({"general.architecture": "mamba"})),
         InputError,
-        "architecture 'mamba'; read here are gpt2 and llama",
+        "architecture 'mamba'; read here are gpt2, llama, qwen2, qwen3",
     ),
     "a type nobody knows": (of_type_99, InputError, "output_norm.weight is of type 99, which the package gguf does not know"),
     "a type nobody can read": (of_type_tq, InputError, "output_norm.weight is quantized as I32, which the package gguf cannot turn into floats"),
@@ -226,16 +250,35 @@ def test_each_way_of_cutting_text_goes_out_and_comes_back(pre: str) -> None:
             "pair": [*first, {"Sequence": {"id": "B", "type_id": 0}}],
             "special_tokens": special,
         }
+    definition["normalizer"] = {"type": "NFC"} if pre == "qwen2" else None
     tokenizer = assembled(json.dumps(definition), {"eos_token": "<end>"})
     assert pre_of(definition) == pre
     back = tokenizer_of(values_of(tokenizer, len(tokenizer)))
-    rows = [example.words[0] for example in texts(50, seed=4)] + ["l'an 2024, it's  12345\n\n  x"]
+    rows = [example.words[0] for example in texts(50, seed=4)] + ["l'an 2024, it's  12345\n\n  x", "e\u0323\u0300ko\u0323\u0301"]
     assert back(rows)["input_ids"] == tokenizer(rows)["input_ids"]
     assert (back(rows[0])["input_ids"][0] == 0) == (pre == "llama-bpe")
 
 
+def test_a_tokenizer_of_qwens_kind_cuts_as_llama_cpp_does_what_is_composed(tmp_path: Path) -> None:
+    """Digits one by one, and marks on their letters; the file's own reading of a text that is not composed is llama.cpp's affair, and said."""
+    pytest.importorskip("xllamacpp")
+    from recompress.runtimes.llama_cpp import LlamaModel
+
+    checkpoint = checkpoint_of("qwen2")
+    definition = json.loads(checkpoint.tokenizer.backend_tokenizer.to_str())
+    definition["pre_tokenizer"], definition["normalizer"] = {"type": "Sequence", "pretokenizers": PRE["qwen2"]}, {"type": "NFC"}
+    checkpoint.tokenizer = assembled(json.dumps(definition), {"eos_token": "<end>"})
+    model = LlamaModel(write(checkpoint, tmp_path / "tiny.gguf"), 1)
+    for text in (*AWKWARD, *(example.words[0] for example in texts(30, seed=5))):
+        assert model.tokens(unicodedata.normalize("NFC", text)) == checkpoint.tokenizer(text, verbose=False)["input_ids"]
+
+
 TOKENIZERS: dict[str, tuple[Callable[[Any], None], str]] = {
     "normalizer": (lambda made: made.update(normalizer={"type": "NFC"}), "no key for a tokenizer's normalizer, and this one has NFC"),
+    "no normalizer": (
+        lambda made: made.update(pre_tokenizer={"type": "Sequence", "pretokenizers": PRE["qwen2"]}),
+        "says qwen2 of tokenizers that compose letters and marks first .NFC., and this one does not",
+    ),
     "cutting": (lambda made: made["pre_tokenizer"].update(add_prefix_space=True), "no name here for a tokenizer that cuts text by ByteLevel"),
     "spaces": (lambda made: made["added_tokens"][0].update(rstrip=True), "the token '<end>' takes the spaces beside it"),
     "kind": (lambda made: made.update(pre_tokenizer={"type": "Whitespace"}), "written for BPE over bytes"),

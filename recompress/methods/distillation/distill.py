@@ -32,7 +32,7 @@ from recompress.methods.distillation.student import fresh_student, prove_shape
 from recompress.methods.distillation.teacher import teacher_outputs, unit_logits
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_step import prove_training
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
 from recompress.settings.base import Slug
 from recompress.training.teacher_outputs import TeacherOutputs
@@ -80,7 +80,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Distill, inputs: Inputs
     source="Hinton, Vinyals and Dean 2015, arXiv:1503.02531; Jiao et al. 2020, arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021, arXiv:2012.15828, section 3.1",
     needs=("training", "teacher"),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     shrinks="nothing, or, with a student of a smaller shape, parameters and bytes",
     speeds_up="nothing, or CPU and GPU about as much as it shrinks",
     loses=lambda config, step: config.student is not None and step not in KEPT,

@@ -29,7 +29,7 @@ from recompress.methods.distillation.learn import chosen_text, learn
 from recompress.methods.distillation.live import live_teacher
 from recompress.methods.distillation.student import fresh_student, prove_shape, some_layers
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, layers_of
+from recompress.models.architecture import ALL_ARCHITECTURES, layers_of
 from recompress.models.checkpoint import Checkpoint, load
 from recompress.models.pretrained import from_base
 
@@ -78,7 +78,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: DistillBase, inputs: In
     source="Wang et al. 2021, arXiv:2012.15828, section 3; Jiao et al. 2020, arXiv:1909.10351, section 3.2; Sanh et al. 2019, arXiv:1910.01108, section 2",
     needs=("training", "base"),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     shrinks="parameters and bytes",
     speeds_up="CPU and GPU, about as much as it shrinks",
     loses=lambda config, step: True,

@@ -15,7 +15,7 @@ from recompress.models.architecture import architecture_of, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.heads import head_of
 from recompress.models.number_head import complete_output, put_in
-from recompress.models.surgery import keep_layers
+from recompress.models.surgery import keep_layers, note_kinds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -47,7 +47,9 @@ def shaped(network: PreTrainedModel, shape: Shape) -> PreTrainedConfig:
     if hidden % heads:
         raise InputError(f"student: the width {hidden} is no multiple of {heads} heads; choose numbers that divide")
     queries = config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    config.num_hidden_layers = shape.layers or config.num_hidden_layers
+    there, count = config.num_hidden_layers, shape.layers or config.num_hidden_layers
+    note_kinds(config, [i * there // count for i in range(count)])
+    config.num_hidden_layers = count
     config.hidden_size, config.num_attention_heads = hidden, heads
     if hasattr(config, "num_key_value_heads"):
         config.num_key_value_heads = heads // queries if heads % queries == 0 else heads

@@ -24,7 +24,7 @@ from recompress.methods.calibration import calibration_features
 from recompress.methods.low_rank.rank import FLOAT_BYTES, Rank, Shape, check_rank, is_smaller, numbers_with, rank_for, share_for, tensor_bytes
 from recompress.methods.low_rank.split import NEAR, PROJECTED, Split, below_svd, cut, refuse_whole
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredEmbedding, factored_embedding, tie_factored
 from recompress.models.packed import place
@@ -123,7 +123,7 @@ def _shape(embedding: Any) -> Shape:
     check=check,
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     not_before={
         "factorize_embeddings": "the embeddings are factored already; one such step is enough",
         "trim_vocabulary": "factors would no longer be those of the tokens that stay; trim first",

@@ -16,7 +16,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.low_rank.rank import FLOAT_BYTES, Rank, check_rank, numbers_with, rank_for, share_for, tensor_bytes
 from recompress.methods.registry import Claim
-from recompress.models.architecture import SIX, Linear, encoder_linears, shape_of
+from recompress.models.architecture import ALL_ARCHITECTURES, Linear, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredLinear, factored_linear, is_factored
 from recompress.models.packed import place
@@ -48,7 +48,7 @@ FACTORING: dict[str, Any] = {
     "family": "low_rank",
     "check": check_rank,
     "benchmarks": ALL_BENCHMARKS,
-    "architectures": SIX,
+    "architectures": ALL_ARCHITECTURES,
     "not_after": NOT_AFTER,
     "not_before": NOT_BEFORE,
     "shrinks": "parameters and bytes",

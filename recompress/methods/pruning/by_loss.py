@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recompress.methods.pruning.importance import Parts, check_finite, norms_of
+from recompress.methods.pruning.importance import Parts, check_finite
 from recompress.models.architecture import Layer, architecture_of
 from recompress.models.padding import padding_of
 from recompress.runtimes.asking import units_of
@@ -51,7 +51,7 @@ def gates(handed: Float[Tensor, "batch length parts"], gradient: Float[Tensor, "
 
 def by_taylor(network: PreTrainedModel, layers: Sequence[Layer], features: Sequence[Feature], losses: Losses = ONE_LABEL) -> Parts:
     """First-order scores of heads, neurons and hidden dimensions. Only activations get gradients, never weights. Raises ``IntegrityError`` for NaN."""
-    norms = [norm for layer in layers for norm in norms_of(layer)]
+    norms = [norm for layer in layers for norm in layer.norms]
     linears = [linear for layer in layers for linear in (layer.out, layer.neurons_out)]
     handed: dict[Any, Tensor] = {}
     sums: dict[Any, Tensor] = {}

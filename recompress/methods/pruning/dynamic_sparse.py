@@ -28,7 +28,7 @@ from recompress.methods.pruning.scope import Distribution, zeros_of
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_probe import not_chance
 from recompress.methods.training_step import train_in_step
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Share
@@ -99,7 +99,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicSparse, inputs: 
     source="Evci et al. 2020, arXiv:1911.11134, algorithm 1; Mocanu et al. 2018, arXiv:1707.04780",
     needs=("training",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     shrinks="nothing by itself",
 )
 def train_sparse(checkpoint: Checkpoint, config: DynamicSparse, inputs: Inputs) -> Checkpoint:

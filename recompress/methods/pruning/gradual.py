@@ -17,7 +17,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.pruning.in_training import WhileTraining, check, prove, refuse_less
 from recompress.methods.registry import Inputs, method
 from recompress.methods.training_step import train_in_step, was_pruned
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Gradual(WhileTraining):
     source="Zhu and Gupta 2017, arXiv:1710.01878, eq. 1",
     needs=("training",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     shrinks="nothing by itself",
 )
 def prune_gradually(checkpoint: Checkpoint, config: Gradual, inputs: Inputs) -> Checkpoint:

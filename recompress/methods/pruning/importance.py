@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from recompress.errors import IntegrityError
 from recompress.methods.calibration import Watcher, watch
-from recompress.models.architecture import Layer, is_norm, shape_of
+from recompress.models.architecture import Layer, shape_of
 from recompress.models.surgery import query_key_value, weight_of
 from recompress.runtimes.batches import Feature
 
@@ -65,11 +65,6 @@ def influence(given: Float[Tensor, "tokens hidden"], came: Float[Tensor, "tokens
     return 1 - nn.functional.cosine_similarity(given.double(), came.double(), dim=-1)
 
 
-def norms_of(layer: Layer) -> list[nn.Module]:
-    """The norms inside a layer."""
-    return [module for module in layer.module.modules() if is_norm(module)]
-
-
 def by_activation(
     network: PreTrainedModel, layers: Sequence[Layer], features: Sequence[Feature], *, tokens: Aggregation, examples: Aggregation
 ) -> tuple[Parts, Float[Tensor, " layers"]]:
@@ -77,7 +72,7 @@ def by_activation(
     heads: list[list[Tensor]] = [[] for _ in layers]
     neurons: list[list[Tensor]] = [[] for _ in layers]
     blocks: list[list[Tensor]] = [[] for _ in layers]
-    norms = {norm: list[Tensor]() for layer in layers for norm in norms_of(layer)}
+    norms = {norm: list[Tensor]() for layer in layers for norm in layer.norms}
 
     def watch_heads(i: int) -> Watcher:
         return lambda given, _, text: heads[i].append(over_tokens(given.reshape(*given.shape[:2], -1, layers[i].head_size).norm(dim=-1), text, tokens))

@@ -25,7 +25,7 @@ from recompress.methods.pruning.rows import Amount, numbers, prove_rows, refuse,
 from recompress.methods.pruning.rows import check as check_amount
 from recompress.methods.pruning.scope import Scope, least_zeros, out_of_order, smallest_masks
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.pretrained import from_base
 from recompress.models.surgery import weight_of
@@ -135,7 +135,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Magnitude, inputs: Inpu
     check=check,
     source="Han et al. 2015, arXiv:1506.02626, section 3",
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     needs=("base",),
     loses=lambda config, step: config.start == "base",
     shrinks="nothing by itself",

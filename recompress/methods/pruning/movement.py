@@ -38,7 +38,7 @@ from recompress.methods.pruning.in_training import WhileTraining, as_rows, besid
 from recompress.methods.pruning.scope import Scope, smallest_masks
 from recompress.methods.registry import Inputs, method
 from recompress.methods.training_step import train_in_step, was_pruned
-from recompress.models.architecture import SIX, Linear, encoder_linears
+from recompress.models.architecture import ALL_ARCHITECTURES, Linear, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 
@@ -101,7 +101,7 @@ def mask_again(linears: Iterable[Linear], sparsity: float, scope: Scope) -> None
     source="Sanh, Wolf and Rush 2020, arXiv:2005.07683, eq. 2 and 3",
     needs=("training",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     shrinks="nothing by itself",
 )
 def prune_by_movement(checkpoint: Checkpoint, config: Movement, inputs: Inputs) -> Checkpoint:

@@ -27,7 +27,7 @@ from recompress.methods.pruning.in_training import WhileTraining, as_rows, besid
 from recompress.methods.pruning.scope import Scope, smallest_masks
 from recompress.methods.registry import Inputs, method
 from recompress.methods.training_step import train_in_step, was_pruned
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Share
@@ -75,7 +75,7 @@ def score(mean: Float[Tensor, "out in"], stray: Float[Tensor, "out in"]) -> Floa
     source="Zhang et al. 2022, arXiv:2206.12562, algorithm 1",
     needs=("training",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     shrinks="nothing by itself",
 )
 def prune_by_sensitivity(checkpoint: Checkpoint, config: Platon, inputs: Inputs) -> Checkpoint:

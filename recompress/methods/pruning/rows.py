@@ -13,7 +13,7 @@ from torch import Tensor
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.registry import Claim
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import weight_of
 from recompress.settings.base import Settings, Share, as_before
@@ -92,7 +92,7 @@ ONE_SHOT: dict[str, Any] = {
     "check": check_levels,
     "needs": ("calibration",),
     "benchmarks": ALL_BENCHMARKS,
-    "architectures": SIX,
+    "architectures": ALL_ARCHITECTURES,
     "shrinks": "nothing by itself",
     "speeds_up": "nothing by itself; 2:4 on GPUs that know it",
 }

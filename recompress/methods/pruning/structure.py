@@ -35,7 +35,7 @@ from recompress.methods.pruning.importance import Aggregation, Parts, by_activat
 from recompress.methods.pruning.parts_left import parts_left, prove_choice, prove_parts
 from recompress.methods.pruning.repair import prove_repair, repair
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, Layer, layers_of, shape_of
+from recompress.models.architecture import ALL_ARCHITECTURES, Layer, layers_of, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import refuse_bound
 from recompress.settings.base import Settings, Share
@@ -131,7 +131,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: PruneStructure, inputs:
     check=check,
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     not_after={"share_layers": "layers that share their weights cannot be cut one by one; cut structure first"},
     source="Muralidharan et al. 2024, arXiv:2407.14679, section 2.2; Men et al. 2024, arXiv:2403.03853, eq. 1; Michel et al. 2019, arXiv:1905.10650, eq. 2; "
     "Kwon et al. 2022, arXiv:2204.09656, and Kurtic et al. 2023, arXiv:2302.04089 (repair)",

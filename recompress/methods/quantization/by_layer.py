@@ -15,13 +15,13 @@ from recompress.layerwise.engine import Group, each_layer
 from recompress.layerwise.statistics import Kind, Statistics
 from recompress.methods.calibration import calibration_features
 from recompress.methods.registry import Inputs
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import packed_linear
 from recompress.models.packed.modules import Matrix
 from recompress.settings.base import Settings
 
-PACKED: dict[str, Any] = {"family": "quantization", "gives": "packed", "benchmarks": ALL_BENCHMARKS, "architectures": SIX}
+PACKED: dict[str, Any] = {"family": "quantization", "gives": "packed", "benchmarks": ALL_BENCHMARKS, "architectures": ALL_ARCHITECTURES}
 """What all of them register alike."""
 
 Coding = Callable[[Group, Statistics], Mapping[str, Matrix]]

@@ -23,7 +23,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces, table_of
 from recompress.methods.quantization.int8_graph import answers_claim
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
 from recompress.models.onnx_graph import read_graph, write_graph
@@ -48,7 +48,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8, inputs: In
     check=check,
     gives="onnx",
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="Jacob et al. 2018, arXiv:1712.05877, eq. 1 and 4; ONNX Runtime quantize_dynamic",
     shrinks="bytes, to about a quarter",
     speeds_up="CPUs with VNNI, about three times, for texts asked one by one: those of a batch would share their ranges",

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from recompress.methods.probe import probe_features, probe_text
-from recompress.methods.quantization.gguf_file import AWKWARD, TEXTS, apart
+from recompress.methods.quantization.gguf_file import TEXTS, apart
 from recompress.methods.quantization.int8_graph import NODE_BYTES
 from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs
 from recompress.models.architecture import architecture_of, is_linear
@@ -30,7 +30,7 @@ from recompress.models.gguf.tensors import POSITIONS, is_tied
 from recompress.models.onnx_graph import write_graph
 from recompress.models.packed import Packed
 from recompress.models.surgery import weight_of
-from recompress.models.tokenizer import save_tokenizer
+from recompress.models.tokenizer import AWKWARD, save_tokenizer
 from recompress.runtimes import runtime_of
 from recompress.runtimes.export import CLOSE
 from recompress.runtimes.genai import library

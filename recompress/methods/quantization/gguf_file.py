@@ -26,6 +26,7 @@ from recompress.models.gguf.reading import Held
 from recompress.models.gguf.shape import FAMILIES
 from recompress.models.gguf.tensors import Place, places, put_at
 from recompress.models.gguf.writing import BLOCK, FALLBACK, Coding, write_gguf
+from recompress.models.tokenizer import AWKWARD
 from recompress.runtimes import runtime_of
 from recompress.runtimes.llama_cpp import LlamaModel
 from recompress.runtimes.nbits import in_floats
@@ -45,8 +46,6 @@ REST = 0.05
 """How far answers may lie apart because of what is stored in fewer bits than the packed network has: its embeddings, and the lowest weights of groups."""
 TEXTS = 64
 """Texts whose tokens are compared."""
-AWKWARD = ("", " ", "it's 12345, 3.14 and x_1!?  ", "We'LL\tsee\n\n  two\r\nlines", "naïve Ẽ ½ Ⅻ ٣٤ 漢字かな 한글 🙂\u200d", "a</s><|im_start|>b\u00a0c")
-"""Texts in which the usual ways of cutting text differ."""
 WRITES: dict[str, Any] = {"family": "quantization", "gives": "gguf", "benchmarks": OF_LANGUAGE, "architectures": FAMILIES}
 """What all of them register alike."""
 KindOf = Callable[[Place], str]
@@ -95,7 +94,9 @@ def _bytes(kind: str, shape: tuple[int, ...]) -> int:
 def _tokens(before: Checkpoint, path: Path, inputs: Inputs) -> Claim:
     """The file's own tokenizer, in llama.cpp, on awkward texts and on the first of the training data."""
     model = LlamaModel(path, threads=1)
+    normalizer = before.tokenizer.backend_tokenizer.normalizer
     texts = [*AWKWARD, *(" ".join(example.words) for example in probe_text(inputs, TEXTS))]
+    texts = texts if normalizer is None else [normalizer.normalize_str(text) for text in texts]  # which llama.cpp leaves to whoever asks
     ours = [before.tokenizer(text, verbose=False)["input_ids"] for text in texts]
     return Claim("texts that the file's own tokenizer cuts otherwise", 0, sum(model.tokens(text) != tokens for text, tokens in zip(texts, ours, strict=True)))
 

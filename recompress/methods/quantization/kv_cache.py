@@ -22,7 +22,7 @@ from jaxtyping import Float
 from recompress.errors import InputError
 from recompress.methods.probe import probe_features
 from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
-from recompress.models.architecture import layers_of
+from recompress.models.architecture import DECODERS, layers_of
 from recompress.models.cache_bits import Bits, CacheBits, Group, Residual
 from recompress.models.checkpoint import Checkpoint
 from recompress.runtimes import runtime_of
@@ -122,7 +122,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: KvCache, inputs: Inputs
     prove=prove,
     needs=("calibration",),
     benchmarks=OF_LANGUAGE,
-    architectures=("gpt2", "llama"),
+    architectures=DECODERS,
     source="Liu et al. 2024, arXiv:2402.02750, section 3 and algorithm 1",
     shrinks="the cache of keys and values, to (bits + 32 / group) / 32; no file",
     speeds_up="nothing: codes become floats at each token",

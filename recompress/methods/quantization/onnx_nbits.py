@@ -25,7 +25,7 @@ from recompress.errors import InputError
 from recompress.methods.probe import probe_features
 from recompress.methods.quantization.int8_graph import NODE_BYTES
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import distinct_tensors, write_config
 from recompress.models.onnx_blocks import stored_weight
@@ -168,7 +168,7 @@ WHY = "its weights lie on no even steps, which is all that ONNX Runtime multipli
     takes="packed",
     gives="onnx",
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="ONNX Runtime's contrib operators MatMulNBits and GatherBlockQuantized",
     shrinks="what has to be installed: no torch",
     speeds_up="CPUs with VNNI, where weights are packed in 4 or 8 bits",

@@ -28,7 +28,7 @@ from recompress.methods.quantization.packed_claims import prove_packed, zeros_cl
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_probe import SHARE, SLACK, losses
 from recompress.methods.training_step import was_pruned
-from recompress.models.architecture import SIX, encoder_linears
+from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import token_table
 from recompress.models.packed import PackedLinear, packed_embedding, packed_linear, place, tie_packed
@@ -151,7 +151,7 @@ def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:
     needs=("training",),
     gives="packed",
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="Jacob et al. 2018, arXiv:1712.05877, section 3; Esser et al. 2020, arXiv:1902.08153, eq. 1 to 5",
     shrinks="bytes, to about bits / 32 in the layers",
     speeds_up=written("0.5", "1.0 (8 bits) to 1.2"),

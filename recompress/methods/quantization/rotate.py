@@ -36,7 +36,7 @@ from recompress.methods.quantization.grid import FewBits, rounded
 from recompress.methods.quantization.hadamard import rotation
 from recompress.methods.quantization.turning import is_even, last_norm, norms_of, turn_heads, turn_stream
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import is_linear, layers_of
+from recompress.models.architecture import GROUPED, is_linear, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed.modules import unpacked_matrix
 from recompress.models.shared_layers import shares_of
@@ -137,7 +137,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Rotate, inputs: Inputs)
     prove=prove,
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=("llama",),
+    architectures=GROUPED,
     source="Ashkboos et al. 2024, arXiv:2404.00456, sections 3 and 4; Ashkboos et al. 2024, arXiv:2401.15024, theorem 1",
     shrinks="nothing: it prepares for few bits; tied embeddings become two matrices",
     speeds_up="nothing",

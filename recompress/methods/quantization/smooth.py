@@ -30,8 +30,6 @@ from recompress.runtimes.batches import Feature, batches_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NORMS = {"gpt2": ("ln_1", "ln_2"), "llama": ("input_layernorm", "post_attention_layernorm")}
-"""The norms of a layer before its attention and before its neurons, where they feed nothing else."""
 SMALLEST = 1e-5
 CLOSE = 1e-4
 """The largest difference of an answer, relative to the largest, that other factors of the same products may give."""
@@ -55,7 +53,7 @@ def folds_of(network: PreTrainedModel) -> list[Fold]:
 def _folds(layer: Layer) -> list[Fold]:
     asking = tuple(dict.fromkeys((layer.query, layer.key, layer.value)))
     width = weight_of(asking[0]).shape[1]
-    norms = [layer.module.get_submodule(name) for name in NORMS.get(layer.architecture.name, ())]
+    norms = [layer.module.get_submodule(name) for name in layer.architecture.norms]
     folds = [Fold(after, norm, (1, 1, width)) for after, norm in zip((asking, layer.neurons_in), norms, strict=False)]
     folds.append(Fold((layer.out,), layer.value, (layer.groups, layer.heads // layer.groups, layer.head_size)))
     if len(layer.neurons_in) == 2:

@@ -27,7 +27,7 @@ from recompress.methods.quantization.int8 import Int8, check, exported, int8_cla
 from recompress.methods.quantization.int8_graph import answers_claim, cut_off_claim, products_of
 from recompress.methods.quantization.smooth import smooth, smoothed
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
 from recompress.models.onnx_graph import read_graph, write_graph
@@ -156,7 +156,7 @@ def round_graph(model: onnx.ModelProto, path: Path, rows: Rows, config: StaticIn
     needs=("calibration",),
     gives="onnx",
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="Jacob et al. 2018, arXiv:1712.05877, eq. 1 and 4; Xiao et al. 2023, arXiv:2211.10438, eq. 4; ONNX Runtime quantize_static",
     shrinks="bytes, to about a quarter",
     speeds_up="CPUs with VNNI",

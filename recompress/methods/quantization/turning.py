@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recompress.methods.quantization.smooth import NORMS
-from recompress.models.architecture import Layer, layers_of, outer_linears
+from recompress.models.architecture import Layer, architecture_of, layers_of, outer_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,12 +81,12 @@ def turn_heads(layer: Layer, turn: Float[Tensor, "size size"]) -> None:
 
 def norms_of(layer: Layer) -> list[Any]:
     """The norm before the attention and that before the neurons."""
-    return [layer.module.get_submodule(name) for name in NORMS[layer.architecture.name]]
+    return [layer.module.get_submodule(name) for name in layer.architecture.norms]
 
 
 def last_norm(network: PreTrainedModel) -> Any:
     """The norm between the last layer and the head."""
-    return network.base_model.get_submodule("norm")
+    return network.base_model.get_submodule(architecture_of(network).last_norm)
 
 
 def is_even(norm: Any) -> bool:

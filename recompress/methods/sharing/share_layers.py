@@ -24,7 +24,7 @@ from torch import Tensor
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX, layers_of
+from recompress.models.architecture import ALL_ARCHITECTURES, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import is_factored
 from recompress.models.shared_layers import share, shares_of
@@ -115,7 +115,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: ShareLayers, inputs: In
     prove=prove,
     check=check,
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="Lan et al. 2020 (ALBERT), arXiv:1909.11942, section 3.1; Takase and Kiyono 2021, arXiv:2104.06022, algorithm 1",
     shrinks="parameters and bytes",
     speeds_up="nothing: every layer is still computed",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recompress.errors import InputError
 from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
+from recompress.models.architecture import DECODERS
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.factored import FactoredEmbedding
 from recompress.models.files import distinct_tensors
@@ -63,7 +64,7 @@ def _numbers(checkpoint: Checkpoint) -> int:
     family="sharing",
     prove=prove,
     benchmarks=OF_LANGUAGE,
-    architectures=("gpt2", "llama"),
+    architectures=DECODERS,
     source="Press and Wolf 2017, arXiv:1608.05859, section 2",
     shrinks="parameters and bytes, by one matrix of vocabulary x hidden width",
     speeds_up="nothing: the logits are still computed",

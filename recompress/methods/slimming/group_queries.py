@@ -10,7 +10,7 @@ of 5 to 7 rounds), as a share of what it took before: 0.98 for a text of 64 toke
 On a GPU it was not measured.
 
 Source: Ainslie et al. 2023, arXiv:2305.13245, section 2.1 (mean pooling of checkpoints) and 2.2 (groups).
-Only Llama: the attention of GPT-2 and of the encoders gives every query head keys and values of its own, and neither their configs nor their code can say
+Only Llama and its kin: the attention of GPT-2 and of the encoders gives every query head keys and values of its own, and neither their configs nor their code can say
 otherwise; there, ``prune_structure`` removes whole heads.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from recompress.errors import InputError
 from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
-from recompress.models.architecture import Layer, layers_of
+from recompress.models.architecture import GROUPED, Layer, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import note_heads, note_shapes, refuse_bound, set_weight, weight_of
 from recompress.settings.base import Settings
@@ -83,7 +83,7 @@ def _distance(was: Float[Tensor, "told width"], now: Float[Tensor, "fewer width"
     family="slimming",
     prove=prove,
     benchmarks=OF_LANGUAGE,
-    architectures=("llama",),
+    architectures=GROUPED,
     not_after={"share_layers": "layers that share their weights cannot be changed one by one; group queries first"},
     source="Ainslie et al. 2023, arXiv:2305.13245, section 2.1",
     shrinks="keys and values: some parameters, and the cache of a decoder that generates",

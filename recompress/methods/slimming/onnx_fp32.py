@@ -16,7 +16,7 @@ import numpy as np
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.probe import probe_text
 from recompress.methods.registry import Claim, Inputs, method
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
 from recompress.models.files import write_config
 from recompress.models.onnx_graph import read_graph, weights_in, write_graph
@@ -56,7 +56,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: OnnxFp32, inputs: Input
     prove=prove,
     gives="onnx",
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="the ONNX standard; torch.onnx.export",
     shrinks="what has to be installed: no torch",
     speeds_up="CPUs, slightly",

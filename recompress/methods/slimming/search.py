@@ -36,7 +36,7 @@ from recompress.methods.slimming.shapes import Shape, every_shape, shape_now, sh
 from recompress.methods.slimming.time_share import shapes_in_time, time_share
 from recompress.methods.slimming.trials import ranked, timed
 from recompress.methods.training_step import was_pruned
-from recompress.models.architecture import SIX, Layer, layers_of
+from recompress.models.architecture import ALL_ARCHITECTURES, Layer, layers_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.surgery import parameters_of, refuse_bound
 from recompress.settings.base import Share
@@ -111,7 +111,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Search, inputs: Inputs)
     check=check,
     needs=("calibration", "training"),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     not_after={
         **dict.fromkeys(("svd", "fisher_svd", "activation_svd", "factorize_embeddings"), "what it would cut is half of a product; search first"),
         "share_layers": "layers that share their weights cannot be cut one by one; search first",

@@ -49,6 +49,8 @@ class Sizes(NamedTuple):
     """Linear layers there that are as wide as they are long."""
     vectors: int
     """Vectors of the hidden width in a layer: norms and biases."""
+    of_head: int
+    """Vectors of a head's size in a layer: norms of heads."""
     gates: int
     """Linear layers that feed a neuron."""
     biases: tuple[int, int, int]
@@ -64,7 +66,7 @@ class Sizes(NamedTuple):
         key_channels = shape.groups * self.head_size
         query_channels, hidden = key_channels * shape.heads_of_each, shape.hidden
         attention = query_channels * (2 * hidden + self.biases[0]) + key_channels * (2 * hidden + self.biases[1])
-        return shape.layers * (self.vectors * hidden + attention + shape.neurons * ((self.gates + 1) * hidden + self.biases[2]))
+        return shape.layers * (self.vectors * hidden + self.of_head * self.head_size + attention + shape.neurons * ((self.gates + 1) * hidden + self.biases[2]))
 
 
 def sizes_of(network: PreTrainedModel) -> Sizes:
@@ -80,7 +82,8 @@ def sizes_of(network: PreTrainedModel) -> Sizes:
         fixed=_bias(last) * shape_of(last)[0],
         rows=rows,
         squares=len(before),
-        vectors=sum(_vectors(module) for module in first.module.modules()) + _bias(first.out) + _bias(first.neurons_out),
+        vectors=sum(map(_vectors, first.norms)) + _bias(first.out) + _bias(first.neurons_out),
+        of_head=len(first.architecture.head_norms),
         gates=len(first.neurons_in),
         biases=(_bias(first.query), _bias(first.key) + _bias(first.value), sum(map(_bias, first.neurons_in))),
         head_size=first.head_size,

@@ -23,7 +23,7 @@ from recompress.errors import DataRefused, InputError
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.slimming.kept_text import NO_LIMIT, cut_otherwise, has_output, kept_text, output_change
 from recompress.methods.slimming.vocabulary import check_trimmed, needed, tokens_of, trimmed
-from recompress.models.architecture import SIX, architecture_of
+from recompress.models.architecture import ALL_ARCHITECTURES, architecture_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.tokenizer import with_backend
 from recompress.settings.base import Settings
@@ -80,7 +80,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: TrimVocabulary, inputs:
     family="slimming",
     prove=prove,
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
     source="Abdaoui et al. 2020, arXiv:2010.05609, section 3; Ushio et al. 2023, arXiv:2305.15020, section 3",
     shrinks="embeddings, which are most of a small multilingual encoder",
     speeds_up="loading",

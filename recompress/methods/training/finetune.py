@@ -15,7 +15,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_probe import learned
 from recompress.methods.training_step import prove_training, train_in_step
-from recompress.models.architecture import SIX
+from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
 from recompress.training.settings import Schedule
 
@@ -40,7 +40,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Finetune, inputs: Input
     source="Zhu and Gupta 2017, arXiv:1710.01878",
     needs=("training",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
 )
 def finetune(checkpoint: Checkpoint, config: Finetune, inputs: Inputs) -> Checkpoint:
     """Train on with the labels, or on running text; what was pruned stays zero."""

@@ -24,7 +24,7 @@ from recompress.errors import InputError
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.methods.training_probe import learned
 from recompress.methods.training_step import prove_training, train_in_step, was_pruned
-from recompress.models.architecture import SIX, encoder_linears, shape_of
+from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
 from recompress.models.packed import place
 from recompress.models.surgery import weight_of
@@ -92,7 +92,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Lora, inputs: Inputs) -
     source="Hu et al. 2021, arXiv:2106.09685, eq. 3",
     needs=("training",),
     benchmarks=ALL_BENCHMARKS,
-    architectures=SIX,
+    architectures=ALL_ARCHITECTURES,
 )
 def train_lora(checkpoint: Checkpoint, config: Lora, inputs: Inputs) -> Checkpoint:
     """Train low-rank changes of the encoder's linear layers and merge them; what was pruned stays zero."""

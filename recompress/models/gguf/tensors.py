@@ -2,8 +2,8 @@
 
     file                        network
     [out, in]                   the same, of a ``Linear``; turned, of GPT-2's ``Conv1D``
-    blk.0.attn_q, .attn_k       Llama's queries and keys, whose channels stand in another order: files rotate neighbours, (0, 1), (2, 3) …,
-                                transformers rotates halves, (0, n / 2), (1, n / 2 + 1) …
+    blk.0.attn_q, .attn_k       Llama's and Mistral's queries and keys, whose channels stand in another order: files rotate neighbours, (0, 1), (2, 3) …,
+                                transformers rotates halves, (0, n / 2), (1, n / 2 + 1) …; Qwen's files do so too
 
 Biases and norms are vectors. Token embeddings stand once where the output layer is tied to them.
 Source: the GGUF specification, "Standardized tensor names"; Su et al. 2021, arXiv:2104.09864, section 3.4 (rotation).
@@ -19,16 +19,15 @@ from jaxtyping import Float, Int
 
 from recompress.errors import InputError
 from recompress.models.architecture import Layer, architecture_of, is_linear, layers_of, shape_of
+from recompress.models.gguf.shape import check_family
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-NORMS = {"gpt2": ("ln_1", "ln_2", "ln_f"), "llama": ("input_layernorm", "post_attention_layernorm", "norm")}
-"""Before attention, before neurons, and after the last layer."""
 POSITIONS = {"gpt2": "wpe"}
-ROTATED = ("llama",)
-"""Families with rotated queries and keys."""
+NEIGHBOURS = ("llama", "mistral")
+"""Families whose files rotate neighbours among the channels of queries and keys; those of others rotate halves, as transformers does."""
 NEURONS_IN = {1: ("ffn_up",), 2: ("ffn_gate", "ffn_up")}
 
 
@@ -57,31 +56,32 @@ class Place:
 def places(network: PreTrainedModel) -> Iterator[Place]:
     """All tensors of a file that holds this network. Raises ``InputError`` for a family that no file is written or read of here."""
     family = architecture_of(network).name
-    if family not in NORMS:
-        raise InputError(f"GGUF is read and written for {' and '.join(sorted(NORMS))} here, and this is a {family}")
-    backbone, norms = network.base_model, NORMS[family]
+    check_family(family)
+    backbone = network.base_model
     embedding, output = network.get_input_embeddings(), network.get_output_embeddings()
     yield Place("token_embd.weight", embedding)
     if family in POSITIONS:
         yield Place("position_embd.weight", backbone.get_submodule(POSITIONS[family]))
     for layer in layers_of(network):
-        yield from _of_layer(layer, norms)
-    yield from _with_bias("output_norm", backbone.get_submodule(norms[2]))
+        yield from _of_layer(layer)
+    yield from _with_bias("output_norm", backbone.get_submodule(architecture_of(network).last_norm))
     if output is not None and not is_tied(network):
         yield Place("output.weight", output)
 
 
-def _of_layer(layer: Layer, norms: tuple[str, str, str]) -> Iterator[Place]:
-    before = f"blk.{layer.index}."
-    rotated = layer.architecture.name in ROTATED
+def _of_layer(layer: Layer) -> Iterator[Place]:
+    before, norms = f"blk.{layer.index}.", layer.architecture.norms
+    neighbours = layer.architecture.name in NEIGHBOURS
     factors = _shared_factors((layer.query, layer.key, layer.value))
     yield from _with_bias(f"{before}attn_norm", layer.module.get_submodule(norms[0]), factors=factors)
     if layer.architecture.fused:
         yield from _with_bias(f"{before}attn_qkv", layer.query, factors=factors)
     else:
-        yield from _with_bias(f"{before}attn_q", layer.query, layer.heads if rotated else None, factors)
-        yield from _with_bias(f"{before}attn_k", layer.key, layer.groups if rotated else None, factors)
+        yield from _with_bias(f"{before}attn_q", layer.query, layer.heads if neighbours else None, factors)
+        yield from _with_bias(f"{before}attn_k", layer.key, layer.groups if neighbours else None, factors)
         yield from _with_bias(f"{before}attn_v", layer.value, factors=factors)
+    for name, path in zip(("attn_q_norm", "attn_k_norm"), layer.architecture.head_norms, strict=False):
+        yield from _with_bias(f"{before}{name}", layer.module.get_submodule(path))
     yield from _with_bias(f"{before}attn_output", layer.out)
     factors = _shared_factors(layer.neurons_in)
     yield from _with_bias(f"{before}ffn_norm", layer.module.get_submodule(norms[1]), factors=factors)

@@ -22,9 +22,11 @@ NORMAL, CONTROL, DEFINED, UNUSED = 1, 3, 4, 5
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # what a published model's file says
 )
+QWEN_2 = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+"""The same, each digit by itself."""
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
-SPLIT = {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False}
+SPLIT, SPLIT_DIGITS = ({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} for regex in (LLAMA_3, QWEN_2))
 SINGLE_DIGITS = [DIGITS, BYTES]
 PRE: Mapping[str, list[dict[str, Any]]] = {
     "gpt-2": [BYTES],
@@ -32,10 +34,14 @@ PRE: Mapping[str, list[dict[str, Any]]] = {
     "starcoder": SINGLE_DIGITS,
     "refact": SINGLE_DIGITS,
     "llama-bpe": [SPLIT, BYTES | {"use_regex": False}],
+    "qwen2": [SPLIT_DIGITS, BYTES | {"use_regex": False}],
 }
 """The steps behind each name, in order; the first name with the steps of a tokenizer is the one that is written."""
+NFC = {"type": "NFC"}
 WHOLE_FIRST = ("llama-bpe",)
 """Where a piece that is a token stays whole, whatever pairs would make of it (``ignore_merges``)."""
+COMPOSED = ("qwen2",)
+"""Where letters and marks are composed first (NFC). llama.cpp itself does not: it cuts a text as the tokenizer does that is in that form already."""
 NAMES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 CHAT = "tokenizer.chat_template"
 
@@ -64,7 +70,7 @@ def tokenizer_of(values: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     definition = {
         "version": "1.0",
         "added_tokens": added,
-        "normalizer": None,
+        "normalizer": NFC if pre in COMPOSED else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE[pre]},
         "post_processor": None if begin is None else _begun_with(tokens[begin], begin),
         "decoder": BYTES,
@@ -99,6 +105,8 @@ def values_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[str, Any]:
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     model = definition["model"]
     _refuse(definition)
+    pre = pre_of(definition)
+    _check_normalizer(definition["normalizer"], pre)
     numbers = dict(model["vocab"]) | {added["content"]: added["id"] for added in definition["added_tokens"]}
     tokens, types = [f"[PAD{i}]" for i in range(rows)], [UNUSED] * rows
     for token, number in numbers.items():
@@ -112,7 +120,7 @@ def values_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[str, Any]:
     return (
         {
             "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": pre_of(definition),
+            "tokenizer.ggml.pre": pre,
             "tokenizer.ggml.tokens": tokens,
             "tokenizer.ggml.token_type": types,
             "tokenizer.ggml.merges": merges,
@@ -154,11 +162,17 @@ def _refuse(definition: Mapping[str, Any]) -> None:
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "dropout"):
         if model.get(name):
             raise InputError(f"GGUF has no key for {name} of a BPE tokenizer")
-    if definition["normalizer"] is not None:
-        raise InputError(f"GGUF has no key for a tokenizer's normalizer, and this one has {definition['normalizer']['type']}")
     for added in definition["added_tokens"]:
         if added["lstrip"] or added["rstrip"] or added["single_word"]:
             raise InputError(f"GGUF cannot say that the token {added['content']!r} takes the spaces beside it, or stands for whole words only")
+
+
+def _check_normalizer(normalizer: Mapping[str, Any] | None, pre: str) -> None:
+    """Raises ``InputError`` for one that a file with this way of cutting text does not stand for."""
+    if pre in COMPOSED and normalizer != NFC:
+        raise InputError(f"GGUF says {pre} of tokenizers that compose letters and marks first (NFC), and this one does not")
+    if pre not in COMPOSED and normalizer is not None:
+        raise InputError(f"GGUF has no key for a tokenizer's normalizer, and this one has {normalizer['type']}")
 
 
 def _first_token(step: Mapping[str, Any] | None) -> int | None:

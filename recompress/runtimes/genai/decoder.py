@@ -1,4 +1,4 @@
-"""The graph of a Llama or a GPT-2 with a cache of keys and values, written from the architecture's own description.
+"""The graph of a decoder with a cache of keys and values, written from the architecture's own description.
 
     given    input_ids [batch, tokens], attention_mask [batch, read], past_key_values.N.key and .value [batch, heads, read before, channels]
     told     logits [batch, tokens, vocabulary], present.N.key and .value [batch, heads, read, channels]           N: the number of a layer
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recompress.models.architecture import Layer, architecture_of, layers_of
-from recompress.models.gguf.tensors import NORMS, POSITIONS, ROTATED, is_tied
+from recompress.models.gguf.tensors import POSITIONS, is_tied
 from recompress.runtimes.genai.graph import MICROSOFT, Graph
 from recompress.runtimes.genai.matrices import Coding, Matrices
 
@@ -40,11 +40,11 @@ def decoder_graph(network: PreTrainedModel, coding: Coding, level: int) -> onnx.
 class _Decoder:
     def __init__(self, network: PreTrainedModel, coding: Coding, level: int) -> None:
         self.network, self.graph = network, Graph()
-        self.family = architecture_of(network).name
+        self.about = architecture_of(network)
+        self.family = self.about.name
         self.config: Any = network.config
         self.matrices = Matrices(self.graph, network, coding, level)
-        self.norms = NORMS[self.family]
-        self._rotates = self.family in ROTATED
+        self._rotates = self.about.grouped
 
     def model(self) -> onnx.ModelProto:
         import onnx
@@ -59,13 +59,13 @@ class _Decoder:
             stream = self.graph.add("Add", [stream, self.graph.add("Gather", [self._vector(places, "weight"), self.positions], axis=0)])
         for layer in layers_of(network):
             stream = self._layer(layer, stream)
-        self._logits(self._norm(network.base_model.get_submodule(self.norms[2]), stream))
+        self._logits(self._norm(network.base_model.get_submodule(self.about.last_norm), stream))
         return self.graph.model(self.family)
 
     def _layer(self, layer: Layer, stream: str) -> str:
-        received = self._norm(layer.module.get_submodule(self.norms[0]), stream)
+        received = self._norm(layer.module.get_submodule(self.about.norms[0]), stream)
         stream = self.graph.add("Add", [stream, self.matrices.linear(self._attention(layer, received), layer.out)])
-        received = self._norm(layer.module.get_submodule(self.norms[1]), stream)
+        received = self._norm(layer.module.get_submodule(self.about.norms[1]), stream)
         return self.graph.add("Add", [stream, self.matrices.linear(self._neurons(layer, received), layer.neurons_out)])
 
     def _attention(self, layer: Layer, received: str) -> str:
@@ -81,6 +81,8 @@ class _Decoder:
             asked = [self.matrices.linear(received, layer.query), "", ""]
         else:
             asked = [self.matrices.linear(received, part) for part in (layer.query, layer.key, layer.value)]
+            for number, path in enumerate(self.about.head_norms):
+                asked[number] = self._normed_heads(layer.module.get_submodule(path), asked[number], layer.head_size)
             if self._rotates and not inside:
                 asked = [self._rotated(asked[0], layer.heads), self._rotated(asked[1], layer.groups), asked[2]]
         return graph.add(
@@ -94,6 +96,11 @@ class _Decoder:
             do_rotary=int(inside),
         )
 
+    def _normed_heads(self, norm: Any, given: str, size: int) -> str:
+        """Each head by itself."""
+        heads = self.graph.add("Reshape", [given, self.graph.constant([0, 0, -1, size])])
+        return self.graph.add("Reshape", [self._norm(norm, heads), self.graph.constant([0, 0, -1])])
+
     def _rotated(self, given: str, heads: int) -> str:
         return self.graph.add("RotaryEmbedding", [given, *self.rotation, self.positions], num_heads=heads)
 
@@ -104,7 +111,7 @@ class _Decoder:
         return self.graph.add("Mul", [gate, *rest]) if rest else gate
 
     def _activated(self, given: str) -> str:
-        kind = ACTIVATIONS[self.config.hidden_act if self.family == "llama" else self.config.activation_function]
+        kind = ACTIVATIONS[getattr(self.config, self.about.activation_setting)]
         if kind == "silu":
             return self.graph.add("Mul", [given, self.graph.add("Sigmoid", [given])])
         return self.graph.add("Relu", [given]) if kind == "relu" else self.graph.add("Gelu", [given], approximate=kind)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recompress.errors import InputError
-from recompress.models.architecture import architecture_of, layers_of
+from recompress.models.architecture import architecture_of, check_whole_text, layers_of
 from recompress.models.chat import stops_of
 from recompress.models.factored import token_table
 from recompress.models.genai_config import GRAPH_FILE, KINDS, Decoder, GenaiConfig, Model, Search, write_genai_config
@@ -71,10 +71,11 @@ def config_of(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> G
 def check_sayable(network: PreTrainedModel) -> None:
     """Raises ``InputError`` for what no graph here can say."""
     config: Any = network.config
-    family, layers = architecture_of(network).name, layers_of(network)
+    about, layers = architecture_of(network), layers_of(network)
+    family = about.name
     if family not in KINDS:
-        raise InputError(f"graphs for ONNX Runtime GenAI are written for {' and '.join(sorted(KINDS))} here, and this is a {family}")
-    activation = config.hidden_act if family == "llama" else config.activation_function
+        raise InputError(f"graphs for ONNX Runtime GenAI are written for {', '.join(KINDS)} here, and this is a {family}")
+    activation = getattr(config, about.activation_setting)
     if activation not in ACTIVATIONS:
         raise InputError(f"the activation {activation!r} is written into no graph here; known: {', '.join(ACTIVATIONS)}")
     if layers[0].head_size % CHANNELS:
@@ -83,7 +84,8 @@ def check_sayable(network: PreTrainedModel) -> None:
         )
     if token_table(network) is not network.get_input_embeddings():
         raise InputError("token embeddings that are a product of two matrices are written into no graph here; leave factorize_embeddings out")
-    if family == "llama":
+    check_whole_text(network, "a graph for ONNX Runtime GenAI")
+    if about.grouped:
         kind = config.rope_parameters.get("rope_type", "default")
         if kind not in STEADY:
             raise InputError(f"the rotation {kind!r} changes with what has been read, which no graph here says; known: {', '.join(STEADY)}")

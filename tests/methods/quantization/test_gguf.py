@@ -17,7 +17,7 @@ from recompress.methods.quantization import gguf_file
 from recompress.methods.quantization.gguf import Gguf, beyond
 from recompress.methods.quantization.gguf_nbits import GgufNbits
 from recompress.methods.registry import get_method
-from recompress.models.architecture import layers_of
+from recompress.models.architecture import ARCHITECTURES, layers_of
 from recompress.models.checkpoint import Checkpoint, load, save
 from recompress.models.gguf import tensors
 from recompress.models.gguf.blocks import blocks_of
@@ -141,7 +141,7 @@ def test_factors_of_columns_go_into_the_norm_before(family: str, tmp_path: Path)
     network = load(awq_packed(family, tmp_path)).torch_network
     step("gguf_nbits", tmp_path / "packed", tmp_path / "made", family, rest="f32")
     file = read_gguf(tmp_path / "made" / "model.gguf")
-    norms = tensors.NORMS[family]
+    norms = ARCHITECTURES[family].norms
     for i, layer in enumerate(layers_of(network)):
         assert layer.out.columns.eq(1).all()
         assert layer.neurons_out.columns.eq(1).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recompress.errors import EffectMissing
 from recompress.methods.quantization import genai_file, onnx_genai, onnx_genai_nbits
 from recompress.methods.quantization.onnx_genai import OnnxGenai
 from recompress.methods.registry import get_method
+from recompress.models.architecture import ARCHITECTURES
 from recompress.runtimes.genai import decoder, matrices
 from tests.methods.quantization.decoder_steps import source_of, step
 
@@ -31,14 +33,15 @@ def _coarse(name: str, weight: torch.Tensor, kind: Any, config: OnnxGenai) -> An
 
 
 CODED = onnx_genai.coded
+LLAMA = ARCHITECTURES["llama"]
 APART = "answers apart from torch's with the file's numbers, inputs as floats"
 SPOILT: dict[str, tuple[Any, str, Any, str]] = {
     "rounded twice": (onnx_genai, "coded", _coarse, "weights further away than their nearest step"),
     "searched and rounded twice": (onnx_genai, "coded", _coarse, "squared error of weights in int4, below 99.9% of that with scales: minmax"),
     "not rounded": (onnx_genai, "kind_of", None, "matrices that are stored otherwise than asked"),
-    "not rotated": (decoder, "ROTATED", (), APART),
+    "not rotated": (decoder, "architecture_of", lambda _: replace(LLAMA, ratio_attributes=()), APART),
     "another activation": (decoder, "ACTIVATIONS", {"silu": "relu"}, APART),
-    "another norm": (decoder, "NORMS", {"llama": ("post_attention_layernorm", "input_layernorm", "norm")}, APART),
+    "another norm": (decoder, "architecture_of", lambda _: replace(LLAMA, norms=("post_attention_layernorm", "input_layernorm")), APART),
     "other levels": (matrices, "product", None, "products at another accuracy level"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from recompress.methods.quantization import smooth as smoothing
 from recompress.methods.quantization.static_int8 import StaticInt8, prove, ranged_products
 from recompress.methods.registry import get_method
 from recompress.methods.runner import StepReport, run_step
-from recompress.models.architecture import layers_of
+from recompress.models.architecture import ARCHITECTURES, layers_of
 from recompress.models.checkpoint import load, save
 from recompress.models.onnx_graph import read_graph, weights_in
 from recompress.runtimes import open_runtime, runtime_of
@@ -156,7 +157,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(InputError, match="leave smooth out"):
         smoothing.smooth(checkpoint.torch_network, features_of(checkpoint, "llama"), 0.5)
     monkeypatch.undo()
-    monkeypatch.setattr(smoothing, "NORMS", {"llama": ("post_attention_layernorm", "input_layernorm")})
+    monkeypatch.setitem(ARCHITECTURES, "llama", replace(ARCHITECTURES["llama"], norms=("post_attention_layernorm", "input_layernorm")))  # type: ignore[type-var]
     with pytest.raises(IntegrityError, match="changed the answers"):
         smoothing.smooth(checkpoint.torch_network, features_of(checkpoint, "llama"), 0.9)
     monkeypatch.undo()
