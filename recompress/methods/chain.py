@@ -41,6 +41,8 @@ def check_next(method: Method, config: Settings, runtime: str, steps: Sequence[s
     _check_supported(method, benchmark, architecture)
     if method.check is not None:
         method.check(config)
+    if method.check_benchmark is not None:
+        method.check_benchmark(config, benchmark)
 
 
 def _check_takes(method: Method, runtime: str, steps: Sequence[str]) -> None:

@@ -117,6 +117,8 @@ class Method:
     """Methods that may not come after this one, and why."""
     check: Callable[[Any], None] | None = None
     """Raises ``InputError`` when these settings cannot work on this machine or contradict each other; asked before anything runs."""
+    check_benchmark: Callable[[Any, str], None] | None = None
+    """The same for these settings and what the recipe asks of its models, by the benchmark's name."""
     check_steps: Callable[[Any, Sequence[tuple[str, Settings]]], None] | None = None
     """The same for these settings behind those of the steps before."""
 

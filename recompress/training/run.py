@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from recompress.models.checkpoint import Checkpoint
-    from recompress.training.trainer import Objective
+    from recompress.training.trainer import Objective, Rewrite
 
 log = logging.getLogger(__name__)
 Curve = Callable[[int, Mapping[str, float]], None]
@@ -54,6 +54,7 @@ def train(
     label: str = "training",
     soft_labels: Sequence[Float[np.ndarray, "units labels"]] | None = None,
     objective: Objective | None = None,
+    rewrite: Rewrite | None = None,
     depends_on: Mapping[str, Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     hold: bool = False,
@@ -64,7 +65,7 @@ def train(
     ``hold`` says that they were pruned and stay zero. Weights of before ``counts_from``, a share of all steps, are never the best.
 
     ``curve(step, point)`` gets losses and dev metrics; after a kill, the steps since the last checkpoint come again. ``soft_labels`` are a teacher's logits for
-    each example, which batches carry for ``objective`` to use; ``callbacks`` look on or change the network between steps, and may read nothing but the network
+    each example, which batches carry for ``objective`` to use; ``rewrite`` may give the network another batch to learn from; ``callbacks`` look on or change the network between steps, and may read nothing but the network
     and the step; ``depends_on`` is what else the result depends on, as plain JSON. ``workdir`` keeps training checkpoints, one
     every ``minutes`` and one after each epoch; it belongs to this training alone and may be removed when the result is safe.
 
@@ -88,6 +89,7 @@ def train(
             label=label,
             teaching=taught(benchmark, features, soft_labels, examples) if soft_labels is not None else None,
             objective=objective,
+            rewrite=rewrite,
             depends_on=depends_on,
             callbacks=callbacks,
             hold=hold,
@@ -107,6 +109,7 @@ def _train(
     label: str,
     teaching: Features | None,
     objective: Objective | None,
+    rewrite: Rewrite | None,
     depends_on: Mapping[str, Any] | None,
     callbacks: Sequence[TrainerCallback],
     hold: bool,
@@ -140,6 +143,7 @@ def _train(
         dev=dev_features,
         pad_token_id=padding_of(network),
         objective=objective,
+        rewrite=rewrite,
         losses=losses_of(checkpoint.info),
         standard=checkpoint.info.standard,
         judge=lambda predicted: dev_metrics(benchmark, checkpoint.info.labels, dev, dev_features, predicted.predictions),

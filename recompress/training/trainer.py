@@ -28,6 +28,8 @@ from recompress.training.settings import Schedule
 Batch = dict[str, Tensor]
 Objective = Callable[[Tensor, Batch], Tensor]
 """``objective(logits, batch)`` gives the loss of one batch; ``logits`` is ``[batch, units, labels]``."""
+Rewrite = Callable[[nn.Module, Batch], Batch]
+"""``rewrite(network, batch)`` gives the batch that a network learns from; it may draw from torch's generator, and read nothing but the network and the batch."""
 
 CURVES = 100
 """Points of a curve in a whole training."""
@@ -94,6 +96,7 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         dev: Sequence[dict[str, Any]],
         pad_token_id: int,
         objective: Objective | None,
+        rewrite: Rewrite | None,
         losses: Losses,
         standard: tuple[float, float] | None,
         judge: Callable[[Any], dict[str, float]],
@@ -104,7 +107,7 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.order = EpochOrder([len(f["input_ids"]) for f in train], args.train_batch_size, args.seed, group_by_length=schedule.group_by_length)
         self.label_loss = functools.partial(label_loss, losses=losses)
-        self.objective = objective or self.label_loss
+        self.objective, self.rewrite = objective or self.label_loss, rewrite
         self.counts_from = counts_from
         self.standard = standard
         super().__init__(
@@ -146,6 +149,8 @@ class SteadyTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        if self.rewrite is not None and model.training:
+            inputs = self.rewrite(model, inputs)
         logits = logits_of(model, inputs)
         if self.standard is not None:  # labels and teachers speak in the data's unit
             logits = logits.float() * self.standard[1] + self.standard[0]

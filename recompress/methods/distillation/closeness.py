@@ -26,6 +26,7 @@ from recompress.methods.distillation.dials import Imitation
 from recompress.methods.distillation.imitation import Batch, Objective, imitating
 from recompress.methods.distillation.live import LiveTeacher
 from recompress.methods.distillation.losses import distillation_loss, next_token_loss
+from recompress.methods.distillation.on_policy import OnPolicy
 from recompress.methods.registry import Claim
 from recompress.methods.training_probe import EXAMPLES, TOKENS
 from recompress.models.checkpoint import Checkpoint
@@ -78,6 +79,23 @@ def prove_closeness(
     margin = _margin(now, compared) if told_apart else -_errors(now)
     limit = float(now.others.mean() - margin)
     return [*claims, Claim("distance from the teacher, below that from its answers to other examples", limit, float(now.own.mean()), SLACK, "at most")]
+
+
+def prove_writing(start: Checkpoint, after: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher) -> Claim:
+    """That the student, which learned from what it wrote, is no further from its teacher there than it was on what it would have written before."""
+    answered = config.model_copy(update={"hidden": 0.0, "embeddings": 0.0, "attention": 0.0})
+    was, now = (_on_own_text(student, answered, probe, teacher) for student in (start, after))
+    return _nearer("distance from the teacher on what the student writes, not above that before", was, now)
+
+
+def _on_own_text(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher) -> float:
+    """The mean distance over texts of which the student reads the first half, and writes the second."""
+    write = OnPolicy(1.0, tokens=1 + max(student.tokenizer.get_vocab().values()))
+    batches = [collate([feature], student.tokenizer.pad_token_id or 0) for feature in _features(student, probe, None) if len(feature["input_ids"]) > 1]
+    with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False) as objective, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        own = [write.rewritten(student.torch_network, batch, batch["input_ids"].shape[1] // 2) for batch in batches]
+        return float(np.mean([_distance(student, objective, batch, batch) for batch in own]))
 
 
 def _nearer(what: str, before: float, after: float) -> Claim:

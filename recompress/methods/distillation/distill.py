@@ -5,36 +5,39 @@
 
 T is the temperature, w the share of hard labels, and a, h, e, r are weights; text without labels counts in all but the second term. Classifiers learn from
 soft labels that were made once; decoders from the next-token distributions of a teacher that is asked along the way, because a vocabulary of answers for each
-token is too much to keep. ``recompress.methods.distillation.losses`` has the formulas of the parts.
+token is too much to keep. With ``on_policy`` a decoder's student writes some of the text itself (``recompress.methods.distillation.on_policy``). ``recompress.methods.distillation.losses`` has the formulas of the parts.
 
 Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2; Mirzadeh et al. 2020, arXiv:1902.03393 (a teacher in between); Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021 (MiniLMv2),
-arXiv:2012.15828, section 3.1; Sreenivas et al. 2024 (Minitron), arXiv:2408.11796, section 3 (teacher correction).
+arXiv:2012.15828, section 3.1; Sreenivas et al. 2024 (Minitron), arXiv:2408.11796, section 3 (teacher correction); Agarwal et al. 2023 (GKD), arXiv:2306.13649 (on-policy text).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import Field, model_serializer
 
 from recompress.benchmarks import ALL_BENCHMARKS, Example
 from recompress.errors import DataRefused, InputError
 from recompress.integrity.digest import sha256_directory
-from recompress.methods.distillation.closeness import probe_of, prove_closeness
+from recompress.methods.distillation.closeness import probe_of, prove_closeness, prove_writing
 from recompress.methods.distillation.correction import corrected
 from recompress.methods.distillation.dials import Imitation, check
 from recompress.methods.distillation.imitation import fit
 from recompress.methods.distillation.learn import SoftLabels, chosen_text, learn
 from recompress.methods.distillation.live import check_comparable, live_teacher, open_teacher
+from recompress.methods.distillation.on_policy import OnPolicy
 from recompress.methods.distillation.student import fresh_student, prove_shape
 from recompress.methods.distillation.teacher import teacher_outputs, unit_logits
-from recompress.methods.registry import Claim, Inputs, method
+from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
 from recompress.methods.training_step import prove_training
 from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
-from recompress.settings.base import Slug
+from recompress.settings.base import Slug, as_before
 from recompress.training.teacher_outputs import TeacherOutputs
 
 KEPT = ("trim_vocabulary",)
@@ -47,6 +50,30 @@ class Distill(Imitation):
     teacher: Slug | None = None
     """The variant of the recipe that teaches, by name, one that stands above this one; the baseline when left out. A teacher between the two in size can teach
     a small student better than a large one."""
+    on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the batches of which the student reads the beginning alone and writes the rest, for its teacher to judge; decoders only. Writing takes several times
+    as long as reading."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: Any) -> dict[str, Any]:
+        return as_before(self, write(self), ("on_policy",))
+
+
+def check_dials(config: Distill) -> None:
+    """Raises ``InputError`` for dials that contradict each other."""
+    check(config)
+    if config.on_policy > 0 and config.answers * (1 - config.hard_labels) == 0:
+        raise InputError(
+            f"on_policy is {config.on_policy:g}, and nobody but the teacher can say what should follow there; lower hard_labels, or give answers a weight"
+        )
+
+
+def check_writes(config: Distill, benchmark: str) -> None:
+    """Raises ``InputError`` where a student is to write that labels texts."""
+    if config.on_policy > 0 and benchmark not in OF_LANGUAGE:
+        raise InputError(
+            f"on_policy is {config.on_policy:g}, and a model for {benchmark} writes nothing; leave on_policy out, or distil a decoder ({', '.join(OF_LANGUAGE)})"
+        )
 
 
 def prove(before: Checkpoint, after: Checkpoint, config: Distill, inputs: Inputs) -> list[Claim]:
@@ -68,7 +95,9 @@ def prove(before: Checkpoint, after: Checkpoint, config: Distill, inputs: Inputs
         answers = unit_logits(teacher, inputs.benchmark, probe)
     elif soft and not language and inputs.teacher is not None:
         answers = [inputs.teacher[i] for i in places]
-    return [*shape, *prove_closeness(start, after, config, probe, live_teacher(teacher, start) if teacher is not None and asks else None, answers)]
+    live = live_teacher(teacher, start) if teacher is not None and asks else None
+    claims = [*shape, *prove_closeness(start, after, config, probe, live, answers)]
+    return [*claims, prove_writing(start, after, config, probe, live)] if config.on_policy > 0 and live is not None else claims
 
 
 @method(
@@ -76,7 +105,8 @@ def prove(before: Checkpoint, after: Checkpoint, config: Distill, inputs: Inputs
     Distill,
     family="distillation",
     prove=prove,
-    check=check,
+    check=check_dials,
+    check_benchmark=check_writes,
     source="Hinton, Vinyals and Dean 2015, arXiv:1503.02531; Jiao et al. 2020, arXiv:1909.10351, eq. 8 and 9; Wang et al. 2021, arXiv:2012.15828, section 3.1",
     needs=("training", "teacher"),
     benchmarks=ALL_BENCHMARKS,
@@ -115,6 +145,7 @@ def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoi
         depends_on={"teacher": outputs.sha256 if outputs else None, "live_teacher": sha256_directory(directory) if directory else None},
         label="distill",
         dev_counts=config.answers > 0,
+        rewrite=OnPolicy(config.on_policy, tokens=1 + max(student.tokenizer.get_vocab().values())) if config.on_policy > 0 else None,
     )
 
 

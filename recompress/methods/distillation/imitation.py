@@ -22,6 +22,7 @@ from recompress.methods.distillation.inside import PARTS, Inside, look_inside, r
 from recompress.methods.distillation.layer_map import partners
 from recompress.methods.distillation.live import LiveTeacher
 from recompress.methods.distillation.losses import columns, distillation_loss, next_token_loss, relation_loss, states_loss
+from recompress.methods.distillation.on_policy import WRITTEN
 from recompress.models.architecture import architecture_of, layers_of
 from recompress.training.losses import ONE_LABEL, Losses, mean_loss
 
@@ -53,11 +54,10 @@ class Objective:
     """The student's tokens among its logits, where these have rows without a token, or the teacher numbers tokens otherwise."""
 
     def __call__(self, logits: Tensor, batch: Batch) -> Float[Tensor, ""]:
-        """The whole formula."""
-
+        """The whole formula; without hard labels for what the student wrote itself."""
         config = self.config
         loss = self.distance(logits, batch, config.answers * (1 - config.hard_labels))
-        hard = config.answers * config.hard_labels
+        hard = 0.0 if WRITTEN in batch else config.answers * config.hard_labels
         return loss if hard == 0 else loss + hard * mean_loss(self.losses, logits, batch["labels"])
 
     def distance(self, logits: Tensor, batch: Batch, answers: float | None = None) -> Float[Tensor, ""]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from recompress.training.judge import taught, training_features
 from recompress.training.losses import losses_of
 from recompress.training.precision import choose_precision
 from recompress.training.run import train
+
+if TYPE_CHECKING:
+    from recompress.training.trainer import Rewrite
 
 log = logging.getLogger(__name__)
 SAMPLE = 256
@@ -61,6 +64,7 @@ def learn(
     depends_on: Mapping[str, Any],
     label: str,
     dev_counts: bool,
+    rewrite: Rewrite | None = None,
 ) -> Checkpoint:
     """Train ``student`` in place to be like its teacher; with the weights that were best on dev, or the last ones where dev says nothing of what is learned.
 
@@ -81,6 +85,7 @@ def learn(
             label=inputs.label or label,
             soft_labels=soft_labels,
             objective=objective,
+            rewrite=rewrite,
             depends_on=depends_on,
             hold=was_pruned(student),
             counts_from=0.0 if dev_counts else 1.0,
