@@ -106,11 +106,16 @@ def _family(directory: Path) -> str:
 
 def _refuse_no_change(before: Checkpoint, done: Checkpoint, method: Method) -> None:
     """Raises ``InputError`` where every tensor and every token is what it was: whatever the settings ask for is there already."""
-    if isinstance(before.network, Path) or isinstance(done.network, Path) or before.info.cache != done.info.cache:
+    if isinstance(before.network, Path) or isinstance(done.network, Path) or _kept_otherwise(before, done):
         return
     was, now = before.network.state_dict(), done.network.state_dict()
     if was.keys() == now.keys() and all(tensor.equal(now[name]) for name, tensor in was.items()) and _shares(before) == _shares(done):
         raise InputError(f"{method.name} has nothing to do: with these settings every weight stays what it is; ask for more, or leave the step out")
+
+
+def _kept_otherwise(before: Checkpoint, done: Checkpoint) -> bool:
+    """Whether the model keeps its numbers, or keys and values, in other forms, which no tensor in memory shows."""
+    return (before.info.cache, before.info.floats) != (done.info.cache, done.info.floats)
 
 
 def _shares(checkpoint: Checkpoint) -> int:

@@ -22,7 +22,18 @@ from recompress.errors import InputError, IntegrityError
 from recompress.integrity.atomic_directory import new_directory
 from recompress.models.architecture import architecture_named, architecture_of, check_described, layers_of
 from recompress.models.cache_bits import CacheBits
-from recompress.models.files import CONFIG_FILE, distinct_tensors, fill, opened, read_config, read_tensors, refuse_pickles, write_config
+from recompress.models.files import (
+    CONFIG_FILE,
+    HalfPrecision,
+    as_stored,
+    distinct_tensors,
+    fill,
+    opened,
+    read_config,
+    read_tensors,
+    refuse_pickles,
+    write_config,
+)
 from recompress.models.genai_config import read_genai_config
 from recompress.models.heads import head_of
 from recompress.models.one_file import BESIDE, FILES, WHAT, check_file
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
 INFO_FILE = "recompress.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = FILES["onnx"]
-LATER = ("answering", "standard", "cache")
+LATER = ("answering", "standard", "cache", "floats")
 """What a later version says of models that have it; of others the file stays as it was."""
 
 
@@ -68,6 +79,8 @@ class Info:
     """Mean and standard deviation of the numbers that it learned from, where it answers with a number. Its answers are in the data's unit all the same."""
     cache: CacheBits | None = None
     """How a decoder on torch keeps keys and values, where not as they are."""
+    floats: HalfPrecision | None = None
+    """In what the numbers of its weights that are no codes are stored, where not in 32 bits; in memory they are 32-bit floats all the same."""
     onnx: dict[str, Any] = field(default_factory=dict)
     """How an ONNX graph was made, and what its runtime must know: ``pad_id``, ``int8``, ``reduce_range`` …"""
 
@@ -152,7 +165,7 @@ def write(checkpoint: Checkpoint, directory: Path) -> None:
         from safetensors.torch import save_file
 
         write_config(checkpoint.network, directory)
-        save_file(distinct_tensors(checkpoint.network), directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(as_stored(checkpoint.network, info.floats), directory / WEIGHTS_FILE, metadata={"format": "pt"})
         (directory / WEIGHTS_FILE).chmod((directory / CONFIG_FILE).stat().st_mode)  # safetensors makes a file that only its owner may read
         info = replace(info, **_odd_shapes(checkpoint.network))
     values = {name: value for name, value in asdict(info).items() if name not in LATER or value}

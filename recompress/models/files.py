@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from recompress.errors import InputError, IntegrityError
 from recompress.models.architecture import architecture_named
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WHOLE_FILE, SHARDS, SHARD_INDEX = "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_config.json"
+HalfPrecision = Literal["float16", "bfloat16"]
+"""Kinds of floats in 16 bits: with 11 binary digits between 6e-5 and 65,504, or with 8 and the range of 32-bit floats."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".msgpack")
 
 
@@ -151,6 +153,17 @@ def distinct_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
         seen[tensor.data_ptr()] = name
         tensors[name] = tensor.detach().to(dtype=torch.float32 if name in parameters and tensor.is_floating_point() else tensor.dtype).contiguous()
     return dict(sorted(tensors.items()))
+
+
+def as_stored(network: PreTrainedModel, floats: HalfPrecision | None) -> dict[str, Tensor]:
+    """``distinct_tensors`` as they go into the file: parameters in 16 bits, where ``floats`` names a kind."""
+    import torch
+
+    tensors = distinct_tensors(network)
+    if floats is None:
+        return tensors
+    parameters, kind = dict(network.named_parameters(remove_duplicate=False)).keys(), getattr(torch, floats)
+    return {name: tensor.to(kind) if name in parameters and tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def _numbered(name: str) -> list[int | str]:
