@@ -26,6 +26,8 @@ from transformers import {auto_class}, AutoTokenizer
 model, tokenizer = {auto_class}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")
 ```
 """
+DRAWN = 32
+"""Texts of tokens that are drawn, of as many lengths, on which two tokenizers are compared."""
 ODD = {
     "heads": "heads of its layers",
     "neurons": "neurons of its layers",
@@ -62,10 +64,13 @@ def _check_tokens(target: Path, way_out: str) -> None:
 
     with quiet_transformers():
         theirs = AutoTokenizer.from_pretrained(target, local_files_only=True, trust_remote_code=False)
-    ours = load_tokenizer(target)
-    for text in AWKWARD:
+    ours, draw = load_tokenizer(target), np.random.default_rng(0)
+    drawn = [ours.decode(draw.integers(0, len(ours), length).tolist()) for length in range(2, 2 + DRAWN)]
+    for text in (*AWKWARD, *drawn):
         if ours(text, verbose=False)["input_ids"] != theirs(text, verbose=False)["input_ids"]:
-            raise InputError(f"plain transformers reads the tokenizer of {target.name} as a {type(theirs).__name__}, which cuts {text!r} otherwise; {way_out}")
+            raise InputError(
+                f"plain transformers reads the tokenizer of {target.name} as a {type(theirs).__name__}, which cuts {text[:40]!r} otherwise; {way_out}"
+            )
 
 
 def read_back(target: Path, info: Info, way_out: str) -> Any:

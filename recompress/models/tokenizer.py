@@ -23,8 +23,16 @@ SEGMENTS = "token_type_ids"
 """The input that says which of two texts a token belongs to. Models that have an embedding for it name it among their tokenizer's inputs."""
 CHAT = "chat_template"
 """What a model of language that answers people puts around what they say; a program in Jinja, run by nobody but ``recompress.models.chat``."""
-AWKWARD = ("", " ", "it's 12345, 3.14 and x_1!?  ", "We'LL\tsee\n\n  two\r\nlines", "naïve Ẽ ½ Ⅻ ٣٤ 漢字かな 한글 🙂\u200d", "a</s><|im_start|>b\u00a0c")
-"""Texts that tokenizers cut otherwise where they differ: digits, letters of other alphabets, spaces, what looks like a special token."""
+AWKWARD = (
+    "",
+    " ",
+    "it's 12345, 3.14 and x_1!?  ",
+    "We'LL\tsee\n\n  two\r\nlines",
+    "naïve Ẽ ½ Ⅻ ٣٤ 漢字かな 한글 🙂\u200d",
+    "a</s><|im_start|>b\u00a0c",
+    "e\u0301 tọ\u0301",
+)
+"""Texts that tokenizers cut otherwise where they differ: digits, letters of other alphabets, marks beside their letters, spaces, what looks like a special token."""
 PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of transformers that read tokenizer.json as it stands."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
