@@ -57,6 +57,22 @@ def make_packed(family: str, source: Path, folder: Path) -> Path:
     return folder
 
 
+class Sources:
+    """Models with random weights, each made when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def of(self, family: str, form: str) -> Path:
+        """``plain``; ``untied``, with an output layer of its own; or ``packed``."""
+        place = self.folder / f"{form}-{family}"
+        if place.exists():
+            return place
+        if form == "packed":
+            return make_packed(family, self.of(family, "plain"), place)
+        return make_source(family, place, **({"tie_word_embeddings": False} if form == "untied" else {}))
+
+
 def inputs_for(method: Method, family: str, source: Path, workdir: Path) -> Inputs:
     """Everything that the method says it needs. The teacher is another model of the same family."""
     inputs = inputs_of(family, workdir)

@@ -14,8 +14,8 @@ import pytest
 from recompress.errors import InputError
 from recompress.methods.registry import Claim, all_methods
 from recompress.methods.runner import run_step
-from tests.methods.matrix import UNTIED, answers, inputs_for, make_packed, make_source, paddings_seen, settings_of
-from tests.six import CLASSIFIERS, DECODERS, KIN, KINDS, LATER, READERS, SIX, architecture_in, benchmark_of
+from tests.methods.matrix import UNTIED, Sources, answers, inputs_for, paddings_seen, settings_of
+from tests.six import CLASSIFIERS, KIN, KINDS, LATER, READERS, SIX, architecture_in, benchmark_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = all_methods()
@@ -43,12 +43,8 @@ def is_supported(name: str, family: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("sources")
-    untied = {f"untied {family}": make_source(family, folder / f"untied-{family}", tie_word_embeddings=False) for family in (*DECODERS, *KIN)}
-    plain = {family: make_source(family, folder / family) for family in EVERY}
-    packed = {f"packed {family}": make_packed(family, plain[family], folder / f"packed-{family}") for family in EVERY}
-    return plain | untied | packed
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return Sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +53,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name, family", parameters(supported=True))
-def test_it_works_and_proves_it(name: str, family: str, sources: dict[str, Path], results: Path, tmp_path: Path) -> None:
+def test_it_works_and_proves_it(name: str, family: str, sources: Sources, results: Path, tmp_path: Path) -> None:
     method, place = METHODS[name], results / name / family
-    source = sources[f"untied {family}" if name in UNTIED else f"packed {family}" if method.takes == "packed" else family]
+    source = sources.of(family, "untied" if name in UNTIED else "packed" if method.takes == "packed" else "plain")
     inputs = inputs_for(method, family, source, tmp_path / "work")
     with paddings_seen() as wrong:
         report = run_step(name, settings_of(method), source, place / "model", inputs)
@@ -84,9 +80,9 @@ ANSWERS_WITH_THE_BATCH = {"dynamic_int8"}
 
 
 @pytest.mark.parametrize("name, family", parameters(supported=False))
-def test_what_is_not_supported_is_refused(name: str, family: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_what_is_not_supported_is_refused(name: str, family: str, sources: Sources, tmp_path: Path) -> None:
     method = METHODS[name]
-    source = sources[f"packed {family}" if method.takes == "packed" else family]
+    source = sources.of(family, "packed" if method.takes == "packed" else "plain")
     with pytest.raises(InputError, match=f"{name} does not support the (architecture|benchmark)"):
         run_step(name, settings_of(method), source, tmp_path / "model", inputs_for(method, family, source, tmp_path / "work"))
     assert not (tmp_path / "model").exists()
