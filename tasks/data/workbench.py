@@ -22,11 +22,11 @@ from pathlib import Path
 
 from recompress.data.version import with_present_versions
 from recompress.errors import DataRefused, StorageError
+from recompress.integrity.file_lock import cannot_lock
 from tasks import QUIET
 from tasks.data.dvc_config import quoted, read_config
 from tasks.data.pins import Pin
 from tasks.running.lock import OUT_OF_ROOM
-from tasks.tracking.track import cannot_lock
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]

@@ -23,6 +23,7 @@ from recompress.evidence.dossier import origin_of
 from recompress.evidence.file_list import read_document
 from recompress.evidence.layout import LIST
 from recompress.integrity.digest import sha256_json
+from recompress.integrity.file_lock import locked
 from recompress.integrity.model_files import check_version
 from recompress.ledger import Entry
 from recompress.promotion.states import Progress
@@ -31,7 +32,6 @@ from tasks.ledger.keys import own_key, own_model_key
 from tasks.people.audit_keys import note_keys
 from tasks.running.project import Project
 from tasks.tracking.memory import Memory
-from tasks.tracking.track import locked
 
 if TYPE_CHECKING:
     from tasks.running.recompression import Recompression

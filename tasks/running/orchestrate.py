@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from recompress.errors import InputError, StorageError
+from recompress.integrity.file_lock import locked
 from tasks.running.interrupt import ending_at_once
 from tasks.running.lock import check_free
 from tasks.running.prefect_server import check_server, named_server, put_unusable_aside, start_temporary_server
 from tasks.running.recompression import listener, read_plan
 from tasks.running.server_watchdog import end_server_with_this_process
 from tasks.running.servers import SIGNALS, die_with_parent, end_group, noted_signals
-from tasks.tracking.track import Store, locked
+from tasks.tracking.track import Store
 
 SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from recompress.errors import StorageError
 from recompress.integrity.digest import sha256_json
+from recompress.integrity.file_lock import locked
 from recompress.ledger import Ledger
 from recompress.methods.known_chains import KnownChains
 from recompress.patience import Patience
@@ -33,7 +34,7 @@ from tasks.running.room import at_work
 from tasks.running.step_keys import made_of
 from tasks.tracking.memory import KIND, Memory
 from tasks.tracking.registry import open_registry
-from tasks.tracking.track import Result, Store, locked
+from tasks.tracking.track import Result, Store
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 900.0

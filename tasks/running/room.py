@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tasks.tracking.track import cannot_lock
+from recompress.integrity.file_lock import cannot_lock
 
 Say = Callable[[str], None]
 

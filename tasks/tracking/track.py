@@ -7,8 +7,6 @@ A finished step is a small JSON artifact with the step's result and the digests 
 from __future__ import annotations
 
 import atexit
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from recompress.errors import InputError, IntegrityError, StorageError, without_passwords
 from recompress.integrity.digest import canonical_json, check_directory, sha256_bytes, sha256_directory, sha256_file
 from recompress.integrity.durable import flush_tree
+from recompress.integrity.file_lock import locked
 from recompress.patience import Patience
 from recompress.records import DatasetRef
 from recompress.settings.file import SettingsFile
@@ -43,8 +42,6 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 DATABASES = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle")
 """What MLflow takes for a store of runs without knowing where their files belong."""
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""How file systems say that they cannot lock: some mounts of NFS and Lustre, and some FUSE ones."""
 
 
 class Store:
@@ -325,24 +322,3 @@ def check(path: Path, sha256: str) -> None:
         raise IntegrityError(f"{path.name} is missing")
     elif sha256_file(path) != sha256:
         raise IntegrityError(f"{path.name} has another sha256 than when it was stored")
-
-
-@contextmanager
-def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
-    """Hold a file lock, which the operating system lets go of when the process dies. With ``busy``, refuse with that line instead of waiting."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise StorageError(str(busy)) from None
-        except OSError as error:
-            raise cannot_lock(path, error) from None
-        yield
-
-
-def cannot_lock(path: Path, error: OSError) -> Exception:
-    """What a lock that failed means for a person; the error itself where it is not the file system that cannot lock."""
-    if error.errno not in NO_LOCKS:
-        return error
-    return StorageError(f"this file system cannot lock files ({path}: {error.strerror}); put the project on a local disk, or mount this one with locks")

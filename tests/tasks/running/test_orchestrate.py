@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from recompress.errors import StorageError
+from recompress.integrity.file_lock import locked
 from tasks.ledger.access import open_ledger
 from tasks.running import orchestrate
 from tasks.running.lock import is_busy, recipe_held
 from tasks.running.orchestrate import prepare, run_flow
-from tasks.tracking.track import locked
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from recompress.errors import StorageError
+from recompress.integrity.file_lock import locked
 from tasks.running.leases import me, told
 from tasks.running.lock import recipe_held
 from tasks.running.recompression import Recompression
-from tasks.tracking.track import Store, locked
+from tasks.tracking.track import Store
 from tests.children import Child
 
 
