@@ -19,7 +19,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +31,6 @@ from studies.decoders import lines_of, train_text
 from studies.parity import Drawn, fitted, theirs, version_in
 from studies.smollm import apart, dense, nats
 from studies.written import RESULTS, Results, parser_of, write
-
-if TYPE_CHECKING:
-    pass
 
 LENGTH, TESTED = 1024, 16
 READ, CALIBRATED = 512, 32
@@ -109,9 +106,9 @@ def own(kept: Results, floats: Path, calibration: list[list[int]], tested: list[
             remember(kept, name, {"nats": nats(open_runtime(place, threads=1), tested), "wall": wall, "processor": processor, "bytes": size})
 
 
-def others(kept: Results, tool: str, python: Path, floats: Path, calibration: list[list[int]], tested: list[list[int]]) -> None:
+def others(kept: Results, tool: str, python: Path, floats: Path, calibration: list[list[int]], tested: list[list[int]], names: list[str]) -> None:
     """The same asked of another tool, one job after another, and measured by this project."""
-    asked = [name for name in PEERS[tool] if f"{tool}: {name}" not in kept]
+    asked = [name for name in PEERS[tool] if name in names and f"{tool}: {name}" not in kept]
     base = load(floats)
     for name in asked:
         [(method, dials)] = OURS[name]
@@ -181,7 +178,7 @@ def arguments() -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--llmcompressor", type=Path)
     parser.add_argument("--gptqmodel", type=Path)
-    parser.add_argument("--only", nargs="+", choices=OURS, default=[*OURS], help="of this project's")
+    parser.add_argument("--only", nargs="+", choices=OURS, default=[*OURS], help="these alone")
     return parser.parse_args()
 
 
@@ -201,7 +198,7 @@ def main() -> None:
             remember(kept, "floats", {"nats": nats(open_runtime(floats, threads=1), tested)})
         for tool, python in pythons.items():
             if python is not None:
-                others(kept, tool, python, floats, calibration, tested)
+                others(kept, tool, python, floats, calibration, tested, told.only)
         own(kept, floats, calibration, tested, told.only)
     from importlib.metadata import version
 
