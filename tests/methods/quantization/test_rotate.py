@@ -186,6 +186,17 @@ def test_plain_transformers_reads_it_and_later_steps_take_it(tmp_path: Path) -> 
         run_step(name, get_method(name).config(**dials), tmp_path / "turned", tmp_path / name, inputs)
 
 
+def test_it_may_follow_a_cache_in_few_bits_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """Turned values are rounded otherwise, so that answers through the cache are not the same."""
+    inputs, form = inputs_of("llama", tmp_path / "work"), {"bits": 2, "group": 8, "residual": 4}
+    checkpoint = checkpoint_of("llama", tie_word_embeddings=False)
+    checkpoint.torch_network.get_output_embeddings().weight.data.mul_(8)
+    save(checkpoint, tmp_path / "source")
+    run_step("kv_cache", get_method("kv_cache").config(**form), tmp_path / "source", tmp_path / "kept", inputs)
+    run_step("rotate", Rotate(), tmp_path / "kept", tmp_path / "turned", inputs)
+    assert load(tmp_path / "turned").info.cache == load(tmp_path / "kept").info.cache
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_others(tmp_path: Path) -> None:
     for place, seed in (("one", 0), ("again", 0), ("other", 1)):
         turned(checkpoint_of("llama"), tmp_path / place, seed=seed)
