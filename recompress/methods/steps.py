@@ -19,6 +19,8 @@ class Step(Settings):
     """The module of the function that does it: what the step's key takes the fingerprint of."""
     needs: tuple[Need, ...]
     gives: Runtime
+    architectures: tuple[str, ...]
+    """Model types that the method knows: whether the base is one of them is seen when it is found."""
 
     @property
     def as_json(self) -> dict[str, object]:
@@ -51,4 +53,4 @@ def _read_step(file: SettingsFile, location: tuple[str, str, int]) -> Step:
         raise InputError(f"the settings of {name!r} should be {{key: value}}, {{}} for none, got {step[name]!r} ({file.where((*location, name))})")
     chosen = methods[name]
     config = file.read_as(chosen.config, (*location, name))
-    return Step(method=name, config=config, module=chosen.run.__module__, needs=chosen.needs, gives=chosen.gives)
+    return Step(method=name, config=config, module=chosen.run.__module__, needs=chosen.needs, gives=chosen.gives, architectures=chosen.architectures)
