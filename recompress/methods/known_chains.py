@@ -20,7 +20,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 import recompress
 from recompress.integrity.digest import canonical_json, sha256_bytes, sha256_json
@@ -48,10 +48,10 @@ class KnownChains:
 
     def recall(self, benchmark: str, steps: Sequence[Mapping[str, Any]]) -> tuple[Step, ...] | None:
         """The steps of a chain; ``None`` where they have to be read. ``steps`` are as the recipe writes them."""
-        kept = self._kept.get(_key(benchmark, steps)) if self.believed else None
         try:
+            kept = self._kept.get(_key(benchmark, steps)) if self.believed else None
             known = [Step.model_validate_json(json.dumps(step | {"config": {}})).model_copy(update={"config": Dials(**step["config"])}) for step in kept or ()]
-        except (ValidationError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # laid there by somebody, or NaN in the recipe: who reads the chain says so
             return None
         said = [{step.method: step.config.model_dump(mode="json")} for step in known]
         return tuple(known) if said and _holds(said, list(steps)) else None
@@ -65,11 +65,17 @@ class KnownChains:
         kept = self._kept
         if not self.file.parent.is_dir() or kept.items() >= self.read.items():
             return
-        chains = dict(list({**kept, **self.read}.items())[-MOST:])
+        try:
+            text = _as_text(dict(list({**kept, **self.read}.items())[-MOST:]))
+        except ValueError:  # somebody has laid something there that has no digest
+            text = _as_text(self.read)
         partial = self.file.with_name(f"{self.file.name}.{os.getpid()}")
-        with suppress(OSError):
-            partial.write_bytes(canonical_json({"read_by": reader_digest(), "chains": [[key, chain] for key, chain in chains.items()]}))
+        try:
+            partial.write_bytes(text)
             partial.replace(self.file)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     @cached_property
     def _kept(self) -> dict[str, list[dict[str, Any]]]:
@@ -77,8 +83,12 @@ class KnownChains:
         try:
             found = json.loads(self.file.read_bytes())
             return dict(found["chains"]) if found["read_by"] == reader_digest() else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
+
+
+def _as_text(chains: Mapping[str, list[dict[str, Any]]]) -> bytes:
+    return canonical_json({"read_by": reader_digest(), "chains": [[key, chain] for key, chain in chains.items()]})
 
 
 def _key(benchmark: str, steps: Sequence[Mapping[str, Any]]) -> str:

@@ -28,8 +28,17 @@ S = TypeVar("S", bound=Settings)
 MAX_CHARACTERS = 1 << 20
 
 
+LARGEST = (1 << 53) - 1
+"""The largest whole number that has a digest (RFC 8785)."""
+DEEPEST = 40
+"""So many lists and keys inside each other: far more than any settings have."""
+
+
 class _Alias(Exception):
     """Something in the text stands for what was written elsewhere in it."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,7 +46,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise _Alias
+            raise _Alias(self.peek_event().start_mark.line + 1)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
@@ -99,8 +108,10 @@ class SettingsFile:
             raise InputError(f"{self.path} is {len(text):,} characters long, the limit is {MAX_CHARACTERS:,}")
         try:
             node = _composed(text)
-        except _Alias:
-            raise InputError(f"{self.path} uses a YAML alias (*name); write the value out") from None
+        except _Alias as alias:
+            raise InputError(f"{self.path} uses a YAML alias (*name); write the value out ({self.path}:{alias.line})") from None
+        except RecursionError:
+            raise InputError(f"{self.path} is nested deeper than {DEEPEST} lists and keys") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
@@ -111,10 +122,14 @@ class SettingsFile:
 
     def _construct(self, node: yaml.Node, location: Location) -> Any:
         self.lines.setdefault(location, node.start_mark.line + 1)
+        if len(location) > DEEPEST:
+            raise InputError(f"nested deeper than {DEEPEST} lists and keys ({self.path}:{node.start_mark.line + 1})")
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
                 key, line = str(key_node.value), key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode) or not _is_text(key):
+                    raise InputError(f"a key is a word, and here stands something else ({self.path}:{line})")
                 if key in mapping:
                     raise InputError(f"{key!r} is given twice ({self.path}:{line})")
                 self.lines[(*location, key)] = line
@@ -124,11 +139,32 @@ class SettingsFile:
             return [self._construct(child, (*location, i)) for i, child in enumerate(node.value)]
         loader = _Loader("")
         try:
-            return loader.construct_object(node)
+            value = loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"{node.value!r} cannot be read: {error} ({self.path}:{node.start_mark.line + 1})") from None
         finally:
             loader.dispose()
+        if why := _no_setting(value):
+            raise InputError(f"{_given(node.value)} {why} ({self.path}:{node.start_mark.line + 1})")
+        return value
+
+
+def _no_setting(value: Any) -> str:
+    """Why no setting can be such a value, which JSON or a digest has no form for; empty where one can."""
+    if isinstance(value, str) and not _is_text(value):
+        return "holds half a character"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"is a number beyond {LARGEST:,}, which no setting can be; put it into quotes where it is a name"
+    return "" if value is None or isinstance(value, str | int | float) else f"is {type(value).__name__} to YAML; write it as text, a number, true or false"
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=32)
