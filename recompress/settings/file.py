@@ -46,7 +46,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise _Alias(self.peek_event().start_mark.line + 1)
+            alias: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _Alias(alias.start_mark.line + 1)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 

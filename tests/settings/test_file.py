@@ -47,7 +47,7 @@ def test_what_is_right_is_read(tmp_path: Path) -> None:
         ("name: x\nname: y\n", r"'name' is given twice \(.*x.yaml:2\)"),
         ("rate: 1\n", r"name is missing \(.*x.yaml:1\)"),
         ("name: [x\n", r"not valid YAML: .* \(.*x.yaml:\d\)"),
-        ("name: &a x\ninner: *a\n", r"uses a YAML alias .* \(.*x.yaml:2\)"),
+        ("name: &a x\nmany:\n  - *a\n\n\n  - {}\n", r"uses a YAML alias .* \(.*x.yaml:3\)"),
         ("name: x\nrate: 9007199254740992\n", r"'9007199254740992' is a number beyond 9,007,199,254,740,991, .* \(.*x.yaml:2\)"),
         ('name: "\\ud800"\n', r"holds half a character \(.*x.yaml:1\)"),
         ('name: x\n"\\ud800": 1\n', r"a key is a word, and here stands something else \(.*x.yaml:2\)"),
