@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from recompress.errors import InputError
-from recompress.settings.allowed import allowed_at
+from recompress.settings.allowed import KEY, allowed_at
 from recompress.settings.base import Settings
 
 Location = tuple[int | str, ...]
@@ -81,21 +81,24 @@ class SettingsFile:
         try:
             return kind.model_validate_json(json.dumps(values))
         except ValidationError as error:
-            problems = [self._explain(kind, problem, location) for problem in error.errors()]
-            raise InputError("; ".join(problems[:3])) from None
+            problems = dict.fromkeys(self._explain(kind, problem, location) for problem in error.errors())  # each branch of a union says the same
+            raise InputError("; ".join([*problems][:3])) from None
 
     def _explain(self, kind: type[Settings], problem: ErrorDetails, above: Location) -> str:
-        location = (*above, *problem["loc"])
+        inside = _value_at(kind, problem)
+        location = (*above, *inside)
         where = self.where(location)
         if problem["type"] == "extra_forbidden":
-            return unknown("key", str(location[-1]), _keys_at(kind, problem["loc"][:-1]), where)
+            return unknown("key", str(location[-1]), _keys_at(kind, inside[:-1]), where)
         if problem["type"] == "missing":
             return f"{_name(location)} is missing ({where})"
         name, given = _name(location) or "the file", _given(problem["input"])
         if problem["type"] == "value_error":
             return f"{name} {problem['msg'].removeprefix('Value error, ')}, got {given} ({where})"
-        if (words := allowed_at(kind, problem["loc"])) is not None:
-            return f"{name} is {words}, got {given} ({where})"
+        if problem["type"] == "too_short":
+            return f"{name} needs {problem['ctx']['min_length']} or more, got {given} ({where})"
+        if (words := allowed_at(kind, inside)) is not None:
+            return f"{name.removesuffix(f'.{KEY}')} is {words}, got {given} ({where})"
         return f"{name} {problem['msg'].removeprefix('Input ')}, got {given} ({where})"
 
     def _compose(self) -> yaml.Node:
@@ -222,6 +225,14 @@ def _given(value: Any) -> str:
 
 def _name(location: Location) -> str:
     return ".".join(str(step) for step in location)
+
+
+def _value_at(kind: type[Settings], problem: ErrorDetails) -> Location:
+    """Where the value stands that is wrong: of a union, pydantic names a branch behind it."""
+    location = problem["loc"]
+    if problem["type"] in ("extra_forbidden", "missing") or allowed_at(kind, location) is not None:
+        return location
+    return location[:-1] if allowed_at(kind, location[:-1]) is not None else location
 
 
 def _keys_at(kind: type[Settings], location: Location) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from recompress.errors import InputError
-from recompress.settings.base import Settings, Share
+from recompress.settings.base import Settings, Share, Slug
 from recompress.settings.file import read_settings
 
 
@@ -21,6 +23,8 @@ class Outer(Settings):
     inner: Inner = Inner()
     many: tuple[Inner, ...] = ()
     named: dict[str, Inner] = {}
+    tables: bool | Literal["few"] = True
+    lists: Annotated[dict[Slug, tuple[dict[str, object], ...]], Field(min_length=1)] = {"a": ()}
 
 
 def read(tmp_path: Path, text: str) -> Outer:
@@ -56,6 +60,12 @@ def test_what_is_right_is_read(tmp_path: Path) -> None:
         ("name: x\nrate: " + "[" * 41 + "]" * 41, r"nested deeper than 40 lists and keys \(.*x.yaml:2\)"),
         ("name: x\nrate: " + "[" * 3000 + "]" * 3000, r"x.yaml is nested deeper than 40 lists and keys"),
         ("", r"is empty"),
+        ("name: x\ntables: fw\n", r"^tables is true or false or 'few', got 'fw' \([^;]*x.yaml:2\)$"),
+        ("name: x\ntables: 1\n", r"^tables is true or false or 'few', got 1 \([^;]*x.yaml:2\)$"),
+        ("name: x\nlists: {}\n", r"^lists needs 1 or more, got {} \(.*x.yaml:2\)$"),
+        ("name: x\nlists:\n  A: []\n", r"^lists.A is a name of at most 80 small letters, .*, got 'A' \(.*x.yaml:3\)$"),
+        ("name: x\nlists:\n  a:\n    - wanda\n", r"^lists.a.0 is keys and values, got 'wanda' \(.*x.yaml:4\)$"),
+        ("name: x\nlists: {a: }\n", r"^lists.a is a list, got null \(.*x.yaml:2\)$"),
         ("- 1\n", r"the file is keys and values"),
         ("name: !!python/object/apply:os.system [ls]\n", r"name is text"),
     ],
