@@ -33,10 +33,11 @@ def read_steps(file: SettingsFile, variant: str, benchmark: str) -> tuple[Step, 
     steps = tuple(_read_step(file, ("variants", variant, i)) for i in range(len(file.values["variants"][variant])))
     if not steps:
         raise InputError(f"variant {variant!r} has no steps ({file.where(('variants', variant))})")
-    try:
-        check_chain([(step.method, step.config) for step in steps], benchmark, None)
-    except InputError as error:
-        raise InputError(f"{error} ({file.where(('variants', variant))})") from None
+    for i in range(len(steps)):
+        try:
+            check_chain([(step.method, step.config) for step in steps[: i + 1]], benchmark, None)
+        except InputError as error:
+            raise InputError(f"{error} ({file.where(('variants', variant, i, steps[i].method))})") from None
     return steps
 
 

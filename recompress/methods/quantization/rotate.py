@@ -68,10 +68,14 @@ class Rotate(Settings):
     """Turn the values of each attention head."""
 
 
-def refuse(network: PreTrainedModel, config: Rotate) -> None:
-    """Raises ``InputError`` where there is nothing to turn, and for layers and embeddings that cannot be turned one by one."""
+def check(config: Rotate) -> None:
+    """Raises ``InputError`` where there is nothing to turn."""
     if not (config.stream or config.heads):
         raise InputError("rotate is told to turn nothing, neither the stream nor the heads; set one of them to true, or leave the step out")
+
+
+def refuse(network: PreTrainedModel) -> None:
+    """Raises ``InputError`` for layers and embeddings that cannot be turned one by one."""
     layers = layers_of(network)
     parts = [part for layer in layers for part in (layer.query, layer.key, layer.value, layer.out, *layer.neurons_in, layer.neurons_out)]
     plain = all(map(is_linear, parts)) and type(network.get_input_embeddings()) is nn.Embedding
@@ -137,6 +141,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Rotate, inputs: Inputs)
     Rotate,
     family="quantization",
     prove=prove,
+    check=check,
     needs=("calibration",),
     benchmarks=ALL_BENCHMARKS,
     architectures=("llama",),
@@ -149,7 +154,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Rotate, inputs: Inputs)
 def rotate(checkpoint: Checkpoint, config: Rotate, inputs: Inputs) -> Checkpoint:
     """Turn the residual stream and the values of each head, so that weights have no outliers; changes no answer, prepares for few bits."""
     network = checkpoint.torch_network
-    refuse(network, config)
+    refuse(network)
     draw = torch.Generator().manual_seed(inputs.seed)
     if config.stream:
         turn_stream(network, rotation(int(network.config.hidden_size), draw))
