@@ -56,6 +56,7 @@ WORSE = 0.5
 """Of the error of rounding, that it may rise by: a rotation of normal numbers gives others like them, and on SmolLM2-135M, where GPTQ gains, it rises by 0.23."""
 PROBE = FewBits(bits=4)
 """What the gain is claimed of: rounding to the nearest, one scale for each output."""
+STORED = "rotate turns matrices, and some are stored as two factors or stand in several places then; rotate first"
 FILLS = "a rotation mixes zeros with what is not zero, so that the sparsity would be lost; rotate first"
 
 
@@ -148,7 +149,10 @@ def prove(before: Checkpoint, after: Checkpoint, config: Rotate, inputs: Inputs)
     source="Ashkboos et al. 2024, arXiv:2404.00456, sections 3 and 4; Ashkboos et al. 2024, arXiv:2401.15024, theorem 1",
     shrinks="nothing: it prepares for few bits; tied embeddings become two matrices",
     speeds_up="nothing",
-    not_after=dict.fromkeys(("magnitude", "wanda", "sparsegpt", "gradual", "movement", "platon", "dynamic_sparse"), FILLS),
+    not_after={
+        **dict.fromkeys(("magnitude", "wanda", "sparsegpt", "gradual", "movement", "platon", "dynamic_sparse"), FILLS),
+        **dict.fromkeys(("svd", "fisher_svd", "activation_svd", "factorize_embeddings", "share_layers"), STORED),
+    },
     not_before={"tie_embeddings": "the scale of the last norm is in the output layer now, which can be tied to the embeddings no more; tie first"},
 )
 def rotate(checkpoint: Checkpoint, config: Rotate, inputs: Inputs) -> Checkpoint:

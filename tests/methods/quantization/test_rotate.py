@@ -270,6 +270,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         save(checkpoint_of("llama"), tmp_path / name / "first")
         inputs = inputs_of("llama", tmp_path / name / "work")
         run_step(name, get_method(name).config(**dials), tmp_path / name / "first", tmp_path / name / "second", inputs)
+        (note := tmp_path / name / "second" / "recompress.json").write_text(note.read_text().replace(f'"{name}"', '"finetune"'))  # as if nobody knew
         with pytest.raises(InputError, match="stored as two factors or stand in several places; put it before"):
             run_step("rotate", Rotate(), tmp_path / name / "second", tmp_path / name / "third", inputs)
         assert not (tmp_path / name / "third").exists()
@@ -279,6 +280,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     "steps, family, why",
     [
         ([("wanda", {}), ("rotate", {})], "llama", "rotate cannot follow wanda: .*sparsity would be lost; rotate first"),
+        ([("svd", {"parameters": 0.5}), ("rotate", {})], "llama", "rotate cannot follow svd: .* stored as two factors .*; rotate first"),
+        ([("share_layers", {}), ("finetune", {}), ("rotate", {})], "llama", "rotate cannot follow share_layers: .* in several places then; rotate first"),
         ([("rotate", {}), ("tie_embeddings", {})], "llama", "tie_embeddings cannot follow rotate: .*tie first"),
         ([("rtn", {}), ("rotate", {})], "llama", "rotate cannot follow rtn"),
         ([("rotate", {})], "gpt2", "rotate does not support the architecture 'gpt2'; it supports llama"),
