@@ -81,8 +81,8 @@ class SettingsFile:
         try:
             return kind.model_validate_json(json.dumps(values))
         except ValidationError as error:
-            problems = dict.fromkeys(self._explain(kind, problem, location) for problem in error.errors())  # each branch of a union says the same
-            raise InputError("; ".join([*problems][:3])) from None
+            problems = [*dict.fromkeys(self._explain(kind, problem, location) for problem in error.errors())]  # each branch of a union says the same
+            raise InputError("; ".join(problems[:3])) from None
 
     def _explain(self, kind: type[Settings], problem: ErrorDetails, above: Location) -> str:
         inside = _value_at(kind, problem)
