@@ -54,7 +54,7 @@ class KnownChains:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # laid there by somebody, or NaN in the recipe: who reads the chain says so
             return None
         said = [{step.method: step.config.model_dump(mode="json")} for step in known]
-        return tuple(known) if said and _holds(said, list(steps)) else None
+        return tuple(known) if said and _holds(said, list(steps)) and all(map(_is_a_method, known)) else None
 
     def keep(self, benchmark: str, written: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> None:
         """Remember a chain that was read, until ``write``."""
@@ -80,6 +80,8 @@ class KnownChains:
     @cached_property
     def _kept(self) -> dict[str, list[dict[str, Any]]]:
         """What the file holds, where it was written by this code with these packages on such a processor; nothing for a file that is torn."""
+        if not self.file.is_file():  # a pipe has no end
+            return {}
         try:
             found = json.loads(self.file.read_bytes())
             return dict(found["chains"]) if found["read_by"] == reader_digest() else {}
@@ -93,6 +95,12 @@ def _as_text(chains: Mapping[str, list[dict[str, Any]]]) -> bytes:
 
 def _key(benchmark: str, steps: Sequence[Mapping[str, Any]]) -> str:
     return sha256_json([benchmark, list(steps)])
+
+
+def _is_a_method(step: Step) -> bool:
+    """Whether the module that it names lies where methods do: a digest is made of its code."""
+    home, methods = Path(recompress.__file__).parent, f"{recompress.__name__}.methods."
+    return step.module.startswith(methods) and home.joinpath(*step.module.split(".")[1:]).with_suffix(".py").is_file()
 
 
 def _holds(known: Any, given: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_what_the_recipe_says_is_not_believed_otherwise(recipe: Path) -> None:
         for _, chain in kept["chains"]:
             chain[0]["method"] = "gptq"
 
+    def other_module(kept: Any) -> None:
+        for _, chain in kept["chains"]:
+            chain[0]["module"] = "os"
+
+    def no_module(kept: Any) -> None:
+        for _, chain in kept["chains"]:
+            chain[0]["module"] = "recompress.methods.pruning.wonda"
+
     def shorter(kept: Any) -> None:
         for _, chain in kept["chains"]:
             del chain[1:]
@@ -134,7 +143,7 @@ def test_what_the_recipe_says_is_not_believed_otherwise(recipe: Path) -> None:
         for pair in kept["chains"]:
             pair[1] = [{"method": 3}]
 
-    for change in (other_dial, other_method, shorter, nonsense):
+    for change in (other_dial, other_method, other_module, no_module, shorter, nonsense):
         altered(recipe, change)
         plan, fresh = read(recipe)
         assert plan.sha256 == honest.sha256
@@ -157,8 +166,9 @@ def test_a_dial_that_is_no_number_is_refused_by_its_line(recipe: Path) -> None:
             read(recipe, believed=believed)
 
 
-def test_where_something_else_has_its_name_nothing_is_left_behind(recipe: Path) -> None:
-    (recipe.parent / FILE).mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_where_something_else_has_its_name_nothing_is_left_behind(recipe: Path, make: Any) -> None:
+    make(recipe.parent / FILE)
     assert len(read(recipe)[1]) == 2
     assert [path.name for path in (recipe.parent / FILE).parent.iterdir()] == [FILE.name]
 
