@@ -82,6 +82,14 @@ def test_a_step_that_makes_no_sense_is_refused_by_its_own_line(tmp_path: Path, t
         read_recipe(tmp_path / "recipe.yaml", tmp_path)
 
 
+def test_no_slices_are_not_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    text = RECIPE.replace("BASELINE", "{epochs: 2}").replace("BASE", "base: {model: bert}").replace("{name: toy}\n", "{name: toy, slices: []}\n", 1)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"dataset\.slices needs 1 or more, got \[\] \(.*recipe\.yaml:4\)"):
+        read_recipe(tmp_path / "recipe.yaml", tmp_path)
+
+
 def test_dials_of_a_benchmark_are_read_with_it_and_kept_by_models(tmp_path: Path) -> None:
     asked = RECIPE.replace("text-classification", "question-answering\nanswering: {stride: 64, threshold: null}")
     (tmp_path / "policy.yaml").write_text(POLICY.replace("accuracy", "f1"))
