@@ -37,7 +37,7 @@ class DatasetChoice(Settings):
 
     name: Slug
     """A data set with a ``prepare`` stage in ``dvc.yaml``."""
-    slices: tuple[str, ...] | None = None
+    slices: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Slices to use (languages, for example); all when left out."""
     train_examples: Annotated[int, Field(ge=1)] | None = None
     """Learn from at most so many examples of each slice, drawn with the recipe's seed; from all when left out. Dev and test stay whole."""

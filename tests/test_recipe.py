@@ -64,6 +64,32 @@ def test_what_says_nothing_or_two_things_is_refused_by_line(tmp_path: Path, base
             read(tmp_path, "{epochs: 2}")
 
 
+@pytest.mark.parametrize(
+    ("third", "message"),
+    [
+        ("rotate: {stream: false, heads: false}", r"rotate is told to turn nothing, .* \(.*recipe\.yaml:11\)"),
+        ("rotate: {}", r"rotate cannot follow magnitude: .* \(.*recipe\.yaml:11\)"),
+        ("kv_cache: {}", r"kv_cache does not support the benchmark 'text-classification'; .* \(.*recipe\.yaml:11\)"),
+    ],
+)
+def test_a_step_that_makes_no_sense_is_refused_by_its_own_line(tmp_path: Path, third: str, message: str) -> None:
+    steps = f"\n  small:\n    - trim_vocabulary: {{}}\n    - magnitude: {{}}\n    - {third}\n    - finetune: {{}}"
+    first = steps if third == "rotate: {}" else steps.replace("magnitude: {}", "prune_structure: {layers: 1}")
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    text = RECIPE.replace("BASELINE", "{epochs: 2}").replace("BASE", "base: {model: bert}").replace(" {int8: [{dynamic_int8: {}}]}", first)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recipe(tmp_path / "recipe.yaml", tmp_path)
+
+
+def test_no_slices_are_not_all_of_them(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    text = RECIPE.replace("BASELINE", "{epochs: 2}").replace("BASE", "base: {model: bert}").replace("{name: toy}\n", "{name: toy, slices: []}\n", 1)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"dataset\.slices needs 1 or more, got \[\] \(.*recipe\.yaml:4\)"):
+        read_recipe(tmp_path / "recipe.yaml", tmp_path)
+
+
 def test_dials_of_a_benchmark_are_read_with_it_and_kept_by_models(tmp_path: Path) -> None:
     asked = RECIPE.replace("text-classification", "question-answering\nanswering: {stride: 64, threshold: null}")
     (tmp_path / "policy.yaml").write_text(POLICY.replace("accuracy", "f1"))

@@ -14,9 +14,10 @@ from recompress.errors import InputError, IntegrityError
 from recompress.export import onnx_folder
 from recompress.export.format import Format, Reader, copy_text_files, one_by_one
 from recompress.models.checkpoint import Info
-from recompress.models.files import first_line
+from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.runtimes import Feature
 from recompress.runtimes.batches import one_answer
+from recompress.runtimes.nbits import settle_tables
 
 XML = "openvino_model.xml"
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -43,10 +44,19 @@ def _write(directory: Path, info: Info, target: Path) -> None:
 
     with tempfile.TemporaryDirectory(prefix="recompress-openvino-") as place:
         onnx_folder.FORMAT.write(directory, info, Path(place))
+        path = Path(place) / onnx_folder.FOLDER / onnx_folder.graph_name(info)
+        if path.name == onnx_folder.QUANTIZED:
+            graph = read_graph(path)
+            if any(node.op_type == "GatherBlockQuantized" and len(node.input) > 3 for node in graph.graph.node):
+                raise InputError(
+                    f"{directory} has packed token embeddings with zero points, in which OpenVINO cannot look up; pack them with symmetric: true, or export it --to onnx"
+                )
+            settle_tables(graph)
+            write_graph(graph, path)
         try:
-            model = openvino.Core().read_model(str(Path(place) / onnx_folder.FOLDER / onnx_folder.graph_name(info)))
+            model = openvino.Core().read_model(str(path))
         except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot read the graph of {directory}: {first_line(error)}; export it --to onnx") from None
+            raise InputError(f"OpenVINO cannot read the graph of {directory}: {_reason(error)}; export it --to onnx") from None
         copy_text_files(directory, info, target)
         openvino.save_model(model, str(target / XML), compress_to_fp16=False)
 
@@ -57,13 +67,18 @@ def _reader(target: Path, info: Info) -> Reader:
     try:
         model = openvino.Core().compile_model(str(target / XML), "CPU", EXACT)
     except RuntimeError as error:
-        raise IntegrityError(f"OpenVINO cannot run what was written: {first_line(error)}; export it --to onnx") from None
+        raise IntegrityError(f"OpenVINO cannot run what was written: {_reason(error)}; export it --to onnx") from None
     names = [given.get_any_name() for given in model.inputs]
 
     def answer(features: Sequence[Feature]) -> list[Float[np.ndarray, "..."]]:
         return [one_answer([np.array(output) for output in model(given).values()])[0] for given in one_by_one(features, names)]
 
     return answer
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says last: before it stand the places of its own code that an error went through."""
+    return [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")][-1][:200]
 
 
 def _close(info: Info) -> float:

@@ -39,7 +39,7 @@ ODD = {
 
 def _check(directory: Path, info: Info) -> None:
     if info.runtime != "torch":
-        other = info.runtime if info.runtime in ("gguf", "genai") else "onnx"
+        other = {"packed": "compressed-tensors", "gguf": "gguf", "genai": "genai"}.get(info.runtime, "onnx")
         raise InputError(f"{directory} is on the {info.runtime} runtime, which plain transformers does not read; export it --to {other}")
     for name, what in ODD.items():
         if getattr(info, name):

@@ -20,7 +20,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 import recompress
 from recompress.integrity.digest import canonical_json, sha256_bytes, sha256_json
@@ -48,13 +48,13 @@ class KnownChains:
 
     def recall(self, benchmark: str, steps: Sequence[Mapping[str, Any]]) -> tuple[Step, ...] | None:
         """The steps of a chain; ``None`` where they have to be read. ``steps`` are as the recipe writes them."""
-        kept = self._kept.get(_key(benchmark, steps)) if self.believed else None
         try:
+            kept = self._kept.get(_key(benchmark, steps)) if self.believed else None
             known = [Step.model_validate_json(json.dumps(step | {"config": {}})).model_copy(update={"config": Dials(**step["config"])}) for step in kept or ()]
-        except (ValidationError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # laid there by somebody, or NaN in the recipe: who reads the chain says so
             return None
         said = [{step.method: step.config.model_dump(mode="json")} for step in known]
-        return tuple(known) if said and _holds(said, list(steps)) else None
+        return tuple(known) if said and _holds(said, list(steps)) and all(map(_is_a_method, known)) else None
 
     def keep(self, benchmark: str, written: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> None:
         """Remember a chain that was read, until ``write``."""
@@ -65,24 +65,42 @@ class KnownChains:
         kept = self._kept
         if not self.file.parent.is_dir() or kept.items() >= self.read.items():
             return
-        chains = dict(list({**kept, **self.read}.items())[-MOST:])
+        try:
+            text = _as_text(dict(list({**kept, **self.read}.items())[-MOST:]))
+        except ValueError:  # somebody has laid something there that has no digest
+            text = _as_text(self.read)
         partial = self.file.with_name(f"{self.file.name}.{os.getpid()}")
-        with suppress(OSError):
-            partial.write_bytes(canonical_json({"read_by": reader_digest(), "chains": [[key, chain] for key, chain in chains.items()]}))
+        try:
+            partial.write_bytes(text)
             partial.replace(self.file)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     @cached_property
     def _kept(self) -> dict[str, list[dict[str, Any]]]:
         """What the file holds, where it was written by this code with these packages on such a processor; nothing for a file that is torn."""
+        if not self.file.is_file():  # a pipe has no end
+            return {}
         try:
             found = json.loads(self.file.read_bytes())
             return dict(found["chains"]) if found["read_by"] == reader_digest() else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
+
+
+def _as_text(chains: Mapping[str, list[dict[str, Any]]]) -> bytes:
+    return canonical_json({"read_by": reader_digest(), "chains": [[key, chain] for key, chain in chains.items()]})
 
 
 def _key(benchmark: str, steps: Sequence[Mapping[str, Any]]) -> str:
     return sha256_json([benchmark, list(steps)])
+
+
+def _is_a_method(step: Step) -> bool:
+    """Whether the module that it names lies where methods do: a digest is made of its code."""
+    home, methods = Path(recompress.__file__).parent, f"{recompress.__name__}.methods."
+    return step.module.startswith(methods) and home.joinpath(*step.module.split(".")[1:]).with_suffix(".py").is_file()
 
 
 def _holds(known: Any, given: Any) -> bool:

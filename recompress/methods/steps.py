@@ -19,6 +19,8 @@ class Step(Settings):
     """The module of the function that does it: what the step's key takes the fingerprint of."""
     needs: tuple[Need, ...]
     gives: Runtime
+    architectures: tuple[str, ...]
+    """Model types that the method knows: whether the base is one of them is seen when it is found."""
 
     @property
     def as_json(self) -> dict[str, object]:
@@ -31,10 +33,11 @@ def read_steps(file: SettingsFile, variant: str, benchmark: str) -> tuple[Step, 
     steps = tuple(_read_step(file, ("variants", variant, i)) for i in range(len(file.values["variants"][variant])))
     if not steps:
         raise InputError(f"variant {variant!r} has no steps ({file.where(('variants', variant))})")
-    try:
-        check_chain([(step.method, step.config) for step in steps], benchmark, None)
-    except InputError as error:
-        raise InputError(f"{error} ({file.where(('variants', variant))})") from None
+    for i in range(len(steps)):
+        try:
+            check_chain([(step.method, step.config) for step in steps[: i + 1]], benchmark, None)
+        except InputError as error:
+            raise InputError(f"{error} ({file.where(('variants', variant, i, steps[i].method))})") from None
     return steps
 
 
@@ -51,4 +54,4 @@ def _read_step(file: SettingsFile, location: tuple[str, str, int]) -> Step:
         raise InputError(f"the settings of {name!r} should be {{key: value}}, {{}} for none, got {step[name]!r} ({file.where((*location, name))})")
     chosen = methods[name]
     config = file.read_as(chosen.config, (*location, name))
-    return Step(method=name, config=config, module=chosen.run.__module__, needs=chosen.needs, gives=chosen.gives)
+    return Step(method=name, config=config, module=chosen.run.__module__, needs=chosen.needs, gives=chosen.gives, architectures=chosen.architectures)

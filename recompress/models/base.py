@@ -8,6 +8,7 @@ the recipe's sha256 of ``model.safetensors``, or of the GGUF file, before it is 
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -95,6 +96,14 @@ def numbers_of(directory: Path, *, heads: bool) -> int:
             names = [name for name in file.keys() if heads or not name.startswith(OTHER_HEADS)]  # noqa: SIM118 - it is no dict
             numbers += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     return numbers
+
+
+def architecture_in(directory: Path) -> str | None:
+    """What the config of a base calls its architecture, read without torch; ``None`` where it cannot be read: whoever opens such a base says why."""
+    try:
+        return str(json.loads((directory / "config.json").read_bytes())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _in_package(model: str) -> Path:

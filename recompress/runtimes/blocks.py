@@ -20,6 +20,7 @@ from torch import Tensor
 
 from recompress.errors import InputError
 from recompress.models.packed import Packed, pack, unpack
+from recompress.models.packed.scales import lowered
 
 BLOCKS = (16, 32, 64, 128, 256)
 """Columns of a block."""
@@ -81,7 +82,7 @@ def blocks_of(name: str, packed: Packed) -> Blocks:
     codes = torch.cat([codes, fill.expand(-1, count * size - columns)], dim=1)
     return Blocks(
         codes=pack(codes, bits).view(len(codes), count, size * bits // 8),
-        scales=tensors["scales"].float().repeat_interleave(repeats, dim=1),
+        scales=lowered(tensors["scales"], packed.lift).repeat_interleave(repeats, dim=1),
         zeros=None if zeros is None else pack(zeros.repeat_interleave(repeats, dim=1), bits),
         inputs=tensors["columns"].float() if "columns" in tensors else None,
         bits=bits,

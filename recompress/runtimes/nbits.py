@@ -144,6 +144,19 @@ def look_up(node: onnx.NodeProto, name: str, blocks: Blocks) -> Iterator[onnx.No
     yield onnx.helper.make_node("GatherBlockQuantized", [table, node.input[1], *_operands(name, blocks)], [node.output[0]], node.name, domain=DOMAIN, **form)
 
 
+def settle_tables(model: onnx.ModelProto) -> None:
+    """Store, in place, the codes that look-ups get reshaped in the shape that they are read in, for runtimes that look up in nothing but what is stored."""
+    import onnx
+
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    tables = {node.input[0] for node in graph.node if node.op_type == "GatherBlockQuantized"}
+    turned = [node for node in graph.node if node.op_type == "Reshape" and node.output[0] in tables and {*node.input} <= stored.keys()]
+    read = [onnx.numpy_helper.to_array(stored[node.input[0]]).reshape(onnx.numpy_helper.to_array(stored[node.input[1]])) for node in turned]
+    tensors = [onnx.numpy_helper.from_array(codes, node.output[0]) for codes, node in zip(read, turned, strict=True)]
+    _put(graph, [node for node in graph.node if node not in turned], tensors)
+
+
 def tensors_of(name: str, blocks: Blocks) -> Iterator[onnx.TensorProto]:
     import onnx
 

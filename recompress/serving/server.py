@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from recompress.errors import StorageError
+from recompress.errors import InputError, StorageError
 from recompress.serving.app import Service, make_app
 from recompress.serving.batching import Batcher
 from recompress.serving.following import Newer, follow
@@ -38,10 +38,11 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """An address that is this process's, and nobody can connect to yet. Raises ``StorageError`` for one that cannot be listened on."""
+    """An address that is this process's, and nobody can connect to yet. Raises ``InputError`` for a port that there is not, and ``StorageError`` for an address that
+    cannot be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if not 0 <= port <= LAST_PORT:
-        raise StorageError(f"nothing can listen on {host}:{port}, because ports go to {LAST_PORT}; choose another port with --port")
+        raise InputError(f"nothing can listen on {host}:{port}, because ports go to {LAST_PORT}; choose another port with --port")
     with socket.socket(family, proto=socket.IPPROTO_TCP) as mine:  # named, or asyncio leaves the head of an answer waiting for an acknowledgement: 40 ms
         try:
             socket.create_server((host, port), family=family).close()  # says of an address that somebody listens on that it is taken

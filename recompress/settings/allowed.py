@@ -12,13 +12,15 @@ from typing import Any
 from recompress.settings.base import Settings
 
 Schema = Mapping[str, Any]
+KEY = "[key]"
+"""What pydantic writes behind a name that is wrong itself."""
 
 
 def allowed_at(kind: type[Settings], location: Iterable[int | str]) -> str | None:
-    """What may stand at ``location`` in ``kind``; ``None`` where the location leads nowhere."""
-    whole = _schema(kind)
+    """What may stand at ``location`` in ``kind``; ``None`` where the location leads nowhere. A location that ends with ``KEY`` is the name before it."""
+    whole, steps = _schema(kind), tuple(location)
     here: Schema | None = whole
-    for step in location:
+    for step in (*steps[:-2], KEY) if steps and steps[-1] == KEY else steps:
         here = next((child for branch in _branches(whole, here) if (child := _below(branch, step)) is not None), None) if here is not None else None
     return None if here is None else _words(whole, here)
 
@@ -40,7 +42,10 @@ def _branches(whole: Schema, schema: Schema) -> list[Schema]:
 def _below(schema: Schema, step: int | str) -> Schema | None:
     if isinstance(step, int):
         return schema.get("items") or None
-    child = schema.get("properties", {}).get(step, schema.get("additionalProperties"))
+    if step == KEY:
+        return schema.get("propertyNames")
+    others = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
+    child = schema.get("properties", {}).get(step, others)
     return child if isinstance(child, Mapping) else None
 
 

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from recompress.errors import InputError
-from recompress.settings.allowed import allowed_at
+from recompress.settings.allowed import KEY, allowed_at
 from recompress.settings.base import Settings
 
 Location = tuple[int | str, ...]
@@ -28,8 +28,17 @@ S = TypeVar("S", bound=Settings)
 MAX_CHARACTERS = 1 << 20
 
 
+LARGEST = (1 << 53) - 1
+"""The largest whole number that has a digest (RFC 8785)."""
+DEEPEST = 40
+"""So many lists and keys inside each other: far more than any settings have."""
+
+
 class _Alias(Exception):
     """Something in the text stands for what was written elsewhere in it."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,7 +46,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise _Alias
+            alias: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _Alias(alias.start_mark.line + 1)
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
@@ -71,21 +81,24 @@ class SettingsFile:
         try:
             return kind.model_validate_json(json.dumps(values))
         except ValidationError as error:
-            problems = [self._explain(kind, problem, location) for problem in error.errors()]
+            problems = [*dict.fromkeys(self._explain(kind, problem, location) for problem in error.errors())]  # each branch of a union says the same
             raise InputError("; ".join(problems[:3])) from None
 
     def _explain(self, kind: type[Settings], problem: ErrorDetails, above: Location) -> str:
-        location = (*above, *problem["loc"])
+        inside = _value_at(kind, problem)
+        location = (*above, *inside)
         where = self.where(location)
         if problem["type"] == "extra_forbidden":
-            return unknown("key", str(location[-1]), _keys_at(kind, problem["loc"][:-1]), where)
+            return unknown("key", str(location[-1]), _keys_at(kind, inside[:-1]), where)
         if problem["type"] == "missing":
             return f"{_name(location)} is missing ({where})"
         name, given = _name(location) or "the file", _given(problem["input"])
         if problem["type"] == "value_error":
             return f"{name} {problem['msg'].removeprefix('Value error, ')}, got {given} ({where})"
-        if (words := allowed_at(kind, problem["loc"])) is not None:
-            return f"{name} is {words}, got {given} ({where})"
+        if problem["type"] == "too_short":
+            return f"{name} needs {problem['ctx']['min_length']} or more, got {given} ({where})"
+        if (words := allowed_at(kind, inside)) is not None:
+            return f"{name.removesuffix(f'.{KEY}')} is {words}, got {given} ({where})"
         return f"{name} {problem['msg'].removeprefix('Input ')}, got {given} ({where})"
 
     def _compose(self) -> yaml.Node:
@@ -99,8 +112,10 @@ class SettingsFile:
             raise InputError(f"{self.path} is {len(text):,} characters long, the limit is {MAX_CHARACTERS:,}")
         try:
             node = _composed(text)
-        except _Alias:
-            raise InputError(f"{self.path} uses a YAML alias (*name); write the value out") from None
+        except _Alias as alias:
+            raise InputError(f"{self.path} uses a YAML alias (*name); write the value out ({self.path}:{alias.line})") from None
+        except RecursionError:
+            raise InputError(f"{self.path} is nested deeper than {DEEPEST} lists and keys") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
@@ -111,10 +126,14 @@ class SettingsFile:
 
     def _construct(self, node: yaml.Node, location: Location) -> Any:
         self.lines.setdefault(location, node.start_mark.line + 1)
+        if len(location) > DEEPEST:
+            raise InputError(f"nested deeper than {DEEPEST} lists and keys ({self.path}:{node.start_mark.line + 1})")
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
                 key, line = str(key_node.value), key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode) or not _is_text(key):
+                    raise InputError(f"a key is a word, and here stands something else ({self.path}:{line})")
                 if key in mapping:
                     raise InputError(f"{key!r} is given twice ({self.path}:{line})")
                 self.lines[(*location, key)] = line
@@ -124,11 +143,32 @@ class SettingsFile:
             return [self._construct(child, (*location, i)) for i, child in enumerate(node.value)]
         loader = _Loader("")
         try:
-            return loader.construct_object(node)
+            value = loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"{node.value!r} cannot be read: {error} ({self.path}:{node.start_mark.line + 1})") from None
         finally:
             loader.dispose()
+        if why := _no_setting(value):
+            raise InputError(f"{_given(node.value)} {why} ({self.path}:{node.start_mark.line + 1})")
+        return value
+
+
+def _no_setting(value: Any) -> str:
+    """Why no setting can be such a value, which JSON or a digest has no form for; empty where one can."""
+    if isinstance(value, str) and not _is_text(value):
+        return "holds half a character"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"is a number beyond {LARGEST:,}, which no setting can be; put it into quotes where it is a name"
+    return "" if value is None or isinstance(value, str | int | float) else f"is {type(value).__name__} to YAML; write it as text, a number, true or false"
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=32)
@@ -185,6 +225,14 @@ def _given(value: Any) -> str:
 
 def _name(location: Location) -> str:
     return ".".join(str(step) for step in location)
+
+
+def _value_at(kind: type[Settings], problem: ErrorDetails) -> Location:
+    """Where the value stands that is wrong: of a union, pydantic names a branch behind it."""
+    location = problem["loc"]
+    if problem["type"] in ("extra_forbidden", "missing") or allowed_at(kind, location) is not None:
+        return location
+    return location[:-1] if allowed_at(kind, location[:-1]) is not None else location
 
 
 def _keys_at(kind: type[Settings], location: Location) -> list[str]:

@@ -25,6 +25,8 @@ ENVIRONMENT = jinja2.Environment(
 )
 SMALLER = {"torch": 1.5, "onnx": 2.0}
 """What the policy asks for at first; int8 on ONNX Runtime reaches nearly 4 where most of a model is linear layers."""
+SMALLEST_BLOCK = 16
+"""Columns: token embeddings in 4 bits need a width that it divides (``recompress.methods.quantization.int8_tables``)."""
 FIXED = {"dvc.yaml": "dvc.yaml.j2", ".gitignore": "gitignore.j2", ".dvcignore": "dvcignore.j2"}
 
 
@@ -58,6 +60,7 @@ def recipe(name: str, data: Understood, base: PinnedBase, dials: Dials, train: i
         origin=one_line(origin),
         answering=answering(data) if head_of(data.benchmark).finds_spans else None,
         in_words=asked_in_words(data.benchmark),
+        in_blocks=base.width % SMALLEST_BLOCK == 0,
     )
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from recompress.benchmarks import Example, ShowsExamples, get_benchmark
+from recompress.errors import InputError
 from recompress.integrity.digest import sha256_directory
-from recompress.models.base import check_base, find_base, numbers_of
+from recompress.models.base import architecture_in, check_base, find_base, numbers_of
 from recompress.recipe import BaseChoice, Plan, Recipe
 from recompress.records import DatasetRef, ModelRef
+from recompress.settings.file import SettingsFile
 from tasks.data.bring import examples_of, unlabelled_of
 from tasks.running.line import line
 from tasks.running.recompression import Recompression
@@ -23,6 +25,7 @@ from tasks.running.threads import threads_held
 def find_base_model(run: Recompression) -> ModelRef:
     """The pinned base model as a folder on this machine."""
     directory = _found(run, run.plan.recipe.base)
+    check_architectures(run.plan, directory)
     check_graphs_fit(run.plan, directory)
     run.say(f"base: {run.plan.recipe.base.model}")
     run.base = ModelRef(name="base", kind="base", uri=str(directory), sha256=sha256_directory(directory))
@@ -40,6 +43,17 @@ def _found(run: Recompression, base: BaseChoice) -> Path:
         check_base(directory, base.model, base.sha256)
         return directory
     return find_base(base.model, revision=base.revision, sha256=base.sha256, root=run.root)
+
+
+def check_architectures(plan: Plan, base: Path) -> None:
+    """Raises ``InputError``, before anything is trained, for a step that does not know the architecture of the base."""
+    architecture = architecture_in(base)
+    for name, steps in plan.steps.items():
+        for i, step in enumerate(steps):
+            if architecture is not None and architecture not in step.architectures:
+                where = SettingsFile(plan.path).where(("variants", name, i, step.method))
+                known = ", ".join(step.architectures)
+                raise InputError(f"{step.method} does not support the architecture {architecture!r} of the base; it supports {known} ({where})")
 
 
 def check_graphs_fit(plan: Plan, base: Path) -> None:

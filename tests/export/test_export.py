@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from recompress.errors import InputError, IntegrityError
-from recompress.export import FORMATS, check_export, export
+from recompress.export import FORMATS, check_export, export, openvino_folder
 from recompress.export.onnx_folder import QUANTIZED
 from recompress.integrity.signing import public_pem
 from recompress.methods.registry import get_method
@@ -72,7 +72,12 @@ def test_a_tokenizer_that_plain_transformers_would_build_otherwise_is_refused(tm
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 @pytest.mark.parametrize(
     "steps",
-    [[("dynamic_int8", {})], [("prune_structure", {"heads": 0.5, "neurons": 0.5}), ("dynamic_int8", {})], [("rtn", {"group_size": 16}), ("onnx_nbits", {})]],
+    [
+        [("dynamic_int8", {})],
+        [("dynamic_int8", {"embeddings": "int4"})],
+        [("prune_structure", {"heads": 0.5, "neurons": 0.5}), ("dynamic_int8", {})],
+        [("rtn", {"group_size": 16}), ("onnx_nbits", {})],
+    ],
     ids=str,
 )
 def test_quantized_and_pruned_models_are_exported_as_they_are_served(tmp_path: Path, steps: list[tuple[str, dict[str, Any]]], to: str) -> None:
@@ -106,8 +111,8 @@ def test_the_onnx_folder_needs_nothing_but_onnxruntime_and_tokenizers(tmp_path: 
     ("steps", "to", "why"),
     [
         ([("rtn", {"bits": 4})], "onnx", "packed weights, which no ONNX graph can hold"),
-        ([("rtn", {"bits": 4})], "transformers", "on the packed runtime"),
-        ([("dynamic_int8", {})], "transformers", "on the onnx runtime"),
+        ([("rtn", {"bits": 4})], "transformers", "on the packed runtime, .*; export it --to compressed-tensors"),
+        ([("dynamic_int8", {})], "transformers", "on the onnx runtime, .*; export it --to onnx"),
         ([("prune_structure", {"heads": 0.5})], "transformers", "cannot say the heads of its layers"),
         ([("svd", {"parameters": 0.5})], "transformers", "for which transformers has no place"),
         ([], "tflite", "unknown format 'tflite'"),
@@ -120,6 +125,19 @@ def test_what_a_format_cannot_hold_is_refused_and_nothing_is_written(tmp_path: P
         export(directory, tmp_path / "out", to)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_openvino_cannot_read_is_said_in_its_own_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first are places in its own code."""
+    pytest.importorskip("openvino")
+    zeros = model(tmp_path / "zeros", "bert", ("rtn", {"group_size": 16, "embeddings": True}), ("onnx_nbits", {}))
+    with pytest.raises(InputError, match="packed token embeddings with zero points, in which OpenVINO cannot look up; pack them with symmetric: true"):
+        export(zeros, tmp_path / "out", "openvino")
+    monkeypatch.setattr(openvino_folder, "settle_tables", lambda graph: None)
+    reshaped = model(tmp_path / "reshaped", "bert", ("dynamic_int8", {"embeddings": "int4"}))
+    with pytest.raises(InputError, match="cannot read the graph of .*: Conversion is failed for: com.microsoft.GatherBlockQuantized; export it --to onnx"):
+        export(reshaped, tmp_path / "out", "openvino")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("to", ["onnx", "transformers"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_another_reader_reads_anew(recipe: Path, what: str, monkeypatch: pytest.
         known_chains.reader_digest.cache_clear()
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[]", '{"read_by": 1}', "null"])
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"read_by": 1}', "null", pytest.param("[" * 5000, id="deep")])
 def test_a_torn_file_is_no_memory(recipe: Path, torn: str) -> None:
     read(recipe)
     (recipe.parent / FILE).write_text(torn)
@@ -126,6 +127,14 @@ def test_what_the_recipe_says_is_not_believed_otherwise(recipe: Path) -> None:
         for _, chain in kept["chains"]:
             chain[0]["method"] = "gptq"
 
+    def other_module(kept: Any) -> None:
+        for _, chain in kept["chains"]:
+            chain[0]["module"] = "os"
+
+    def no_module(kept: Any) -> None:
+        for _, chain in kept["chains"]:
+            chain[0]["module"] = "recompress.methods.pruning.wonda"
+
     def shorter(kept: Any) -> None:
         for _, chain in kept["chains"]:
             del chain[1:]
@@ -134,11 +143,34 @@ def test_what_the_recipe_says_is_not_believed_otherwise(recipe: Path) -> None:
         for pair in kept["chains"]:
             pair[1] = [{"method": 3}]
 
-    for change in (other_dial, other_method, shorter, nonsense):
+    for change in (other_dial, other_method, other_module, no_module, shorter, nonsense):
         altered(recipe, change)
         plan, fresh = read(recipe)
         assert plan.sha256 == honest.sha256
         assert fresh, change.__name__
+
+
+def test_what_could_not_be_written_again_is_forgotten(recipe: Path) -> None:
+    read(recipe)
+    altered(recipe, lambda kept: kept["chains"].append(["another", [{"method": "wanda", "config": {"sparsity": float("nan")}}]]))
+    recipe.write_text(RECIPE.replace("sparsity: 0.4", "sparsity: 0.6"))
+    assert len(read(recipe)[1]) == 1
+    assert "another" not in (recipe.parent / FILE).read_text()
+
+
+def test_a_dial_that_is_no_number_is_refused_by_its_line(recipe: Path) -> None:
+    """No digest is made of such a chain before it is read."""
+    recipe.write_text(RECIPE.replace("sparsity: 0.4", "sparsity: .nan"))
+    for believed in (True, False):
+        with pytest.raises(InputError, match=r"sparsity is a share in \[0, 1\), got NaN \(.*recipe.yaml:9\)"):
+            read(recipe, believed=believed)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_where_something_else_has_its_name_nothing_is_left_behind(recipe: Path, make: Any) -> None:
+    make(recipe.parent / FILE)
+    assert len(read(recipe)[1]) == 2
+    assert [path.name for path in (recipe.parent / FILE).parent.iterdir()] == [FILE.name]
 
 
 def test_where_there_is_no_place_nothing_is_written(recipe: Path) -> None:

@@ -94,6 +94,17 @@ def test_blocks_hold_what_was_packed_bit_for_bit(columns: int, group: int | None
     assert blocks.codes.shape == (3, -(-columns // blocks.block_size), blocks.block_size * blocks.bits // 8)
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1e-12])
+@pytest.mark.parametrize(("bits", "symmetric"), GRIDS)
+def test_small_weights_are_what_they_are(bits: int, symmetric: bool, factor: float) -> None:
+    """Their scales are stored as other numbers, with a power of two beside them; one small row is enough for that."""
+    draw = torch.Generator().manual_seed(bits)
+    weight = torch.randn((3, 64), generator=draw) * torch.tensor([1, factor, 1])[:, None]
+    module = packed_linear(rounded(weight, FewBits(bits=bits, group_size=32, symmetric=symmetric)), nn.Linear(64, 3))
+    assert module.lift > 0
+    np.testing.assert_array_equal(by_loops(blocks_of("matrix", module)), module.weight.numpy())
+
+
 @pytest.mark.parametrize(("bits", "symmetric"), GRIDS)
 @pytest.mark.parametrize(("columns", "group"), SHAPES)
 def test_onnx_runtime_multiplies_and_looks_up_what_was_packed(columns: int, group: int | None, bits: int, symmetric: bool) -> None:

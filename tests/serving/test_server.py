@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from recompress.errors import IntegrityError, StorageError
+from recompress.errors import InputError, IntegrityError, StorageError
 from recompress.serving.limits import Limits
 from recompress.serving.loaded import load_version
 from recompress.serving.protocol import PunctualProtocol
@@ -130,7 +130,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     ):
         pass
     for port in (70_000, -1):
-        with pytest.raises(StorageError, match="choose another port"), bound("127.0.0.1", port):
+        with pytest.raises(InputError, match="ports go to 65535; choose another port"), bound("127.0.0.1", port):
             pass
 
 

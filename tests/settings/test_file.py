@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from recompress.errors import InputError
-from recompress.settings.base import Settings, Share
+from recompress.settings.base import Settings, Share, Slug
 from recompress.settings.file import read_settings
 
 
@@ -21,6 +23,8 @@ class Outer(Settings):
     inner: Inner = Inner()
     many: tuple[Inner, ...] = ()
     named: dict[str, Inner] = {}
+    tables: bool | Literal["few"] = True
+    lists: Annotated[dict[Slug, tuple[dict[str, object], ...]], Field(min_length=1)] = {"a": ()}
 
 
 def read(tmp_path: Path, text: str) -> Outer:
@@ -47,8 +51,21 @@ def test_what_is_right_is_read(tmp_path: Path) -> None:
         ("name: x\nname: y\n", r"'name' is given twice \(.*x.yaml:2\)"),
         ("rate: 1\n", r"name is missing \(.*x.yaml:1\)"),
         ("name: [x\n", r"not valid YAML: .* \(.*x.yaml:\d\)"),
-        ("name: &a x\ninner: *a\n", r"uses a YAML alias"),
+        ("name: &a x\nmany:\n  - *a\n\n\n  - {}\n", r"uses a YAML alias .* \(.*x.yaml:3\)"),
+        ("name: x\nrate: 9007199254740992\n", r"'9007199254740992' is a number beyond 9,007,199,254,740,991, .* \(.*x.yaml:2\)"),
+        ('name: "\\ud800"\n', r"holds half a character \(.*x.yaml:1\)"),
+        ('name: x\n"\\ud800": 1\n', r"a key is a word, and here stands something else \(.*x.yaml:2\)"),
+        ("name: x\n[a, b]: 1\n", r"a key is a word, and here stands something else \(.*x.yaml:2\)"),
+        ("name: !!binary aGk=\n", r"'aGk=' is bytes to YAML; write it as text, a number, true or false \(.*x.yaml:1\)"),
+        ("name: x\nrate: " + "[" * 41 + "]" * 41, r"nested deeper than 40 lists and keys \(.*x.yaml:2\)"),
+        ("name: x\nrate: " + "[" * 3000 + "]" * 3000, r"x.yaml is nested deeper than 40 lists and keys"),
         ("", r"is empty"),
+        ("name: x\ntables: fw\n", r"^tables is true or false or 'few', got 'fw' \([^;]*x.yaml:2\)$"),
+        ("name: x\ntables: 1\n", r"^tables is true or false or 'few', got 1 \([^;]*x.yaml:2\)$"),
+        ("name: x\nlists: {}\n", r"^lists needs 1 or more, got {} \(.*x.yaml:2\)$"),
+        ("name: x\nlists:\n  A: []\n", r"^lists.A is a name of at most 80 small letters, .*, got 'A' \(.*x.yaml:3\)$"),
+        ("name: x\nlists:\n  a:\n    - wanda\n", r"^lists.a.0 is keys and values, got 'wanda' \(.*x.yaml:4\)$"),
+        ("name: x\nlists: {a: }\n", r"^lists.a is a list, got null \(.*x.yaml:2\)$"),
         ("- 1\n", r"the file is keys and values"),
         ("name: !!python/object/apply:os.system [ls]\n", r"name is text"),
     ],

@@ -21,7 +21,7 @@ from recompress.settings.base import Settings, Share, as_before
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$")]
+Pattern = Annotated[str, Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$", json_schema_extra={"in_words": "two whole numbers, as in '2:4'"})]
 
 CHUNK = 1 << 16
 """Weights that are sorted at once."""

@@ -46,6 +46,8 @@ RANGE = 1e-4
 """Inputs smaller than this share of the largest count as so large."""
 PROBE_TOLERANCE = 0.05
 """The probe is a part of the text that the exponents were chosen on."""
+LESS = 1e-3
+"""By this share of it at least the error with clips lies below that without: what is merely equal clipped nothing."""
 CHUNK = 1 << 16
 """Weights whose errors are computed at once."""
 
@@ -133,8 +135,11 @@ def prove(before: Checkpoint, after: Checkpoint, config: Awq, inputs: Inputs) ->
     nearer = [Claim(what, errors.simpler, errors.method, PROBE_TOLERANCE * errors.simpler, "at most")]
     if config.clip:
         unclipped = output_errors(before, after, inputs, lambda name, weight: unpacked_matrix(rounded_with(weight, _columns_in(after, name), config)))
-        found = PROBE_TOLERANCE * unclipped.simpler if config.bits == 8 else 0.0  # in 8 bits there is next to nothing to be found
-        nearer.append(Claim("error of the layers' outputs, at most that without clips", unclipped.simpler, unclipped.method, found, "at most"))
+        if config.bits == 8:  # there is next to nothing to be found
+            what, share = "error of the layers' outputs, at most that without clips", 1 + PROBE_TOLERANCE
+        else:
+            what, share = f"error of the layers' outputs, at most {1 - LESS:.1%} of that without clips", 1 - LESS
+        nearer.append(Claim(what, share * unclipped.simpler, unclipped.method, bound="at most"))
     return [*claims, *nearer, *table_rounding_claims(before, after, config)]
 
 

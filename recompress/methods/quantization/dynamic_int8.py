@@ -22,6 +22,7 @@ from dataclasses import replace
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces, table_of
 from recompress.methods.quantization.int8_graph import answers_claim
+from recompress.methods.quantization.int8_tables import check_steps
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import ONNX_FILE, Checkpoint
@@ -46,6 +47,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: DynamicInt8, inputs: In
     family="quantization",
     prove=prove,
     check=check,
+    check_steps=check_steps,
     gives="onnx",
     benchmarks=ALL_BENCHMARKS,
     architectures=ALL_ARCHITECTURES,

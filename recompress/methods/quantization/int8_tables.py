@@ -11,7 +11,7 @@ Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1; ONNX Runtime's contrib opera
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,7 @@ from recompress.models.factored import token_table
 from recompress.models.onnx_graph import read_graph, write_graph
 from recompress.models.packed import PackedEmbedding
 from recompress.runtimes.nbits import in_floats, packed_blocks, use_blocks, users_of
+from recompress.settings.base import Settings
 
 if TYPE_CHECKING:
     import onnx
@@ -35,15 +36,31 @@ AS_FLOATS = 1
 """A tied output layer computes in floats with what the codes stand for, as it does with tables in 8 bits."""
 
 
+def check_width(columns: int) -> int:
+    """The columns of a block. Raises ``InputError`` for a width that has none."""
+    group = next((size for size in BLOCKS if columns % size == 0), None)
+    if group is None:
+        below = columns - columns % BLOCKS[-1]
+        near = f"{below} or {below + BLOCKS[-1]}" if below else str(BLOCKS[-1])
+        raise InputError(
+            f"embeddings: int4 needs a width that 16 divides, and the token embeddings have {columns} columns; store them in 8 bits (true), or factor them to {near}"
+        )
+    return group
+
+
+def check_steps(config: Settings, steps: Sequence[tuple[str, Settings]]) -> None:
+    """Raises ``InputError`` for 4 bits where a step before is known to leave token embeddings of a width that has no blocks."""
+    ranks = [getattr(settings, "rank", None) for name, settings in steps if name == "factorize_embeddings"]
+    if getattr(config, "embeddings", None) == "int4" and ranks and ranks[-1] is not None:
+        check_width(ranks[-1])
+
+
 class TableInFourBits:
     """A network whose token embeddings are packed, and what its graph is told of that."""
 
     def __init__(self, network: PreTrainedModel) -> None:
         self.packed = copy.deepcopy(network)
-        columns = token_table(network).weight.shape[1]
-        group = next((size for size in BLOCKS if columns % size == 0), None)
-        if group is None:
-            raise InputError(f"embeddings: int4 needs a width that 16 divides, and the token embeddings have {columns} columns; store them in 8 bits (true)")
+        group = check_width(token_table(network).weight.shape[1])
         pack_embeddings(self.packed, FewBits(bits=4, group_size=group, symmetric=True, embeddings=True, scales="mse"))
         self.blocks = packed_blocks(self.packed)
 

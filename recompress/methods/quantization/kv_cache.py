@@ -14,7 +14,7 @@ Source: Liu et al. 2024 (KIVI), arXiv:2402.02750, section 3 and algorithm 1; whe
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -134,7 +134,9 @@ def keep_in_few_bits(checkpoint: Checkpoint, config: KvCache, inputs: Inputs) ->
     size, longest = layers_of(checkpoint.torch_network)[0].head_size, checkpoint.info.max_length
     form = CacheBits(config.bits, config.group, config.residual)
     if size % form.group:
-        raise InputError(f"group {form.group} does not divide the {size} channels of a head; choose a smaller one")
+        fitting = [group for group in get_args(Group) if size % group == 0]
+        out = f"choose {' or '.join(map(str, fitting))}" if fitting else "nor does any other; leave the step out"
+        raise InputError(f"group {form.group} does not divide the {size} channels of a head; {out}")
     if not form.rounded(longest):
         raise InputError(
             f"residual {form.residual} and group {form.group} leave every token of the {longest} that are read as it is, so that nothing would be rounded; "

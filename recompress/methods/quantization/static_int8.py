@@ -25,6 +25,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.methods.calibration import calibration_features
 from recompress.methods.quantization.int8 import Int8, check, exported, int8_claims, onnx_settings, reduces, table_of
 from recompress.methods.quantization.int8_graph import answers_claim, cut_off_claim, products_of
+from recompress.methods.quantization.int8_tables import check_steps
 from recompress.methods.quantization.smooth import smooth, smoothed
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import ALL_ARCHITECTURES
@@ -153,6 +154,7 @@ def round_graph(model: onnx.ModelProto, path: Path, rows: Rows, config: StaticIn
     family="quantization",
     prove=prove,
     check=check,
+    check_steps=check_steps,
     needs=("calibration",),
     gives="onnx",
     benchmarks=ALL_BENCHMARKS,

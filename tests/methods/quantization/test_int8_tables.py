@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recompress.errors import InputError
+from recompress.methods.chain import check_chain
 from recompress.methods.quantization.dynamic_int8 import DynamicInt8, prove
 from recompress.methods.quantization.int8 import table_of
 from recompress.methods.quantization.qat_int8 import QatInt8, check_tables
@@ -102,8 +103,22 @@ def test_a_table_of_other_numbers_is_noticed(tmp_path: Path) -> None:
     assert not claims["token embeddings that are not looked up in 4 bits as they were packed"].kept
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_rank_without_blocks_is_refused_before_anything_runs(name: str) -> None:
+    def check(tables: Any, rank: int) -> None:
+        told: dict[str, dict[str, Any]] = {"factorize_embeddings": {"rank": rank}, name: {"embeddings": tables}}
+        check_chain([(step, get_method(step).config.model_validate(dials)) for step, dials in told.items()], "text-classification", "bert")
+
+    check("int4", 48)
+    check(True, 100)
+    with pytest.raises(InputError, match="have 100 columns; store them in 8 bits .true., or factor them to 96 or 112"):
+        check("int4", 100)
+
+
 def test_a_width_without_blocks_and_training_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="embeddings: int4 needs a width that 16 divides, and the token embeddings have 24 columns"):
+    with pytest.raises(
+        InputError, match="embeddings: int4 needs a width that 16 divides, and the token embeddings have 24 columns; .* factor them to 16 or 32"
+    ):
         table_of(six.checkpoint_of("bert", hidden_size=24).torch_network, DynamicInt8(embeddings="int4"))
     with pytest.raises(InputError, match="qat_int8 trains with tables in 8 bits"):
         check_tables(QatInt8(embeddings="int4"))

@@ -160,7 +160,7 @@ def test_garbage_in_later_layers_is_noticed(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     "dials, why",
     [
-        ({"group": 16}, "group 16 does not divide the 8 channels of a head; choose a smaller one"),
+        ({"group": 16}, "group 16 does not divide the 8 channels of a head; choose 8"),
         ({"residual": 9}, "residual 9 and group 8 leave every token of the 16 that are read as it is.*leave the step out"),
     ],
 )
@@ -168,6 +168,12 @@ def test_what_would_do_nothing_or_does_not_fit_is_refused(dials: dict[str, Any],
     with pytest.raises(InputError, match=why):
         step("llama", tmp_path, **dials)
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_head_that_no_group_divides_is_told_so(tmp_path: Path) -> None:
+    save(checkpoint_of("llama", head_dim=12), tmp_path / "source")
+    with pytest.raises(InputError, match="group 32 does not divide the 12 channels of a head; nor does any other; leave the step out"):
+        run_step("kv_cache", KvCache(), tmp_path / "source", tmp_path / "kept", inputs_of("llama", tmp_path / "work"))
 
 
 def test_it_is_not_refused_for_leaving_the_weights_as_they_are(tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def test_plain_transformers_reads_it_and_later_steps_take_it(tmp_path: Path) -> 
         run_step(name, get_method(name).config(**dials), tmp_path / "turned", tmp_path / name, inputs)
 
 
+def test_it_may_follow_a_cache_in_few_bits_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """Turned values are rounded otherwise, so that answers through the cache are not the same."""
+    inputs, form = inputs_of("llama", tmp_path / "work"), {"bits": 2, "group": 8, "residual": 4}
+    checkpoint = checkpoint_of("llama", tie_word_embeddings=False)
+    checkpoint.torch_network.get_output_embeddings().weight.data.mul_(8)
+    save(checkpoint, tmp_path / "source")
+    run_step("kv_cache", get_method("kv_cache").config(**form), tmp_path / "source", tmp_path / "kept", inputs)
+    run_step("rotate", Rotate(), tmp_path / "kept", tmp_path / "turned", inputs)
+    assert load(tmp_path / "turned").info.cache == load(tmp_path / "kept").info.cache
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_others(tmp_path: Path) -> None:
     for place, seed in (("one", 0), ("again", 0), ("other", 1)):
         turned(checkpoint_of("llama"), tmp_path / place, seed=seed)
@@ -259,6 +270,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         save(checkpoint_of("llama"), tmp_path / name / "first")
         inputs = inputs_of("llama", tmp_path / name / "work")
         run_step(name, get_method(name).config(**dials), tmp_path / name / "first", tmp_path / name / "second", inputs)
+        (note := tmp_path / name / "second" / "recompress.json").write_text(note.read_text().replace(f'"{name}"', '"finetune"'))  # as if nobody knew
         with pytest.raises(InputError, match="stored as two factors or stand in several places; put it before"):
             run_step("rotate", Rotate(), tmp_path / name / "second", tmp_path / name / "third", inputs)
         assert not (tmp_path / name / "third").exists()
@@ -268,6 +280,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     "steps, family, why",
     [
         ([("wanda", {}), ("rotate", {})], "llama", "rotate cannot follow wanda: .*sparsity would be lost; rotate first"),
+        ([("svd", {"parameters": 0.5}), ("rotate", {})], "llama", "rotate cannot follow svd: .* stored as two factors .*; rotate first"),
+        ([("share_layers", {}), ("finetune", {}), ("rotate", {})], "llama", "rotate cannot follow share_layers: .* in several places then; rotate first"),
         ([("rotate", {}), ("tie_embeddings", {})], "llama", "tie_embeddings cannot follow rotate: .*tie first"),
         ([("rtn", {}), ("rotate", {})], "llama", "rotate cannot follow rtn"),
         ([("rotate", {})], "gpt2", "rotate does not support the architecture 'gpt2'; it supports llama"),

@@ -18,6 +18,7 @@ from flows.cli import main
 from recompress.data.version import version_of
 from recompress.errors import DataRefused, InputError
 from recompress.integrity.digest import sha256_file
+from recompress.models.checkpoint import save
 from recompress.recipe import read_recipe
 from recompress.settings.file import SettingsFile
 from tasks.data.bring import status
@@ -32,6 +33,7 @@ from tasks.scaffold.filling import Wanted, slug
 from tasks.scaffold.place import place_for
 from tasks.scaffold.staging import STAGING
 from tests.tasks.scaffold.conftest import write_tickets
+from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[3]
 MADE = {".dvc", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml", "policies", "prepared", "raw", "recipes", "tickets.csv"}
@@ -88,6 +90,16 @@ def test_recipe_and_policy_fit_the_data_and_the_base(begun: tuple[Path, Result])
     assert plan.policy.min_examples.overall <= rows["test"]
     assert plan.policy.baseline.margin == margin_for(rows["test"])
     assert SettingsFile(folder / "params.yaml").values["code"] == {"prepare": version_of("prepare")}
+
+
+@pytest.mark.parametrize("width, dials", [(32, {"embeddings": "int4"}), (40, {})])
+def test_tables_in_4_bits_are_proposed_where_the_width_of_the_base_has_blocks(here: Path, tmp_path: Path, width: int, dials: dict[str, str]) -> None:
+    """Elsewhere the step would be refused when everything before it has been trained."""
+    save(tiny_checkpoint("text-classification", hidden=width), tmp_path / "base")
+    begin(None, here, Wanted(Path("tickets.csv"), str(tmp_path / "base")))
+    text = (here / "recipes" / "tickets.yaml").read_text()
+    assert SettingsFile(here / "recipes" / "tickets.yaml").values["variants"]["small"][-1] == {"dynamic_int8": dials}
+    assert ("in 4 bits" in text, "{ }" in text) == (bool(dials), False)
 
 
 def test_every_dial_has_a_comment(begun: tuple[Path, Result]) -> None:
