@@ -90,6 +90,7 @@ def test_a_lease_is_kept_while_the_work_lasts_and_one_that_was_lost_is_noticed(t
     ledger = Ledger(tmp_path / "ledger.db")
     with recipe_held(ledger, "toy") as mine:
         time.sleep(3.0)
+        assert ledger.leases.take("run toy", "somebody host:1/there", 60) is None, "it beats"
         mine.check()
         ledger.leases.take_away("run toy", me())
         assert ledger.leases.take("run toy", "somebody host:1/there", 60) is not None

@@ -48,7 +48,9 @@ def test_it_is_refused_by_its_line(recipe: Path, believed: bool) -> None:
         known = KnownChains(recipe.parent, believed=believed)
         run = SimpleNamespace(plan=read_recipe(recipe, recipe.parent, known), root=recipe.parent, say=print)
         known.write()
-        with pytest.raises(InputError, match=r"rotate does not support the architecture 'bert' of the base; it supports llama \(.*recipe.yaml:12\)"):
+        with pytest.raises(
+            InputError, match=r"rotate does not support the architecture 'bert' of the base; it supports llama, mistral, qwen2, qwen3 \(.*recipe.yaml:12\)"
+        ):
             find_base_model.fn(run)
 
 
