@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError
+from recompress.methods.quantization.kv_cache import FILES
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
@@ -41,9 +42,10 @@ CUTS = (
     "share_layers",
     "sparsegpt",
     "svd",
+    "tie_embeddings",
+    "trim_vocabulary",
+    "wanda",
 )
-CUTS_TOO = ("tie_embeddings", "trim_vocabulary", "wanda")
-FILES = ("dynamic_int8", "gguf", "gguf_nbits", "onnx_fp32", "onnx_genai", "onnx_genai_nbits", "onnx_nbits", "qat_int8", "static_int8")
 
 
 class Half(Settings):
@@ -87,7 +89,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Half, inputs: Inputs) -
     shrinks="bytes, to a half; behind a step that packs the layers, those of what it leaves in floats",
     speeds_up="nothing: numbers are 32-bit floats in memory",
     not_after={"half_precision": "weights are stored in 16 bits already; one such step is enough"},
-    not_before=dict.fromkeys((*TRAINS, *CUTS, *CUTS_TOO), CHANGES) | dict.fromkeys(FILES, OWN),
+    not_before=dict.fromkeys((*TRAINS, *CUTS), CHANGES) | dict.fromkeys(FILES, OWN),
 )
 def store_in_half(checkpoint: Checkpoint, config: Half, inputs: Inputs) -> Checkpoint:
     """Weights in 16 bits on disk, floats in memory.
