@@ -14,7 +14,7 @@ from recompress.models.files import check_whole, first_line, quiet_transformers,
 from recompress.models.heads import head_of
 from recompress.models.number_head import complete_output
 from recompress.models.padding import complete_padding, reads_before_padding
-from recompress.models.tokenizer import is_plain, load_tokenizer, plain_tokenizer, spaced_words, with_segments
+from recompress.models.tokenizer import is_plain, load_tokenizer, numbered, plain_tokenizer, spaced_words, with_segments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -190,6 +190,6 @@ def check_room(directory: Path, config: PreTrainedConfig, tokenizer: PreTrainedT
     positions = positions_of(config)
     if not 2 < max_length <= positions:
         raise InputError(f"max_length is between 3 and the {positions} positions of base model {directory}, got {max_length}")
-    numbers = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    numbers = numbered(tokenizer)
     if numbers > config.vocab_size:
         raise InputError(f"the tokenizer of base model {directory} numbers {numbers:,} tokens, its embeddings {config.vocab_size:,}")

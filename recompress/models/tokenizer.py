@@ -62,6 +62,11 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     return _assemble(backend, settings)
 
 
+def numbered(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The rows of a vocabulary that its tokens take: one more than the highest number of a token."""
+    return 1 + max(tokenizer.get_vocab().values(), default=-1)
+
+
 def is_plain(directory: Path) -> bool:
     """Whether the directory says that its ``tokenizer.json`` is to be read as it stands."""
     try:

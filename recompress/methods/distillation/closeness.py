@@ -30,6 +30,7 @@ from recompress.methods.distillation.on_policy import OnPolicy
 from recompress.methods.registry import Claim
 from recompress.methods.training_probe import EXAMPLES, TOKENS
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.tokenizer import numbered
 from recompress.runtimes.asking import units_of
 from recompress.training.batches import Feature, collate
 from recompress.training.judge import taught, training_features
@@ -90,7 +91,7 @@ def prove_writing(start: Checkpoint, after: Checkpoint, config: Imitation, probe
 
 def _on_own_text(student: Checkpoint, config: Imitation, probe: Sequence[Example], teacher: LiveTeacher) -> float:
     """The mean distance over texts of which the student reads the first half, and writes the second."""
-    write = OnPolicy(1.0, tokens=1 + max(student.tokenizer.get_vocab().values()))
+    write = OnPolicy(1.0, tokens=numbered(student.tokenizer))
     batches = [collate([feature], student.tokenizer.pad_token_id or 0) for feature in _features(student, probe, None) if len(feature["input_ids"]) > 1]
     with imitating(student.torch_network, teacher, config, seed=0, use_bf16=False) as objective, torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -37,6 +37,7 @@ from recompress.methods.registry import OF_LANGUAGE, Claim, Inputs, method
 from recompress.methods.training_step import prove_training
 from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
+from recompress.models.tokenizer import numbered
 from recompress.settings.base import Slug, as_before
 from recompress.training.teacher_outputs import TeacherOutputs
 
@@ -145,7 +146,7 @@ def distill(checkpoint: Checkpoint, config: Distill, inputs: Inputs) -> Checkpoi
         depends_on={"teacher": outputs.sha256 if outputs else None, "live_teacher": sha256_directory(directory) if directory else None},
         label="distill",
         dev_counts=config.answers > 0,
-        rewrite=OnPolicy(config.on_policy, tokens=1 + max(student.tokenizer.get_vocab().values())) if config.on_policy > 0 else None,
+        rewrite=OnPolicy(config.on_policy, tokens=numbered(student.tokenizer)) if config.on_policy > 0 else None,
     )
 
 
