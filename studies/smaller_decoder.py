@@ -86,7 +86,14 @@ def name_of(cut: str, teacher: str = "") -> str:
 
 def page(results: Results) -> str:
     models, whole = results["models"], results["models"]["whole"]
-    lines = ["# A real decoder at half and at a quarter of its size", "", "`python -m studies.smaller_decoder MODELS`", "", f"{results['date']}, {results['machine']}. One seed.", ""]
+    lines = [
+        "# A real decoder at half and at a quarter of its size",
+        "",
+        "`python -m studies.smaller_decoder MODELS`",
+        "",
+        f"{results['date']}, {results['machine']}. One seed.",
+        "",
+    ]
     lines += [
         f"SmolLM2-135M-Instruct ({whole['parameters'] / 1e6:.1f} million parameters, perplexity {exp(whole['nats']):.1f} on WikiText-2, test, 16 windows of {LENGTH:,} tokens), cut and then",
         f"distilled over {results['texts']:,} lines of the validation text, {results['tokens']:,} tokens, once. Corrected: the teacher had a pass over the same lines before, at a rate of 2e-5, which takes",
@@ -99,7 +106,11 @@ def page(results: Results) -> str:
         rows = {teacher: models.get(name_of(cut, teacher)) for teacher in ("", *TEACHERS)}
         if rows[""] is None:
             continue
-        cells = [f"{cut}: `{json.dumps({name: round(value, 3) for name, value in dials.items()})}`", f"{rows['']['parameters'] / 1e6:.1f}", f"{exp(rows['']['nats']):,.0f}"]
+        cells = [
+            f"{cut}: `{json.dumps({name: round(value, 3) for name, value in dials.items()})}`",
+            f"{rows['']['parameters'] / 1e6:.1f}",
+            f"{exp(rows['']['nats']):,.0f}",
+        ]
         told = [rows[teacher] for teacher in TEACHERS]
         cells += ["–" if row is None else f"{exp(row['nats']):.1f}" for row in told]
         plain = told[0]

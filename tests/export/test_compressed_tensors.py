@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recompress.errors import InputError, IntegrityError
 from recompress.export import FORMATS, check_export, compressed_tensors_folder, export, packed_schemes
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, rounded
+from recompress.methods.quantization.grid import FewBits, pack_outside, rounded
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import WEIGHTS_FILE, Checkpoint, load, read_info, save
 from recompress.models.files import read_tensors
@@ -194,7 +194,7 @@ def test_scales_are_in_16_bits_where_these_hold_them(tmp_path: Path, shrink: flo
 
 def test_packed_embeddings_become_floats_and_the_card_says_so(tmp_path: Path) -> None:
     checkpoint = load(packed_by(lambda _: 4, tmp_path / "1"))
-    pack_embeddings(checkpoint.torch_network, FewBits(bits=4, embeddings=True))
+    pack_outside(checkpoint.torch_network, FewBits(bits=4, embeddings=True))
     save(checkpoint, tmp_path / "2")
     export(tmp_path / "2", tmp_path / "out", TO, examples=texts(4))
     stored = read_tensors(tmp_path / "out" / WEIGHTS_FILE)

@@ -24,10 +24,10 @@ from recompress.errors import InputError
 from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
 from recompress.methods.probe import output_errors, probe_features
-from recompress.methods.quantization.by_layer import PACKED, code_layers, written
+from recompress.methods.quantization.by_layer import EVEN_STEPS, code_layers, written
 from recompress.methods.quantization.clip import clipped_grid
 from recompress.methods.quantization.closeness import probe_statistics, table_rounding_claims
-from recompress.methods.quantization.grid import FewBits, codes_on, grid_of, pack_embeddings, quantized, refuse, values_of
+from recompress.methods.quantization.grid import FewBits, codes_on, grid_of, pack_outside, quantized, refuse, values_of
 from recompress.methods.quantization.packed_claims import prove_packed
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import architecture_of, layers_of
@@ -65,7 +65,7 @@ class Awq(FewBits):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("foldable", "scales", "clip"))
+        return as_before(self, write(self), ("foldable", "scales", "clip", "output"))
 
 
 def columns_for(absolute: Float[Tensor, " in"], exponent: float) -> Float[Tensor, " in"]:
@@ -154,7 +154,7 @@ def _columns_in(after: Checkpoint, name: str) -> Float[Tensor, " in"]:
     Awq,
     prove=prove,
     needs=("calibration",),
-    **PACKED,
+    **EVEN_STEPS,
     source="Lin et al. 2023, arXiv:2306.00978, eq. 4 and 5",
     shrinks="bytes, to about bits / 32 in the layers",
     speeds_up=written("0.5", "1.2"),
@@ -175,5 +175,5 @@ def quantize_awq(checkpoint: Checkpoint, config: Awq, inputs: Inputs) -> Checkpo
         return {name: quantize_matrix(weight_of(linear), absolute, hessian, config, clip=config.clip) for name, linear in group.items()}
 
     code_layers(checkpoint, inputs, "awq", config, coding, wanted={"absolute", "hessian"}, examples=config.calibration_examples)
-    pack_embeddings(network, config)
+    pack_outside(network, config)
     return checkpoint

@@ -14,6 +14,7 @@ from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.layerwise.engine import Group, each_layer
 from recompress.layerwise.statistics import Kind, Statistics
 from recompress.methods.calibration import calibration_features
+from recompress.methods.quantization.grid import check_output
 from recompress.methods.registry import Inputs
 from recompress.models.architecture import ALL_ARCHITECTURES
 from recompress.models.checkpoint import Checkpoint
@@ -23,6 +24,8 @@ from recompress.settings.base import Settings
 
 PACKED: dict[str, Any] = {"family": "quantization", "gives": "packed", "benchmarks": ALL_BENCHMARKS, "architectures": ALL_ARCHITECTURES}
 """What all of them register alike."""
+EVEN_STEPS: dict[str, Any] = {**PACKED, "check_benchmark": check_output}
+"""And those whose steps are even."""
 
 Coding = Callable[[Group, Statistics], Mapping[str, Matrix]]
 """``coding(group, statistics)``: the matrices that are to stand in the place of linear layers with the same input, by name; those left out stay."""

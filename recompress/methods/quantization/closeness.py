@@ -16,7 +16,7 @@ from torch import Tensor
 from recompress.layerwise.statistics import Kind, Statistics
 from recompress.methods.calibration import statistics_of
 from recompress.methods.probe import OutputErrors, Simpler, output_errors, probe_features
-from recompress.methods.quantization.grid import FewBits, rounded
+from recompress.methods.quantization.grid import FewBits, outside, rounded
 from recompress.methods.registry import Claim, Inputs
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -72,14 +72,16 @@ def _nearer_than_the_range(pairs: Iterable[tuple[str, Float[Tensor, "out in"], A
 
 
 def table_rounding_claims(before: Checkpoint, after: Checkpoint, config: FewBits) -> list[Claim]:
-    """The same of the token embeddings, row by row, where ``config`` asks for them in its bits."""
-    if not config.embeddings:
-        return []
-    was, now = tables_of(before, after)
+    """The same of token embeddings and output layer, row by row, where ``config`` asks for them, in their bits."""
+    old, new = (outside(checkpoint.torch_network, config) for checkpoint in (before, after))
+    return [_table_rounding(what, was.weight.detach(), now, its) for (what, was, its), (_, now, _) in zip(old, new, strict=True)]
+
+
+def _table_rounding(what: str, was: Float[Tensor, "words width"], now: Any, config: FewBits) -> Claim:
     if config.scales == "mse":
-        return [_nearer_than_the_range([("", was, token_table(after.torch_network))], config, " of the embeddings")]
-    farthest = largest_rounding(was, now, config.bits, config.group_size, symmetric=config.symmetric)
-    return [Claim("largest rounding of the embeddings, in steps of what they need", HALF_STEP, farthest, FLOATS, "at most")]
+        return _nearer_than_the_range([("", was, now)], config, f" of {what}")
+    farthest = largest_rounding(was, now.weight.detach(), config.bits, config.group_size, symmetric=config.symmetric)
+    return Claim(f"largest rounding of {what}, in steps of what they need", HALF_STEP, farthest, FLOATS, "at most")
 
 
 def table_claims(before: Checkpoint, after: Checkpoint, simpler: Simpler, what: str, farthest: float, rows: float = 1.0) -> list[Claim]:

@@ -47,8 +47,10 @@ def check_chain(config: GgufNbits, steps: Sequence[tuple[str, Settings]]) -> Non
     size = getattr(last, "group_size", None)
     if size is not None and size % BLOCK:
         raise InputError(f"gguf_nbits cannot take groups of {size} columns, GGUF has blocks of {BLOCK}; choose a group_size of {BLOCK}, {2 * BLOCK} …")
-    if getattr(last, "bits", None) == 8 and not getattr(last, "symmetric", True):
-        raise InputError("gguf_nbits cannot take 8 bits with zero points, which GGUF has no blocks for; set symmetric: true in the step before")
+    if not getattr(last, "symmetric", True):
+        for dial in ("bits", "embeddings", "output"):
+            if getattr(last, dial, None) == 8:
+                raise InputError(f"gguf_nbits cannot take {dial}: 8 with zero points, which GGUF has no blocks for; set symmetric: true in the step before")
 
 
 def kind_at(place: Place, config: GgufNbits) -> str:

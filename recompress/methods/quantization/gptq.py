@@ -17,10 +17,10 @@ from pydantic import Field
 
 from recompress.layerwise.engine import Group
 from recompress.layerwise.statistics import Statistics
-from recompress.methods.quantization.by_layer import PACKED, code_layers, written
+from recompress.methods.quantization.by_layer import EVEN_STEPS, code_layers, written
 from recompress.methods.quantization.closeness import below_rounding, table_rounding_claims
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse
+from recompress.methods.quantization.grid import FewBits, pack_outside, refuse
 from recompress.methods.quantization.packed_claims import prove_packed, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Gptq, inputs: Inputs) -
     Gptq,
     prove=prove,
     needs=("calibration",),
-    **PACKED,
+    **EVEN_STEPS,
     source="Frantar et al. 2022, arXiv:2210.17323, eq. 2 and 3",
     shrinks="bytes, to about bits / 32 in the layers",
     speeds_up=written("0.5", "1.0 (8 bits) to 1.2"),
@@ -65,5 +65,5 @@ def quantize_gptq(checkpoint: Checkpoint, config: Gptq, inputs: Inputs) -> Check
         return {name: quantize_matrix(weight_of(linear), root, config, order) for name, linear in group.items()}
 
     code_layers(checkpoint, inputs, "gptq", config, coding, wanted={"hessian"}, examples=config.calibration_examples)
-    pack_embeddings(network, config)
+    pack_outside(network, config)
     return checkpoint

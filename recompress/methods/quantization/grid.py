@@ -26,9 +26,11 @@ from pydantic import Field, model_serializer
 from torch import Tensor
 
 from recompress.errors import InputError
+from recompress.methods.registry import OF_LANGUAGE
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.factored import token_table
-from recompress.models.packed import PackedEmbedding, Quantized, packed_embedding, place, tie_packed
+from recompress.models.gguf.tensors import is_tied
+from recompress.models.packed import PackedEmbedding, PackedLinear, Quantized, packed_embedding, packed_linear, place, tie_packed
 from recompress.models.packed.scales import LARGEST as LARGEST
 from recompress.models.packed.scales import SMALLEST as SMALLEST
 from recompress.models.packed.scales import held_above, held_near
@@ -43,23 +45,33 @@ FACTORS = tuple(0.02 * i for i in range(25, 54))
 """Of the range, 0.5 to 1.06: shorter steps cut off the largest weights, and round all others finer."""
 
 
+Bits = Literal[2, 3, 4, 8]
+
+
 class FewBits(Settings):
     """How weights are stored."""
 
-    bits: Literal[2, 3, 4, 8] = 4
+    bits: Bits = 4
     """Bits of a weight in the linear layers of the layers."""
     group_size: Annotated[int, Field(ge=8)] | None = None
     """Columns that share a scale (often 64 or 128); a whole row when left out. It must divide the width of every matrix."""
     symmetric: bool = False
     """Steps that lie evenly around zero, so that no zero points need be stored; costs quality where weights do not lie evenly."""
-    embeddings: bool = False
-    """Store the token embeddings in as many bits too, rounded to the nearest step; an output layer that is tied to them follows."""
+    embeddings: bool | Bits = False
+    """Store the token embeddings in few bits too, each number on its nearest step: ``true`` in as many as the layers, a number in so many; an output layer that is tied
+    to them follows."""
+    output: bool | Bits = False
+    """The same for the output layer of a decoder where it is not tied to the embeddings."""
     scales: Literal["minmax", "mse"] = "minmax"
     """Steps from the largest and smallest weight of each group, or those of a few dozen that lose least of its squares: nearer at the same bytes."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return as_before(self, write(self), ("scales",))
+        return as_before(self, write(self), ("scales", "output"))
+
+    def of(self, asked: bool | Bits) -> FewBits:
+        """The same settings for a matrix outside of the layers, for which so many bits are ``asked``."""
+        return self if asked is True else self.model_copy(update={"bits": asked})
 
 
 class Grid(NamedTuple):
@@ -152,11 +164,47 @@ def quantized(codes: UInt8[Tensor, "out in"], grid: Grid, config: FewBits, colum
     return Quantized(codes, config.bits, grid.scales, None if config.symmetric else grid.zeros, columns=columns)
 
 
-def pack_embeddings(network: PreTrainedModel, config: FewBits) -> None:
-    """The token embeddings, where the settings ask for it."""
-    if not config.embeddings:
-        return
-    replace_embeddings(network, packed_embedding(rounded(token_table(network).weight.detach(), config)))
+def outside(network: PreTrainedModel, config: FewBits) -> list[tuple[str, Any, FewBits]]:
+    """The matrices beside the layers that the settings ask for, with their names in words and the settings in their own bits: the token embeddings, the output layer.
+    Raises ``InputError`` for an output layer that does not exist or is tied."""
+    found: list[tuple[str, Any, FewBits]] = []
+    if config.embeddings:
+        found.append(("the embeddings", token_table(network), config.of(config.embeddings)))
+    if config.output:
+        found.append(("the output layer", _untied_output(network, config), config.of(config.output)))
+    return found
+
+
+def _untied_output(network: PreTrainedModel, config: FewBits) -> Any:
+    asked = f"output is {str(config.output).lower()}, and this {network.config.model_type}"
+    if network.get_output_embeddings() is None:
+        raise InputError(f"{asked} has no output layer over its vocabulary; leave output out")
+    if is_tied(network):
+        raise InputError(f"{asked} has an output layer that is tied to its embeddings; set embeddings, and leave output out")
+    return network.get_output_embeddings()
+
+
+def check_output(config: FewBits, benchmark: str) -> None:
+    """Raises ``InputError`` where an output layer is to be packed of models that have none."""
+    if config.output and benchmark not in OF_LANGUAGE:
+        raise InputError(f"output is {str(config.output).lower()}, and models for {benchmark} have no output layer over a vocabulary; leave output out")
+
+
+def pack_outside(network: PreTrainedModel, config: FewBits) -> None:
+    """Token embeddings and output layer, where the settings ask for them."""
+    for _, module, its in outside(network, config):
+        place_outside(network, module, rounded(module.weight.detach(), its))
+
+
+def place_outside(network: PreTrainedModel, module: Any, matrix: Quantized) -> PackedEmbedding | PackedLinear:
+    """Put a matrix where the token embeddings or the output layer were; gives what stands there now."""
+    if module is token_table(network):
+        embedding = packed_embedding(matrix)
+        replace_embeddings(network, embedding)
+        return embedding
+    output = packed_linear(matrix, module)
+    place(network, next(name for name, other in network.named_modules() if other is module), output)
+    return output
 
 
 def replace_embeddings(network: PreTrainedModel, packed: PackedEmbedding) -> None:
@@ -172,9 +220,7 @@ def replace_embeddings(network: PreTrainedModel, packed: PackedEmbedding) -> Non
 def refuse(network: PreTrainedModel, config: FewBits) -> None:
     """Raises ``InputError`` for groups that do not divide a matrix, weights that 16-bit scales cannot hold, and tied layers that would come apart."""
     matrices = [(name, shape_of(linear)[1], linear.weight) for name, linear in encoder_linears(network)]
-    if config.embeddings:
-        weight = token_table(network).weight
-        matrices.append(("the embeddings", weight.shape[1], weight))
+    matrices += [(name, module.weight.shape[1], module.weight) for name, module, _ in outside(network, config)]
     for name, width, weight in matrices:
         if config.group_size is not None and width % config.group_size:
             raise InputError(f"group_size {config.group_size} does not divide the {width} columns of {name}; choose one that divides all, or leave it out")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from recompress.errors import InputError
-from recompress.methods.quantization.grid import FewBits, pack_embeddings
+from recompress.methods.quantization.grid import FewBits, pack_outside
 from recompress.methods.quantization.onnx_nbits import left_in_floats, missing, products_in
 from recompress.methods.registry import Claim
 from recompress.models.factored import token_table
@@ -61,7 +61,7 @@ class TableInFourBits:
     def __init__(self, network: PreTrainedModel) -> None:
         self.packed = copy.deepcopy(network)
         group = check_width(token_table(network).weight.shape[1])
-        pack_embeddings(self.packed, FewBits(bits=4, group_size=group, symmetric=True, embeddings=True, scales="mse"))
+        pack_outside(self.packed, FewBits(bits=4, group_size=group, symmetric=True, embeddings=True, scales="mse"))
         self.blocks = packed_blocks(self.packed)
 
     @property

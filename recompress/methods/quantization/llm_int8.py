@@ -26,8 +26,8 @@ from recompress.methods.calibration import calibration_features
 from recompress.methods.probe import output_errors
 from recompress.methods.quantization.by_layer import PACKED, code_layers
 from recompress.methods.quantization.closeness import FLOATS, HALF_STEP, pairs_of, probe_statistics, table_rounding_claims
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse
-from recompress.methods.quantization.packed_claims import FORM_BYTES, bytes_of_embeddings, tensor_bytes
+from recompress.methods.quantization.grid import FewBits, pack_outside, refuse
+from recompress.methods.quantization.packed_claims import FORM_BYTES, bytes_outside, tensor_bytes
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears
 from recompress.models.checkpoint import Checkpoint
@@ -89,7 +89,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: LlmInt8, inputs: Inputs
     packed = [(weight, module) for weight, module in pairs if isinstance(module, PackedLinear) and "places" in module.tensors]
     missed = [_missed(*pair) for pair in packed]
     outlier_counts = [len(module.tensors["places"]) for _, module in packed]
-    expected = tensor_bytes(old) + bytes_of_embeddings(old, _embeddings(config))
+    expected = tensor_bytes(old) + bytes_outside(old, _embeddings(config))
     for (weight, _), count in zip(packed, outlier_counts, strict=True):
         rows, columns = weight.shape
         expected += rows * (columns - count) + 2 * rows + 2 * rows * count + 4 * count + FORM_BYTES - 4 * rows * columns
@@ -162,5 +162,5 @@ def quantize_llm_int8(checkpoint: Checkpoint, config: LlmInt8, inputs: Inputs) -
         return {name: quantize_matrix(weight_of(linear), places) for name, linear in group.items()}
 
     code_layers(checkpoint, inputs, "llm_int8", config, coding, wanted={"largest"}, examples=config.calibration_examples)
-    pack_embeddings(network, _embeddings(config))
+    pack_outside(network, _embeddings(config))
     return checkpoint

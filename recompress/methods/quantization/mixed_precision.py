@@ -24,8 +24,8 @@ from recompress.methods.quantization.budget import Option, best_choice
 from recompress.methods.quantization.by_layer import PACKED, code_layers, written
 from recompress.methods.quantization.closeness import below_rounding, rounding_claim, table_rounding_claims
 from recompress.methods.quantization.column_by_column import quantize_matrix, root_of
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse, rounded
-from recompress.methods.quantization.packed_claims import bytes_of_embeddings, matrix_bytes, tensor_bytes
+from recompress.methods.quantization.grid import FewBits, pack_outside, refuse, rounded
+from recompress.methods.quantization.packed_claims import bytes_outside, matrix_bytes, tensor_bytes
 from recompress.methods.quantization.sensitivity import Damages, measure, measure_anew
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears, shape_of
@@ -106,7 +106,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: MixedPrecision, inputs:
     were, and bits that damage the answers about as little as any would."""
     old, new = before.torch_network, after.torch_network
     pairs = [(shape_of(linear), linear, new.get_submodule(name)) for name, linear in encoder_linears(old)]
-    expected, used, changed = tensor_bytes(old) + bytes_of_embeddings(old, config.stored_in(8, embeddings=config.embeddings)), 0, 0
+    expected, used, changed = tensor_bytes(old) + bytes_outside(old, config.stored_in(8, embeddings=config.embeddings)), 0, 0
     for (rows, columns), linear, module in pairs:
         if isinstance(module, PackedLinear):
             expected += module.stored_bytes - 4 * rows * columns
@@ -165,7 +165,7 @@ def quantize_mixed_precision(checkpoint: Checkpoint, config: MixedPrecision, inp
                 place(network, name, packed_linear(rounded(weight_of(linear), config.stored_in(bits)), linear))
     else:
         _by_gptq(checkpoint, config, inputs, chosen)
-    pack_embeddings(network, embeddings)
+    pack_outside(network, embeddings)
     return checkpoint
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from recompress.methods.quantization.grid import FewBits
+from recompress.methods.quantization.grid import FewBits, outside
 from recompress.methods.registry import Claim
 from recompress.models.architecture import encoder_linears, shape_of
 from recompress.models.checkpoint import Checkpoint
@@ -29,10 +29,11 @@ def prove_packed(before: Checkpoint, after: Checkpoint, config: FewBits, extra: 
     expected = tensor_bytes(old)
     for (rows, columns), _ in pairs:
         expected += matrix_bytes(rows, columns, config) - 4 * rows * columns + (extra(rows, columns) if extra else 0)
-    expected += bytes_of_embeddings(old, config)
+    expected += bytes_outside(old, config)
     return [
         Claim("linear layers packed", len(pairs), len(packed)),
-        Claim("embeddings packed", float(config.embeddings), float(isinstance(token_table(new), PackedEmbedding))),
+        Claim("embeddings packed", float(bool(config.embeddings)), float(isinstance(token_table(new), PackedEmbedding))),
+        *([Claim("output layer packed", 1, float(isinstance(new.get_output_embeddings(), PackedLinear)))] if config.output else []),
         Claim("bits of a weight", 8 * sum(r * code_bytes(c, config.bits) for (r, c), _ in pairs) / numbers, 8 * sum(m.codes.numel() for m in packed) / numbers),
         Claim("bytes of all tensors", expected, tensor_bytes(new)),
     ]
@@ -45,12 +46,13 @@ def zeros_claim(before: Checkpoint, after: Checkpoint) -> Claim:
     return Claim("zeros that stayed zero", sum(int(zero.sum()) for zero, _ in pairs), zeros_left)
 
 
-def bytes_of_embeddings(network: PreTrainedModel, config: FewBits) -> int:
-    """What packing the token embeddings adds to the bytes of all tensors: a negative number, or 0 where the settings do not ask for it."""
-    if not config.embeddings:
-        return 0
-    rows, columns = map(int, token_table(network).weight.shape)
-    return matrix_bytes(rows, columns, config) - 4 * rows * columns
+def bytes_outside(network: PreTrainedModel, config: FewBits) -> int:
+    """What packing token embeddings and output layer adds to the bytes of all tensors: a negative number, or 0 where the settings do not ask for it."""
+    packed = 0
+    for _, module, its in outside(network, config):
+        rows, columns = map(int, module.weight.shape)
+        packed += matrix_bytes(rows, columns, its) - 4 * rows * columns
+    return packed
 
 
 def code_bytes(columns: int, bits: int) -> int:

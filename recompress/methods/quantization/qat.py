@@ -21,8 +21,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from recompress.benchmarks import ALL_BENCHMARKS
 from recompress.errors import InputError, IntegrityError
 from recompress.methods.quantization.by_layer import written
-from recompress.methods.quantization.closeness import tables_of
-from recompress.methods.quantization.grid import FewBits, refuse
+from recompress.methods.quantization.grid import FewBits, check_output, outside, place_outside, refuse
 from recompress.methods.quantization.in_training import Rounding
 from recompress.methods.quantization.packed_claims import prove_packed, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
@@ -30,9 +29,10 @@ from recompress.methods.training_probe import SHARE, SLACK, losses
 from recompress.methods.training_step import was_pruned
 from recompress.models.architecture import ALL_ARCHITECTURES, encoder_linears
 from recompress.models.checkpoint import Checkpoint
-from recompress.models.factored import token_table
-from recompress.models.packed import PackedLinear, packed_embedding, packed_linear, place, tie_packed
+from recompress.models.gguf.tensors import is_tied
+from recompress.models.packed import PackedLinear, packed_linear, place, tie_packed
 from recompress.models.surgery import weight_of
+from recompress.settings.base import as_before
 from recompress.training.settings import Schedule
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Qat(FewBits, Schedule):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: Any) -> dict[str, Any]:
-        return dict(write(self))
+        return as_before(self, write(self), ("output",))
 
 
 def check(config: Qat) -> None:
@@ -59,20 +59,18 @@ def check(config: Qat) -> None:
 
 
 def round_in_place(network: PreTrainedModel, config: Qat, *, hold: bool) -> bool:
-    """Let all linear layers of the layers, and the token embeddings where asked, compute with rounded weights; whether an output layer is tied to
+    """Let all linear layers of the layers, and token embeddings and output layer where asked, compute with rounded weights; whether an output layer is tied to
     these. ``hold`` keeps the zeros of the layers."""
     learned = config.scales == "learned"
     for _, linear in list(encoder_linears(network)):
         rounding = Rounding(weight_of(linear), config, learned=learned, turned=not isinstance(linear, nn.Linear), hold=hold)
         register_parametrization(linear, "weight", rounding)
-    if not config.embeddings:
-        return False
-    table, output = token_table(network), network.get_output_embeddings()
-    tied = output is not None and getattr(output, "weight", None) is table.weight
-    rounding = Rounding(table.weight.detach(), config, learned=learned, turned=False, hold=False)
-    for module in (table, output) if tied else (table,):
-        register_parametrization(module, "weight", rounding)
-    return bool(tied)
+    tied = bool(config.embeddings) and is_tied(network)
+    for _, module, its in outside(network, config):
+        rounding = Rounding(module.weight.detach(), its, learned=learned, turned=False, hold=False)
+        for one in (module, network.get_output_embeddings()) if tied else (module,):
+            register_parametrization(one, "weight", rounding)
+    return tied
 
 
 def pack(network: PreTrainedModel, config: Qat, *, tied: bool) -> None:
@@ -80,14 +78,12 @@ def pack(network: PreTrainedModel, config: Qat, *, tied: bool) -> None:
     for name, linear in list(encoder_linears(network)):
         packed = packed_linear(_codes(linear), linear)
         if not packed.weight.equal(weight_of(linear)):
-            raise IntegrityError(f"{name} would not be packed as it was trained")
+            raise IntegrityError(f"{name} would not be packed as trained")
         place(network, name, packed)
-    if config.embeddings:
-        table = token_table(network)
-        embedding = packed_embedding(_codes(table))
-        if not embedding.weight.equal(table.weight):
-            raise IntegrityError("the embeddings would not be packed as they were trained")
-        place(network, next(name for name, module in network.named_modules() if module is table), embedding)
+    for what, module, _ in outside(network, config):
+        trained = module.weight
+        if not place_outside(network, module, _codes(module)).weight.equal(trained):
+            raise IntegrityError(f"{what} would not be packed as trained")
     if tied:
         tie_packed(network)
 
@@ -129,12 +125,12 @@ def _lost(before: Checkpoint, after: Checkpoint) -> float:
 
 
 def _table_claims(before: Checkpoint, after: Checkpoint, plain: Checkpoint, config: Qat) -> Iterator[Claim]:
-    """The same of the token embeddings."""
-    if config.embeddings:
-        was, now = tables_of(before, after)
-        size = float(was.square().sum())
-        trained, rounded = (float((was - values).square().sum()) / size for values in (now, tables_of(before, plain)[1]))
-        yield Claim("squared distance of the embeddings from those before, as a share", (1 + rounded) / 2, trained, bound="at most")
+    """The same of token embeddings and output layer."""
+    was, now, rounded = ([(what, module.weight.detach()) for what, module, _ in outside(one.torch_network, config)] for one in (before, after, plain))
+    for (what, old), (_, new), (_, nearest) in zip(was, now, rounded, strict=True):
+        size = float(old.square().sum())
+        trained, alone = (float((old - values).square().sum()) / size for values in (new, nearest))
+        yield Claim(f"squared distance of {what} from those before, as a share", (1 + alone) / 2, trained, bound="at most")
 
 
 def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -148,6 +144,7 @@ def _floats(checkpoint: Checkpoint) -> Mapping[str, Any]:
     family="quantization",
     prove=prove,
     check=check,
+    check_benchmark=check_output,
     needs=("training",),
     gives="packed",
     benchmarks=ALL_BENCHMARKS,

@@ -8,9 +8,9 @@ Source: Jacob et al. 2018, arXiv:1712.05877, eq. 1; as a baseline Frantar et al.
 
 from __future__ import annotations
 
-from recompress.methods.quantization.by_layer import PACKED, written
+from recompress.methods.quantization.by_layer import EVEN_STEPS, written
 from recompress.methods.quantization.closeness import rounding_claim, table_rounding_claims
-from recompress.methods.quantization.grid import FewBits, pack_embeddings, refuse, rounded
+from recompress.methods.quantization.grid import FewBits, pack_outside, refuse, rounded
 from recompress.methods.quantization.packed_claims import prove_packed
 from recompress.methods.registry import Claim, Inputs, method
 from recompress.models.architecture import encoder_linears
@@ -33,7 +33,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: Rtn, inputs: Inputs) ->
     "rtn",
     Rtn,
     prove=prove,
-    **PACKED,
+    **EVEN_STEPS,
     source="Jacob et al. 2018, arXiv:1712.05877, eq. 1",
     shrinks="bytes, to about bits / 32 in the layers",
     speeds_up=written("0.5", "1.0 (8 bits) to 1.2"),
@@ -44,5 +44,5 @@ def quantize_rtn(checkpoint: Checkpoint, config: Rtn, inputs: Inputs) -> Checkpo
     refuse(network, config)
     for name, linear in list(encoder_linears(network)):
         place(network, name, packed_linear(rounded(weight_of(linear), config), linear))
-    pack_embeddings(network, config)
+    pack_outside(network, config)
     return checkpoint

@@ -27,9 +27,9 @@ from torch.func import functional_call
 from recompress.layerwise.engine import Flowing, change_layers
 from recompress.methods.block_probe import layer_errors
 from recompress.methods.calibration import calibration_features
-from recompress.methods.quantization.by_layer import PACKED, written
+from recompress.methods.quantization.by_layer import EVEN_STEPS, written
 from recompress.methods.quantization.closeness import GAIN, table_rounding_claims
-from recompress.methods.quantization.grid import FewBits, Grid, pack_embeddings, refuse, rounded
+from recompress.methods.quantization.grid import FewBits, Grid, pack_outside, refuse, rounded
 from recompress.methods.quantization.learned_rounding import Choice, codes_with, gradients, nearest, round_with, start_of, step
 from recompress.methods.quantization.packed_claims import prove_packed, zeros_claim
 from recompress.methods.registry import Claim, Inputs, method
@@ -160,7 +160,7 @@ def prove(before: Checkpoint, after: Checkpoint, config: SignRound, inputs: Inpu
     SignRound,
     prove=prove,
     needs=("calibration",),
-    **PACKED,
+    **EVEN_STEPS,
     source="Cheng et al. 2023, arXiv:2309.05516, algorithm 1",
     shrinks="bytes, to about bits / 32 in the layers",
     speeds_up=written("0.5", "1.0 (8 bits) to 1.2"),
@@ -183,5 +183,5 @@ def quantize_signround(checkpoint: Checkpoint, config: SignRound, inputs: Inputs
     features = calibration_features(checkpoint, inputs, config.calibration_examples)
     said = {"method": "signround", "seed": inputs.seed, **config.model_dump(mode="json")}
     change_layers(network, features, change, depends_on=said, workdir=inputs.workdir, label=inputs.label or "signround", rounds=config.steps)
-    pack_embeddings(network, config)
+    pack_outside(network, config)
     return checkpoint

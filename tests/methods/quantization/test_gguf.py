@@ -174,7 +174,7 @@ def test_factors_that_differ_behind_a_norm_or_stand_in_the_stream_are_refused(tm
     ("method", "dials", "said"),
     [
         ("rtn", {"group_size": 16}, "groups of 16 columns"),
-        ("rtn", {"bits": 8}, "8 bits with zero points"),
+        ("rtn", {"bits": 8}, "bits: 8 with zero points"),
         ("awq", {"group_size": 32}, "awq's factor for each column, .*; set foldable: true in awq"),
         ("codebook", {}, "no even steps"),
         ("llm_int8", {}, "keeps columns in 16 bits"),

@@ -227,8 +227,8 @@ def test_a_trained_table_is_packed_row_by_row(change: Change, tmp_path: Path, mo
     save(checkpoint_of("roberta"), tmp_path / "source")
     config = get_method("qat").config(embeddings=True, precision="fp32", batch_size=8)
     with monkeypatch.context() as patch:
-        patch.setattr(qat, "packed_embedding", change(qat.packed_embedding))
-        with pytest.raises(IntegrityError, match="the embeddings would not be packed as they were trained"):
+        patch.setattr(grid, "packed_embedding", change(grid.packed_embedding))
+        with pytest.raises(IntegrityError, match="the embeddings would not be packed as trained"):
             run_step("qat", config, tmp_path / "source", tmp_path / "made", inputs_of("roberta", tmp_path / "work", 24))
     inside = qat.pack
 
