@@ -24,6 +24,8 @@ LEARNING_RATES = ((384, 2e-4), (768, 5e-5), (1024, 3e-5))
 """By the width of the base: small ones bear more."""
 SMALLEST_RATE = 2e-5
 EPOCHS = ((2_000, 5), (10_000, 3))
+STUDENT_EPOCHS = 5
+"""Of the smaller student, who has more to learn: studies/results/tenfold.md."""
 LENGTHS = (16, 512)
 STEP = 16
 
@@ -36,6 +38,7 @@ class Dials:
     learning_rate: str
     max_length: int
     layers: int
+    student_epochs: int
     """Of the smaller student."""
     margin: float
     loss_budget: float
@@ -70,9 +73,12 @@ def check_enough(rows: Mapping[str, int]) -> None:
             )
 
 
-def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int, in_bits: bool = False, in_words: bool = False) -> Dials:
+def dials_for(
+    *, train: int, tested: int, lengths: list[int], layers: int, width: int, positions: int, in_bits: bool = False, in_words: bool = False, spans: bool = False
+) -> Dials:
     """From the numbers of training and test examples, the sorted lengths of texts in tokens, and the base's layers, width and positions; ``in_bits``: for a model of
-    language that is judged in bits per byte; ``in_words``: for one that is asked, and needs room for prompt and answer."""
+    language that is judged in bits per byte; ``in_words``: for one that is asked, and needs room for prompt and answer; ``spans``: for one that finds answers in a
+    text, whose student keeps half of the layers and not a third: with a third it was not tried."""
     long = lengths[int(0.99 * (len(lengths) - 1))]
     fits = min(LENGTHS[1], positions)
     margin = margin_in_bits(tested) if in_bits else margin_for(tested)
@@ -80,7 +86,8 @@ def dials_for(*, train: int, tested: int, lengths: list[int], layers: int, width
         epochs=next((epochs for rows, epochs in EPOCHS if train < rows), 2),
         learning_rate=f"{next((rate for most, rate in LEARNING_RATES if width <= most), SMALLEST_RATE):.1e}".replace("e-0", "e-"),
         max_length=fits if in_words else min(fits, max(LENGTHS[0], STEP * math.ceil(long / STEP))),
-        layers=max(1, layers // 2),
+        layers=max(1, layers // (2 if spans else 3)),
+        student_epochs=STUDENT_EPOCHS,
         margin=margin,
         loss_budget=round(2.5 * margin, 3),
         tested=tested,

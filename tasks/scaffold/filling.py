@@ -139,6 +139,7 @@ def write_recipe(staged: Path, filling: Filling, base: PinnedBase, rows: Mapping
         positions=base.positions,
         in_bits=head_of(data.benchmark).answer == "nothing",
         in_words=texts.asked_in_words(data.benchmark),
+        spans=head_of(data.benchmark).finds_spans,
     )
     long = lengths[int(0.99 * (len(lengths) - 1))]
     recipe = texts.recipe(name, data, base, dials, rows["train"], long, filling.origin)

@@ -63,8 +63,8 @@ def test_every_command_has_help_with_an_example() -> None:
         (("sparse_50:", "baseline:"), "'baseline' is the name of the uncompressed model"),
         (("sparse_50:", "champion:"), "'champion' is the name of the model in production"),
         (("sparse_50:", "accepted-baseline:"), "'accepted-baseline' is the name of the baseline behind the last promotion"),
-        (("distill: {epochs: 3, hard_labels: 0.5}", "distill: {teacher: sparse_50}"), "teacher 'sparse_50' is no variant above 'small' (int8, trimmed_int8)"),
-        (("distill: {epochs: 3, hard_labels: 0.5}", "distill: {teacher: int8}"), "teacher 'int8' ends with dynamic_int8, on onnx; name"),
+        (("distill: {epochs: 5, hard_labels: 0.5}", "distill: {teacher: sparse_50}"), "teacher 'sparse_50' is no variant above 'small' (int8, trimmed_int8)"),
+        (("distill: {epochs: 5, hard_labels: 0.5}", "distill: {teacher: int8}"), "teacher 'int8' ends with dynamic_int8, on onnx; name"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_line_with_its_place_and_writes_nothing(project: Path, change: tuple[str, str], message: str) -> None:

@@ -60,6 +60,12 @@ def test_the_budget_has_room_for_a_step() -> None:
     assert dials.layers == 1
 
 
+def test_a_student_keeps_a_third_of_the_layers_and_half_where_it_finds_answers() -> None:
+    given = {"train": 500, "tested": 200, "lengths": [10], "layers": 12, "width": 384, "positions": 512}
+    assert (dials_for(**given).layers, dials_for(**given, spans=True).layers) == (4, 6)
+    assert dials_for(**given | {"train": 50_000}).student_epochs == 5
+
+
 def test_what_is_left_after_preparation_is_counted_too() -> None:
     check_enough({"train": 30, "dev": 30, "test": 100})
     for split, least in (("train", 30), ("dev", 30), ("test", 100)):
