@@ -1,7 +1,7 @@
 """What is gained when packed weights are multiplied by ONNX Runtime instead of being unpacked in torch?
 
     dvc repro prepare@pydocs
-    python -m studies.nbits /somewhere/nbits --date 2026-11-29 --machine "2 cores of an AMD EPYC, no GPU"     (about half an hour; models there are kept)
+    python -m studies.nbits /somewhere/nbits --date 2026-12-01 --machine "2 cores of an AMD EPYC, no GPU"     (about a quarter of an hour; models there are kept)
 
 The baseline of ``recipes/quantization.yaml`` is trained from three seeds. Each is rounded, exported and measured with the project's own measures: accuracy over
 the test split, bytes of all files, latency at batch 1 with one thread, all models of a seed interleaved in one process. The last column counts test texts whose
