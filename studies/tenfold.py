@@ -2,7 +2,7 @@
 
     RECOMPRESS_DATA_MIRROR=/data python -m studies.tenfold MODELS --date 2026-12-01 --machine "2 cores of an AMD EPYC"       (an hour and a half for each seed; it goes on where it was)
 
-The steps are those of ``recipes/tenfold.yaml``, which was tried on pydocs with seed 0 before, and on nothing else. Each seed trains a baseline, with the schedule of the data's
+The steps are those of ``recipes/tenfold.yaml``; how they were chosen stands in ``studies/tenfold_notes.md``. Each seed trains a baseline, with the schedule of the data's
 recipe, and the small model from it; both answer the whole test split, and are timed beside each other (text by text, one thread, the baseline as an ONNX graph
 in full precision and in torch). Beside them stands the whole model behind the training that the student had, from the same labels and as many passes: what the
 small model loses to it is the price of being small, what both gain over the baseline is the price of a short training. Models stay in MODELS. Writes
@@ -37,6 +37,8 @@ from recompress.training.run import train
 from studies.written import RESULTS, ROOT, Results, parser_of, write
 
 RECIPE = Path("recipes/tenfold.yaml")
+NOTES = Path(__file__).parent / "tenfold_notes.md"
+"""What was tried before, in words."""
 Steps = Sequence[tuple[str, dict[str, Any]]]
 
 
@@ -179,7 +181,7 @@ def page(results: Results) -> str:
         ]
         cells += [*map(spread, faster), spread([row["minutes"] for row in rows], 0), f"{'' if reached else 'not '}97 % at 10 x and 10 x"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + NOTES.read_text(encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
